@@ -1,0 +1,96 @@
+"""phasewise: when does a diffusion model need the whole image, and what can be saved the rest of the time?
+
+Everything a user imports, loaded on first use (``import phasewise`` alone is instant).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from phasewise import exact as exact
+    from phasewise.data import ImageData as ImageData
+    from phasewise.data import load_images as load_images
+    from phasewise.denoisers import Denoiser as Denoiser
+    from phasewise.denoisers import HybridDenoiser as HybridDenoiser
+    from phasewise.denoisers import LocalDenoiser as LocalDenoiser
+    from phasewise.denoisers import PublishedLocal as PublishedLocal
+    from phasewise.denoisers import PublishedUNet as PublishedUNet
+    from phasewise.denoisers import UNetDenoiser as UNetDenoiser
+    from phasewise.denoisers import WienerDenoiser as WienerDenoiser
+    from phasewise.denoisers import load_denoiser as load_denoiser
+    from phasewise.denoisers import save_denoiser as save_denoiser
+    from phasewise.errors import CheckpointError as CheckpointError
+    from phasewise.errors import DataError as DataError
+    from phasewise.errors import PhasewiseError as PhasewiseError
+    from phasewise.errors import RunFolderError as RunFolderError
+    from phasewise.metrics import count_flops as count_flops
+    from phasewise.metrics import default_features as default_features
+    from phasewise.metrics import fid as fid
+    from phasewise.metrics import measure_ms as measure_ms
+    from phasewise.metrics import paired_error as paired_error
+    from phasewise.paths import CosinePath as CosinePath
+    from phasewise.paths import LinearPath as LinearPath
+    from phasewise.paths import VarianceExplodingPath as VarianceExplodingPath
+    from phasewise.phases import gap_window as gap_window
+    from phasewise.phases import measure_losses as measure_losses
+    from phasewise.phases import measure_recovery as measure_recovery
+    from phasewise.phases import optimise_schedule as optimise_schedule
+    from phasewise.phases import pareto_front as pareto_front
+    from phasewise.phases import path_kl as path_kl
+    from phasewise.phases import price_list as price_list
+    from phasewise.phases import schedule_from_servers as schedule_from_servers
+    from phasewise.phases import window_servers as window_servers
+    from phasewise.pipeline import make_config as make_config
+    from phasewise.pipeline import run_pipeline as run_pipeline
+    from phasewise.report import build_report as build_report
+    from phasewise.results import Estimate as Estimate
+    from phasewise.results import HybridSchedule as HybridSchedule
+    from phasewise.results import LossTable as LossTable
+    from phasewise.results import ParetoFront as ParetoFront
+    from phasewise.results import PriceList as PriceList
+    from phasewise.sampling import sample as sample
+    from phasewise.sampling import starting_noise as starting_noise
+    from phasewise.sampling import time_grid as time_grid
+    from phasewise.training import TrainPreset as TrainPreset
+    from phasewise.training import train as train
+
+_HOMES = {
+    "data": ("ImageData", "load_images"),
+    "denoisers": (
+        "Denoiser", "HybridDenoiser", "LocalDenoiser", "PublishedLocal", "PublishedUNet", "UNetDenoiser",
+        "WienerDenoiser", "load_denoiser", "save_denoiser",
+    ),
+    "errors": ("CheckpointError", "DataError", "PhasewiseError", "RunFolderError"),
+    "metrics": ("count_flops", "default_features", "fid", "measure_ms", "paired_error"),
+    "paths": ("CosinePath", "LinearPath", "VarianceExplodingPath"),
+    "phases": (
+        "gap_window", "measure_losses", "measure_recovery", "optimise_schedule", "pareto_front", "path_kl",
+        "price_list", "schedule_from_servers", "window_servers",
+    ),
+    "pipeline": ("make_config", "run_pipeline"),
+    "report": ("build_report",),
+    "results": ("Estimate", "HybridSchedule", "LossTable", "ParetoFront", "PriceList"),
+    "sampling": ("sample", "starting_noise", "time_grid"),
+    "training": ("TrainPreset", "train"),
+}  # fmt: skip
+_WHERE = {name: f"phasewise.{room}" for room, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", "exact", *_WHERE]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "exact":
+        return importlib.import_module("phasewise.exact")
+    if name not in _WHERE:
+        raise AttributeError(f"module 'phasewise' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

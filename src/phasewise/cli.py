@@ -1,0 +1,218 @@
+"""The command line: parsing only. A stage command brings a run folder up to its stage; heavy imports wait till then."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from phasewise.errors import PhasewiseError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="When does a diffusion model need the whole image, and what can be saved the rest of the time?\n\n"
+    "Start with `phasewise run`: real handwritten digits, a few minutes, then open `runs/digits/report.html`.",
+)
+
+STAGE_COMMANDS = {
+    "run": "Everything: train, diagnose, schedule, sample, judge, report. Finished stages are skipped.\n\n"
+    "Examples:\n\n"
+    "    phasewise run\n\n"
+    "    phasewise run --data mnist --data-dir data --out runs/mnist\n\n"
+    "    phasewise run --data photos/ --radii 2,4 --window gap --budget 0.3",
+    "train": "Train the global, the local and the control denoisers of a run.\n\n"
+    "Example:\n\n    phasewise train --data mnist --data-dir data --radii 1,3,8",
+    "diagnose": "Held-out loss and denoising gap by time and radius, and the recovery experiment.\n\n"
+    "Example:\n\n    phasewise diagnose --out runs/digits",
+    "schedule": "Price list, Pareto front, and the optimised hybrid schedule.\n\n"
+    "Example:\n\n    phasewise schedule --out runs/digits --budget 0.3 --update",
+    "evaluate": "Sample every schedule from the same noise; FID, cost, paired error.\n\n"
+    "Example:\n\n    phasewise evaluate --out runs/digits --samples 5000 --update",
+}
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """One clear line instead of a traceback; exit status 2 for bad input, 130 for Ctrl-C."""
+    try:
+        yield
+    except PhasewiseError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        reason = f"{error.strerror or error}{where}"
+        typer.echo(f"error: {reason}; finished stages are kept, run the same command again", err=True)
+        raise typer.Exit(1) from error
+    except MemoryError as error:
+        typer.echo("error: out of memory; try a smaller --batch, --samples or --limit", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        typer.echo("\nstopped; the same command goes on from here", err=True)
+        raise typer.Exit(130) from error
+
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="digits, mnist, fashion_mnist, cifar10, trashnet64, a folder, .parquet, .npz, or a hub id. "
+        "[default: digits]"
+    ),
+]
+DataDir = Annotated[str | None, typer.Option(help="Folder of named sets (or environment variable PHASEWISE_DATA).")]
+Out = Annotated[Path | None, typer.Option(help="Run folder. [default: runs/NAME]")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random. [default: 0]")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. [default: cpu]")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+
+
+def stage_command(
+    ctx: typer.Context,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    seed: Seed = None,
+    device: Device = None,
+    size: Annotated[str, typer.Option(help="auto, small, cpu, or smoke (seconds, meaningless).")] = "auto",
+    limit: Annotated[int | None, typer.Option(help="Use at most this many training images.")] = None,
+    radii: Annotated[str | None, typer.Option(help="Local radii in pixels, e.g. 1,2,3.")] = None,
+    window_radius: Annotated[int | None, typer.Option(help="The radius that serves outside the window.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Training preset: default or paper.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Training batch size.")] = None,
+    global_width: Annotated[int | None, typer.Option(help="Channels of the global U-Net.")] = None,
+    global_epochs: Annotated[float | None, typer.Option(help="Passes over the data for the global denoiser.")] = None,
+    local_epochs: Annotated[float | None, typer.Option(help="Passes over the data for each local denoiser.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps.")] = None,
+    solver: Annotated[str | None, typer.Option(help="euler or heun.")] = None,
+    spacing: Annotated[str | None, typer.Option(help="Time grid: uniform, log_snr or edm.")] = None,
+    weighting: Annotated[str | None, typer.Option(help="Price to minimise: w2 or kl.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Hybrid's cost as a fraction of all-global.")] = None,
+    window: Annotated[str | None, typer.Option(help="LOW,HIGH in noise time, or gap.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples per schedule for FID.")] = None,
+    update: Annotated[bool, typer.Option("--update", help="Change an existing run, redoing what it touches.")] = False,
+    dry_run: DryRun = False,
+) -> None:
+    given = {
+        "data": data, "data_dir": data_dir, "seed": seed, "device": device, "limit": limit,
+        "radii": numbers(radii, int, "--radii"), "window_radius": window_radius, "preset": preset, "batch": batch,
+        "global_width": global_width, "global_epochs": global_epochs, "local_epochs": local_epochs, "steps": steps,
+        "solver": solver, "spacing": spacing, "weighting": weighting, "budget": budget, "n_samples": samples,
+        "window": window if window in (None, "gap") else numbers(window, float, "--window"),
+    }  # fmt: skip
+    with plain_errors():
+        run_stages(str(ctx.info_name), out, size, update, dry_run, {k: v for k, v in given.items() if v is not None})
+
+
+for _name, _help in STAGE_COMMANDS.items():
+    app.command(_name, help=_help)(stage_command)
+
+
+def run_stages(command: str, out: Path | None, size: str, update: bool, dry_run: bool, given: dict[str, Any]) -> None:
+    import torch
+
+    from phasewise import __version__
+    from phasewise.pipeline import config_for, default_folder, describe_plan, run_pipeline
+
+    check_device(given.get("device", "cpu"))
+    folder = out or default_folder(given.get("data"))
+    config = config_for(folder, size, given)
+    if dry_run:
+        typer.echo(f"{folder}: {config.data}, size {config.size}, radii {list(config.radii)}, seed {config.seed}")
+        for name, state in describe_plan(config, folder, command):
+            typer.echo(f"  {name:<16} {state}")
+        return
+    live = sys.stderr.isatty() and sys.stdout.isatty()
+    torch.set_float32_matmul_precision("highest")
+    run_pipeline(config, folder, command=command, update=update, say=typer.echo, live=live, version=__version__)
+    if command == "run":
+        typer.echo(f"open {folder / 'report.html'}")
+
+
+@app.command()
+def sample(
+    run: Annotated[Path, typer.Option(help="Run folder to take the denoisers and the schedule from.")],
+    schedule: Annotated[str, typer.Option(help="hybrid, global, global_cheap, window, local_only, ...")] = "hybrid",
+    n: Annotated[int, typer.Option("--n", help="Number of images.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed; image i depends on (seed, i) alone.")] = 0,
+    out: Annotated[Path, typer.Option(help="PNG grid to write.")] = Path("grid.png"),
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    dry_run: DryRun = False,
+) -> None:
+    """Draw a grid of samples from a finished run.
+
+    Example:
+
+        phasewise sample --run runs/digits --n 64 --seed 0 --out grid.png
+    """
+    with plain_errors():
+        check_device(device)
+        from phasewise.pipeline import load_hybrid, write_grid
+
+        hybrid, pixel_range = load_hybrid(run, schedule, device)
+        if dry_run:
+            typer.echo(f"{n} images by {schedule} ({len(hybrid.schedule.times)} steps) to {out}")
+            return
+        from phasewise.sampling import sample as draw
+
+        write_grid(draw(hybrid, n=n, seed=seed, device=device), pixel_range, out)
+        typer.echo(f"wrote {out}: {n} images, {schedule}, seed {seed}")
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Run folder with records.")],
+) -> None:
+    """Make report.html again from the records of a run folder.
+
+    Example:
+
+        phasewise report runs/digits
+    """
+    with plain_errors():
+        from phasewise.report import build_report
+
+        typer.echo(f"wrote {build_report(folder)}")
+
+
+@app.callback(invoke_without_command=True)
+def version_option(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from phasewise import __version__
+
+        typer.echo(f"phasewise {__version__}")
+        raise typer.Exit
+
+
+def numbers(text: str | None, kind: type, option: str) -> tuple[Any, ...] | None:
+    """ "1,2,3" -> (1, 2, 3); a usage error naming the option otherwise."""
+    if text is None:
+        return None
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} takes numbers separated by commas, got {text!r}") from error
+
+
+def check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise PhasewiseError(f"device {device!r} is not usable here ({reason}); try --device cpu") from error
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,9 @@
+"""Data: named sets, folders, parquet, npz, hub ids and tensors, all read into one :class:`ImageData`."""
+
+from __future__ import annotations
+
+from phasewise.data.images import ImageData
+from phasewise.data.load import as_images, load_images
+from phasewise.data.sources import KNOWN
+
+__all__ = ["KNOWN", "ImageData", "as_images", "load_images"]

@@ -1,0 +1,131 @@
+"""From the name a user gives to parts: the embedded set, named sets, local paths, and the Hugging Face hub.
+
+A named set is looked for as ``<data_dir>/<name>/{train,test}.parquet``, ``data_dir`` being the argument or else the
+environment variable PHASEWISE_DATA.  Once a data dir is named, nothing is downloaded; without one, the hub is asked.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from phasewise.data.parts import Part, Parts, array_part
+from phasewise.data.readers import ALIASES, IMAGE_SUFFIXES, read_parquet, read_path, table_part
+from phasewise.errors import DataError
+
+DATA_DIR_VARIABLE = "PHASEWISE_DATA"
+SUFFIXES = IMAGE_SUFFIXES | {".parquet", ".npz", ".npy"}
+HUB_IDS: dict[str, str | None] = {
+    "mnist": "ylecun/mnist",
+    "fashion_mnist": "zalando-datasets/fashion_mnist",
+    "cifar10": "uoft-cs/cifar10",
+    "trashnet64": None,
+}
+KNOWN = ("digits", *HUB_IDS)
+"""Names that ``load_images`` knows; "digits" comes with scikit-learn, the others need files or the hub."""
+
+
+def find(source: str | Path, data_dir: str | Path | None) -> tuple[str, Parts]:
+    """(name, parts) of what ``source`` names. Raises :class:`DataError` when there is no such thing."""
+    if source == "digits":
+        return "digits", {"all": digits()}
+    if isinstance(source, str) and source in HUB_IDS:
+        return source, named_set(source, data_dir)
+    if source == "":
+        raise DataError(_unknown(source))
+    path = Path(source).expanduser()
+    base = _data_dir(data_dir)
+    if not path.exists() and not path.is_absolute() and base is not None and (base / path).exists():
+        path = base / path
+    if path.exists() or not isinstance(source, str) or _looks_like_path(source):
+        return path.resolve().stem if path.is_file() else path.resolve().name, read_path(path)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        return source, hub_set(source, f"there is no file or folder {source} here, and as a hub id: ")
+    raise DataError(_unknown(source))
+
+
+def _looks_like_path(source: str) -> bool:
+    return source.startswith((".", "/", "~")) or source.count("/") > 1 or Path(source).suffix.lower() in SUFFIXES
+
+
+def _unknown(source: str) -> str:
+    simple = {re.sub(r"\W|_", "", name): name for name in KNOWN}
+    close = difflib.get_close_matches(re.sub(r"\W|_", "", source.lower()), simple, n=1)
+    hint = f"did you mean {simple[close[0]]!r}? " if close else ""
+    return (
+        f"unknown data set {source!r}: {hint}Known sets are {', '.join(KNOWN)}; "
+        "or give a folder of images, a .parquet or .npz file, or a hub id such as 'owner/name'"
+    )
+
+
+def digits() -> Part:
+    """The 1,797 handwritten 8x8 digits of scikit-learn (UCI optical recognition), 17 gray levels, ten classes."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return array_part(bunch.images.astype(np.uint8)[:, None], bunch.target, "digits", levels=16)
+
+
+def named_set(name: str, data_dir: str | Path | None) -> Parts:
+    """Train and test of a named set, from the data dir if there is one, else from the hub."""
+    base = _data_dir(data_dir)
+    hub_id = HUB_IDS[name]
+    if base is None and hub_id is None:
+        raise DataError(
+            f"{name} is not on the Hugging Face hub at this size; pass a data dir (--data-dir, data_dir= or "
+            f"{DATA_DIR_VARIABLE}) that holds {name}/train.parquet and {name}/test.parquet"
+        )
+    if base is None:
+        return hub_set(str(hub_id), f"no data dir is named for {name}, and on the hub: ")
+    files = {part: base / name / f"{part}.parquet" for part in ("train", "test")}
+    for path in files.values():
+        if not path.is_file():
+            where = "the data dir does not exist" if not base.is_dir() else "no such file"
+            other = f", or name no data dir to fetch {hub_id} from the hub" if hub_id else ""
+            raise DataError(f"{name} needs {path}, but {where}; correct --data-dir (or {DATA_DIR_VARIABLE}){other}")
+    return {part: read_parquet([path]) for part, path in files.items()}
+
+
+def _data_dir(data_dir: str | Path | None) -> Path | None:
+    chosen = data_dir if data_dir is not None else os.environ.get(DATA_DIR_VARIABLE) or None
+    return None if chosen is None else Path(chosen).expanduser()
+
+
+def hub_set(hub_id: str, before: str = "") -> Parts:
+    """A data set of the hub by its id, through the optional library ``datasets`` (its cache and settings apply).
+
+    Raises :class:`DataError` when the library is absent or the set cannot be fetched; ``before`` opens the message.
+    """
+    mend = "or pass a data dir with train.parquet and test.parquet (--data-dir, data_dir= or PHASEWISE_DATA)"
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(
+            f"{before}fetching {hub_id} from the Hugging Face hub needs the library datasets; "
+            f"pip install 'phasewise[hub]', {mend}"
+        ) from error
+    try:
+        splits = datasets.load_dataset(hub_id)
+        tables = {str(key): split.with_format("arrow")[:] for key, split in splits.items()}
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(
+            f"{before}cannot fetch {hub_id} from the Hugging Face hub ({type(error).__name__}: {error}); "
+            f"check the name and the network, {mend}"
+        ) from error
+    parts = {
+        part: table_part(tables[name], f"{hub_id} [{name}]")
+        for part, names in ALIASES.items()
+        for name in names
+        if name in tables
+    }
+    if "train" in parts:
+        return parts
+    if len(tables) == 1:
+        return {"all": table_part(next(iter(tables.values())), hub_id)}
+    raise DataError(
+        f"{hub_id} has the splits {', '.join(tables)}, none of them 'train'; export one to parquet and give that"
+    )

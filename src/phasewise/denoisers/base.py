@@ -1,0 +1,129 @@
+r"""What every denoiser is: a module that maps ``(x_t, t)`` to the posterior mean ``E[x | x_t]``.
+
+Networks are preconditioned from the data's mean ``m`` and standard deviation ``s`` so that they learn a
+unit-variance residual at every noise level (Karras et al. 2022, arXiv 2206.00364, eq. 7, for a general path)::
+
+    v_t    = alpha^2 s^2 + sigma^2                       variance of x_t
+    D(x_t) = m + (alpha s^2 / v_t) (x_t - alpha m)  +  (s sigma / sqrt(v_t)) F((x_t - alpha m) / sqrt(v_t), log-SNR)
+
+At t = 0 this is the identity and at t = 1 the mean plus what F adds; F sees and predicts numbers of order one.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from phasewise.errors import PhasewiseError
+from phasewise.paths import LinearPath, Path, Time, as_time
+
+ImageShape = tuple[int, int, int]
+
+
+class Denoiser(nn.Module, ABC):
+    """``denoiser(x_t, t, cond=None) -> posterior mean``.
+
+    x_t: (B, C, H, W) float; t: a float or (B,), in [0, 1] on ``self.path``; returns (B, C, H, W) in pixel units.
+
+    Attributes:
+        radius: receptive field in pixels (max-norm), or None when the whole image is seen.
+        path: the Gaussian path whose ``x_t`` and ``t`` this denoiser speaks.
+        image_shape: (C, H, W).
+    """
+
+    def __init__(self, image_shape: ImageShape, path: Path | None = None, radius: int | None = None) -> None:
+        super().__init__()
+        self.image_shape = check_image_shape(image_shape)
+        self.path = LinearPath() if path is None else path
+        self.radius = radius if radius is None else check_radius(radius, self.image_shape)
+
+    @abstractmethod
+    def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor: ...
+
+    def serving(self, t: float) -> Denoiser:
+        """The denoiser that serves a sampling step starting at time t: itself, unless it is a hybrid."""
+        return self
+
+    def config(self) -> dict[str, Any]:
+        """JSON-ready constructor arguments (without weights)."""
+        raise PhasewiseError(f"{type(self).__name__} cannot be saved")
+
+
+class NetworkDenoiser(Denoiser):
+    """A preconditioned network. Subclasses give ``backbone(h, log_snr) -> F``: (B,C,H,W), (B,) -> (B,C,H,W).
+
+    ``data_mean`` and ``data_std`` (per channel, pixel units) are set once by :meth:`fit_moments`, before training.
+    """
+
+    data_mean: Tensor
+    data_std: Tensor
+
+    def __init__(self, image_shape: ImageShape, path: Path | None = None, radius: int | None = None) -> None:
+        super().__init__(image_shape, path, radius)
+        channels = self.image_shape[0]
+        self.register_buffer("data_mean", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("data_std", torch.ones(1, channels, 1, 1))
+
+    @abstractmethod
+    def backbone(self, h: Tensor, log_snr: Tensor) -> Tensor: ...
+
+    def fit_moments(self, images: Tensor) -> None:
+        """Take mean and standard deviation per channel from training images (N, C, H, W)."""
+        if tuple(images.shape[1:]) != self.image_shape:
+            raise PhasewiseError(
+                f"images of shape {tuple(images.shape[1:])} do not fit a denoiser for {self.image_shape}"
+            )
+        std, mean = torch.std_mean(images.float(), dim=(0, 2, 3), keepdim=True, correction=0)
+        if not bool((std > 0).all()):
+            raise PhasewiseError("a channel of the training images is constant; drop it or check the data")
+        self.data_mean.copy_(mean)
+        self.data_std.copy_(std)
+
+    def precondition(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(alpha, sqrt(v_t), sigma) broadcast to (1 or B, C, 1, 1)."""
+        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
+        return alpha, torch.sqrt((alpha * self.data_std) ** 2 + sigma**2), sigma
+
+    def residual(self, x_t: Tensor, t: Time) -> tuple[Tensor, Tensor, Tensor]:
+        """(F, c_out, skip): the network's raw output, its factor, and the closed-form part; D = skip + c_out F."""
+        if tuple(x_t.shape[1:]) != self.image_shape:
+            raise PhasewiseError(f"x_t has shape {tuple(x_t.shape)}; this denoiser takes (B, *{self.image_shape})")
+        s = as_time(t, x_t)
+        alpha, root_v, sigma = self.precondition(s)
+        h = (x_t - alpha * self.data_mean) / root_v
+        log_snr = relative_log_snr(self.path, s, x_t.shape[0], float(self.data_std.mean()))
+        out = self.backbone(h, log_snr).to(x_t.dtype)
+        skip = self.data_mean + alpha * self.data_std**2 / root_v * h
+        return out, self.data_std * sigma / root_v, skip
+
+    def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
+        out, c_out, skip = self.residual(x_t, t)
+        return skip + c_out * out
+
+
+def relative_log_snr(path: Path, s: Tensor, batch: int, data_std: float) -> Tensor:
+    """log-SNR relative to the data variance, clamped to [-12, 12], shape (batch,)."""
+    value = path.log_snr(s) + 2 * math.log(data_std)
+    return value.clamp(-12, 12).reshape(-1).expand(batch)
+
+
+def check_image_shape(shape: ImageShape) -> ImageShape:
+    if len(shape) != 3 or any(int(n) < 1 for n in shape):
+        raise PhasewiseError(f"image_shape must be (channels, height, width), got {shape!r}")
+    return (int(shape[0]), int(shape[1]), int(shape[2]))
+
+
+def check_radius(radius: int, shape: ImageShape) -> int:
+    """``radius`` if 1 <= radius < max(H, W); a larger window sees the whole image already."""
+    if isinstance(radius, bool) or int(radius) != radius or radius < 1:
+        raise PhasewiseError(f"radius must be a whole number of pixels >= 1, got {radius!r}")
+    largest = max(shape[1:]) - 1
+    if radius > largest:
+        raise PhasewiseError(
+            f"radius {radius} is larger than the image: at {shape[1]}x{shape[2]} the largest is {largest}"
+        )
+    return int(radius)

@@ -1,0 +1,77 @@
+"""A denoiser made of denoisers: a :class:`HybridSchedule` says which member serves at which noise time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from phasewise.denoisers.base import Denoiser
+from phasewise.errors import PhasewiseError
+from phasewise.paths import Path, Time, as_time, path_from_config, translate
+from phasewise.results import HybridSchedule
+
+
+class OnPath(Denoiser):
+    """``member`` spoken to on another path: x_t and t are translated at equal log-SNR, exactly (rescale, relabel)."""
+
+    def __init__(self, member: Denoiser, path: Path) -> None:
+        super().__init__(member.image_shape, path, member.radius)
+        self.member = member
+
+    def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
+        x_there, t_there = translate(x_t, t, self.path, self.member.path)
+        return self.member(x_there, t_there, cond)
+
+
+class HybridDenoiser(Denoiser):
+    """Serves each noise time by the member its schedule names.
+
+    At time t the member of the step that starts at or above t and ends below it serves; a time above the first grid
+    point belongs to the first step.  A sampler asks :meth:`serving` once per step, so predictor and corrector of a
+    step use one member.  Members on another path than the schedule's are translated through log-SNR.
+
+    Raises PhasewiseError when the schedule names a missing member, or members differ in image shape.
+    """
+
+    def __init__(self, members: Mapping[str, Denoiser], schedule: HybridSchedule) -> None:
+        needed = list(dict.fromkeys(schedule.servers))
+        missing = [name for name in needed if name not in members]
+        if missing:
+            raise PhasewiseError(
+                f"the schedule names {', '.join(missing)}; members given: {', '.join(members) or 'none'}"
+            )
+        shapes = {members[name].image_shape for name in needed}
+        if len(shapes) > 1:
+            raise PhasewiseError(f"members are for images of different shape: {sorted(shapes)}")
+        path = path_from_config(schedule.path)
+        radii = [members[name].radius for name in needed]
+        radius = None if any(r is None for r in radii) else max(r for r in radii if r is not None)
+        super().__init__(shapes.pop(), path, radius)
+        self.schedule = schedule
+        self.members = nn.ModuleDict(
+            {name: members[name] if members[name].path == path else OnPath(members[name], path) for name in needed}
+        )
+
+    def step_at(self, t: float) -> int:
+        """Index of the schedule step that serves time t."""
+        later = [k for k, start in enumerate(self.schedule.times) if t <= start * (1 + 1e-6)]
+        return later[-1] if later else 0
+
+    def serving(self, t: float) -> Denoiser:
+        member = self.members[self.schedule.servers[self.step_at(t)]]
+        assert isinstance(member, Denoiser)
+        return member
+
+    def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
+        s = as_time(t, x_t).reshape(-1)
+        if s.numel() == 1:
+            return self.serving(float(s))(x_t, t, cond)
+        out = torch.empty_like(x_t)
+        steps = torch.tensor([self.step_at(float(v)) for v in s], device=x_t.device)
+        for k in steps.unique().tolist():
+            rows = steps == k
+            member = self.members[self.schedule.servers[k]]
+            out[rows] = member(x_t[rows], s[rows], None if cond is None else cond[rows])
+        return out

@@ -1,0 +1,111 @@
+"""Denoisers on disk: ``config.json`` (class, constructor arguments, format version) beside ``weights.safetensors``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from phasewise.denoisers.base import Denoiser
+from phasewise.denoisers.hybrid import HybridDenoiser, OnPath
+from phasewise.denoisers.linear import WienerDenoiser
+from phasewise.denoisers.local import LocalDenoiser
+from phasewise.denoisers.published import PublishedLocal, PublishedUNet
+from phasewise.denoisers.unet import UNetDenoiser
+from phasewise.errors import CheckpointError
+from phasewise.files import read_json, write_bytes, write_json
+from phasewise.paths import path_from_config
+from phasewise.results import HybridSchedule
+
+FORMAT = 1
+CLASSES: dict[str, type[Denoiser]] = {
+    c.__name__: c for c in (LocalDenoiser, UNetDenoiser, WienerDenoiser, PublishedLocal, PublishedUNet)
+}
+
+
+def build_denoiser(name: str, config: dict[str, Any]) -> Denoiser:
+    """A fresh denoiser of class ``name`` from its :meth:`Denoiser.config`."""
+    if name not in CLASSES:
+        raise CheckpointError(f"unknown denoiser class {name!r}; known: {', '.join(CLASSES)}")
+    kwargs = dict(config)
+    kwargs["path"] = path_from_config(kwargs.get("path", {"name": "linear"}))
+    for key in ("image_shape", "multipliers"):
+        if key in kwargs:
+            kwargs[key] = tuple(kwargs[key])
+    return CLASSES[name](**kwargs)
+
+
+def save_denoiser(denoiser: Denoiser, folder: str | Path) -> Path:
+    """Write ``denoiser`` into ``folder`` (made if needed), each file atomically. A hybrid's members get subfolders."""
+    folder = Path(folder)
+    if isinstance(denoiser, HybridDenoiser):
+        for name, module in denoiser.members.items():
+            save_denoiser(module.member if isinstance(module, OnPath) else module, folder / name)  # type: ignore[arg-type]
+        config = {"format": FORMAT, "class": "HybridDenoiser", "schedule": denoiser.schedule.to_dict()}
+    else:
+        state = {k: v.detach().cpu().contiguous() for k, v in denoiser.state_dict().items()}
+        config = {"format": FORMAT, "class": type(denoiser).__name__, "config": denoiser.config()}
+        write_bytes(folder / "weights.safetensors", save_tensors(state))
+    write_json(folder / "config.json", config)
+    return folder
+
+
+def load_denoiser(folder: str | Path, device: str | torch.device = "cpu") -> Denoiser:
+    """Read what :func:`save_denoiser` wrote, in eval mode.
+
+    Raises CheckpointError when the folder is no denoiser, of another format version, corrupt, or of another shape.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} holds no denoiser (no config.json)")
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else None
+        raise CheckpointError(
+            f"{folder} has denoiser format {found!r}; this phasewise reads {FORMAT}. Train it again, or use the "
+            "version that wrote it"
+        )
+    hybrid = config.get("class") == "HybridDenoiser"
+    if "class" not in config or not isinstance(config.get("schedule" if hybrid else "config"), dict):
+        raise CheckpointError(f"{folder / 'config.json'} is incomplete; delete {folder} and train again")
+    if hybrid:
+        schedule = HybridSchedule.from_dict(config["schedule"])
+        members = {name: load_denoiser(folder / name, device) for name in dict.fromkeys(schedule.servers)}
+        return HybridDenoiser(members, schedule).eval()
+    denoiser = build_denoiser(config["class"], config["config"])
+    load_weights(denoiser, folder / "weights.safetensors")
+    return denoiser.to(device).eval()
+
+
+def read_safetensors(path: str | Path) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file; CheckpointError when it is missing, truncated or no safetensors."""
+    try:
+        return load_tensors(Path(path).read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is corrupt or no safetensors file ({error}); delete it and train again"
+        ) from error
+
+
+def load_weights(denoiser: Denoiser, path: str | Path) -> None:
+    """Load weights into ``denoiser``; CheckpointError naming the first tensor that does not fit."""
+    tensors = read_safetensors(path)
+    own = denoiser.state_dict()
+    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    if missing or extra:
+        raise CheckpointError(
+            f"{path} is not for this {type(denoiser).__name__}: missing {missing[:3]}, unexpected {extra[:3]}"
+        )
+    for key, value in own.items():
+        if tensors[key].shape != value.shape:
+            raise CheckpointError(
+                f"{path}: {key} has shape {tuple(tensors[key].shape)}, this {type(denoiser).__name__} needs "
+                f"{tuple(value.shape)}; it was trained for other images or another size"
+            )
+    denoiser.load_state_dict({k: v.to(own[k].dtype) for k, v in tensors.items()})

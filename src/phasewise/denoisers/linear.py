@@ -1,0 +1,168 @@
+r"""Wiener denoisers: the best linear denoiser for data of mean ``m`` and covariance ``K``, in closed form.
+
+Global::      D(x_t) = m + alpha K (alpha^2 K + sigma^2 I)^-1 (x_t - alpha m)
+Windowed::    D_r(x_t)_i = m_i + alpha K_iN (alpha^2 K_NN + sigma^2 I)^-1 (x_t - alpha m)_N,   N = N_r(i)
+
+Exact for Gaussian data; for other data the optimum among linear denoisers, and nearly free.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from phasewise.denoisers.base import Denoiser, ImageShape
+from phasewise.errors import PhasewiseError
+from phasewise.paths import Path, Time, as_scale, as_time
+
+LARGEST_DENSE = 4096
+
+
+class WienerDenoiser(Denoiser):
+    """Closed-form linear denoiser, global (``radius=None``) or windowed.
+
+    Build it with :meth:`fit`.  Global: one matrix product with the eigenvectors each way, at any t.  Windowed: one
+    matrix per t (kept for the last 128 times), zero outside the window.
+
+    Args:
+        image_shape: (C, H, W).  radius: window in pixels (max-norm; all channels of a pixel are in it), or None.
+        rank: number of eigenvectors kept (global only); the rest share their mean variance.
+    """
+
+    mean: Tensor
+    eigenvalues: Tensor
+    eigenvectors: Tensor
+    rest: Tensor
+
+    def __init__(
+        self, image_shape: ImageShape, radius: int | None = None, rank: int | None = None, path: Path | None = None
+    ) -> None:
+        super().__init__(image_shape, path, radius)
+        channels, height, width = self.image_shape
+        size = channels * height * width
+        self.rank = size if rank is None else int(rank)
+        if not 1 <= self.rank <= size or (radius is not None and self.rank != size):
+            raise PhasewiseError(f"rank must lie in 1..{size}, and a windowed Wiener denoiser needs full rank")
+        if radius is not None and size > LARGEST_DENSE:
+            raise PhasewiseError(
+                f"a windowed Wiener denoiser stores a {size} x {size} matrix per time; images of at most "
+                f"{LARGEST_DENSE} numbers are supported (use the global one, which is low-rank there)"
+            )
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("eigenvalues", torch.ones(self.rank))
+        self.register_buffer("eigenvectors", torch.eye(size)[:, : self.rank].contiguous())
+        self.register_buffer("rest", torch.zeros(()))
+        self._matrices: dict[float, Tensor] = {}
+
+    @classmethod
+    def fit(
+        cls, images: Tensor, radius: int | None = None, rank: int | None = None, path: Path | None = None
+    ) -> WienerDenoiser:
+        """Mean and covariance of training images (N, C, H, W); above 4096 numbers an image the rank is cut to 512."""
+        n = images.shape[0]
+        flat = images.reshape(n, -1).double()
+        size = flat.shape[1]
+        if n < 2:
+            raise PhasewiseError("need at least 2 images to fit a covariance")
+        if rank is None and size > LARGEST_DENSE and radius is None:
+            rank = min(512, n - 1)
+        shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
+        self = cls(shape, radius, rank, path).to(images.device)
+        mean = flat.mean(0)
+        flat = flat - mean
+        total = flat.square().sum() / n
+        if self.rank == size:
+            values, vectors = torch.linalg.eigh(flat.T @ flat / n)
+        else:
+            _, s, v = torch.svd_lowrank(flat, q=min(self.rank + 16, *flat.shape), niter=4)
+            values, vectors = s[: self.rank].square() / n, v[:, : self.rank]
+        self.mean.copy_(mean)
+        self.eigenvalues.copy_(values.clamp_min(0))
+        self.eigenvectors.copy_(vectors)
+        if self.rank < size:
+            self.rest.copy_((total - values.sum()).clamp_min(0) / (size - self.rank))
+        return self
+
+    def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
+        if tuple(x_t.shape[1:]) != self.image_shape:
+            raise PhasewiseError(f"x_t has shape {tuple(x_t.shape)}; this denoiser takes (B, *{self.image_shape})")
+        s = as_time(t, x_t)
+        if self.radius is not None:
+            return self._windowed(x_t, s)
+        mean, values, vectors = (b.to(x_t.dtype) for b in (self.mean, self.eigenvalues, self.eigenvectors))
+        alpha, sigma = self.path.alpha(s).reshape(-1, 1), self.path.sigma(s).reshape(-1, 1)
+        centred = x_t.flatten(1) - alpha * mean
+        rest = _gain(alpha, sigma, self.rest.to(x_t.dtype))
+        gain = _gain(alpha, sigma, values) - rest
+        out = mean + rest * centred + ((centred @ vectors) * gain) @ vectors.T
+        return out.view_as(x_t)
+
+    def _windowed(self, x_t: Tensor, s: Tensor) -> Tensor:
+        mean = self.mean.to(x_t.dtype)
+        centred = (x_t - as_scale(self.path.alpha(s), x_t) * mean.view(self.image_shape)).flatten(1)
+        times = s.reshape(-1)
+        if times.numel() == 1:
+            return (mean + centred @ self.matrix(float(times)).to(x_t.dtype)).view_as(x_t)
+        out = torch.empty_like(centred)
+        for t in times.unique():
+            rows = times == t
+            out[rows] = mean + centred[rows] @ self.matrix(float(t)).to(x_t.dtype)
+        return out.view_as(x_t)
+
+    def matrix(self, t: float) -> Tensor:
+        """The windowed filter at time t as (inputs, outputs), exactly zero outside the window."""
+        if t not in self._matrices:
+            if len(self._matrices) >= 128:
+                self._matrices.pop(next(iter(self._matrices)))
+            self._matrices[t] = self._solve(t)
+        return self._matrices[t].to(self.mean.device)
+
+    def _solve(self, t: float) -> Tensor:
+        vectors = self.eigenvectors.double()
+        covariance = (vectors * self.eigenvalues.double()) @ vectors.T
+        s = torch.tensor(t, dtype=torch.float64, device=covariance.device)
+        alpha, sigma = self.path.alpha(s), self.path.sigma(s)
+        noisy = alpha**2 * covariance
+        noisy.diagonal().add_(sigma**2 + 1e-10 * self.eigenvalues.double().max())
+        channels, height, width = self.image_shape
+        matrix = torch.zeros_like(covariance)
+        plane = torch.arange(channels, device=matrix.device)[:, None] * height * width
+        for row in range(height):
+            for column in range(width):
+                near = _window(row, column, int(self.radius or 0), height, width).to(matrix.device)
+                near = (plane + near).reshape(-1)
+                here = (plane + row * width + column).reshape(-1)
+                cross = alpha * covariance[near][:, here]
+                solved = torch.linalg.solve(noisy[near][:, near], cross)
+                matrix[near[:, None], here[None, :]] = solved
+        return matrix.float()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._matrices = {}
+        return super()._apply(fn, recurse)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        self._matrices = {}
+        return super().load_state_dict(*args, **kwargs)
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "image_shape": list(self.image_shape),
+            "radius": self.radius,
+            "rank": self.rank,
+            "path": self.path.config(),
+        }
+
+
+def _gain(alpha: Tensor, sigma: Tensor, variance: Tensor) -> Tensor:
+    """``alpha v / (alpha^2 v + sigma^2)``; at sigma = 0 the limit 1/alpha, also for v = 0."""
+    total = alpha**2 * variance + sigma**2
+    return torch.where(total > 0, alpha * variance / total.clamp_min(1e-38), 1 / alpha.clamp_min(1e-38))
+
+
+def _window(row: int, column: int, radius: int, height: int, width: int) -> Tensor:
+    rows = torch.arange(max(row - radius, 0), min(row + radius + 1, height))
+    columns = torch.arange(max(column - radius, 0), min(column + radius + 1, width))
+    return (rows[:, None] * width + columns).reshape(-1)

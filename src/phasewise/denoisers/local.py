@@ -1,0 +1,137 @@
+r"""Networks whose receptive field is exactly ``radius``, and cheap at any radius.
+
+The image is cut into ``block x block`` pixels.  One big-kernel stem reads each block with the ring round it in which
+no pixel is farther than ``radius`` from any pixel of the block::
+
+    ring   = radius - block + 1          (so that the farthest pixel of a block sees ``radius``, none sees more)
+    kernel = block + 2 ring = 2 radius - block + 2,  stride = block
+
+and residual perceptrons, each acting on one block alone, do the rest.  Normalisation is over channels only and
+nothing is pooled, so d D_i / d x_j = 0 whenever max-norm |i - j| > radius.  With block = 1 a pixel sees the whole
+window N_r(i); with a larger block most pixels see a strict part of it, the price of speed: diagnose with block = 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from phasewise.denoisers.base import ImageShape, NetworkDenoiser
+from phasewise.denoisers.layers import TimeEmbedding, pad_to_multiple, zero_init
+from phasewise.errors import PhasewiseError
+from phasewise.paths import Path
+
+
+class LocalDenoiser(NetworkDenoiser):
+    """Posterior mean from the window N_r(i) = {j : max-norm |j - i| <= radius}, learned.
+
+    Args:
+        image_shape: (C, H, W).
+        radius: receptive field in pixels, 1 <= radius <= max(H, W) - 1; the largest sees the whole image, which is
+            the capacity-matched control of the local design.
+        block: pixels per side that share one window, 1 <= block <= radius + 1; default by :func:`default_block`.
+        width: channels; default 32 for block 1, 64 for 2 and 3, 128 from 4.
+        depth: number of residual perceptrons.  expansion: their hidden width over ``width``.
+        position: add a learned vector per block position, so that the best predictor may depend on where the pixel
+            is (images are centred); it carries no information about other pixels.
+
+    Raises PhasewiseError for a radius or block that does not fit.
+    """
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        radius: int,
+        *,
+        block: int | None = None,
+        width: int | None = None,
+        depth: int = 2,
+        expansion: float = 1.0,
+        position: bool = True,
+        path: Path | None = None,
+    ) -> None:
+        super().__init__(image_shape, path, radius)
+        channels, height, columns = self.image_shape
+        assert self.radius is not None
+        self.block = default_block(self.image_shape, self.radius) if block is None else int(block)
+        if not 1 <= self.block <= self.radius + 1:
+            raise PhasewiseError(
+                f"block {self.block} does not fit radius {self.radius}: need 1 <= block <= radius + 1, "
+                "else pixels of one block would have to see farther than the radius"
+            )
+        self.width = default_width(self.image_shape, self.block) if width is None else int(width)
+        self.depth, self.expansion, self.position = int(depth), float(expansion), bool(position)
+        self.ring = self.radius - self.block + 1
+        self.kernel = 2 * self.radius - self.block + 2
+        self.grid = (-(-height // self.block), -(-columns // self.block))
+
+        self.stem = nn.Linear(channels * self.kernel**2, self.width)
+        self.embed = TimeEmbedding(64)
+        hidden = round(self.width * self.expansion)
+        self.blocks = nn.ModuleList(PointwiseBlock(self.width, hidden) for _ in range(self.depth))
+        self.norm = nn.LayerNorm(self.width)
+        self.head = zero_init(nn.Linear(self.width, channels * self.block**2))
+        if self.position:
+            self.places = nn.Parameter(torch.zeros(self.grid[0] * self.grid[1], self.width))
+
+    def backbone(self, h: Tensor, log_snr: Tensor) -> Tensor:
+        batch, channels, height, columns = h.shape
+        time = self.embed(log_snr)
+        tokens = self.stem(self.windows(h))
+        if self.position:
+            tokens = tokens + self.places
+        for block in self.blocks:
+            tokens = block(tokens, time)
+        out = self.head(self.norm(tokens))
+        out = out.view(batch, *self.grid, channels, self.block, self.block).permute(0, 3, 1, 4, 2, 5)
+        return out.reshape(batch, channels, self.grid[0] * self.block, self.grid[1] * self.block)[
+            :, :, :height, :columns
+        ]
+
+    def windows(self, h: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, blocks, C * kernel^2): every block with its ring, zeros beyond the border."""
+        h = F.pad(pad_to_multiple(h, self.block), (self.ring,) * 4)
+        view = h.unfold(2, self.kernel, self.block).unfold(3, self.kernel, self.block)
+        return view.permute(0, 2, 3, 1, 4, 5).reshape(h.shape[0], self.grid[0] * self.grid[1], -1)
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "image_shape": list(self.image_shape),
+            "radius": self.radius,
+            "block": self.block,
+            "width": self.width,
+            "depth": self.depth,
+            "expansion": self.expansion,
+            "position": self.position,
+            "path": self.path.config(),
+        }
+
+
+class PointwiseBlock(nn.Module):
+    """Residual perceptron on each token alone, scaled and shifted by the time embedding. (B, L, width), (B, 64)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.film = nn.Linear(64, 2 * width)
+        self.up = nn.Linear(width, hidden)
+        self.down = zero_init(nn.Linear(hidden, width))
+
+    def forward(self, tokens: Tensor, time: Tensor) -> Tensor:
+        scale, shift = self.film(time)[:, None].chunk(2, dim=-1)
+        h = torch.addcmul(shift, self.norm(tokens), scale + 1)
+        return tokens + self.down(F.silu(self.up(h)))
+
+
+def default_block(image_shape: ImageShape, radius: int) -> int:
+    """1 on small images and at radius 1, 2 up to radius 5, 4 beyond: the cost then hardly grows with the radius."""
+    if max(image_shape[1:]) <= 16 or radius == 1:
+        return 1
+    return 2 if radius <= 5 else 4
+
+
+def default_width(image_shape: ImageShape, block: int) -> int:
+    return 32 if block == 1 else 64 if block < 4 else 128

@@ -1,0 +1,165 @@
+"""The global denoiser: a small U-Net with attention at its coarsest level.
+
+Pixels are folded into ``patch x patch`` channels first (no information is lost), because at full resolution a
+convolution of few channels is the dearest and least efficient part of a U-Net on small images.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from phasewise.denoisers.base import ImageShape, NetworkDenoiser
+from phasewise.denoisers.layers import TimeEmbedding, pad_to_multiple, zero_init
+from phasewise.errors import PhasewiseError
+from phasewise.paths import Path
+
+
+class UNetDenoiser(NetworkDenoiser):
+    """Posterior mean from the whole image, learned; ``radius`` is None.
+
+    Args:
+        image_shape: (C, H, W).
+        width: channels of the finest level, default 32.
+        multipliers: channel factor of each level, finest first; each further level halves the resolution.
+            Default: levels until the side is at most 8, factors 1, 2, 2, ...
+        blocks: residual blocks per level, on the way down and on the way up.
+        patch: pixels folded into channels at the input; default 2 above 16 pixels, else 1.
+        heads: attention heads at the coarsest level (0: none).
+    """
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        *,
+        width: int | None = None,
+        multipliers: tuple[int, ...] | None = None,
+        blocks: int = 1,
+        patch: int | None = None,
+        heads: int = 4,
+        path: Path | None = None,
+    ) -> None:
+        super().__init__(image_shape, path)
+        channels, height, columns = self.image_shape
+        side = max(height, columns)
+        self.patch = (2 if side > 16 else 1) if patch is None else int(patch)
+        self.width = 32 if width is None else int(width)
+        if multipliers is None:
+            multipliers = default_multipliers(-(-side // self.patch))
+        self.multipliers = tuple(int(m) for m in multipliers)
+        self.depth, self.heads = int(blocks), int(heads)
+        if self.width % 8 or min((*self.multipliers, self.patch, self.depth)) < 1:
+            raise PhasewiseError("width must be a multiple of 8; multipliers, patch and blocks at least 1")
+        self.multiple = self.patch * 2 ** (len(self.multipliers) - 1)
+
+        emb = 4 * self.width
+        widths = [self.width * m for m in self.multipliers]
+        self.embed = TimeEmbedding(emb)
+        self.stem = nn.Conv2d(channels * self.patch**2, self.width, 3, padding=1)
+        self.down = nn.ModuleList()
+        self.up = nn.ModuleList()
+        skips, c = [self.width], self.width
+        for level, w in enumerate(widths):
+            if level:
+                self.down.append(nn.Conv2d(c, w, 3, stride=2, padding=1))
+                c = w
+                skips.append(c)
+            for _ in range(self.depth):
+                self.down.append(ResBlock(c, w, emb))
+                c = w
+                skips.append(c)
+        self.middle = ResBlock(c, c, emb)
+        self.attention = Attention(c, self.heads) if self.heads else nn.Identity()
+        for level, w in reversed(list(enumerate(widths))):
+            for _ in range(self.depth + 1):
+                self.up.append(ResBlock(c + skips.pop(), w, emb))
+                c = w
+            if level:
+                self.up.append(Upsample(c, widths[level - 1]))
+                c = widths[level - 1]
+        self.norm = nn.GroupNorm(8, c)
+        self.head = zero_init(nn.Conv2d(c, channels * self.patch**2, 3, padding=1))
+
+    def backbone(self, h: Tensor, log_snr: Tensor) -> Tensor:
+        height, columns = h.shape[2:]
+        time = self.embed(log_snr)
+        h = F.pixel_unshuffle(pad_to_multiple(h, self.multiple), self.patch)
+        h = self.stem(h.contiguous(memory_format=torch.channels_last))
+        skips = [h]
+        for layer in self.down:
+            h = layer(h, time) if isinstance(layer, ResBlock) else layer(h)
+            skips.append(h)
+        h = self.attention(self.middle(h, time))
+        for layer in self.up:
+            h = layer(torch.cat([h, skips.pop()], 1), time) if isinstance(layer, ResBlock) else layer(h)
+        h = F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
+        return h[:, :, :height, :columns]
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "image_shape": list(self.image_shape),
+            "width": self.width,
+            "multipliers": list(self.multipliers),
+            "blocks": self.depth,
+            "patch": self.patch,
+            "heads": self.heads,
+            "path": self.path.config(),
+        }
+
+
+class ResBlock(nn.Module):
+    """norm - SiLU - conv 3x3 - norm, scaled and shifted by time - SiLU - conv 3x3, plus a 1x1 shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, emb: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(8, inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.film = nn.Linear(emb, 2 * outputs)
+        self.norm2 = nn.GroupNorm(8, outputs, affine=False)
+        self.conv2 = zero_init(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        scale, shift = self.film(time)[:, :, None, None].chunk(2, dim=1)
+        h = torch.addcmul(shift, self.norm2(h), scale + 1)
+        return self.shortcut(x) + self.conv2(F.silu(h))
+
+
+class Attention(nn.Module):
+    """Self-attention over all pixels of (B, C, H, W), residual."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        if channels % heads:
+            raise PhasewiseError(f"{heads} attention heads do not divide {channels} channels")
+        self.heads = heads
+        self.norm = nn.GroupNorm(8, channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = zero_init(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        q, k, v = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w).transpose(-1, -2).unbind(1)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return x + self.out(y.transpose(-1, -2).reshape(b, c, h, w))
+
+
+class Upsample(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def default_multipliers(side: int) -> tuple[int, ...]:
+    """Channel factors for levels of sides ``side``, ``side/2``, ... down to at most 8 (at least two levels)."""
+    levels = 2
+    while -(-side // 2 ** (levels - 1)) > 8:
+        levels += 1
+    return (1, *[2] * (levels - 1))

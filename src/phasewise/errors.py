@@ -1,0 +1,19 @@
+"""Errors a user can act on: each message names the cause and the mend."""
+
+from __future__ import annotations
+
+
+class PhasewiseError(ValueError):
+    """Bad input or an impossible request. The message says what is wrong and what to do about it."""
+
+
+class DataError(PhasewiseError):
+    """A data set that cannot be found, read, or used as images."""
+
+
+class CheckpointError(PhasewiseError):
+    """A saved model or training state that is corrupt, of another version, or of another shape."""
+
+
+class RunFolderError(PhasewiseError):
+    """An output folder that is not ours to write into."""

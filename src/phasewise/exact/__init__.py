@@ -1,0 +1,30 @@
+"""Distributions whose samples, denoisers (global and windowed) and conditional mutual information are known exactly.
+
+Ground truth for every estimator: nothing here shares code with :mod:`phasewise.information`, so it can refute it.
+"""
+
+from phasewise.exact.base import ExactModel, Regions, WindowGroup, regions, windows
+from phasewise.exact.discrete import DiscreteSystem, LayerRecovery
+from phasewise.exact.gaussian import GaussianField, GaussianModel, gaussian_cmi
+from phasewise.exact.ising import IsingChain, IsingDenoiser, IsingStrip
+from phasewise.exact.two_mode import TwoMode, TwoModeDenoiser
+from phasewise.exact.wiener import GaussianDenoiser
+
+__all__ = [
+    "DiscreteSystem",
+    "ExactModel",
+    "GaussianDenoiser",
+    "GaussianField",
+    "GaussianModel",
+    "IsingChain",
+    "IsingDenoiser",
+    "IsingStrip",
+    "LayerRecovery",
+    "Regions",
+    "TwoMode",
+    "TwoModeDenoiser",
+    "WindowGroup",
+    "gaussian_cmi",
+    "regions",
+    "windows",
+]

@@ -1,0 +1,180 @@
+r"""What all solvable models share: image geometry, noise levels, and the interface.
+
+Pixels of an ``H x W`` image are numbered row by row, ``i = row * W + col``.  Distances are max-norm.
+
+Regions of the conditional mutual information ``I(A : C | B)`` (Hu, Liu, Zhang, Gao, arXiv 2508.06614)::
+
+    A = a block of ``block x block`` pixels,     B = { j not in A : dist(j, A) <= radius },     C = the rest.
+
+``center = (row, col)`` is the upper left of A's middle pixels: A covers the rows ``row - (block - 1) // 2`` to
+``row + block // 2`` and the columns likewise.  Default ``((H - 1) // 2, (W - 1) // 2)``, the image centre.  In an
+image thinner than ``block`` the block takes the whole thin side, so on a one-row image A is ``1 x block``.
+
+Windows of local denoisers: ``N_r(i) = { j : dist(j, i) <= r }``, clipped at the border of the image, on a torus too
+(networks see padding there, not the other side).  ``wrap=True`` closes both axes into rings instead.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from phasewise.denoisers.base import Denoiser, ImageShape
+from phasewise.errors import PhasewiseError
+from phasewise.paths import LinearPath, Path
+from phasewise.results import Estimate
+
+Shape = tuple[int, int]
+
+
+class ExactModel(ABC):
+    """A distribution of one-channel images whose noisy posteriors are known.
+
+    ``image_shape`` is (1, H, W).  Times ``t`` are floats in [0, 1] on ``path`` (default: the linear path).  Closed
+    forms come back as floats, Monte Carlo averages of exact posteriors as :class:`Estimate`.
+    """
+
+    image_shape: ImageShape
+
+    @property
+    def shape(self) -> Shape:
+        """(H, W)."""
+        return self.image_shape[1:]
+
+    @abstractmethod
+    def sample(self, n: int, seed: int) -> Tensor:
+        """``n`` clean images (n, 1, H, W) float32; the first k of them do not depend on n."""
+
+    @abstractmethod
+    def denoiser(self, radius: int | None = None, path: Path | None = None) -> Denoiser:
+        """The exact posterior mean ``E[X_0 | X_t]``, or of each pixel given its window ``N_radius``."""
+
+    @abstractmethod
+    def cmi(
+        self, t: float, radius: int, block: int = 1, center: Shape | None = None, path: Path | None = None
+    ) -> float | Estimate:
+        """``I(A : C | B)`` at time t in nats, all three regions noisy."""
+
+    @abstractmethod
+    def mmse(self, t: float, radius: int | None = None, path: Path | None = None) -> float | Estimate:
+        """``E|D_radius(X_t, t) - X_0|^2`` per image, summed over pixels (None: the global denoiser)."""
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Flat pixel numbers of A, B and C, int64, ascending."""
+
+    a: Tensor
+    b: Tensor
+    c: Tensor
+
+
+@dataclass(frozen=True)
+class WindowGroup:
+    """Pixels whose windows have the same form: ``pixels`` (g,), ``indices`` (g, m), each window's own pixel at
+    ``indices[:, position]``."""
+
+    pixels: Tensor
+    indices: Tensor
+    position: int
+
+
+def regions(shape: Shape, radius: int, block: int = 1, center: Shape | None = None, wrap: bool = False) -> Regions:
+    """The regions A, B, C of the module docstring; ``radius >= 0``, ``block >= 1``.
+
+    Raises :class:`PhasewiseError` when the block does not fit into the image at ``center``.
+    """
+    check_radius_or_zero(radius)
+    if isinstance(block, bool) or int(block) != block or block < 1 or block > max(shape):
+        raise PhasewiseError(f"block must be a whole number from 1 to the image side {max(shape)}, got {block!r}")
+    middle = ((shape[0] - 1) // 2, (shape[1] - 1) // 2) if center is None else center
+    gaps = []
+    for side, mid, name in zip(shape, middle, ("row", "column"), strict=True):
+        width = min(block, side)
+        first = 0 if width < block else mid - (width - 1) // 2
+        if first < 0 or first + width > side or not 0 <= mid < side:
+            raise PhasewiseError(
+                f"a block of {block} at center {middle} leaves the {shape[0]}x{shape[1]} image ({name}s); "
+                "move the center inwards or take a smaller block"
+            )
+        gaps.append(torch.tensor([_gap(i, first, first + width - 1, side, wrap) for i in range(side)]))
+    distance = torch.maximum(gaps[0][:, None], gaps[1][None, :]).reshape(-1)
+    numbers = torch.arange(distance.numel())
+    return Regions(
+        numbers[distance == 0], numbers[(distance > 0) & (distance <= radius)], numbers[distance > max(radius, 0)]
+    )
+
+
+def _gap(i: int, first: int, last: int, side: int, wrap: bool) -> int:
+    """Distance of coordinate i from the interval [first, last], along one axis."""
+    images = (i - side, i, i + side) if wrap else (i,)
+    return min(max(first - k, k - last, 0) for k in images)
+
+
+def windows(shape: Shape, radius: int | None, wrap: bool = False) -> list[WindowGroup]:
+    """Windows ``N_radius`` of all pixels, grouped by form (None: every window is the whole image)."""
+    if radius is not None:
+        check_radius_or_zero(radius)
+    groups = []
+    for rows, cols in itertools.product(*(_axis_windows(side, radius, wrap) for side in shape)):
+        pixels = (rows[0][:, None] * shape[1] + cols[0][None, :]).reshape(-1)
+        cells = rows[1][:, None, :, None] * shape[1] + cols[1][None, :, None, :]
+        groups.append(WindowGroup(pixels, cells.reshape(pixels.numel(), -1), rows[2] * cols[1].shape[1] + cols[2]))
+    return groups
+
+
+def _axis_windows(side: int, radius: int | None, wrap: bool) -> list[tuple[Tensor, Tensor, int]]:
+    """(coordinates (g,), their windows (g, m), position of the coordinate in its window) for each clipped form."""
+    r = side if radius is None else radius
+    forms: dict[tuple[int, int], list[int]] = {}
+    for i in range(side):
+        below, above = min(r, i), min(r, side - 1 - i)
+        if wrap:
+            below, above = (r, r) if 2 * r + 1 <= side else (0, side - 1)
+        forms.setdefault((below, above), []).append(i)
+    out = []
+    for (below, above), members in forms.items():
+        at = torch.tensor(members)
+        out.append((at, (at[:, None] + torch.arange(-below, above + 1)) % side, below))
+    return out
+
+
+def check_radius_or_zero(radius: int) -> int:
+    """``radius`` if it is a whole number >= 0."""
+    if isinstance(radius, bool) or int(radius) != radius or radius < 0:
+        raise PhasewiseError(f"radius must be a whole number of pixels >= 0, got {radius!r}")
+    return int(radius)
+
+
+def check_shape(shape: Shape) -> ImageShape:
+    """(1, H, W) of an (H, W) pair."""
+    if len(shape) != 2 or any(isinstance(n, bool) or int(n) != n or n < 1 for n in shape):
+        raise PhasewiseError(f"shape must be (height, width) with both sides >= 1, got {shape!r}")
+    return (1, int(shape[0]), int(shape[1]))
+
+
+def check_count(n: int) -> int:
+    """``n`` if it is a whole number >= 1."""
+    if isinstance(n, bool) or int(n) != n or n < 1:
+        raise PhasewiseError(f"the number of samples must be a whole number >= 1, got {n!r}")
+    return int(n)
+
+
+def noise_level(t: float, path: Path | None = None) -> tuple[float, float]:
+    """(alpha, sigma) at time t in [0, 1] of ``path`` (default: linear), computed in float64."""
+    if not 0 <= t <= 1:
+        raise PhasewiseError(f"noise time t must lie in [0, 1] (0 = data, 1 = noise), got {t!r}")
+    path = LinearPath() if path is None else path
+    s = torch.tensor(float(t), dtype=torch.float64)
+    return float(path.alpha(s)), float(path.sigma(s))
+
+
+def check_images(x_t: Tensor, image_shape: ImageShape) -> Tensor:
+    """``x_t`` in float64 if it is (B, *image_shape)."""
+    if x_t.dim() != 4 or tuple(x_t.shape[1:]) != image_shape:
+        raise PhasewiseError(f"x_t has shape {tuple(x_t.shape)}; this denoiser takes (B, *{image_shape})")
+    return x_t.double()

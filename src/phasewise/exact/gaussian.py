@@ -1,0 +1,236 @@
+r"""Gaussian fields: every quantity is closed form.
+
+``X_0 ~ N(m, K)``, so ``X_t ~ N(alpha m, K_t)`` with ``K_t = alpha^2 K + sigma^2 I``, and::
+
+    D(x)              = m + alpha K K_t^{-1} (x - alpha m)                       (Wiener filter)
+    I(A : C | B)      = 1/2 log( det Var(A|B) / det Var(A|B,C) )                 (Schur complements of K_t)
+    mmse_r(t)         = sum_i sum_j (u^i_j)^2 l^i_j sigma^2 / (alpha^2 l^i_j + sigma^2)
+
+where ``l^i_j`` are the eigenvalues of K on the window ``N_r(i)`` and ``u^i_j`` the components of its eigenvectors at
+pixel i.  Since ``1/2 int mmse d gamma`` can then be done by hand, so can the path KL of using D_r instead of D,
+
+    K_r = 1/2 int (mmse_r - mmse) d gamma = F_r(t_min) - F_r(t_max),
+    F_r(t) = 1/2 sum_i sum_j (u^i_j)^2 log(alpha^2 l^i_j + sigma^2) - 1/2 log det K_t,
+
+which stays finite at t = 0 when K is invertible.  All linear algebra is float64.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from phasewise.errors import PhasewiseError
+from phasewise.exact.base import (
+    ExactModel,
+    Shape,
+    check_count,
+    check_shape,
+    noise_level,
+    regions,
+    windows,
+)
+from phasewise.exact.wiener import GaussianDenoiser
+from phasewise.paths import Path
+
+
+def gaussian_cmi(covariance: Tensor, a: Tensor, b: Tensor, c: Tensor) -> float:
+    """``I(A : C | B)`` in nats of a centred Gaussian with positive definite ``covariance`` (N, N); a, b, c are
+    disjoint index tensors (b, c may be empty).  ``1/2 log det Var(A|B) - 1/2 log det Var(A|B,C)``."""
+    if a.numel() == 0 or c.numel() == 0:
+        return 0.0
+    return 0.5 * (_conditional_logdet(covariance, a, b) - _conditional_logdet(covariance, a, torch.cat([b, c])))
+
+
+def _conditional_logdet(covariance: Tensor, a: Tensor, given: Tensor) -> float:
+    """``log det Var(A | given)``: the last pivots of the Cholesky factor of (given, A)."""
+    order = torch.cat([given, a])
+    factor, info = torch.linalg.cholesky_ex(covariance[order][:, order])
+    if int(info) != 0:
+        raise PhasewiseError("the covariance is singular here, so the information is not finite; take t > 0")
+    return 2 * float(factor.diagonal()[given.numel() :].log().sum())
+
+
+class GaussianModel(ExactModel):
+    """A Gaussian with any covariance on an (H, W) image.
+
+    Args:
+        covariance: (N, N) symmetric positive semi-definite, N = H * W; kept in float64.
+        shape: (H, W).
+        mean: a number or (N,) tensor.
+        wrap: close both axes into rings for windows and regions (off: they are clipped at the border).
+    """
+
+    def __init__(self, covariance: Tensor, shape: Shape, mean: float | Tensor = 0.0, wrap: bool = False) -> None:
+        self.image_shape = check_shape(shape)
+        n = self.image_shape[1] * self.image_shape[2]
+        k = torch.as_tensor(covariance).detach().to("cpu", torch.float64)
+        if tuple(k.shape) != (n, n):
+            raise PhasewiseError(f"a {shape[0]}x{shape[1]} image needs a covariance of {n}x{n}, got {tuple(k.shape)}")
+        if not bool(torch.isfinite(k).all()) or float((k - k.T).abs().max()) > 1e-8 * float(k.abs().max()):
+            raise PhasewiseError("the covariance must be finite and symmetric; symmetrise it as (K + K.T) / 2")
+        self.covariance = (k + k.T) / 2
+        self.mean = torch.as_tensor(mean, dtype=torch.float64).expand(n).clone()
+        self.wrap = wrap
+        self._rows: dict[int | None, tuple[Tensor, Tensor, Tensor]] = {}
+
+    @cached_property
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (N,) >= 0, ascending, and eigenvectors (N, N) in columns, of the covariance."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        if float(values[0]) < -1e-8 * float(values[-1]) or float(values[-1]) <= 0:
+            raise PhasewiseError("the covariance has a negative eigenvalue (or is 0), so it is no covariance")
+        return values.clamp(min=0), vectors
+
+    @cached_property
+    def stationary(self) -> bool:
+        """Whether the covariance depends on displacements on the torus only: equal windows then share one solution."""
+        k = self.covariance.reshape(*self.shape, *self.shape)
+        tolerance = 1e-12 * float(k.abs().max())
+        return all(float((k - k.roll((1, 1), axes)).abs().max()) <= tolerance for axes in ((0, 2), (1, 3)))
+
+    def sample(self, n: int, seed: int) -> Tensor:
+        """``m + K^{1/2} z`` with the symmetric root, (n, 1, H, W) float32; z from numpy's default generator."""
+        values, vectors = self.spectrum
+        z = torch.from_numpy(np.random.default_rng(seed).standard_normal((check_count(n), len(values))))
+        x = self.mean + ((z @ vectors) * values.sqrt()) @ vectors.T
+        return x.float().reshape(n, *self.image_shape)
+
+    def denoiser(self, radius: int | None = None, path: Path | None = None) -> GaussianDenoiser:
+        """The exact (windowed) posterior mean: linear in x_t."""
+        return GaussianDenoiser(self, radius, path)
+
+    def cmi(
+        self, t: float, radius: int, block: int = 1, center: Shape | None = None, path: Path | None = None
+    ) -> float:
+        """``I(A : C | B)`` at time t in nats; 0 when C is empty.
+
+        Raises :class:`PhasewiseError` at sigma = 0 if the covariance is singular (the massless field): take t > 0.
+        """
+        region = regions(self.shape, radius, block, center, self.wrap)
+        return gaussian_cmi(self.noisy_covariance(t, path), region.a, region.b, region.c)
+
+    def noisy_covariance(self, t: float, path: Path | None = None) -> Tensor:
+        """``K_t = alpha^2 K + sigma^2 I``, (N, N) float64."""
+        alpha, sigma = noise_level(t, path)
+        return alpha**2 * self.covariance + sigma**2 * torch.eye(len(self.covariance), dtype=torch.float64)
+
+    def mmse(self, t: float, radius: int | None = None, path: Path | None = None) -> float:
+        """``E|D_radius(X_t, t) - X_0|^2`` per image, summed over pixels, in squared pixel units."""
+        alpha, sigma = noise_level(t, path)
+        count, values, weights = self._window_spectra(radius)
+        if sigma == 0:
+            return 0.0
+        return float((count[:, None] * weights * values * sigma**2 / (alpha**2 * values + sigma**2)).sum())
+
+    def denoising_gap(self, t: float, radius: int, path: Path | None = None) -> float:
+        """``Delta_r(t) = E|D - D_r|^2 = mmse_r - mmse`` per image, summed over pixels."""
+        return self.mmse(t, radius, path) - self.mmse(t, None, path)
+
+    def path_kl(self, radius: int, t_min: float, t_max: float, path: Path | None = None) -> float:
+        """``1/2 int Delta_r d gamma`` over t in [t_min, t_max], nats per image: the module docstring's closed form."""
+        if not t_min <= t_max:
+            raise PhasewiseError(f"need t_min <= t_max, got {t_min} and {t_max}")
+        return self._potential(t_min, radius, path) - self._potential(t_max, radius, path)
+
+    def _potential(self, t: float, radius: int, path: Path | None) -> float:
+        """``F_r(t)`` of the module docstring."""
+        alpha, sigma = noise_level(t, path)
+        total = 0.0
+        for sign, r in ((0.5, radius), (-0.5, None)):
+            count, values, weights = self._window_spectra(r)
+            power = alpha**2 * values + sigma**2
+            if float(power.min()) <= 0 or (sigma == 0 and float(values.min()) < 1e-12 * float(values.max())):
+                raise PhasewiseError(
+                    "the covariance is singular, so the path KL down to t = 0 is infinite; raise t_min"
+                )
+            total += sign * float((count[:, None] * weights * power.log()).sum())
+        return total
+
+    def _window_spectra(self, radius: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(multiplicity (k,), eigenvalues (k, m), squared components at the pixel (k, m)) of the distinct windows.
+
+        Windows smaller than the largest are filled up with eigenvalue 1 at weight 0.
+        """
+        if radius is None:
+            values = self.spectrum[0][None]
+            return torch.ones(1, dtype=torch.float64), values, torch.ones_like(values)
+        if radius not in self._rows:
+            counts, eigenvalues, weights = [], [], []
+            for group in windows(self.shape, radius, self.wrap):
+                indices = group.indices[:1] if self.stationary else group.indices
+                values, vectors = torch.linalg.eigh(self.window_covariance(indices))
+                counts.append(torch.full((len(indices),), len(group.pixels) / len(indices), dtype=torch.float64))
+                eigenvalues.append(values.clamp(min=0))
+                weights.append(vectors[:, group.position, :] ** 2)
+            widest = max(v.shape[1] for v in eigenvalues)
+            self._rows[radius] = (torch.cat(counts), _widen(eigenvalues, widest, 1.0), _widen(weights, widest, 0.0))
+        return self._rows[radius]
+
+    def window_covariance(self, indices: Tensor) -> Tensor:
+        """Covariances (k, m, m) of the windows ``indices`` (k, m)."""
+        return self.covariance[indices[:, :, None], indices[:, None, :]]
+
+
+def _widen(rows: list[Tensor], width: int, value: float) -> Tensor:
+    return torch.cat([torch.nn.functional.pad(r, (0, width - r.shape[1]), value=value) for r in rows])
+
+
+class GaussianField(GaussianModel):
+    r"""The free lattice field of a given mass, scaled to unit variance.
+
+    ``boundary="torus"``: covariance with the lattice spectrum ``1 / (mass^2 + 4 - 2 cos kx - 2 cos ky)`` (stationary).
+    ``boundary="open"``: the inverse of ``mass^2 + `` the graph Laplacian of the H x W grid, scaled so that the
+    variances *average* to one (they are larger at the border).
+
+    The correlation length is about ``1/mass`` pixels.  ``mass = 0`` is the massless limit: the uniform mode, whose
+    variance diverges, is dropped, so pixels sum to zero in every image and the covariance has one eigenvalue 0.
+    Both fields are Markov at t = 0 (a ring of width one screens), not at t > 0.
+    """
+
+    def __init__(self, shape: Shape = (28, 28), mass: float = 0.2, boundary: str = "torus") -> None:
+        check_shape(shape)
+        if not (mass >= 0 and np.isfinite(mass)):
+            raise PhasewiseError(f"mass must be a number >= 0, got {mass!r}")
+        if boundary not in ("torus", "open"):
+            raise PhasewiseError(f'boundary must be "torus" or "open", got {boundary!r}')
+        if mass == 0 and shape[0] * shape[1] == 1:
+            raise PhasewiseError("a single pixel has no massless field; give a mass > 0 or a larger shape")
+        self.mass, self.boundary = float(mass), boundary
+        build = _torus_covariance if boundary == "torus" else _open_covariance
+        covariance = build(shape, self.mass)
+        super().__init__(covariance / covariance.diagonal().mean(), shape)
+
+    def __repr__(self) -> str:
+        return f"GaussianField({self.shape}, mass={self.mass}, boundary={self.boundary!r})"
+
+
+def _inverse(energy: Tensor, mass: float) -> Tensor:
+    """``1 / (mass^2 + energy)``; in the massless limit the mode of zero energy (the first) gets 0."""
+    out = 1 / (mass**2 + energy)
+    if mass == 0:
+        out.view(-1)[0] = 0
+    return out
+
+
+def _torus_covariance(shape: Shape, mass: float) -> Tensor:
+    height, width = shape
+    energy = [2 - 2 * torch.cos(2 * torch.pi * torch.arange(n, dtype=torch.float64) / n) for n in shape]
+    correlation = torch.fft.ifft2(_inverse(energy[0][:, None] + energy[1][None, :], mass)).real
+    rows, cols = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    rows, cols = rows.reshape(-1), cols.reshape(-1)
+    return correlation[(rows[:, None] - rows) % height, (cols[:, None] - cols) % width]
+
+
+def _open_covariance(shape: Shape, mass: float) -> Tensor:
+    energy, modes = [], []
+    for n in shape:  # the Laplacian of an open chain is diagonal in the cosine basis
+        k = torch.arange(n, dtype=torch.float64)
+        energy.append(2 - 2 * torch.cos(torch.pi * k / n))
+        mode = torch.cos(torch.pi * (k[:, None] + 0.5) * k / n)
+        modes.append(mode / mode.norm(dim=0))
+    basis = torch.kron(modes[0], modes[1])
+    return basis * _inverse(energy[0][:, None] + energy[1][None, :], mass).reshape(-1) @ basis.T

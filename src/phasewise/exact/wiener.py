@@ -1,0 +1,101 @@
+r"""The exact denoisers of a Gaussian with covariance K and mean m, global and windowed.
+
+::
+
+    D(x)      = m + alpha K (alpha^2 K + sigma^2 I)^{-1} (x - alpha m)            (Wiener filter)
+    D_r(x)_i  = m_i + alpha k_i^T (alpha^2 K_ii + sigma^2 I)^{-1} (x - alpha m)_{N_r(i)}
+
+with ``K_ii`` the covariance of the window ``N_r(i)`` and ``k_i`` its column of pixel i.  At sigma = 0 both are
+``x / alpha``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from phasewise.denoisers.base import Denoiser
+from phasewise.exact.base import check_images, noise_level, windows
+from phasewise.paths import Path, Time, as_time
+
+if TYPE_CHECKING:
+    from phasewise.exact.gaussian import GaussianModel
+
+
+class GaussianDenoiser(Denoiser):
+    """The exact posterior mean of a :class:`GaussianModel`, of the whole image or of each pixel given its window.
+
+    A linear map per noise level, evaluated in float64 and returned in the dtype of ``x_t``.  The global one is
+    applied in the eigenbasis of the covariance; windowed ones solve one system per distinct window and keep the
+    weights of the last 64 noise levels.
+    """
+
+    mean: Tensor
+    values: Tensor
+    vectors: Tensor
+
+    def __init__(self, model: GaussianModel, radius: int | None = None, path: Path | None = None) -> None:
+        super().__init__(model.image_shape, path, radius)
+        self.register_buffer("mean", model.mean, persistent=False)
+        self._weights: OrderedDict[float, Tensor] = OrderedDict()
+        if radius is None:
+            values, vectors = model.spectrum
+            self.register_buffer("values", values, persistent=False)
+            self.register_buffer("vectors", vectors, persistent=False)
+        else:
+            self._model = model
+            self._groups = windows(model.shape, radius, model.wrap)
+            self._row = torch.cat([g.pixels[:, None].expand_as(g.indices).reshape(-1) for g in self._groups])
+            self._col = torch.cat([g.indices.reshape(-1) for g in self._groups])
+
+    def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
+        """(B, 1, H, W), t a float or (B,) -> (B, 1, H, W)."""
+        x = check_images(x_t, self.image_shape)
+        s = as_time(t, x).reshape(-1, 1)
+        alpha, sigma = self.path.alpha(s), self.path.sigma(s)
+        centred = x.reshape(len(x), -1) - alpha * self.mean.double()
+        out = self._global(centred, alpha, sigma) if self.radius is None else self._windowed(centred, s)
+        return (out + self.mean.double()).reshape(x.shape).to(x_t.dtype)
+
+    def _global(self, centred: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        values, vectors = self.values.double(), self.vectors.double()
+        gain = alpha * values / (alpha**2 * values + sigma**2)
+        gain = torch.where(sigma == 0, (1 / alpha).expand_as(gain), gain)
+        return ((centred @ vectors) * gain) @ vectors.T
+
+    def _windowed(self, centred: Tensor, s: Tensor) -> Tensor:
+        times, member = s.reshape(-1).unique(return_inverse=True)
+        if len(times) == 1:
+            return centred @ self.matrix(float(times[0])).T.to(centred.device)
+        out = torch.empty_like(centred)
+        for k, time in enumerate(times.tolist()):
+            rows = (member == k).nonzero().reshape(-1)
+            out = out.index_copy(0, rows, centred[rows] @ self.matrix(time).T.to(centred.device))
+        return out
+
+    def matrix(self, t: float) -> Tensor:
+        """The windowed map (N, N) float64 at time t, zero outside the windows: ``D_r = m + M (x_t - alpha m)``."""
+        if t not in self._weights:
+            self._weights[t] = self._solve(*noise_level(t, self.path))
+            if len(self._weights) > 64:
+                self._weights.popitem(last=False)
+        self._weights.move_to_end(t)
+        n = self.mean.numel()
+        return torch.zeros(n, n, dtype=torch.float64).index_put((self._row, self._col), self._weights[t])
+
+    def _solve(self, alpha: float, sigma: float) -> Tensor:
+        parts = []
+        for group in self._groups:
+            indices = group.indices[:1] if self._model.stationary else group.indices
+            k = self._model.window_covariance(indices)
+            if sigma == 0:
+                weights = torch.zeros_like(k[:, 0])
+                weights[:, group.position] = 1 / alpha
+            else:
+                noise = sigma**2 * torch.eye(k.shape[-1], dtype=torch.float64)
+                weights = alpha * torch.linalg.solve(alpha**2 * k + noise, k[:, :, group.position])
+            parts.append(weights.expand(len(group.indices), -1).reshape(-1))
+        return torch.cat(parts)

@@ -1,0 +1,50 @@
+"""How good samples are and what they cost: distances in a named feature space, paired errors, FLOPs, milliseconds."""
+
+from __future__ import annotations
+
+from phasewise.metrics.cost import count_flops, measure_ms
+from phasewise.metrics.features import (
+    ClassifierFeatures,
+    FeatureNetwork,
+    InceptionFeatures,
+    PCAFeatures,
+    RandomFeatures,
+    classifier_summary,
+    default_features,
+    inception_features,
+    train_classifier,
+)
+from phasewise.metrics.frechet import (
+    FrechetReference,
+    FrechetScore,
+    fid,
+    frechet_distance,
+    frechet_score,
+    kid,
+    polynomial_mmd,
+)
+from phasewise.metrics.paired import PairedTest, paired_difference_test, paired_error
+
+__all__ = [
+    "ClassifierFeatures",
+    "FeatureNetwork",
+    "FrechetReference",
+    "FrechetScore",
+    "InceptionFeatures",
+    "PCAFeatures",
+    "PairedTest",
+    "RandomFeatures",
+    "classifier_summary",
+    "count_flops",
+    "default_features",
+    "fid",
+    "frechet_distance",
+    "frechet_score",
+    "inception_features",
+    "kid",
+    "measure_ms",
+    "paired_difference_test",
+    "paired_error",
+    "polynomial_mmd",
+    "train_classifier",
+]

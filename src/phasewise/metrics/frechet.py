@@ -1,0 +1,254 @@
+r"""Frechet distance (FID) and kernel distance (KID) between sets of images seen through a named feature network.
+
+With mean ``m`` and covariance ``C`` of the features (unbiased, n - 1), Heusel et al. 2017 (arXiv 1706.08500) eq. 6::
+
+    FID = |m1 - m2|^2 + tr C1 + tr C2 - 2 tr (C1^{1/2} C2 C1^{1/2})^{1/2}
+
+the squared 2-Wasserstein distance between the two fitted Gaussians.  With ``C_i = A_i A_i^T`` the last trace is the
+sum of the singular values of ``A1^T A2``, computed so in float64: exact for identical sets, singular ones included.
+
+Finite n inflates FID: ``E FID_n = FID_inf + c / n + O(1/n^2)`` (Chong & Forsyth 2020, arXiv 1911.07023).  So
+``FID_{n/2} - FID_n`` estimates ``c / n``, the bias of FID_n, and every :class:`FrechetScore` carries it beside the
+value.  A bootstrap resample is itself more biased than the set it comes from; only its spread is used.
+Bias and error are those of independent samples: a stratified test split scores better than both allow.
+
+With n <= D samples the covariance has rank n - 1: the value is still defined, but it is mostly bias, and the bias is
+then no longer ``c / n``.  Compare scores of equal n, reference and features only.
+
+The float64 moments rather than torchmetrics' running ones, because bootstrap and halves need them; the tests hold
+both to the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from phasewise.errors import PhasewiseError
+from phasewise.metrics.features import FeatureNetwork
+from phasewise.results import Estimate, Record
+
+MIN_SAMPLES = 8
+RESAMPLES = 50
+SPLITS = 8
+
+
+@dataclass(frozen=True)
+class FrechetScore(Record):
+    """One Frechet distance, in squared feature units.
+
+    Attributes:
+        value: the distance from ``n`` samples to ``reference_n`` reference images, as measured, bias included.
+        stderr: bootstrap spread over the samples; the reference is held fixed.
+        bias: estimate of what finite ``n`` adds to ``value``; the reference's own finite size is not in it.
+        features: name of the feature network.
+    """
+
+    value: float
+    stderr: float
+    bias: float
+    n: int
+    reference_n: int
+    features: str
+    seed: int = 0
+
+    @property
+    def debiased(self) -> float:
+        """``value - bias``: an estimate of the distance at infinite n; may be negative."""
+        return self.value - self.bias
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} ± {self.stderr:.2g} (bias about {self.bias:.2g}, n = {self.n}; {self.features})"
+
+
+@dataclass(frozen=True)
+class FrechetReference:
+    """Feature moments of the reference images: mean (D,) and a root (D, D) with ``root @ root.T`` their covariance."""
+
+    mean: Tensor
+    root: Tensor
+    trace: float
+    n: int
+    features: str
+
+    @classmethod
+    def fit(cls, features: Tensor, name: str = "given features") -> FrechetReference:
+        """From features (N, D), N >= 2, of the network called ``name``."""
+        x = _features(features, 2)
+        mean, covariance = _moments(x)
+        return cls(mean, _root(covariance), float(covariance.trace()), x.shape[0], name)
+
+    @classmethod
+    def of_images(cls, images: Tensor, network: FeatureNetwork, batch: int = 256) -> FrechetReference:
+        """From reference images (N, C, H, W)."""
+        return cls.fit(network.extract(images, batch), network.name)
+
+    def distance(self, mean: Tensor, covariance: Tensor) -> float:
+        """Frechet distance from a Gaussian with this mean (D,) and covariance (D, D)."""
+        cross = torch.linalg.svdvals(self.root.T @ _root(covariance)).sum()
+        return float((mean - self.mean).square().sum() + covariance.trace() + self.trace - 2 * cross)
+
+
+def frechet_distance(mu1: Tensor, cov1: Tensor, mu2: Tensor, cov2: Tensor) -> float:
+    """Squared 2-Wasserstein distance between N(mu1, cov1) and N(mu2, cov2); means (D,), covariances (D, D).
+
+    Computed in float64 (Dowson & Landau 1982; Heusel et al. 2017, eq. 6).  Raises :class:`PhasewiseError` on shapes
+    that do not fit or a covariance that is not symmetric positive semi-definite.
+    """
+    mu1, cov1, mu2, cov2 = (torch.as_tensor(a).detach().double().cpu() for a in (mu1, cov1, mu2, cov2))
+    dim = mu1.shape[0] if mu1.dim() == 1 else -1
+    if mu2.shape != (dim,) or cov1.shape != (dim, dim) or cov2.shape != (dim, dim):
+        shapes = ", ".join(str(tuple(a.shape)) for a in (mu1, cov1, mu2, cov2))
+        raise PhasewiseError(f"need means (D,) and covariances (D, D) of one D, got {shapes}")
+    return FrechetReference(mu1, _root(cov1), float(cov1.trace()), 0, "").distance(mu2, cov2)
+
+
+def fid(
+    samples: Tensor,
+    reference: Tensor | FrechetReference,
+    features: FeatureNetwork,
+    batch: int = 256,
+    seed: int = 0,
+) -> FrechetScore:
+    """Frechet distance of ``samples`` (N, C, H, W) from reference images or their stored moments.
+
+    It deserves the name FID only where ``features`` is Inception; print ``.features`` beside the number.
+
+    Args:
+        reference: images (M, C, H, W), or :meth:`FrechetReference.of_images` of them, which saves their pass.
+        batch: images per forward pass; changes nothing but speed.
+        seed: of the bootstrap and of the random halves.
+
+    Raises :class:`PhasewiseError` with fewer than 8 samples, or a reference made with other features.
+    """
+    if not isinstance(reference, FrechetReference):
+        reference = FrechetReference.of_images(reference, features, batch)
+    if reference.features != features.name:
+        raise PhasewiseError(
+            f"the reference was made with '{reference.features}', the samples would be seen by '{features.name}'; "
+            "use the same feature network for both"
+        )
+    return frechet_score(features.extract(samples, batch), reference, seed)
+
+
+def frechet_score(
+    features: Tensor, reference: FrechetReference, seed: int = 0, resamples: int = RESAMPLES, splits: int = SPLITS
+) -> FrechetScore:
+    """:func:`fid` from sample features (N, D) already computed.
+
+    ``stderr`` is the spread of ``resamples`` bootstrap draws, ``bias`` averages over ``splits`` random halvings.
+    """
+    x = _features(features, MIN_SAMPLES)
+    if x.shape[1] != reference.mean.shape[0]:
+        raise PhasewiseError(f"samples have {x.shape[1]} features, the reference has {reference.mean.shape[0]}")
+    generator = torch.Generator().manual_seed(seed)
+    value = reference.distance(*_moments(x))
+    return FrechetScore(
+        value=value,
+        stderr=_bootstrap(x, reference, resamples, generator),
+        bias=_half_size(x, reference, splits, generator) - value,
+        n=x.shape[0],
+        reference_n=reference.n,
+        features=reference.features,
+        seed=seed,
+    )
+
+
+def _bootstrap(x: Tensor, reference: FrechetReference, resamples: int, generator: torch.Generator) -> float:
+    """Standard deviation over resamples with replacement, each given by how often it draws every sample."""
+    n = x.shape[0]
+    values = []
+    for _ in range(resamples):
+        drawn = torch.randint(0, n, (n,), generator=generator)
+        values.append(reference.distance(*_moments(x, torch.bincount(drawn, minlength=n).double())))
+    return float(torch.tensor(values, dtype=torch.float64).std())
+
+
+def _half_size(x: Tensor, reference: FrechetReference, splits: int, generator: torch.Generator) -> float:
+    """Mean distance of random halves."""
+    values = []
+    for _ in range(splits):
+        order = torch.randperm(x.shape[0], generator=generator)
+        values += [reference.distance(*_moments(x[half])) for half in order.chunk(2)]
+    return sum(values) / len(values)
+
+
+def _moments(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and unbiased covariance (D, D) of rows (N, D), each counted ``weights`` (N,) times."""
+    if weights is None:
+        weights = torch.ones(x.shape[0], dtype=x.dtype)
+    total = weights.sum()
+    mean = weights @ x / total
+    centred = x - mean
+    return mean, (centred * weights[:, None]).T @ centred / (total - 1)
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """``A`` with ``A A^T = covariance``; eigenvalues below 0 by rounding are taken as 0."""
+    if not bool(torch.isfinite(covariance).all()):
+        raise PhasewiseError("a covariance contains NaN or infinite entries; check the features")
+    values, vectors = torch.linalg.eigh(covariance)
+    tolerance = 1e-5 * float(values.abs().max())  # what float32 moments round to
+    if float((covariance - covariance.T).abs().max()) > tolerance or float(values.min()) < -tolerance:
+        raise PhasewiseError("a covariance must be symmetric and positive semi-definite; pass torch.cov(features.T)")
+    return vectors * values.clamp(min=0).sqrt()
+
+
+def _features(features: Tensor, least: int) -> Tensor:
+    if features.dim() != 2:
+        raise PhasewiseError(f"features must have shape (N, D), got {tuple(features.shape)}")
+    if features.shape[0] < least:
+        raise PhasewiseError(
+            f"{features.shape[0]} images are too few: give at least {least}, and thousands for a usable value"
+        )
+    x = features.detach().double().cpu()
+    if not bool(torch.isfinite(x).all()):
+        raise PhasewiseError("features contain NaN or infinite values; check the images")
+    return x
+
+
+def kid(samples: Tensor, reference: Tensor, features: FeatureNetwork, batch: int = 256) -> Estimate:
+    """Kernel distance of ``samples`` (N, C, H, W) from images (M, C, H, W): see :func:`polynomial_mmd`."""
+    return polynomial_mmd(features.extract(samples, batch), features.extract(reference, batch))
+
+
+def polynomial_mmd(x: Tensor, y: Tensor, rows: int = 1024) -> Estimate:
+    """Unbiased squared MMD of features (N, D) and (M, D) under ``k(a, b) = (a.b / D + 1)^3``; may be negative.
+
+    The U-statistic over all pairs (Binkowski et al. 2018, arXiv 1801.01401, KID; Gretton et al. 2012, eq. 3), at a cost
+    of (N + M)^2 D, ``rows`` at a time.  ``stderr`` is the two-sample jackknife over both sets: right where the sets
+    differ, and up to sqrt(2) too large where they do not.  Unit: "MMD^2".
+    """
+    x, y = _features(x, MIN_SAMPLES), _features(y, MIN_SAMPLES)
+    if x.shape[1] != y.shape[1]:
+        raise PhasewiseError(f"samples have {x.shape[1]} features, the reference has {y.shape[1]}")
+    n, m = x.shape[0], y.shape[0]
+    xx, _ = _kernel_sums(x, x, rows)
+    yy, _ = _kernel_sums(y, y, rows)
+    xy, yx = _kernel_sums(x, y, rows)
+    within = xx.sum() / (n * (n - 1)) + yy.sum() / (m * (m - 1))
+    value = within - 2 * xy.sum() / (n * m)
+    variance = _jackknife(xx, xy, m) + _jackknife(yy, yx, n)
+    return Estimate(float(value), float(variance.sqrt()), n, unit="MMD^2")
+
+
+def _kernel_sums(x: Tensor, y: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Sums of the kernel matrix over columns (N,) and over rows (M,), without its diagonal where ``y is x``."""
+    over_columns = torch.zeros(x.shape[0], dtype=x.dtype)
+    over_rows = torch.zeros(y.shape[0], dtype=x.dtype)
+    for start in range(0, x.shape[0], rows):
+        kernel = (x[start : start + rows] @ y.T / x.shape[1] + 1) ** 3
+        if y is x:
+            kernel.diagonal(start).zero_()
+        over_columns[start : start + rows] = kernel.sum(1)
+        over_rows += kernel.sum(0)
+    return over_columns, over_rows
+
+
+def _jackknife(own: Tensor, cross: Tensor, others: int) -> Tensor:
+    """Jackknife variance from leaving out one row: ``own`` are its kernel sums within its set, ``cross`` across."""
+    n = own.shape[0]
+    left_out = (own.sum() - 2 * own) / ((n - 1) * (n - 2)) - 2 * (cross.sum() - cross) / ((n - 1) * others)
+    return (n - 1) / n * (left_out - left_out.mean()).square().sum()

@@ -1,0 +1,27 @@
+"""Where in time far pixels matter: losses and gaps, the price list, schedules, recovery."""
+
+from phasewise.phases.losses import gap_window, measure_losses, path_kl
+from phasewise.phases.prices import WEIGHTINGS, price_list, step_prices
+from phasewise.phases.recovery import measure_recovery
+from phasewise.phases.schedule import (
+    optimise_schedule,
+    pareto_front,
+    reference_mflop,
+    schedule_from_servers,
+    window_servers,
+)
+
+__all__ = [
+    "WEIGHTINGS",
+    "gap_window",
+    "measure_losses",
+    "measure_recovery",
+    "optimise_schedule",
+    "pareto_front",
+    "path_kl",
+    "price_list",
+    "reference_mflop",
+    "schedule_from_servers",
+    "step_prices",
+    "window_servers",
+]

@@ -1,0 +1,148 @@
+r"""Held-out losses of several denoisers on the same images and the same fresh noise, and what follows from them.
+
+Denoising gap of D_r::
+
+    Delta_r(t) = E|D_r - x|^2 - E|D - x|^2      (= E|D_r - D|^2 for ideal denoisers, by orthogonality)
+
+For trained networks it is ``Delta_r + excess_r - excess_global``: it mixes capacity with locality and may be negative.
+The capacity-matched control (the local design with its window opened to the whole image) tells how much is capacity.
+
+Path KL of a whole time span, nats per image::
+
+    K_r = 1/2 * integral Delta_r d gamma = 1/2 * integral gamma Delta_r d log gamma
+
+the Girsanov price of running the reverse *SDE* (unit churn) with D_r in place of D.  It bounds nothing about an ODE
+sampler; there it is a price to choose by, whose worth FID must show.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from phasewise.denoisers.base import Denoiser
+from phasewise.denoisers.hybrid import OnPath
+from phasewise.errors import PhasewiseError
+from phasewise.paths import Path
+from phasewise.results import Estimate, LossTable
+
+
+@torch.inference_mode()
+def measure_losses(
+    denoisers: Mapping[str, Denoiser],
+    images: Tensor,
+    times: Sequence[float],
+    *,
+    reference: str = "global",
+    control: str | None = None,
+    seed: int = 0,
+    batch: int = 250,
+    progress: Callable[[int, int], None] | None = None,
+) -> LossTable:
+    """Losses of every denoiser at every time on ``images`` (n, C, H, W), held out, with noise drawn from ``seed``.
+
+    Times are on the reference's path; members on another path are translated.  The same image meets the same noise
+    for every denoiser (differences are paired) and fresh noise at every time.
+
+    Raises PhasewiseError for a missing reference, times outside (0, 1], or fewer than 2 images.
+    """
+    names = list(denoisers)
+    if reference not in denoisers:
+        raise PhasewiseError(f"reference {reference!r} is not among the denoisers: {', '.join(names) or 'none'}")
+    if len(images) < 2:
+        raise PhasewiseError("need at least 2 held-out images for a loss with a standard error")
+    grid = np.asarray(times, dtype=np.float64)
+    if grid.ndim != 1 or not len(grid) or not ((grid > 0) & (grid <= 1)).all():
+        raise PhasewiseError("times must be a list of noise times in (0, 1]; at t = 0 every denoiser is exact")
+    path = denoisers[reference].path
+    members = {k: d if d.path == path else OnPath(d, path) for k, d in denoisers.items()}
+    order = [names.index(reference), *[i for i in range(len(names)) if names[i] != reference]]
+    cells = {key: np.zeros((len(grid), len(names))) for key in ("loss", "gap", "distance")}
+    errors = {key: np.zeros_like(value) for key, value in cells.items()}
+    for k, t in enumerate(grid):
+        sums = {key: np.zeros((2, len(names))) for key in cells}
+        generator = torch.Generator().manual_seed((seed << 20) + k)
+        for start in range(0, len(images), batch):
+            x = images[start : start + batch]
+            x_t = path.add_noise(x, torch.randn(x.shape, generator=generator).to(x.device), float(t))
+            outputs = {i: members[names[i]].eval()(x_t, float(t)) for i in order}
+            base, base_loss = outputs[order[0]], _squared(outputs[order[0]] - x)
+            for i in order:
+                loss = _squared(outputs[i] - x)
+                for key, value in (
+                    ("loss", loss),
+                    ("gap", loss - base_loss),
+                    ("distance", _squared(outputs[i] - base)),
+                ):
+                    sums[key][:, i] += (float(value.sum()), float(value.square().sum()))
+        n = len(images)
+        for key, (total, squares) in sums.items():
+            cells[key][k] = total / n
+            errors[key][k] = np.sqrt(np.maximum(squares / n - (total / n) ** 2, 0) / (n - 1))
+        if progress is not None:
+            progress(k + 1, len(grid))
+    return LossTable(
+        times=grid,
+        names=tuple(names),
+        radii=tuple(d.radius for d in denoisers.values()),
+        reference=reference,
+        loss=cells["loss"],
+        loss_stderr=errors["loss"],
+        gap=cells["gap"],
+        gap_stderr=errors["gap"],
+        distance=cells["distance"],
+        distance_stderr=errors["distance"],
+        log_snr=path.log_snr(torch.as_tensor(grid)).numpy(),
+        data_std=float(images.std()),
+        n=len(images),
+        seed=seed,
+        path=path.config(),
+        control=control,
+    )
+
+
+def _squared(difference: Tensor) -> Tensor:
+    return difference.double().flatten(1).square().sum(1)
+
+
+def path_kl(table: LossTable, path: Path, *, t_low: float = 0.0, t_high: float = 1.0) -> dict[str, Estimate]:
+    """Path KL of each denoiser against the reference over the measured times in [t_low, t_high], nats per image.
+
+    Trapezoid in log-SNR on the measured times; the standard error treats times as independent (fresh noise at each;
+    the images are shared, so it is a little low).
+    """
+    keep = np.flatnonzero((table.times >= t_low) & (table.times <= t_high) & np.isfinite(table.log_snr))
+    if len(keep) < 2:
+        raise PhasewiseError(f"need at least 2 measured times in [{t_low}, {t_high}] for a path KL")
+    keep = keep[np.argsort(table.log_snr[keep])]
+    gamma, log_snr = np.exp(table.log_snr[keep]), table.log_snr[keep]
+    weight = np.zeros(len(keep))
+    weight[:-1] += np.diff(log_snr) / 2
+    weight[1:] += np.diff(log_snr) / 2
+    weight = 0.5 * weight * gamma
+    value = weight @ table.gap[keep]
+    stderr = np.sqrt(weight**2 @ table.gap_stderr[keep] ** 2)
+    return {
+        name: Estimate(float(value[i]), float(stderr[i]), table.n, "nats per image", table.seed)
+        for i, name in enumerate(table.names)
+    }
+
+
+def gap_window(table: LossTable, path: Path, name: str, tolerance: float = 0.1) -> tuple[float, float]:
+    """(t_low, t_high): the times where the gap of ``name``, in velocity units, exceeds ``tolerance`` times its peak.
+
+    The critical window as the denoising gap sees it, on the measured times.  Velocity units: gap * (d v / d x-hat)^2.
+    """
+    gain = np.array([float(path.velocity_gain(float(t))) for t in table.times])
+    curve = table.gap[:, table.column(name)] * gain**2
+    peak = curve.max()
+    if not math.isfinite(peak) or peak <= 0:
+        raise PhasewiseError(
+            f"{name} has no positive gap to the reference at any measured time: nothing to place a window by"
+        )
+    inside = table.times[curve >= tolerance * peak]
+    return float(inside.min()), float(inside.max())

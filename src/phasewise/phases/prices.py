@@ -1,0 +1,118 @@
+r"""The price list: what each denoiser costs and loses at every step of a time grid.
+
+Price of serving step k (from t_k to t_{k+1}) by denoiser n instead of the reference, under two weightings:
+
+* ``kl``: ``1/2 * integral_{t_k}^{t_{k+1}} (loss_n - loss_ref) d gamma``, nats per image.  The sum over steps bounds
+  what the KL of the samples grows by for the reverse SDE of unit churn (Girsanov; Kingma et al. 2021).  The last step,
+  the denoise, is charged ``1/2 gamma(t_min) (loss_n - loss_ref)``: the reconstruction term of a Gaussian decoder.
+* ``w2``: ``integral |v - v_ref|_{L2} dt``, pixel units: how far the ODE is pushed off its course (a 2-Wasserstein
+  bound up to a Lipschitz factor); the last step is charged the distance of the two denoised images.
+
+``kl`` is an SDE price; for the ODE samplers here it is a heuristic, ``w2`` the matching one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from phasewise.data import ImageData
+from phasewise.denoisers.base import Denoiser
+from phasewise.errors import PhasewiseError
+from phasewise.metrics.cost import count_flops, measure_ms
+from phasewise.paths import path_from_config
+from phasewise.phases.losses import measure_losses
+from phasewise.results import PriceList
+
+WEIGHTINGS = {"kl": "nats", "w2": "pixel units"}
+
+
+def price_list(
+    denoisers: Mapping[str, Denoiser],
+    data: ImageData | Tensor,
+    times: Sequence[float],
+    *,
+    reference: str = "global",
+    seed: int = 0,
+    n: int = 1000,
+    batch: int = 64,
+) -> PriceList:
+    """Losses and costs of every denoiser at every start time of a grid (descending, as for :func:`phasewise.sample`).
+
+    Measured on up to ``n`` validation images of ``data`` (or on the tensor given) with fresh noise, so that the test
+    images stay unseen by the schedule.
+    """
+    images = data if isinstance(data, Tensor) else data.validation
+    table = measure_losses(denoisers, images[:n], times, reference=reference, seed=seed)
+    shape = denoisers[reference].image_shape
+    ms = measure_ms(denoisers, shape, batch=batch, seed=seed)
+    return PriceList(
+        losses=table,
+        flops=np.array([count_flops(d, shape) for d in denoisers.values()], dtype=float),
+        ms=np.array([ms[name][0] for name in denoisers]),
+        device=str(images.device),
+        batch=batch,
+    )
+
+
+def step_prices(prices: PriceList, weighting: str = "w2") -> tuple[np.ndarray, np.ndarray]:
+    """(price, stderr), each (S, N): excess over the reference of serving step k by denoiser n.
+
+    Raises PhasewiseError for an unknown weighting, a grid that does not decrease, or prices that are not finite.
+    """
+    if weighting not in WEIGHTINGS:
+        raise PhasewiseError(f"unknown weighting {weighting!r}; known: {', '.join(WEIGHTINGS)}")
+    table = prices.losses
+    times = table.times
+    if (np.diff(times) >= 0).any():
+        raise PhasewiseError("the price list's times must decrease: measure it on a sampler's time grid")
+    for field in ("gap", "distance"):
+        bad = np.argwhere(~np.isfinite(getattr(table, field)))
+        if len(bad):
+            k, i = bad[0]
+            raise PhasewiseError(
+                f"the {field} of {table.names[i]} at t = {times[k]:.3g} is not a number; measure it again"
+            )
+    path = path_from_config(table.path)
+    t = torch.as_tensor(times)
+    if weighting == "kl":
+        return _kl(table.gap, path.gamma(t).numpy()), _kl_error(table.gap_stderr, path.gamma(t).numpy())
+    gain = path.velocity_gain(t).numpy()[:, None]
+    return _w2(table.distance, table.distance_stderr, gain, times)
+
+
+def _kl_weights(gamma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (first, second), (S,), on the gap at both ends of each span: trapezoid in log-SNR of gamma * gap."""
+    first, second = np.zeros(len(gamma)), np.zeros(len(gamma))
+    low, high = gamma[:-1], gamma[1:]
+    finite = low > 0
+    span = np.log(high / np.where(finite, low, high))
+    first[:-1] = np.where(finite, span * low / 4, 0.0)
+    second[:-1] = np.where(finite, span * high / 4, high / 2)  # from gamma = 0: gap at the far end over the span
+    first[-1] = gamma[-1] / 2
+    return first, second
+
+
+def _kl(gap: np.ndarray, gamma: np.ndarray) -> np.ndarray:
+    first, second = _kl_weights(gamma)
+    return first[:, None] * gap + second[:, None] * np.vstack([gap[1:], np.zeros(gap.shape[1])])
+
+
+def _kl_error(stderr: np.ndarray, gamma: np.ndarray) -> np.ndarray:
+    first, second = _kl_weights(gamma)
+    following = np.vstack([stderr[1:], np.zeros(stderr.shape[1])])
+    return np.hypot(first[:, None] * stderr, second[:, None] * following)
+
+
+def _w2(distance: np.ndarray, stderr: np.ndarray, gain: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    root = np.sqrt(np.maximum(distance, 0.0))
+    slope = stderr / (2 * np.where(root > 0, root, 1.0))
+    push, error = root * gain, slope * gain
+    step = -np.diff(times)[:, None] / 2
+    price, price_error = root.copy(), slope.copy()
+    price[:-1] = step * (push[:-1] + push[1:])
+    price_error[:-1] = step * np.hypot(error[:-1], error[1:])
+    return price, price_error

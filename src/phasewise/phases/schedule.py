@@ -1,0 +1,150 @@
+r"""Who serves which step: the exact optimum on a given time grid, and its whole Pareto front.
+
+Costs and prices add over steps, so the undominated schedules follow from dynamic programming over steps: extend every
+undominated (cost, price) of the first k steps by each denoiser, drop what is dominated.  Nothing is sampled or
+approximated, and the optimum for every budget is on the front (a multiple-choice knapsack).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from phasewise.errors import PhasewiseError
+from phasewise.phases.prices import WEIGHTINGS, step_prices
+from phasewise.results import HybridSchedule, ParetoFront, PriceList
+from phasewise.sampling.solvers import calls_per_step
+
+
+def pareto_front(
+    prices: PriceList, *, weighting: str = "w2", solver: str = "heun", members: Sequence[str] | None = None
+) -> ParetoFront:
+    """Every undominated assignment of denoisers to steps: cost in MFLOP an image, price as in :func:`step_prices`.
+
+    ``members`` limits who may serve (default all).  Cost rises and price falls along the front.
+    """
+    names = list(prices.names if members is None else members)
+    unknown = [n for n in names if n not in prices.names]
+    if unknown or not names:
+        raise PhasewiseError(
+            f"no prices for {', '.join(unknown) or 'an empty list'}; the list has {', '.join(prices.names)}"
+        )
+    columns = [prices.names.index(n) for n in names]
+    price, stderr = (a[:, columns] for a in step_prices(prices, weighting))
+    flops = prices.flops[columns] / 1e6
+    calls = calls_per_step(solver, len(price))
+    cost, total = np.zeros(1), np.zeros(1)
+    choices: list[np.ndarray] = []
+    parents: list[np.ndarray] = []
+    for k in range(len(price)):
+        cost_next = (cost[:, None] + calls[k] * flops).ravel()
+        total_next = (total[:, None] + price[k]).ravel()
+        keep = _undominated(cost_next, total_next)
+        parents.append(keep // len(names))
+        choices.append(keep % len(names))
+        cost, total = cost_next[keep], total_next[keep]
+    picks = np.zeros((len(cost), len(price)), dtype=int)
+    row = np.arange(len(cost))
+    for k in reversed(range(len(price))):
+        picks[:, k] = choices[k][row]
+        row = parents[k][row]
+    error = np.sqrt((stderr[np.arange(len(price)), picks] ** 2).sum(1))
+    return ParetoFront(
+        weighting=weighting,
+        price_unit=WEIGHTINGS[weighting],
+        times=prices.times,
+        mflop=cost,
+        price=total,
+        price_stderr=error,
+        servers=tuple(tuple(names[i] for i in pick) for pick in picks),
+    )
+
+
+def _undominated(cost: np.ndarray, price: np.ndarray) -> np.ndarray:
+    """Indices of the undominated points, cost rising and price strictly falling."""
+    order = np.lexsort((price, np.round(cost, 9)))
+    best = np.minimum.accumulate(price[order])
+    keep = np.ones(len(order), dtype=bool)
+    keep[1:] = price[order][1:] < best[:-1] - 1e-15
+    return order[keep]
+
+
+def optimise_schedule(
+    prices: PriceList,
+    budget: float | None = None,
+    *,
+    tolerance: float | None = None,
+    weighting: str = "w2",
+    solver: str = "heun",
+    members: Sequence[str] | None = None,
+    front: ParetoFront | None = None,
+) -> HybridSchedule:
+    """The cheapest-priced schedule on the price list's grid within a cost budget, exactly.
+
+    Args:
+        budget: fraction of the cost of running the reference at every step, in (0, 1]; or give
+        tolerance: the largest price accepted (nats for ``kl``, pixel units for ``w2``); the cheapest such schedule.
+        front: a front computed before with the same arguments, to save work.
+
+    Raises PhasewiseError when no schedule fits, naming the least budget or price there is.
+    """
+    if (budget is None) == (tolerance is None):
+        raise PhasewiseError("give either budget (fraction of the all-reference cost) or tolerance (largest price)")
+    front = front or pareto_front(prices, weighting=weighting, solver=solver, members=members)
+    if budget is not None:
+        whole = reference_mflop(prices, solver)
+        least = front.mflop[0] / whole
+        if not budget > 0 or budget < least * (1 - 1e-9):
+            raise PhasewiseError(
+                f"no schedule fits a budget of {budget:g}; the cheapest costs {least:.4g} of the all-global one"
+            )
+        chosen = int(np.flatnonzero(front.mflop <= budget * whole * (1 + 1e-9))[-1])
+    else:
+        assert tolerance is not None
+        fits = np.flatnonzero(front.price <= tolerance)
+        if not len(fits):
+            raise PhasewiseError(
+                f"no schedule reaches a price of {tolerance:g}; the lowest is {front.price[-1]:.4g} {front.price_unit}"
+            )
+        chosen = int(fits[0])
+    return schedule_from_servers(prices, front.servers[chosen], weighting=front.weighting, solver=solver)
+
+
+def schedule_from_servers(
+    prices: PriceList, servers: Sequence[str], *, weighting: str = "w2", solver: str = "heun"
+) -> HybridSchedule:
+    """A schedule on the price list's grid with the given server per step, priced."""
+    if len(servers) != len(prices.times):
+        raise PhasewiseError(f"{len(servers)} servers for a grid of {len(prices.times)} steps")
+    unknown = [n for n in servers if n not in prices.names]
+    if unknown:
+        raise PhasewiseError(f"no prices for {unknown[0]!r}; the list has {', '.join(prices.names)}")
+    price, stderr = step_prices(prices, weighting)
+    columns = [prices.names.index(n) for n in servers]
+    steps = np.arange(len(columns))
+    calls = np.array(calls_per_step(solver, len(columns)))
+    return HybridSchedule(
+        times=tuple(prices.times.tolist()),
+        servers=tuple(servers),
+        solver=solver,
+        path=prices.losses.path,
+        price=float(price[steps, columns].sum()),
+        price_stderr=float(np.sqrt((stderr[steps, columns] ** 2).sum())),
+        price_unit=WEIGHTINGS[weighting],
+        mflop=float((calls * prices.flops[columns]).sum() / 1e6),
+    )
+
+
+def window_servers(times: Sequence[float], window: tuple[float, float], inside: str, outside: str) -> tuple[str, ...]:
+    """The paper's hybrid: ``inside`` serves the steps that start at a time in [low, high], ``outside`` the others."""
+    low, high = window
+    if not 0 <= low < high <= 1:
+        raise PhasewiseError(f"a window is an interval inside [0, 1], got [{low}, {high}]")
+    return tuple(inside if low <= t <= high else outside for t in times)
+
+
+def reference_mflop(prices: PriceList, solver: str = "heun") -> float:
+    """MFLOP an image of running the reference at every step."""
+    calls = sum(calls_per_step(solver, len(prices.times)))
+    return calls * float(prices.flops[prices.names.index(prices.losses.reference)]) / 1e6

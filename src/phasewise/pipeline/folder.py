@@ -1,0 +1,127 @@
+"""A run folder: whose it is, which stages are done, which are stale."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from phasewise.errors import RunFolderError
+from phasewise.files import read_json, write_json
+from phasewise.pipeline.config import RunConfig
+
+KIND = "phasewise-run"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run: what it needs, which choices it depends on, which files prove it done."""
+
+    name: str
+    needs: tuple[str, ...]
+    choices: tuple[str, ...]
+    outputs: tuple[str, ...]
+    work: Callable[[Any], None]
+
+
+class RunFolder:
+    """Opens ``root`` for a run of ``config``, or raises RunFolderError saying why it may not be written into."""
+
+    def __init__(self, root: str | Path, config: RunConfig, *, update: bool = False, version: str = "") -> None:
+        self.root, self.config = Path(root), config
+        if self.root.exists() and not self.root.is_dir():
+            raise RunFolderError(f"{self.root} is a file; give a folder with --out")
+        found = read_config(self.root)
+        if found is None and self.root.is_dir() and any(self.root.iterdir()):
+            raise RunFolderError(
+                f"{self.root} is not empty and holds no phasewise run; choose another folder with --out"
+            )
+        if found is not None and found != config and not update:
+            raise RunFolderError(
+                f"{self.root} holds a run of another config ({_difference(found, config)}); choose another --out, "
+                "or pass --update to redo the stages that this change touches"
+            )
+        if found != config:
+            write_json(
+                self.root / "run.json",
+                {
+                    "kind": KIND,
+                    "format": FORMAT,
+                    "version": version,
+                    "config": config.to_dict(),
+                    "command": command(config),
+                },
+            )
+
+    def path(self, *parts: str) -> Path:
+        return self.root.joinpath(*parts)
+
+    def key(self, stage: Stage, stages: Sequence[Stage]) -> str:
+        """Hash of everything the stage's output depends on: its choices and the keys of the stages it needs."""
+        by_name = {s.name: s for s in stages}
+        values = self.config.to_dict()
+        content = {
+            "format": FORMAT,
+            "name": stage.name,
+            "choices": {c: values[c] for c in stage.choices},
+            "needs": [self.key(by_name[n], stages) for n in stage.needs],
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def done(self, stage: Stage, stages: Sequence[Stage]) -> bool:
+        stamp = self.path("stages", f"{stage.name}.json")
+        if not stamp.is_file() or not all(self.path(o).exists() for o in stage.outputs):
+            return False
+        return bool(read_json(stamp).get("key") == self.key(stage, stages))
+
+    def stale(self, stage: Stage, stages: Sequence[Stage]) -> bool:
+        """True when the stage was done before, for other choices."""
+        stamp = self.path("stages", f"{stage.name}.json")
+        return stamp.is_file() and read_json(stamp).get("key") != self.key(stage, stages)
+
+    def stamp(self, stage: Stage, stages: Sequence[Stage], seconds: float) -> None:
+        write_json(
+            self.path("stages", f"{stage.name}.json"),
+            {
+                "key": self.key(stage, stages),
+                "seconds": round(seconds, 2),
+                "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            },
+        )
+
+    def seconds(self, stage: Stage) -> float:
+        stamp = self.path("stages", f"{stage.name}.json")
+        return float(read_json(stamp).get("seconds", 0.0)) if stamp.is_file() else 0.0
+
+
+def read_config(root: str | Path) -> RunConfig | None:
+    """The config of the run in ``root``; None when there is no run."""
+    file = Path(root) / "run.json"
+    if not file.is_file():
+        return None
+    record = read_json(file)
+    if not isinstance(record, dict) or record.get("kind") != KIND:
+        raise RunFolderError(f"{file} was not written by phasewise; choose another folder with --out")
+    if record.get("format") != FORMAT:
+        raise RunFolderError(
+            f"{root} was made by phasewise {record.get('version')} (run format {record.get('format')}); this version "
+            f"reads format {FORMAT}: use another --out"
+        )
+    return RunConfig.from_dict(record["config"])
+
+
+def command(config: RunConfig) -> str:
+    """A command line that repeats the run (named choices that differ from the size's own are in run.json)."""
+    words = ["phasewise", "run", "--data", config.data, "--seed", str(config.seed), "--size", config.size]
+    return " ".join(words)
+
+
+def _difference(found: RunConfig, wanted: RunConfig) -> str:
+    a, b = found.to_dict(), wanted.to_dict()
+    changed = [f"{k}: {a[k]} there, {b[k]} here" for k in a if a[k] != b[k]]
+    return "; ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")

@@ -1,0 +1,172 @@
+"""The schedules a run compares, and their judgement from the same starting noise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from phasewise.data import ImageData
+from phasewise.denoisers import Denoiser, HybridDenoiser
+from phasewise.metrics import (
+    ClassifierFeatures,
+    FeatureNetwork,
+    FrechetReference,
+    classifier_summary,
+    fid,
+    paired_error,
+)
+from phasewise.phases import optimise_schedule, reference_mflop, schedule_from_servers, window_servers
+from phasewise.pipeline.config import RunConfig
+from phasewise.results import Evaluation, HybridSchedule, ParetoFront, PriceList
+from phasewise.sampling import calls_per_step, sample, time_grid
+
+LABELS = {
+    "global": "global at every step",
+    "global_cheap": "global, fewer steps (the hybrid's cost)",
+    "hybrid": "hybrid, optimised",
+    "window": "global inside the window, local outside",
+    "window_gap": "global where the gap is, local outside",
+    "window_inverted": "local inside the window, global outside",
+    "window_shifted": "window shifted to later noise times",
+    "local_only": "local at every step",
+}
+
+
+def plan_schedules(
+    prices: PriceList,
+    fronts: Mapping[str, ParetoFront],
+    config: RunConfig,
+    window: tuple[float, float],
+    gap: tuple[float, float] | None,
+) -> tuple[dict[str, HybridSchedule], int]:
+    """The schedules to compare, by name, and the index of the optimised one on its front."""
+    times = [float(t) for t in prices.times]
+    local = f"r{config.window_radius}"
+
+    def on_grid(servers: tuple[str, ...]) -> HybridSchedule:
+        return schedule_from_servers(prices, servers, weighting=config.weighting, solver=config.solver)
+
+    front = fronts[config.weighting]
+    hybrid = optimise_schedule(prices, config.budget, weighting=config.weighting, solver=config.solver, front=front)
+    chosen = next(i for i, s in enumerate(front.servers) if s == hybrid.servers)
+    width = window[1] - window[0]
+    shifted = (window[1], min(window[1] + width, 1.0)) if window[1] < 1 else (max(window[0] - width, 0.0), window[0])
+    schedules = {
+        "global": on_grid(("global",) * len(times)),
+        "hybrid": hybrid,
+        "global_cheap": _cheap_global(prices, hybrid, config),
+        "window": on_grid(window_servers(times, window, "global", local)),
+        "window_inverted": on_grid(window_servers(times, window, local, "global")),
+        "window_shifted": on_grid(window_servers(times, shifted, "global", local)),
+        "local_only": on_grid((local,) * len(times)),
+    }
+    if gap is not None:
+        schedules["window_gap"] = on_grid(window_servers(times, gap, "global", local))
+    return schedules, chosen
+
+
+def _cheap_global(prices: PriceList, hybrid: HybridSchedule, config: RunConfig) -> HybridSchedule:
+    """The global denoiser alone with as many steps as the hybrid's cost pays for (at least 2)."""
+    per_call = reference_mflop(prices, config.solver) / sum(calls_per_step(config.solver, config.steps))
+    steps = 2
+    while sum(calls_per_step(config.solver, steps + 1)) * per_call <= (hybrid.mflop or 0.0) * (1 + 1e-6):
+        steps += 1
+    return HybridSchedule(
+        times=time_grid(steps, t_min=config.t_min, spacing=config.spacing),
+        servers=("global",) * steps,
+        solver=config.solver,
+        path=prices.losses.path,
+        mflop=sum(calls_per_step(config.solver, steps)) * per_call,
+    )
+
+
+@dataclass(frozen=True)
+class Judgement:
+    evaluations: list[Evaluation]
+    real: dict[str, Any]
+    samples: dict[str, Tensor]
+
+
+def evaluate_all(
+    members: Mapping[str, Denoiser],
+    schedules: Mapping[str, HybridSchedule],
+    prices: PriceList,
+    data: ImageData,
+    features: FeatureNetwork,
+    config: RunConfig,
+    say: Callable[[str], None] = lambda _: None,
+) -> Judgement:
+    """Sample every schedule from the same noise; FID against the training images, paired error against all-global."""
+    reference = FrechetReference.of_images(data.train, features)
+    low, high = data.pixel_range
+    n_real = min(len(data.test), config.n_samples)
+    floor = fid(data.test[:n_real], reference, features, seed=config.seed)
+    real = {"fid": floor.value, "fid_stderr": floor.stderr, "fid_bias": floor.bias, "n": n_real}
+    say(f"real test images: FID {floor.value:.2f} (n = {n_real})")
+    hybrids = {name: HybridDenoiser(members, s) for name, s in schedules.items()}
+    ms = sampling_ms(hybrids, config.seed)
+    kept, base, evaluations = {"real": data.test[: config.n_grid]}, None, []
+    for name in sorted(hybrids, key=lambda k: (k != "global", list(LABELS).index(k))):
+        images = sample(hybrids[name], n=config.n_samples, seed=config.seed, batch=250).clamp(low, high)
+        base = images if base is None else base
+        kept[name] = images[: config.n_grid]
+        score = fid(images.to(data.train.device), reference, features, seed=config.seed)
+        paired = None if name == "global" else paired_error(images, base)
+        nats = _nats(prices, schedules[name])
+        row = Evaluation(
+            name=name,
+            label=LABELS[name],
+            schedule=schedules[name],
+            fid=score.value,
+            fid_stderr=score.stderr,
+            fid_bias=score.bias,
+            features=features.name,
+            n=config.n_samples,
+            reference_n=len(data.train),
+            seed=config.seed,
+            mflop=schedules[name].mflop or float("nan"),
+            ms=ms[name],
+            nfe=n_calls(schedules[name]),
+            nats=nats.price if nats else None,
+            nats_stderr=nats.price_stderr if nats else None,
+            paired_rmse=paired.value if paired else None,
+            paired_stderr=paired.stderr if paired else None,
+            extra=_classifier_view(images.to(data.train.device), features),
+        )
+        evaluations.append(row)
+        say(f"{name}: FID {row.fid:.2f} ± {row.fid_stderr:.2f}, {row.mflop:.0f} MFLOP, {row.ms:.2f} ms an image")
+    return Judgement(evaluations, real, kept)
+
+
+def _classifier_view(images: Tensor, features: FeatureNetwork) -> dict[str, Any]:
+    return classifier_summary(images, features) if isinstance(features, ClassifierFeatures) else {}
+
+
+def n_calls(schedule: HybridSchedule) -> int:
+    return sum(calls_per_step(schedule.solver, len(schedule.times)))
+
+
+def _nats(prices: PriceList, schedule: HybridSchedule) -> HybridSchedule | None:
+    """The schedule priced in nats; None off the price list's grid."""
+    if len(schedule.times) != len(prices.times) or not np.allclose(schedule.times, prices.times):
+        return None
+    return schedule_from_servers(prices, schedule.servers, weighting="kl", solver=schedule.solver)
+
+
+def sampling_ms(
+    hybrids: Mapping[str, HybridDenoiser], seed: int, batch: int = 64, repeats: int = 3
+) -> dict[str, float]:
+    """Milliseconds per image of sampling one batch, median over interleaved rounds."""
+    seconds: dict[str, list[float]] = {name: [] for name in hybrids}
+    for round_ in range(repeats + 1):
+        for name, hybrid in hybrids.items():
+            started = time.perf_counter()
+            sample(hybrid, n=batch, seed=seed, batch=batch)
+            if round_:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: float(np.median(values)) * 1e3 / batch for name, values in seconds.items()}

@@ -1,0 +1,57 @@
+"""Run the stages of a folder in order: skip what is done, redo what is stale, resume what was stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from phasewise.pipeline.config import RunConfig
+from phasewise.pipeline.folder import RunFolder
+from phasewise.pipeline.stages import COMMANDS, Context, all_stages, discard_training
+
+
+def run_pipeline(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    command: str = "run",
+    update: bool = False,
+    say: Callable[[str], None] = print,
+    live: bool = False,
+    version: str = "",
+) -> Path:
+    """Bring the run folder ``out`` up to the last stage of ``command`` ("train" ... "run"); returns the folder.
+
+    A stage whose outputs are there and match the config is skipped.  A stopped run goes on where it was.
+    Raises RunFolderError when ``out`` is not ours, or holds a run of another config and ``update`` is False.
+    """
+    folder = RunFolder(out, config, update=update, version=version)
+    context = Context(folder, config, say, live)
+    stages = all_stages(config)
+    for stage in stages:
+        if folder.done(stage, stages):
+            say(f"[{stage.name}] done before")
+        else:
+            if stage.name.startswith("train-") and folder.stale(stage, stages):
+                discard_training(folder, stage.name.removeprefix("train-"))
+            say(f"[{stage.name}]")
+            started = time.monotonic()
+            stage.work(context)
+            folder.stamp(stage, stages, time.monotonic() - started)
+        if stage.name == COMMANDS[command]:
+            break
+    return folder.root
+
+
+def describe_plan(config: RunConfig, out: str | Path, command: str = "run") -> list[tuple[str, str]]:
+    """(stage, "done" or "to do") for every stage of ``command``, without writing anything."""
+    folder = RunFolder.__new__(RunFolder)
+    folder.root, folder.config = Path(out), config
+    stages = all_stages(config)
+    rows = []
+    for stage in stages:
+        rows.append((stage.name, "done" if folder.done(stage, stages) else "to do"))
+        if stage.name == COMMANDS[command]:
+            break
+    return rows

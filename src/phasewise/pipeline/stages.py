@@ -1,0 +1,256 @@
+"""The stages of a run. Each reads what earlier ones wrote, calls one room and writes records; none computes itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from phasewise.data import ImageData, load_images
+from phasewise.denoisers import Denoiser, LocalDenoiser, UNetDenoiser, WienerDenoiser, load_denoiser, save_denoiser
+from phasewise.denoisers.base import NetworkDenoiser
+from phasewise.files import read_json, write_bytes, write_json
+from phasewise.metrics import ClassifierFeatures, FeatureNetwork, PCAFeatures, train_classifier
+from phasewise.paths import path_from_config
+from phasewise.phases import gap_window, measure_losses, measure_recovery, pareto_front, path_kl, price_list
+from phasewise.pipeline.config import RunConfig
+from phasewise.pipeline.folder import RunFolder, Stage
+from phasewise.pipeline.judging import evaluate_all, plan_schedules
+from phasewise.report import build_report
+from phasewise.results import Evaluation, HybridSchedule, LossTable, PriceList
+from phasewise.sampling import time_grid
+from phasewise.training import get_preset, train
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Context:
+    """What a stage works with: the folder, the config, and lazily the data and the denoisers on disk."""
+
+    folder: RunFolder
+    config: RunConfig
+    say: Say
+    live: bool = True
+    _loaded: dict[str, Denoiser] = field(default_factory=dict)
+
+    @cached_property
+    def data(self) -> ImageData:
+        c = self.config
+        return load_images(c.data, data_dir=c.data_dir, seed=c.seed, limit=c.limit).to(c.device)
+
+    @cached_property
+    def features(self) -> FeatureNetwork:
+        if self.data.labels_train is None:
+            return PCAFeatures.fit(self.data.train, seed=self.config.seed, pixel_range=self.data.pixel_range)
+        return ClassifierFeatures.load(self.folder.path("models", "features")).to(self.config.device)
+
+    def denoiser(self, name: str) -> Denoiser:
+        if name not in self._loaded:
+            self._loaded[name] = load_denoiser(self.folder.path("models", name), self.config.device)
+        return self._loaded[name]
+
+    def members(self, control: bool = True) -> dict[str, Denoiser]:
+        names = [n for n in denoiser_names(self.config) if control or n != "control"]
+        return {name: self.denoiser(name) for name in names}
+
+    def progress(self, row: dict[str, Any]) -> None:
+        self.say(f"  {row['name']} step {row['step']}/{row['steps']}: validation loss {row['val_loss']:.4f}")
+
+    def write(self, name: str, value: Any) -> None:
+        write_json(self.folder.path("records", name), value)
+
+
+def denoiser_names(config: RunConfig) -> list[str]:
+    locals_ = [f"r{r}" for r in config.radii]
+    return ["global", *locals_, *(["control"] if config.control else []), "wiener"]
+
+
+def build_untrained(name: str, config: RunConfig, shape: tuple[int, int, int]) -> NetworkDenoiser:
+    """A fresh network by its name in a run: "global", "control", or "r<radius>". Weights depend on (seed, name)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed * 1000 + sum(map(ord, name)))
+        if name == "global":
+            return UNetDenoiser(shape, width=config.global_width)
+        if name == "control":
+            largest = LocalDenoiser(shape, max(config.radii))
+            return LocalDenoiser(shape, max(shape[1:]) - 1, block=largest.block, width=largest.width)
+        return LocalDenoiser(shape, int(name[1:]))
+
+
+def do_data(ctx: Context) -> None:
+    ctx.write("data.json", ctx.data.record().to_dict())
+
+
+def do_features(ctx: Context) -> None:
+    about: dict[str, Any] = {}
+    if ctx.data.labels_train is not None:
+        network = train_classifier(ctx.data, seed=ctx.config.seed, device=ctx.config.device)
+        network.save(ctx.folder.path("models", "features"))
+        about = {"name": network.name, "test_accuracy": network.test_accuracy, "n_test": len(ctx.data.test)}
+    else:
+        about = {"name": ctx.features.name, "test_accuracy": None}
+    ctx.write("features.json", about)
+
+
+def do_train(name: str) -> Callable[[Context], None]:
+    def work(ctx: Context) -> None:
+        config = ctx.config
+        folder = ctx.folder.path("models", name)
+        if name == "wiener":
+            save_denoiser(WienerDenoiser.fit(ctx.data.train), folder)
+            return
+        network = build_untrained(name, config, ctx.data.image_shape)
+        epochs = config.global_epochs if name == "global" else config.local_epochs
+        preset = get_preset(config.preset, batch=config.batch, epochs=epochs)
+        record = train(
+            network, ctx.data, preset, name=name, seed=config.seed, out=folder, device=config.device,
+            progress=True if ctx.live else ctx.progress,
+        )  # fmt: skip
+        save_denoiser(network, folder)
+        ctx.write(f"training/{name}.json", record.to_dict())
+        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        ctx.say(f"{name}: validation loss {record.val_loss:.4f} after {record.steps} steps, {record.seconds:.0f} s")
+
+    return work
+
+
+def discard_training(folder: RunFolder, name: str) -> None:
+    """Drop a stale model, so that another config's checkpoint is not resumed."""
+    shutil.rmtree(folder.path("models", name), ignore_errors=True)
+
+
+def do_diagnose(ctx: Context) -> None:
+    config = ctx.config
+    control = "control" if config.control else None
+    table = measure_losses(
+        ctx.members(), ctx.data.test[: config.n_losses], config.times, control=control, seed=config.seed + 1
+    )
+    ctx.write("losses.json", table.to_dict())
+    path = path_from_config(table.path)
+    ctx.write("gap.json", {"path_kl": {k: v.to_dict() for k, v in path_kl(table, path).items()}})
+
+
+def do_recovery(ctx: Context) -> None:
+    config = ctx.config
+    keep = ["global", *(f"r{r}" for r in config.radii), *(["control"] if config.control else [])]
+    images = ctx.data.test[: config.n_recovery]
+    record, pictures = measure_recovery(
+        {n: ctx.denoiser(n) for n in keep}, images, config.recovery_times, steps=config.steps, solver=config.solver,
+        seed=config.seed + 2, t_min=config.t_min,
+    )  # fmt: skip
+    ctx.write("recovery.json", record.to_dict())
+    pixels = {k: to_uint8(v, ctx.data) for k, v in pictures.items()}
+    write_bytes(ctx.folder.path("samples", "recovery.safetensors"), save_tensors(pixels))
+
+
+def do_schedule(ctx: Context) -> None:
+    config = ctx.config
+    grid = time_grid(config.steps, t_min=config.t_min, spacing=config.spacing)
+    members = ctx.members(control=False)
+    prices = price_list(members, ctx.data, grid, seed=config.seed + 3, n=config.n_losses)
+    ctx.write("prices.json", prices.to_dict())
+    fronts = {w: pareto_front(prices, weighting=w, solver=config.solver) for w in ("w2", "kl")}
+    window = config.window
+    if isinstance(window, str):
+        table = LossTable.load(ctx.folder.path("records", "losses.json"))
+        window = gap_window(table, path_from_config(table.path), f"r{config.window_radius}")
+    schedules, chosen = plan_schedules(prices, fronts, config, (float(window[0]), float(window[1])), read_gap(ctx))
+    content = {w: {**f.to_dict(), "chosen": chosen if w == config.weighting else None} for w, f in fronts.items()}
+    ctx.write("fronts.json", content)
+    ctx.write("schedules.json", {k: s.to_dict() for k, s in schedules.items()})
+
+
+def read_gap(ctx: Context) -> tuple[float, float] | None:
+    """Window of the denoising gap of the window's local denoiser; None when it has no positive gap."""
+    table = LossTable.load(ctx.folder.path("records", "losses.json"))
+    name = f"r{ctx.config.window_radius}"
+    if not (table.gap[:, table.column(name)] > 0).any():
+        return None
+    return gap_window(table, path_from_config(table.path), name)
+
+
+def do_evaluate(ctx: Context) -> None:
+    schedules = {
+        k: HybridSchedule.from_dict(v) for k, v in read_json(ctx.folder.path("records", "schedules.json")).items()
+    }
+    prices = PriceList.load(ctx.folder.path("records", "prices.json"))
+    result = evaluate_all(ctx.members(control=False), schedules, prices, ctx.data, ctx.features, ctx.config, ctx.say)
+    for name, images in result.samples.items():
+        write_bytes(
+            ctx.folder.path("samples", f"{name}.safetensors"), save_tensors({"samples": to_uint8(images, ctx.data)})
+        )
+    about = read_json(ctx.folder.path("records", "features.json"))
+    record = {"evaluations": [e.to_dict() for e in result.evaluations], "real": result.real, "classifier": about}
+    ctx.write("evaluation.json", record)
+    write_summary(ctx, result.evaluations, result.real)
+
+
+def write_summary(ctx: Context, evaluations: list[Evaluation], real: dict[str, Any]) -> None:
+    rows = {
+        e.name: {"fid": e.fid, "fid_stderr": e.fid_stderr, "n": e.n, "mflop": e.mflop, "ms": e.ms, "nats": e.nats}
+        for e in evaluations
+    }
+    content = {"data": ctx.config.data, "seed": ctx.config.seed, "schedules": rows, "real": real}
+    clean = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    write_json(ctx.folder.path("summary.json"), clean)
+
+
+def do_report(ctx: Context) -> None:
+    path = build_report(ctx.folder.root)
+    ctx.say(f"report: {path}")
+
+
+def to_uint8(images: Tensor, data: ImageData) -> Tensor:
+    return (data.to_unit(images.cpu()).clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
+
+
+def all_stages(config: RunConfig) -> list[Stage]:
+    """The stages of a run in order."""
+    data = ("data", "data_dir", "limit", "seed")
+    common = ("preset", "batch", "device")
+    grid = ("steps", "solver", "spacing", "t_min")
+    names = denoiser_names(config)
+    stages = [
+        Stage("data", (), data, ("records/data.json",), do_data),
+        Stage("features", ("data",), (), ("records/features.json",), do_features),
+    ]
+    for name in names:
+        choices: tuple[str, ...] = ()
+        if name != "wiener":
+            choices = (*common, *(("global_width", "global_epochs") if name == "global" else ("local_epochs",)))
+            choices = (*choices, *(("radii",) if name == "control" else ()))
+        outputs = (f"models/{name}/config.json", f"models/{name}/weights.safetensors")
+        stages.append(Stage(f"train-{name}", ("data",), choices, outputs, do_train(name)))
+    trained = tuple(f"train-{n}" for n in names)
+    stages += [
+        Stage("diagnose", trained, ("times", "n_losses"), ("records/losses.json", "records/gap.json"), do_diagnose),
+        Stage("recovery", trained, (*grid, "recovery_times", "n_recovery"), ("records/recovery.json",), do_recovery),
+        Stage(
+            "schedule", (*trained, "diagnose"), (*grid, "n_losses", "weighting", "budget", "window", "window_radius"),
+            ("records/prices.json", "records/schedules.json", "records/fronts.json"), do_schedule,
+        ),
+        Stage(
+            "evaluate", ("schedule", "features"), ("n_samples", "n_grid"),
+            ("records/evaluation.json", "summary.json"), do_evaluate,
+        ),
+        Stage("report", ("evaluate", "diagnose", "recovery"), (), ("report.html",), do_report),
+    ]  # fmt: skip
+    return stages
+
+
+COMMANDS = {
+    "train": "train-wiener",
+    "diagnose": "recovery",
+    "schedule": "schedule",
+    "evaluate": "evaluate",
+    "run": "report",
+}
+"""The last stage of each command."""

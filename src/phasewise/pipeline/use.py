@@ -1,0 +1,68 @@
+"""What commands need around a run: its config from options, its hybrid for sampling, a grid of pictures."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from phasewise.data import load_images
+from phasewise.denoisers import HybridDenoiser, load_denoiser
+from phasewise.errors import PhasewiseError, RunFolderError
+from phasewise.files import read_json, write_bytes
+from phasewise.pipeline.config import RunConfig, make_config
+from phasewise.pipeline.folder import read_config
+from phasewise.report.pictures import tile
+from phasewise.results import DataRecord, HybridSchedule
+
+SIDES = {"digits": 8, "mnist": 28, "fashion_mnist": 28, "cifar10": 32, "trashnet64": 64}
+
+
+def default_folder(data: str | None) -> Path:
+    """``runs/NAME``, NAME being the last part of what --data says."""
+    name = Path(data or "digits").name.split(".")[0]
+    return Path("runs") / (name or "run")
+
+
+def config_for(folder: Path, size: str, given: dict[str, Any]) -> RunConfig:
+    """The config that options ask for: ``given`` on top of the run already in ``folder``, or else of the size."""
+    found = read_config(folder)
+    if found is not None and ("data" not in given or given["data"] == found.data) and size in ("auto", found.size):
+        return RunConfig.from_dict({**found.to_dict(), **given})
+    data = given.get("data", "digits")
+    if data in SIDES:
+        side = SIDES[data]
+    else:
+        side = max(load_images(data, data_dir=given.get("data_dir"), limit=100).image_shape[1:])
+    return make_config(side, size, **given)
+
+
+def load_hybrid(run: Path, schedule: str, device: str = "cpu") -> tuple[HybridDenoiser, tuple[float, float]]:
+    """The hybrid of a run's schedule by name, and the pixel range of its images."""
+    if read_config(run) is None:
+        raise RunFolderError(f"{run} holds no phasewise run; make one with `phasewise run --out {run}`")
+    if not (run / "records" / "schedules.json").is_file():
+        raise RunFolderError(f"{run} has no schedules yet; make them with `phasewise schedule --out {run}`")
+    schedules = read_json(run / "records" / "schedules.json")
+    if schedule not in schedules:
+        raise PhasewiseError(f"{run} has no schedule {schedule!r}; it has {', '.join(schedules)}")
+    plan = HybridSchedule.from_dict(schedules[schedule])
+    members = {name: load_denoiser(run / "models" / name, device) for name in dict.fromkeys(plan.servers)}
+    return HybridDenoiser(members, plan), DataRecord.load(run / "records" / "data.json").pixel_range
+
+
+def write_grid(images: Tensor, pixel_range: tuple[float, float], out: Path, side: int = 56) -> Path:
+    """A square PNG grid of images (n, C, H, W) in pixel units, each enlarged by a whole factor to about ``side``."""
+    if out.suffix.lower() != ".png":
+        raise PhasewiseError(f"the grid is written as PNG; give a name ending in .png, not {out.name!r}")
+    low, high = pixel_range
+    pixels = ((images - low) / (high - low)).clamp(0, 1).mul(255).round().byte().numpy()
+    canvas = Image.fromarray(tile(pixels, math.ceil(math.sqrt(len(pixels)))))
+    zoom = max(1, side // pixels.shape[-1])
+    buffer = io.BytesIO()
+    canvas.resize((canvas.width * zoom, canvas.height * zoom), Image.Resampling.NEAREST).save(buffer, "PNG")
+    return write_bytes(out, buffer.getvalue())

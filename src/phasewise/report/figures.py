@@ -1,0 +1,264 @@
+"""Figures of a run: training, losses and gaps, cost against quality, recovery, CMI. Records in, matplotlib Figures out.
+
+Time runs from t = 0 (data, left) to t = 1 (noise, right). Bands and bars are 2 standard errors either side. Nothing
+is smoothed or clamped; values that are not finite are left out of the drawing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from phasewise.report.load import Run
+from phasewise.report.style import (
+    CONTROL,
+    GLOBAL,
+    INK,
+    Palette,
+    is_number,
+    log_y,
+    noise_y,
+    ordered,
+    plain_ticks,
+    schedule_label,
+    schedule_look,
+    styled,
+)
+from phasewise.results import Array, CMIMap, HybridSchedule, LossTable, Recovery, TrainingRecord
+
+BAND = 2.0
+TIME = "t   (0 data – 1 noise)"
+
+
+def new_figure(rows: int, columns: int, height: float, **kwargs: Any) -> tuple[Figure, list[Axes]]:
+    """A 9-inch-wide constrained-layout figure and its axes, row by row."""
+    figure = Figure(figsize=(9.0, height), layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08))
+    return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False, **kwargs)))
+
+
+def draw_band(ax: Axes, x: Array, y: Array, stderr: Array, **line: Any) -> None:
+    """A line through the finite points in order of x, with its band."""
+    keep = np.isfinite(x) & np.isfinite(y)
+    order = np.argsort(x[keep], kind="stable")
+    x, y, stderr = x[keep][order], y[keep][order], np.nan_to_num(stderr[keep][order])
+    if x.size:
+        ax.plot(x, y, **line)
+        ax.fill_between(x, y - BAND * stderr, y + BAND * stderr, color=line["color"], alpha=0.18, linewidth=0)
+
+
+def draw_point(ax: Axes, x: float, y: float, bar: float, look: tuple[str, str], **style: Any) -> None:
+    """One marker (marker, colour) with an error bar; the legend shows the marker alone."""
+    marker, color = look
+    ax.errorbar(x, y, bar, color=color, linewidth=1.2, fmt="none", zorder=3)
+    ax.plot(x, y, color=color, marker=marker, linestyle="none", zorder=4, **style)
+
+
+def shared_legend(figure: Figure, axes: list[Axes], columns: int = 7) -> None:
+    """One legend under the figure for all labelled artists, each label once, in rows of even length."""
+    entries: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if entries:
+        lines = -(-len(entries) // columns)
+        ncols = -(-len(entries) // lines)
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=ncols)
+
+
+def label_axes(ax: Axes, title: str, x: str, y: str) -> None:
+    ax.set_title(title)
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+
+
+def reference_spans(schedule: HybridSchedule | None, reference: str) -> list[tuple[float, float]]:
+    """(t_low, t_high) of the spans the reference denoiser serves."""
+    return [] if schedule is None else [(b, a) for a, b, name in schedule.spans() if name == reference]
+
+
+@styled
+def fid_cost(run: Run) -> Figure:
+    """FID of every schedule against its cost, in MFLOP and in measured milliseconds."""
+    shown = [run.evaluations[n] for n in ordered(run.evaluations) if is_number(run.evaluations[n].fid)]
+    costs = [("mflop", "MFLOP per image"), ("ms", "milliseconds per image (measured)")]
+    costs = [(f, title) for f, title in costs if any(is_number(getattr(e, f)) for e in shown)] or costs[:1]
+    figure, axes = new_figure(1, len(costs), 3.9, sharey=True)
+    for ax, (cost, title) in zip(axes, costs, strict=True):
+        alone = [e for e in shown if e.schedule and set(e.schedule.servers) == {run.reference}]
+        alone = sorted((e for e in alone if is_number(getattr(e, cost))), key=lambda e: getattr(e, cost))
+        if len(alone) > 1:
+            ax.plot([getattr(e, cost) for e in alone], [e.fid for e in alone], color=GLOBAL, linewidth=1, zorder=1)
+        for i, e in enumerate(shown):
+            if not is_number(getattr(e, cost)):
+                continue
+            look = schedule_look(e.name, i)
+            bar = BAND * e.fid_stderr if is_number(e.fid_stderr) else 0.0
+            style = {"markersize": 13 if look[0] == "*" else 7, "label": schedule_label(run, e.name)}
+            style |= {"markerfacecolor": "white"} if e.name == "global_cheap" else {}
+            draw_point(ax, getattr(e, cost), e.fid, bar, look, **style)
+        if is_number(run.real.get("fid")):
+            ax.axhline(run.real["fid"], color=INK, linewidth=1, linestyle=(0, (4, 2)), label="real test images (floor)")
+        label_axes(ax, "", title, "FID (lower is better)")
+        log_y(ax, np.array([e.fid for e in shown]))
+        _log_x(ax, np.array([getattr(e, cost) for e in shown], dtype=float))
+    for ax in axes[1:]:
+        ax.set_ylabel("")
+    shared_legend(figure, axes, 3)
+    return figure
+
+
+def _log_x(ax: Axes, values: Array) -> None:
+    finite = values[np.isfinite(values)]
+    if finite.size and finite.min() > 0:
+        ax.set_xscale("log")
+        ax.margins(x=0.08)
+        plain_ticks(ax.xaxis, log=True)
+
+
+@styled
+def training(records: dict[str, TrainingRecord], palette: Palette) -> Figure:
+    """Loss against step, and held-out loss in bins of time."""
+    figure, (left, right) = new_figure(1, 2, 3.7)
+    pool: list[Array] = []
+    for name in [n for n in palette.order if n in records]:
+        record, look = records[name], palette[name]
+        line = {"color": look.color, "linestyle": look.linestyle}
+        for key, style in (("train_loss", {"alpha": 0.35, "linewidth": 0.9}), ("val_loss", {"label": look.label})):
+            rows = [(h["step"], h[key]) for h in record.history if is_number(h.get(key)) and is_number(h.get("step"))]
+            if rows:
+                x, y = np.array(rows, dtype=float).T
+                left.plot(x, y, **line, **style)
+                pool.append(y)
+        if len(record.bin_edges) == len(record.val_by_time) + 1:
+            right.stairs(record.val_by_time, record.bin_edges, baseline=None, linewidth=1.4, **line)
+    label_axes(left, "Loss while training", "step", "loss (solid: held out, pale: training)")
+    label_axes(right, "Held-out loss by time, at the end", TIME, "loss")
+    log_y(left, *pool)
+    log_y(right, *[r.val_by_time for r in records.values()])
+    shared_legend(figure, [left])
+    return figure
+
+
+def relative_log_snr(table: LossTable) -> Array:
+    """log-SNR against the data variance: log(alpha^2 / sigma^2) + 2 log(data_std)."""
+    return table.log_snr + 2 * np.log(table.data_std)
+
+
+@styled
+def loss_and_gap(table: LossTable, palette: Palette, hybrid: HybridSchedule | None) -> Figure:
+    """Held-out loss, and the denoising gap as measured, in nats per unit log-SNR and in velocity units."""
+    linear = table.path.get("name") == "linear"
+    figure, axes = new_figure(2, 2, 6.4)
+    snr, (nats, velocity) = relative_log_snr(table), _units(table)
+    others = [i for i, name in enumerate(table.names) if name != table.reference]
+    for name in [n for n in palette.order if n in table.names]:
+        i, line = table.column(name), palette[name].line()
+        loss, gap = (table.loss[:, i], table.loss_stderr[:, i]), (table.gap[:, i], table.gap_stderr[:, i])
+        draw_band(axes[0], table.times, *loss, **line)
+        if name == table.reference:
+            continue
+        draw_band(axes[1], table.times, *gap, **line)
+        draw_band(axes[2], snr, nats * gap[0], nats * gap[1], **line)
+        if linear:
+            draw_band(axes[3], table.times, velocity * gap[0], velocity * gap[1], **line)
+    label_axes(axes[0], "a  Held-out loss", TIME, "E|D − x|²  per image")
+    label_axes(axes[1], "b  Denoising gap: loss − loss of the global denoiser", TIME, "gap  per image")
+    label_axes(axes[2], "c  Gap as information", "log-SNR relative to the data variance", "nats per unit log-SNR")
+    label_axes(axes[3], "d  Gap as velocity error", TIME, "gap / t²  per image")
+    axes[2].invert_xaxis()
+    log_y(axes[0], table.loss)
+    for ax, unit in ((axes[2], nats), (axes[3], velocity)):
+        noise_y(ax, unit[:, None] * table.gap[:, others], unit[:, None] * table.gap_stderr[:, others])
+    _shade(axes, table, hybrid)
+    for ax in axes[1:]:
+        ax.axhline(0, color=GLOBAL, linewidth=1, zorder=1)
+    if not linear:
+        axes[3].remove()
+    shared_legend(figure, axes[:1])
+    return figure
+
+
+def _units(table: LossTable) -> tuple[Array, Array]:
+    """Factors (T,) from a gap to nats per unit log-SNR (SNR / 2) and to velocity error on the linear path (1 / t^2)."""
+    with np.errstate(over="ignore", divide="ignore"):
+        factors = 0.5 * np.exp(table.log_snr), 1 / table.times**2
+    return np.where(np.isfinite(factors[0]), factors[0], np.nan), np.where(np.isfinite(factors[1]), factors[1], np.nan)
+
+
+def _shade(axes: list[Axes], table: LossTable, hybrid: HybridSchedule | None) -> None:
+    """Tint the times at which the optimised schedule calls the reference denoiser."""
+    order = np.argsort(table.times)
+    snr = relative_log_snr(table)[order]
+    keep = np.isfinite(snr)
+    for k, (low, high) in enumerate(reference_spans(hybrid, table.reference)):
+        label = "hybrid uses the global denoiser" if k == 0 else "_"
+        for ax in (axes[0], axes[1], axes[3]):
+            ax.axvspan(low, high, color=GLOBAL, alpha=0.09, linewidth=0, label=label, zorder=0)
+        if keep.any():
+            ends = np.interp([low, high], table.times[order][keep], snr[keep])
+            axes[2].axvspan(ends[1], ends[0], color=GLOBAL, alpha=0.09, linewidth=0, zorder=0)
+
+
+@styled
+def recovery(record: Recovery, palette: Palette) -> Figure:
+    """Recovery error against the time the images were noised to."""
+    figure, (ax,) = new_figure(1, 1, 3.6)
+    for name in [n for n in palette.order if n in record.names]:
+        i = record.names.index(name)
+        draw_band(ax, record.times, record.mse[:, i], record.mse_stderr[:, i], **palette[name].line())
+    label_axes(ax, "", "noised to t, then denoised back   (0 data – 1 noise)", "squared error per pixel")
+    log_y(ax, record.mse)
+    shared_legend(figure, [ax])
+    return figure
+
+
+@styled
+def cmi(record: CMIMap) -> Figure:
+    """Heat map over times and radii, and decay with radius at each time."""
+    figure, (left, right) = new_figure(1, 2, max(3.4, 1.4 + 0.24 * len(record.times)))
+    order = np.argsort(record.times)
+    times, value, stderr = record.times[order], record.value[order], record.stderr[order]
+    finite = value[np.isfinite(value)]
+    top = float(finite.max()) if finite.size else 1.0
+    low = min(0.0, float(finite.min())) if finite.size else 0.0
+    mesh = left.pcolormesh(np.ma.masked_invalid(value), cmap="cividis", vmin=low, vmax=max(top, low + 1e-12))
+    left.set_xticks(np.arange(len(record.radii)) + 0.5, [str(r) for r in record.radii])
+    left.set_yticks(np.arange(len(times)) + 0.5, [f"{t:.2g}" for t in times])
+    left.grid(False)
+    label_axes(left, "I(A : C | B) in nats", "radius r of the buffer B (pixels)", "t")
+    figure.colorbar(mesh, ax=left, shrink=0.9)
+    if value.size <= 150:
+        _write_cells(left, value, stderr, low + 0.55 * (top - low))
+    _decay(right, times, np.array(record.radii, dtype=float), value, stderr)
+    return figure
+
+
+def _write_cells(ax: Axes, value: Array, stderr: Array, middle: float) -> None:
+    """Values in the cells; in brackets where within 2 standard errors of zero."""
+    for (i, j), v in np.ndenumerate(value):
+        if np.isfinite(v):
+            text = f"{round(float(v), 3) + 0.0:.3f}".replace("-", "−")
+            weak = abs(v) < BAND * stderr[i, j]
+            color = "black" if v > middle else "white"
+            ax.text(
+                j + 0.5, i + 0.5, f"({text})" if weak else text, ha="center", va="center", fontsize=6.5, color=color
+            )
+
+
+def _decay(ax: Axes, times: Array, radii: Array, value: Array, stderr: Array) -> None:
+    shades = matplotlib.colormaps["plasma"](np.linspace(0, 0.85, max(len(times), 2)))
+    for k, t in enumerate(times):
+        draw_band(ax, radii, value[k], stderr[k], color=shades[k], label=f"t = {t:.2g}", marker="o")
+    ax.axhline(0, color=CONTROL, linewidth=0.8)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    label_axes(ax, "Decay with radius", "radius r (pixels)", "nats")
+    if len(times) and ax.lines:
+        handles = [h for h in ax.lines if isinstance(h, Line2D) and not str(h.get_label()).startswith("_")]
+        ax.legend(handles=handles, fontsize=7, ncols=1 + (len(handles) > 6))

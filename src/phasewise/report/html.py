@@ -1,0 +1,119 @@
+"""One self-contained HTML page from the records of a run: figures inline, pictures as data URIs, nothing fetched.
+
+The page depends on the records alone (no clock, no absolute path), so building it twice gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from phasewise.files import write_bytes, write_text
+from phasewise.report import causes, outcome
+from phasewise.report.blocks import Listing, Pairs, Section
+from phasewise.report.load import Run, load_run, missing
+from phasewise.report.style import Palette, num
+from phasewise.report.verdict import verdict
+
+CAVEATS = (
+    "FID depends on the feature network and falls with the number of samples: compare only numbers of equal n on equal "
+    "features, within one report.",
+    "The path KL prices a stochastic sampler run with these denoisers; the sampler here solves an ODE. It ranks "
+    "schedules, and is no bound on what they produce.",
+    "Gaps compare trained networks. They mix what a window cannot see with what a network has not learned; the control "
+    "and the exactly solvable models tell the two apart.",
+    "FLOPs are counted, times are measured on one machine with one batch size: ratios of times travel badly.",
+    "Standard errors cover the finite number of images only, not the spread over trainings with another seed.",
+)
+
+
+def build_report(run_dir: str | Path) -> Path:
+    """Write ``run_dir/report.html`` and ``run_dir/figures/*`` from the records in ``run_dir``; return the page's path.
+
+    Records that are absent leave their section with one line that says which command makes them.
+
+    Raises:
+        RunFolderError: the folder is absent, not a run folder, holds no records, or one of another version.
+        PhasewiseError: a record is broken, or the page cannot be written.
+    """
+    run = load_run(run_dir)
+    parts = build_sections(run)
+    for part in parts:
+        for name, content in part.files().items():
+            write_bytes(run.folder / "figures" / name, content)
+    return write_text(run.folder / "report.html", render(run, parts))
+
+
+def build_sections(run: Run) -> list[Section]:
+    """All sections in the order of the page, the headline first."""
+    palette = Palette(run)
+    answer = verdict(run)
+    return [
+        Section("headline", answer.headline, blocks=outcome.headline_blocks(run), items=answer.sentences),
+        outcome.samples(run),
+        outcome.evaluation(run),
+        outcome.schedules(run, palette),
+        causes.diagnosis(run, palette),
+        causes.prices(run, palette),
+        causes.recovery(run, palette),
+        causes.cmi(run),
+        causes.training(run, palette),
+        provenance(run),
+    ]
+
+
+def provenance(run: Run) -> Section:
+    """Data, command, version, seeds, configuration and caveats."""
+    items: list[tuple[str, str]] = []
+    if run.data is not None:
+        d = run.data
+        channels, height, width = d.image_shape
+        sizes = ", ".join(f"{num(n)} {split}" for split, n in d.sizes.items())
+        items += [
+            ("data", f"{d.name}: {height} × {width} pixels, {channels} channel{'s' if channels > 1 else ''}; {sizes}"),
+            (
+                "pixels",
+                f"in [{d.pixel_range[0]:g}, {d.pixel_range[1]:g}], mean {num(d.mean)}, standard deviation {num(d.std)}",
+            ),
+            ("classes", "none" if d.classes is None else str(d.classes)),
+            ("data fingerprint", d.fingerprint),
+        ]
+    items += [(key, str(run.info[key])) for key in ("command", "version") if run.info.get(key)]
+    items += [("seeds", ", ".join(f"{k} {v}" for k, v in _seeds(run).items()))] if _seeds(run) else []
+    blocks: list[Pairs | Listing] = [Pairs(tuple(items))] if items else []
+    if run.info.get("config"):
+        blocks.append(
+            Listing("Configuration", json.dumps(run.info["config"], indent=1, sort_keys=True, ensure_ascii=False))
+        )
+    notes = [missing("data")] if run.data is None else []
+    notes += [] if run.info else ["Not in this run: run.json, with the command and configuration."]
+    return Section("provenance", "Provenance and caveats", blocks=tuple(blocks), notes=tuple(notes), items=CAVEATS)
+
+
+def _seeds(run: Run) -> dict[str, str]:
+    groups = {
+        "training": [r.seed for r in run.training.values()],
+        "losses": [run.losses.seed] if run.losses else [],
+        "recovery": [run.recovery.seed] if run.recovery else [],
+        "CMI": [run.cmi.seed] if run.cmi else [],
+        "sampling": [e.seed for e in run.evaluations.values()],
+    }
+    return {k: ", ".join(str(s) for s in sorted(set(v))) for k, v in groups.items() if v}
+
+
+def render(run: Run, parts: list[Section]) -> str:
+    environment = Environment(
+        loader=PackageLoader("phasewise.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("template.html.j2").render(
+        title=run.data.name if run.data else "run",
+        headline=parts[0],
+        facts=verdict(run).facts,
+        parts=parts[1:],
+    )

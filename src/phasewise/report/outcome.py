@@ -1,0 +1,131 @@
+"""Sections on what came out: the headline figure, samples, quality and cost in numbers, the schedules that were run."""
+
+from __future__ import annotations
+
+from phasewise.report import figures, pictures, schedule_figures
+from phasewise.report.blocks import Drawing, Gallery, Section, Shot, Table, drawing
+from phasewise.report.load import Run, missing
+from phasewise.report.style import BARS, Palette, is_number, num, ordered, percent, pm, schedule_label
+from phasewise.results import Evaluation
+
+
+def headline_blocks(run: Run) -> tuple[Drawing, ...]:
+    """The figure that carries the verdict: FID against cost."""
+    if not any(is_number(e.fid) for e in run.evaluations.values()):
+        return ()
+    sizes = sorted({e.n for e in run.evaluations.values()})
+    span = num(sizes[0]) + (f" to {num(sizes[-1])}" if len(sizes) > 1 else "")
+    caption = (
+        "FID against the cost of one image. The hybrid is worth having where its star lies below and to the left of "
+        "the line through the samplers that use the global denoiser alone: that line is what taking fewer steps "
+        "buys. Dashed: FID of real test images, which no sampler is expected to beat. "
+        f"{BARS} n = {span} samples each."
+    )
+    alt = "Scatter plot of FID against cost for each schedule: " + "; ".join(
+        f"{schedule_label(run, n)} FID {num(run.evaluations[n].fid)} at {num(run.evaluations[n].mflop)} MFLOP"
+        for n in ordered(run.evaluations)
+    )
+    return (drawing("fid_cost", figures.fid_cost(run), alt, caption),)
+
+
+def samples(run: Run) -> Section:
+    """Pictures: one row per schedule from the same noise, then a grid of each."""
+    title, shown = "Samples", ordered(run.samples)
+    if not shown:
+        return Section("samples", title, notes=(missing("samples"),))
+    details = {n: f"FID {pm(e.fid, e.fid_stderr)}, {num(e.mflop)} MFLOP" for n, e in run.evaluations.items()}
+    rows, cards, files = [], [], {}
+    for name in shown:
+        label, detail = schedule_label(run, name), details.get(name, "")
+        alt = f"Samples: {label}"
+        if name != "real":
+            rows.append(Shot(label, pictures.strip(run.samples[name]), alt, detail))
+        grid = pictures.grid(run.samples[name])
+        cards.append(Shot(label, grid, alt, detail))
+        files[f"samples_{name}.png"] = grid.png
+    paired = (
+        "The same starting noise in every row: read down a column to see one image made by each schedule. Broken or "
+        "disconnected shapes show where the far pixels were needed."
+    )
+    wide = "The first samples of each schedule, unselected, at the same positions; real images for comparison."
+    reduced = max(max(a.shape[-2:]) for a in run.samples.values()) > pictures.MAX_SIDE
+    wide += f" Reduced to at most {pictures.MAX_SIDE} pixels a side." if reduced else " Every pixel shown as it is."
+    blocks = (Gallery("rows", tuple(rows), paired), Gallery("cards", tuple(cards), wide))
+    return Section("samples", title, blocks=blocks if rows else blocks[1:], extra_files=files)
+
+
+def evaluation(run: Run) -> Section:
+    """The table of all schedules, real images last."""
+    title = "Quality and cost in numbers"
+    if not run.evaluations:
+        return Section("evaluation", title, notes=(missing("evaluations"),))
+    full, names = run.evaluations.get("global"), ordered(run.evaluations)
+    head = (
+        "schedule", "NFE", "MFLOP per image", "of global", "ms per image", "of global",
+        "FID ± s.e.", "bias", "n", "price ± s.e. (nats)", "paired RMSE ± s.e.",
+    )  # fmt: skip
+    rows = [_evaluation_row(run, run.evaluations[n], full) for n in names]
+    if run.real:
+        fid = pm(run.real.get("fid"), run.real.get("fid_stderr"))
+        bias, n = num(run.real.get("fid_bias"), 2), num(run.real.get("n"))
+        rows.append(("Real test images (floor)", *["–"] * 5, fid, bias, n, "–", "–"))
+    strong = names.index("hybrid") if "hybrid" in names else None
+    first = run.evaluations[names[0]]
+    caption = (
+        f"± is one standard error (FID: bootstrap over samples). FID on {first.features} against "
+        f"{num(first.reference_n)} training images; bias: FID(n/2) − FID(n), an estimate of what finite n adds, not "
+        "subtracted. Price: what the price list predicts over the global denoiser on the same grid. Paired RMSE: per "
+        "pixel, against the global sample from the same starting noise. NFE: network evaluations per image. One "
+        f"multiply-add counts as two FLOPs. {timing(run)}{_classifier(run)}"
+    )
+    table = Table(head, tuple(rows), caption, strong=strong)
+    return Section("evaluation", title, blocks=(table, *_extras(run, names)))
+
+
+def _evaluation_row(run: Run, e: Evaluation, full: Evaluation | None) -> tuple[str, ...]:
+    shares = [percent(getattr(e, f), getattr(full, f)) if full else "–" for f in ("mflop", "ms")]
+    cost = (num(e.nfe), num(e.mflop), shares[0], num(e.ms), shares[1])
+    quality = (pm(e.fid, e.fid_stderr), num(e.fid_bias, 2), num(e.n))
+    return (schedule_label(run, e.name), *cost, *quality, pm(e.nats, e.nats_stderr), pm(e.paired_rmse, e.paired_stderr))
+
+
+def timing(run: Run) -> str:
+    """One sentence on where the milliseconds come from, with a space after it; empty without a price list."""
+    return f"Times on {run.prices.device}, {run.prices.batch} images a call. " if run.prices else ""
+
+
+def _classifier(run: Run) -> str:
+    accuracy = run.classifier.get("test_accuracy")
+    if not is_number(accuracy):
+        return ""
+    name, share = run.classifier.get("name", "the classifier"), num(100.0 * float(accuracy or 0.0))
+    return f"The features come from {name}, which classifies {share} % of the test images correctly."
+
+
+def _extras(run: Run, names: list[str]) -> list[Table]:
+    """A second table for whatever plain numbers the evaluations carry besides."""
+    extras = {n: run.evaluations[n].extra for n in names}
+    keys = list(dict.fromkeys(k for extra in extras.values() for k, v in extra.items() if is_number(v)))
+    if not keys:
+        return []
+    rows = [(schedule_label(run, n), *(num(extra.get(k)) for k in keys)) for n, extra in extras.items()]
+    head = ("schedule", *(k.replace("_", " ") for k in keys))
+    return [Table(head, tuple(rows), "Further measures of the same samples.")]
+
+
+def schedules(run: Run, palette: Palette) -> Section:
+    """Who serves when, in every schedule."""
+    title, every = "Schedules", run.all_schedules()
+    if not every:
+        return Section("schedules", title, notes=(missing("schedules"),))
+    caption = (
+        "Which denoiser serves which span of time, one row per schedule; white ticks mark the steps. The last step, "
+        "down to t = 0, is a plain denoise. MFLOP are per image over the whole sampling."
+    )
+    described = []
+    for name in ordered(every):
+        spans = [f"{palette[server].label} from {a:.2g} to {b:.2g}" for a, b, server in every[name].spans()]
+        described.append(f"{schedule_label(run, name)}: {', '.join(spans)}")
+    alt = "Colour bands over time. " + "; ".join(described)
+    figure = drawing("schedules", schedule_figures.schedules(run, palette), alt, caption)
+    return Section("schedules", title, blocks=(figure,))

@@ -1,0 +1,253 @@
+"""How the report looks: one colour per denoiser, numbers with their errors, figures as deterministic SVG.
+
+Local denoisers take a sequential colour map (dark = wide window), the reference one strong colour, Wiener denoisers
+grey, the control a dashed near-black. Colours are safe for the common colour-vision deficiencies (Okabe & Ito 2008,
+viridis); line styles and markers repeat the distinction.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ParamSpec
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from phasewise.report.load import Run
+from phasewise.results import Array
+
+P = ParamSpec("P")
+GLOBAL, CONTROL, WIENER, INK, RULE = "#D55E00", "#222222", "#8a8a8a", "#24292f", "#d5d9de"
+OTHERS = ("#CC79A7", "#B8860B", "#6A3D9A", "#A0522D")
+BARS = "Bands and bars: 2 standard errors either side."
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+RC: Any = {
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": "#6b7280",
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 3.5,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+}
+
+SCHEDULE_LABELS = {
+    "hybrid": "Hybrid (optimised)",
+    "global": "Global throughout",
+    "global_cheap": "Global, fewer steps",
+    "window": "Given window: global inside, local outside",
+    "window_shifted": "Window shifted",
+    "window_inverted": "Window inverted: local inside, global outside",
+    "local_only": "Local only",
+    "real": "Real test images",
+}
+SCHEDULE_LOOKS = {
+    "hybrid": ("*", "#0072B2"),
+    "global": ("o", GLOBAL),
+    "global_cheap": ("o", GLOBAL),
+    "window": ("s", "#009E73"),
+    "window_shifted": ("D", "#3A9BD1"),
+    "window_inverted": ("v", "#CC79A7"),
+    "local_only": ("X", "#555555"),
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one denoiser is drawn."""
+
+    label: str
+    color: str
+    linestyle: Any = "-"
+    marker: str = "o"
+
+    def line(self) -> dict[str, Any]:
+        return {"color": self.color, "linestyle": self.linestyle, "marker": self.marker, "label": self.label}
+
+
+class Palette:
+    """One :class:`Look` per denoiser name, the same in every figure; ``order`` lists the names for legends."""
+
+    def __init__(self, run: Run) -> None:
+        found = _radii(run)
+        self.reference = run.reference
+        self.control = run.losses.control if run.losses else None
+        local = sorted({r for n, r in found.items() if r is not None and self._is_plain(n)})
+        shades = matplotlib.colormaps["viridis_r"](np.linspace(0.3, 0.97, max(len(local), 2)))
+        self._shade = {r: (to_hex(shades[i]), MARKERS[i % len(MARKERS)]) for i, r in enumerate(local)}
+        self._others = iter(OTHERS * 8)
+        self._twins: dict[int, int] = {}
+        self.order = sorted(found, key=lambda n: (self._rank(n, found[n]), found[n] or 0, n))
+        self._looks = {name: self._look(name, found[name]) for name in self.order}
+
+    def __getitem__(self, name: str) -> Look:
+        return self._looks.get(name, Look(name, "#5b6470", ":"))
+
+    def _is_plain(self, name: str) -> bool:
+        return name not in (self.reference, self.control) and "wiener" not in name.lower()
+
+    def _rank(self, name: str, radius: int | None) -> int:
+        """Local denoisers, Wiener, other global ones, the reference, the control."""
+        if name in (self.reference, self.control):
+            return 3 if name == self.reference else 4
+        return 1 if "wiener" in name.lower() else 2 if radius is None else 0
+
+    def _look(self, name: str, radius: int | None) -> Look:
+        if name == self.reference:
+            return Look("global" if name == "global" else f"{name} (global)", GLOBAL)
+        if name == self.control:
+            return Look("control", CONTROL, (0, (4, 2)), "")
+        if "wiener" in name.lower():
+            return Look(f"Wiener, r = {radius}", paler(WIENER), "-.", "") if radius else Look("Wiener", WIENER, "-", "")
+        if radius is None:
+            return Look(name, next(self._others), "-.", "")
+        nth = self._twins[radius] = self._twins.get(radius, -1) + 1
+        color, marker = self._shade[radius]
+        plain = re.fullmatch(rf"(local_?)?r?{radius}", name) is not None
+        label = f"r = {radius}" + ("" if plain else f" ({name})")
+        return Look(label, paler(color) if nth else color, ("-", ":", "-.")[nth % 3], marker)
+
+
+def paler(color: str) -> str:
+    """Half way to white."""
+    red, green, blue = to_rgb(color)
+    return to_hex((0.5 + red / 2, 0.5 + green / 2, 0.5 + blue / 2))
+
+
+def _radii(run: Run) -> dict[str, int | None]:
+    """Receptive field of every denoiser named in the records; from its name ("r3") where no table gives it."""
+    found: dict[str, int | None] = {}
+    for name in run.training:
+        match = re.fullmatch(r"(?:local_?)?r(\d+)", name)
+        found[name] = int(match[1]) if match else None
+    for table in (run.recovery, run.prices.losses if run.prices else None, run.losses):
+        if table is not None:
+            found.update(zip(table.names, table.radii, strict=True))
+    return found
+
+
+def schedule_label(run: Run, name: str) -> str:
+    if name in run.evaluations and run.evaluations[name].label:
+        return run.evaluations[name].label
+    return SCHEDULE_LABELS.get(name, name)
+
+
+def schedule_look(name: str, index: int = 0) -> tuple[str, str]:
+    """(marker, colour) of a schedule in scatter plots."""
+    return SCHEDULE_LOOKS.get(name, (MARKERS[index % len(MARKERS)], OTHERS[index % len(OTHERS)]))
+
+
+def ordered(names: Any) -> list[str]:
+    """Schedule names in the order of SCHEDULE_LABELS, unknown ones after, as they came."""
+    names, rank = list(names), list(SCHEDULE_LABELS)
+    return sorted(names, key=lambda n: (rank.index(n) if n in rank else len(rank), names.index(n)))
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def num(value: Any, digits: int = 3) -> str:
+    """``digits`` significant digits, thousands separated; integers in full; an en dash for None, NaN, infinities."""
+    if not is_number(value):
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,d}".replace("-", "−")
+    places = 0 if value == 0 else max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(places, 8)}f}".replace("-", "−")
+
+
+def pm(value: Any, stderr: Any) -> str:
+    """``value ± stderr``, to the first digit of the standard error, to the second where it starts with 1 or 2."""
+    if not is_number(value):
+        return "–"
+    if not is_number(stderr) or stderr <= 0:
+        return num(value)
+    places = min(8, max(0, 1 - math.floor(math.log10(stderr / 0.3))))
+    return f"{value:,.{places}f} ± {stderr:,.{places}f}".replace("-", "−")
+
+
+def percent(part: Any, whole: Any) -> str:
+    if not (is_number(part) and is_number(whole)) or whole <= 0:
+        return "–"
+    return num(100 * part / whole, 2) + " %"
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Run a drawing function under the report's settings, leaving matplotlib's own untouched."""
+
+    @functools.wraps(draw)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with matplotlib.rc_context(RC):
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
+def plain_ticks(axis: Axis, log: bool = False) -> None:
+    """Tick labels as plain numbers; on log axes at 1, 2, 5 of each decade."""
+    if log:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}".replace("-", "−")))
+
+
+def noise_y(ax: Axes, values: Array, stderr: Array) -> None:
+    """A log axis either side of zero, linear within the typical standard error; linear throughout for short ranges."""
+    pool, noise = np.abs(values[np.isfinite(values)]), stderr[np.isfinite(stderr) & (stderr > 0)]
+    if not pool.size or not noise.size or pool.max() < 30 * np.median(noise):
+        return
+    floor = 10.0 ** math.ceil(math.log10(max(float(np.median(noise)), float(pool.max()) / 1e3)))
+    ax.set_yscale("symlog", linthresh=floor, linscale=0.6)
+    plain_ticks(ax.yaxis)
+
+
+def log_y(ax: Axes, *values: Array) -> None:
+    """A log axis if every finite value is positive and they span a factor of 4 or more."""
+    pool = np.concatenate([np.ravel(v) for v in values]) if values else np.array([])
+    pool = pool[np.isfinite(pool)]
+    if pool.size and pool.min() > 0 and pool.max() > 4 * pool.min():
+        ax.set_yscale("log")
+        plain_ticks(ax.yaxis, log=True)
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """The figure as an SVG document, byte-identical from run to run."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**RC, "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return buffer.getvalue()
+
+
+def inline_svg(svg: str, name: str, alt: str) -> str:
+    """The same SVG for use inside HTML: no prolog, no namespaces, ids prefixed by ``name``, scalable, with alt text."""
+    body = svg[svg.index("<svg") :]
+    head, rest = body.split(">", 1)
+    head = re.sub(r'\s(?:xmlns(?::\w+)?|width|height|id)="[^"]*"', "", head)
+    rest = re.sub(r"<style.*?</style>", "", rest, flags=re.S).replace("xlink:href", "href")
+    rest = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", rest)
+    text = alt.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return f'{head} role="img" aria-label="{text}">{rest}'

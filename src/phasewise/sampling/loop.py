@@ -1,0 +1,116 @@
+"""One sampling loop for every denoiser and solver, with one random stream per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from phasewise.denoisers.base import Denoiser
+from phasewise.errors import PhasewiseError
+from phasewise.results import HybridSchedule
+from phasewise.sampling.grid import time_grid
+from phasewise.sampling.solvers import get_solver
+
+
+def starting_noise(n: int, image_shape: tuple[int, int, int], seed: int = 0, first: int = 0) -> Tensor:
+    """Standard normal (n, C, H, W) float32; row i depends on (seed, first + i) alone, whatever n is."""
+    out = torch.empty(n, *image_shape)
+    generator = torch.Generator()
+    for i in range(n):
+        generator.manual_seed(((seed & 0x7FFFFFFF) << 32) + first + i)
+        out[i] = torch.randn(image_shape, generator=generator)
+    return out
+
+
+@torch.inference_mode()
+def sample(
+    denoiser: Denoiser,
+    n: int = 16,
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    solver: str | None = None,
+    times: Sequence[float] | None = None,
+    x_init: Tensor | None = None,
+    t_start: float | None = None,
+    t_min: float = 0.02,
+    spacing: str = "uniform",
+    batch: int = 64,
+    device: str | torch.device | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Integrate the probability-flow ODE from noise to images: (n, C, H, W) float32, in pixel units, unclamped.
+
+    A :class:`HybridDenoiser` brings its grid and solver in its schedule; for another denoiser give ``steps`` (default
+    16) and ``solver`` ("heun" default, or "euler"), or the start times themselves (descending, above 0).  The last
+    step, to t = 0, is a denoise.
+
+    Partial runs: ``x_init`` (n, C, H, W) noised to ``t_start`` on ``denoiser.path`` starts there instead of pure noise.
+
+    Sample i depends on (seed, i) alone: to the bit at equal batch size, to about 1e-4 across batch sizes.
+
+    Raises PhasewiseError for an unknown solver, a grid that does not decrease, or a start that does not fit.
+    """
+    schedule = getattr(denoiser, "schedule", None)
+    if isinstance(schedule, HybridSchedule):
+        if steps is not None or (solver is not None and solver != schedule.solver) or times is not None:
+            raise PhasewiseError("a hybrid brings its own grid and solver; edit its schedule instead of passing steps")
+        grid, solver = schedule.times, schedule.solver
+    else:
+        solver = solver or "heun"
+        if times is not None:
+            grid = tuple(float(t) for t in times)
+        else:
+            grid = time_grid(steps or 16, path=denoiser.path, t_start=t_start or 1.0, t_min=t_min, spacing=spacing)
+    grid = _start_at(check_grid(grid), t_start)
+    if x_init is not None:
+        if t_start is None:
+            raise PhasewiseError("x_init needs t_start, the noise time it is at")
+        if tuple(x_init.shape[1:]) != denoiser.image_shape:
+            raise PhasewiseError(f"x_init has shape {tuple(x_init.shape)}; need (n, *{denoiser.image_shape})")
+        n = len(x_init)
+    if n < 1 or batch < 1:
+        raise PhasewiseError(f"n and batch must be at least 1, got {n} and {batch}")
+    device = device or next((p.device for p in [*denoiser.parameters(), *denoiser.buffers()]), torch.device("cpu"))
+    denoiser.eval()
+    out = []
+    for start in range(0, n, batch):
+        size = min(batch, n - start)
+        if x_init is None:
+            sigma = denoiser.path.sigma(torch.tensor(grid[0], dtype=torch.float64))
+            x = starting_noise(size, denoiser.image_shape, seed, start) * float(sigma)
+        else:
+            x = x_init[start : start + size].float()
+        out.append(integrate(denoiser, x.to(device), grid, solver).cpu())
+        if progress is not None:
+            progress(start + size, n)
+    return torch.cat(out)
+
+
+def integrate(denoiser: Denoiser, x: Tensor, grid: Sequence[float], solver: str = "heun") -> Tensor:
+    """Run ``x`` at time grid[0] down the grid and denoise at its end. (B, C, H, W) -> (B, C, H, W)."""
+    step, _ = get_solver(solver)
+    for t, s in zip(grid, grid[1:], strict=False):
+        x = step(denoiser.serving(t), x, t, s)
+    return denoiser.serving(grid[-1])(x, grid[-1])
+
+
+def check_grid(grid: Sequence[float]) -> tuple[float, ...]:
+    times = tuple(float(t) for t in grid)
+    if not times or not times[-1] > 0 or times[0] > 1 or any(b >= a for a, b in zip(times, times[1:], strict=False)):
+        raise PhasewiseError(
+            f"a time grid must decrease strictly inside (0, 1], e.g. (1.0, 0.5, 0.1); got {times[:6]}"
+            + ("..." if len(times) > 6 else "")
+        )
+    return times
+
+
+def _start_at(grid: tuple[float, ...], t_start: float | None) -> tuple[float, ...]:
+    """The grid from ``t_start`` on: t_start, then the later grid times below it."""
+    if t_start is None or abs(grid[0] - t_start) < 1e-9:
+        return grid
+    if not 0 < t_start <= 1:
+        raise PhasewiseError(f"t_start must lie in (0, 1], got {t_start}")
+    return (float(t_start), *[t for t in grid if t < t_start - 1e-6])

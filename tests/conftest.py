@@ -1,0 +1,21 @@
+"""Shared by all tests: two threads, and the folder of large image sets where there is one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder that holds mnist/, cifar10/, ...: PHASEWISE_DATA, else ../shared/data; skips where there is none."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("PHASEWISE_DATA") or beside)
+    if not folder.is_dir():
+        pytest.skip("no folder of large image sets (set PHASEWISE_DATA)")
+    return folder

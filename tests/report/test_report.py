@@ -1,0 +1,355 @@
+"""The report: complete, self-contained, honest in its verdict, the same bytes each time, and patient with gaps."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import math
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from synthetic_run import evaluations, loss_table, training, write, write_run
+
+from phasewise.errors import PhasewiseError, RunFolderError
+from phasewise.files import write_json
+from phasewise.report import build_report
+from phasewise.report.load import load_run
+from phasewise.report.pictures import shrink, tile
+from phasewise.report.style import Palette, num, percent, pm
+from phasewise.report.verdict import compare, headline
+from phasewise.results import Evaluation
+
+SECTIONS = (
+    "headline", "samples", "evaluation", "schedules", "diagnosis",
+    "prices", "recovery", "cmi", "training", "provenance",
+)  # fmt: skip
+FIGURES = ("fid_cost", "schedules", "gap", "fronts", "recovery", "cmi", "training")
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Checks nesting and collects ids, loaded resources, alt texts and the visible text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.loads: list[str] = []
+        self.alts: list[str] = []
+        self.links: list[str] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+        assert self.open == [], f"unclosed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.tags.append(tag)
+        self.ids += [v for k, v in attrs if k == "id" and v]
+        self.loads += [v for k, v in attrs if k in ("src", "srcset", "data", "poster") and v]
+        self.loads += [v for k, v in attrs if k in ("href", "xlink:href") and v and tag in ("link", "image", "use")]
+        self.links += [v for k, v in attrs if k == "href" and v and tag in ("a", "use")]
+        if tag == "img":
+            self.alts.append(values["alt"] or "")
+        if tag == "svg":
+            self.alts.append(values["aria-label"] or "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete run, its report built once."""
+    folder = write_run(tmp_path_factory.mktemp("complete") / "run")
+    assert build_report(folder) == folder / "report.html"
+    return folder
+
+
+def read(folder: Path) -> tuple[str, Page]:
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    return html, Page(html)
+
+
+def keep(folder: Path, *names: str) -> Path:
+    """Drop all records but the named ones."""
+    for path in (folder / "records").iterdir():
+        if path.stem not in names:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return folder
+
+
+def test_complete_report_is_whole_and_self_contained(built: Path) -> None:
+    html, page = read(built)
+    assert set(SECTIONS) <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids)), "ids of inlined figures collide"
+    assert page.tags.count("svg") == len(FIGURES)
+    assert all(v.startswith(("data:image/png;base64,", "#")) for v in page.loads)
+    assert all(v.startswith("#") and v[1:] in page.ids for v in page.links)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    references = re.findall(r"url\(#([^)]+)\)", html)
+    assert references
+    assert set(references) <= set(page.ids)
+    assert not re.search(r"url\(['\"]?http|@import", html)
+    assert len(html) < 3e6
+    assert all(page.alts)
+    assert "Not in this run" not in page.text
+    assert str(built) not in html
+
+
+def test_numbers_of_the_records_reach_the_page(built: Path) -> None:
+    _, page = read(built)
+    for text in ("12.3 ± 0.4", "210.0 ± 0.4", "10.5 ± 0.3", "54 %", "98.5 %", "2.29", "10,000 train", "ab12"):
+        assert text in page.text, text
+    assert "the hybrid's FID is not distinguishable from the global sampler's, and it beats the global" in page.text
+    assert "phasewise run --data digits" in page.text
+    losses = load_run(built).losses
+    assert losses is not None
+    assert f"r = 1: largest gap {losses.gap[:, 0].max():.2f} at t = 0.47" in " ".join(page.alts)
+
+
+def test_figures_are_saved_beside_the_page(built: Path) -> None:
+    for name in FIGURES:
+        svg = (built / f"figures/{name}.svg").read_text(encoding="utf-8")
+        assert svg.startswith("<?xml")
+        assert "dc:date" not in svg
+    assert Image.open(built / "figures/samples_hybrid.png").size == (5 * 29 - 1, 5 * 29 - 1)
+    assert (built / "figures/recovery_samples.png").is_file()
+
+
+def test_same_records_same_bytes_wherever_they_lie(built: Path, tmp_path: Path) -> None:
+    other = build_report(write_run(tmp_path / "elsewhere"))
+    assert other.read_bytes() == (built / "report.html").read_bytes()
+    for path in sorted((built / "figures").iterdir()):
+        assert (tmp_path / "elsewhere/figures" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_what_is_missing_leaves_one_line_that_names_the_command(tmp_path: Path) -> None:
+    write(tmp_path, "data", load_run(write_run(tmp_path / "whole")).data)
+    build_report(tmp_path)
+    html, page = read(tmp_path)
+    assert set(SECTIONS) <= set(page.ids)
+    parts = {name: re.split(rf'id="{name}">', html)[1].split("</section>")[0] for name in SECTIONS}
+    for section, record, command in (
+        ("headline", "evaluation.json", "evaluate"),
+        ("samples", "samples/", "evaluate"),
+        ("evaluation", "evaluation.json", "evaluate"),
+        ("schedules", "schedules.json", "schedule"),
+        ("diagnosis", "losses.json", "diagnose"),
+        ("prices", "prices.json", "schedule"),
+        ("prices", "gap.json", "diagnose"),
+        ("prices", "fronts.json", "schedule"),
+        ("recovery", "recovery.json", "diagnose"),
+        ("cmi", "cmi.json", "diagnose"),
+        ("training", "training/", "train"),
+    ):
+        assert re.search(rf"Not in this run: (records/)?{record}. Made by `phasewise {command}`", parts[section]), (
+            section
+        )
+    assert "Not in this run: run.json" in parts["provenance"]
+    assert "svg" not in page.tags
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        ("evaluation", "schedules"),
+        ("losses", "gap"),
+        ("prices", "recovery"),
+        ("fronts",),
+        ("training",),
+    ],
+)
+def test_json_records_alone_are_enough_and_any_few_will_do(run_folder: Path, kept: tuple[str, ...]) -> None:
+    shutil.rmtree(run_folder / "samples")
+    (run_folder / "run.json").unlink()
+    build_report(keep(run_folder, *kept))
+    _, page = read(run_folder)
+    drawn = {"evaluation": 2, "losses": 1, "prices": 1, "fronts": 1, "training": 1}[kept[0]]
+    assert page.tags.count("svg") == drawn
+
+
+def test_other_paths_and_no_control(tmp_path: Path) -> None:
+    table = dataclasses.replace(loss_table(np.linspace(1, 0, 7)), control=None, path={"name": "cosine"})
+    write(tmp_path, "losses", table)
+    build_report(tmp_path)
+    _, page = read(tmp_path)
+    assert "No capacity-matched control" in page.text
+    assert "velocity units" not in page.text
+
+
+def test_not_a_run_folder(tmp_path: Path, run_folder: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"no run folder at .*phasewise run"):
+        build_report(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunFolderError, match="holds no records to report; make them with `phasewise run"):
+        build_report(tmp_path / "empty")
+    write_json(run_folder / "run.json", {"kind": "something else"})
+    with pytest.raises(RunFolderError, match="not written by phasewise"):
+        build_report(run_folder)
+
+
+@pytest.mark.parametrize("name", ["losses", "recovery", "cmi", "prices", "evaluation", "schedules", "training/r1"])
+def test_broken_records_are_named(run_folder: Path, name: str) -> None:
+    path = run_folder / f"records/{name}.json"
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(PhasewiseError, match=rf"{name}.json is not valid JSON"):
+        build_report(run_folder)
+    path.write_text('{"evaluations": 3, "times": [1, 0.5]}', encoding="utf-8")
+    with pytest.raises(RunFolderError, match=rf"{name}.json does not fit this version"):
+        build_report(run_folder)
+
+
+def test_arrays_of_the_wrong_shape_are_refused(run_folder: Path) -> None:
+    path = run_folder / "records/losses.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["gap"] = values["gap"][1:]
+    write_json(path, values)
+    with pytest.raises(RunFolderError, match=r"losses.json does not fit .*gap has shape \(15, 6\)"):
+        build_report(run_folder)
+
+
+def test_broken_samples_are_named(run_folder: Path) -> None:
+    (run_folder / "samples/hybrid.safetensors").write_bytes(b"no tensors here")
+    with pytest.raises(PhasewiseError, match=r"hybrid.safetensors.*run again"):
+        build_report(run_folder)
+
+
+def test_nan_and_infinity_are_tolerated(run_folder: Path) -> None:
+    table = loss_table(np.linspace(1, 0, 9))
+    gap = table.gap.copy()
+    gap[:, 0], gap[2, 1] = math.nan, math.nan
+    write(run_folder, "losses", dataclasses.replace(table, gap=gap, loss=np.full_like(gap, math.nan)))
+    cmi = load_run(run_folder).cmi
+    assert cmi is not None
+    write(run_folder, "cmi", dataclasses.replace(cmi, value=np.full_like(cmi.value, math.nan)))
+    record = dataclasses.replace(training("r1", 10), val_loss=math.nan, val_by_time=np.full(10, math.nan), history=())
+    write(run_folder, "training/r1", record)
+    none = [dataclasses.replace(e, fid=math.nan, ms=math.nan, mflop=math.inf).to_dict() for e in evaluations()]
+    write_json(run_folder / "records/evaluation.json", {"evaluations": none, "real": {"fid": None}})
+    build_report(keep(run_folder, "losses", "cmi", "training", "evaluation"))
+    _, page = read(run_folder)
+    assert "No verdict" in page.text
+    assert not re.search(r"\b(nan|inf|None)\b", page.text)
+    assert page.tags.count("svg") == 4  # schedules, gap, CMI, training: without an FID there is nothing to scatter
+
+
+def test_text_from_outside_is_escaped(run_folder: Path) -> None:
+    marked = [dataclasses.replace(e, label='<script>alert("x")</script>').to_dict() for e in evaluations()]
+    write_json(run_folder / "records/evaluation.json", {"evaluations": marked, "real": {}})
+    build_report(keep(run_folder, "evaluation"))
+    html, page = read(run_folder)
+    assert "script" not in page.tags
+    assert "<b>set" not in html
+
+
+def test_colour_images(tmp_path: Path) -> None:
+    folder = keep(write_run(tmp_path / "run", channels=3), "recovery")
+    build_report(folder)
+    html, page = read(folder)
+    first = next(v for v in page.loads if v.startswith("data:"))
+    assert Image.open(io.BytesIO(base64.b64decode(first.split(",")[1]))).mode == "RGB"
+    assert "image-rendering: pixelated" in html
+
+
+def judged(name: str, fid: float, mflop: float, stderr: float = 0.3) -> Evaluation:
+    return Evaluation(name, "", None, fid, stderr, 0.0, "f", 100, 100, 0, mflop, 1.0, 10)
+
+
+@pytest.mark.parametrize(
+    ("hybrid", "cheap", "expected"),
+    [
+        (
+            12.0,
+            20.0,
+            "not distinguishable from the global sampler's, and it beats the global denoiser with fewer steps.",
+        ),
+        (12.0, 12.2, "not distinguishable from the global sampler's, but the global denoiser .* no gain shown"),
+        (20.0, 15.0, "higher than the global sampler's, and the global denoiser .* does not pay"),
+        (20.0, 30.0, "higher than the global sampler's, but it beats"),
+        (20.0, 20.1, "higher than the global sampler's, and the global denoiser .* no gain shown"),
+        (9.0, 8.0, "lower than the global sampler's, but the global denoiser .* does not pay"),
+        (9.0, 30.0, "lower than the global sampler's, and it beats"),
+    ],
+)
+def test_verdict_says_what_the_numbers_say(hybrid: float, cheap: float, expected: str) -> None:
+    full = judged("global", 12.0, 100.0)
+    text = headline(judged("hybrid", hybrid, 31.0), full, judged("global_cheap", cheap, 30.0))
+    assert text.startswith("At 31 % of the FLOPs the hybrid's FID is ")
+    assert re.search(expected, text), text
+
+
+def test_verdict_without_saving_or_rival() -> None:
+    full = judged("global", 12.0, 100.0)
+    assert "saves nothing" in headline(judged("hybrid", 1.0, 100.0), full, None)
+    assert "no global sampler at the hybrid's cost" in headline(judged("hybrid", 12.0, 30.0), full, None)
+    assert "at another cost" in headline(judged("hybrid", 12.0, 30.0), full, judged("global_cheap", 20.0, 60.0))
+    assert headline(judged("hybrid", math.nan, 30.0), full, None).startswith("No verdict")
+
+
+@given(st.floats(1, 500), st.floats(1, 500), st.floats(0.01, 50), st.floats(0.01, 50))
+def test_comparison_is_antisymmetric(a: float, b: float, error_a: float, error_b: float) -> None:
+    x, y = judged("x", a, 1.0, error_a), judged("y", b, 1.0, error_b)
+    assert {compare(x, y), compare(y, x)} in ({"level"}, {"lower", "higher"})
+    assert (compare(x, y) == "level") == (abs(a - b) <= 2 * math.hypot(error_a, error_b))
+
+
+def test_number_format() -> None:
+    assert [num(v) for v in (0.0, 1234567, 0.001234, -2.5, None, math.nan)] == [
+        "0",
+        "1,234,567",
+        "0.00123",
+        "−2.50",
+        "–",
+        "–",
+    ]
+    assert [pm(12.345, 0.42), pm(12.345, 0.21), pm(1234.5, 18.0), pm(2.0, None)] == [
+        "12.3 ± 0.4",
+        "12.35 ± 0.21",
+        "1,234 ± 18",
+        "2.00",
+    ]
+    assert [percent(31, 100), percent(2, 43), percent(1, 0)] == ["31 %", "4.7 %", "–"]
+
+
+def test_each_denoiser_has_one_look(run_folder: Path) -> None:
+    palette = Palette(load_run(run_folder))
+    assert palette.order == ["r1", "r2", "r3", "wiener", "global", "control"]
+    looks = [palette[n] for n in palette.order]
+    assert len({(look.color, look.linestyle) for look in looks}) == len(looks)
+    assert palette["control"].linestyle != "-"
+
+
+def test_pictures_keep_their_pixels() -> None:
+    images = np.arange(5 * 3 * 4, dtype=np.uint8).reshape(5, 1, 3, 4)
+    canvas = tile(images, 2)
+    assert canvas.shape == (3 * 4 - 1, 2 * 5 - 1)
+    assert np.array_equal(canvas[4:7, 5:9], images[3, 0])
+    assert (canvas[3] == 255).all()
+    large = np.repeat(np.repeat(np.random.default_rng(0).integers(0, 255, (2, 3, 60, 50), dtype=np.uint8), 2, 2), 2, 3)
+    assert np.array_equal(shrink(large), large[..., ::2, ::2])
