@@ -13,7 +13,7 @@ from phasewise.errors import PhasewiseError
 
 
 def write_bytes(path: str | Path, content: bytes) -> Path:
-    """Write ``content`` to ``path`` atomically, making its folder; a full disk raises PhasewiseError and keeps the old."""
+    """Write ``content`` to ``path`` atomically; a full disk raises PhasewiseError and keeps the old file."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

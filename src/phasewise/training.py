@@ -29,6 +29,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from phasewise import seeding
 from phasewise.data import ImageData, as_images
 from phasewise.denoisers.base import NetworkDenoiser
 from phasewise.denoisers.io import read_safetensors
@@ -209,9 +210,9 @@ class _Trainer:
         plan = self.plan
         for group in self.optimiser.param_groups:
             group["lr"] = plan.lr * learning_rate(plan, self.step, self.steps)
-        generator = torch.Generator().manual_seed(_mix(self.seed, 1, self.step))
+        generator = seeding.generator(self.seed, 1, self.step)
         epoch, position = divmod(self.step, self.per_epoch)
-        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(_mix(self.seed, 2, epoch)))
+        order = torch.randperm(len(self.images), generator=seeding.generator(self.seed, 2, epoch))
         chosen = order[position * self.batch : (position + 1) * self.batch].to(self.device)
         x = self.images[chosen]
         z = torch.randn(x.shape, generator=generator).to(self.device)
@@ -231,7 +232,7 @@ class _Trainer:
         """Held-out loss of the averaged weights: its mean, and by time bin of equal width over the span."""
         model = cast(NetworkDenoiser, self.average.module)
         model.eval()
-        generator = torch.Generator().manual_seed(_mix(self.seed, 3, 0))
+        generator = seeding.generator(self.seed, 3, 0)
         n = len(self.validation)
         low, high = max(self.span[0], 0.01), min(self.span[1], 0.99)
         t = (low + (high - low) * (torch.arange(n) + 0.5) / n).to(self.device)
@@ -379,17 +380,6 @@ def _ema(decay: float) -> Callable[[Any, Any, Any], None]:
         torch._foreach_lerp_(average, current, 1 - min(decay, (1 + n) / (10 + n)))
 
     return update
-
-
-def _mix(*parts: int) -> int:
-    """A 63-bit seed from integers (splitmix64 steps)."""
-    h = 0
-    for part in parts:
-        h = (h ^ (part & (2**64 - 1))) + 0x9E3779B97F4A7C15 & (2**64 - 1)
-        h = (h ^ h >> 30) * 0xBF58476D1CE4E5B9 & (2**64 - 1)
-        h = (h ^ h >> 27) * 0x94D049BB133111EB & (2**64 - 1)
-        h ^= h >> 31
-    return h >> 1
 
 
 def _first_difference(a: str, b: str) -> str:

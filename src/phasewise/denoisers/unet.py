@@ -48,11 +48,11 @@ class UNetDenoiser(NetworkDenoiser):
         self.patch = (2 if side > 16 else 1) if patch is None else int(patch)
         self.width = 32 if width is None else int(width)
         if multipliers is None:
-            multipliers = default_multipliers(-(-side // self.patch))
+            multipliers = default_multipliers(-(-side // max(self.patch, 1)))
         self.multipliers = tuple(int(m) for m in multipliers)
         self.depth, self.heads = int(blocks), int(heads)
-        if self.width % 8 or min((*self.multipliers, self.patch, self.depth)) < 1:
-            raise PhasewiseError("width must be a multiple of 8; multipliers, patch and blocks at least 1")
+        if self.width % 8 or min((self.width, *self.multipliers, self.patch, self.depth)) < 1:
+            raise PhasewiseError("width must be a positive multiple of 8; multipliers, patch and blocks at least 1")
         self.multiple = self.patch * 2 ** (len(self.multipliers) - 1)
 
         emb = 4 * self.width

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from phasewise import seeding
 from phasewise.denoisers.base import Denoiser
 from phasewise.denoisers.hybrid import OnPath
 from phasewise.errors import PhasewiseError
@@ -65,7 +66,7 @@ def measure_losses(
     errors = {key: np.zeros_like(value) for key, value in cells.items()}
     for k, t in enumerate(grid):
         sums = {key: np.zeros((2, len(names))) for key in cells}
-        generator = torch.Generator().manual_seed((seed << 20) + k)
+        generator = seeding.generator(seed, 10, k)
         for start in range(0, len(images), batch):
             x = images[start : start + batch]
             x_t = path.add_noise(x, torch.randn(x.shape, generator=generator).to(x.device), float(t))

@@ -109,7 +109,7 @@ def _kl_error(stderr: np.ndarray, gamma: np.ndarray) -> np.ndarray:
 
 def _w2(distance: np.ndarray, stderr: np.ndarray, gain: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     root = np.sqrt(np.maximum(distance, 0.0))
-    slope = stderr / (2 * np.where(root > 0, root, 1.0))
+    slope = stderr / np.maximum(np.sqrt(np.maximum(distance, 0.0) + stderr) + root, 1e-300)  # sqrt(d + e) - sqrt(d)
     push, error = root * gain, slope * gain
     step = -np.diff(times)[:, None] / 2
     price, price_error = root.copy(), slope.copy()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from phasewise import seeding
 from phasewise.denoisers.base import Denoiser
 from phasewise.results import Recovery
 from phasewise.sampling.grid import time_grid
@@ -35,7 +36,7 @@ def measure_recovery(
     mse, stderr = np.zeros((len(times), len(denoisers))), np.zeros((len(times), len(denoisers)))
     noisy, recovered = [], []
     for k, t in enumerate(times):
-        z = torch.randn(images.shape, generator=torch.Generator().manual_seed((seed << 20) + k)).to(images.device)
+        z = torch.randn(images.shape, generator=seeding.generator(seed, 11, k)).to(images.device)
         row = []
         for i, denoiser in enumerate(denoisers.values()):
             count = max(2, round(steps * t))

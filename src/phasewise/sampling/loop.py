@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from phasewise import seeding
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.results import HybridSchedule
@@ -16,12 +17,7 @@ from phasewise.sampling.solvers import get_solver
 
 def starting_noise(n: int, image_shape: tuple[int, int, int], seed: int = 0, first: int = 0) -> Tensor:
     """Standard normal (n, C, H, W) float32; row i depends on (seed, first + i) alone, whatever n is."""
-    out = torch.empty(n, *image_shape)
-    generator = torch.Generator()
-    for i in range(n):
-        generator.manual_seed(((seed & 0x7FFFFFFF) << 32) + first + i)
-        out[i] = torch.randn(image_shape, generator=generator)
-    return out
+    return seeding.normal_rows(n, image_shape, seed, first)
 
 
 @torch.inference_mode()

@@ -1,0 +1,38 @@
+"""Random streams named by integers: the same parts give the same stream, whatever else was drawn before.
+
+torch's CPU generator keeps only 32 bits of its seed, so seeds must be mixed, not shifted.  Per-sample noise uses the
+counter-based Philox generator, whose 128-bit key holds (seed, index) whole: no two samples can share a stream.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MASK = 2**64 - 1
+
+
+def generator(*parts: int) -> torch.Generator:
+    """A torch generator for one named purpose, e.g. ``generator(seed, purpose, step)``."""
+    return torch.Generator().manual_seed(mix(*parts))
+
+
+def mix(*parts: int) -> int:
+    """63 well-mixed bits from integers (splitmix64 steps)."""
+    h = 0
+    for part in parts:
+        h = (h ^ (part & MASK)) + 0x9E3779B97F4A7C15 & MASK
+        h = (h ^ h >> 30) * 0xBF58476D1CE4E5B9 & MASK
+        h = (h ^ h >> 27) * 0x94D049BB133111EB & MASK
+        h ^= h >> 31
+    return h >> 1
+
+
+def normal_rows(n: int, shape: tuple[int, ...], seed: int, first: int = 0) -> Tensor:
+    """Standard normal (n, *shape) float32; row i depends on (seed, first + i) alone."""
+    out = np.empty((n, *shape), dtype=np.float32)
+    for i in range(n):
+        stream = np.random.Generator(np.random.Philox(key=np.array([seed & MASK, first + i], dtype=np.uint64)))
+        stream.standard_normal(out=out[i], dtype=np.float32)
+    return torch.from_numpy(out)

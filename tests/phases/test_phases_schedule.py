@@ -1,0 +1,172 @@
+"""The optimiser against brute force, prices against hand integrals, and what is refused."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from phasewise.errors import PhasewiseError
+from phasewise.paths import LinearPath
+from phasewise.phases import (
+    optimise_schedule,
+    pareto_front,
+    reference_mflop,
+    schedule_from_servers,
+    step_prices,
+    window_servers,
+)
+from phasewise.results import LossTable, PriceList
+from phasewise.sampling import calls_per_step, time_grid
+
+
+def make_prices(gap, distance, flops, times=None):
+    """A price list from arrays (S, N); column 0 is the reference."""
+    gap, distance = np.asarray(gap, float), np.asarray(distance, float)
+    steps, n = gap.shape
+    times = time_grid(steps, t_min=0.05) if times is None else times
+    zeros = np.zeros((steps, n))
+    names = ("global", *(f"r{i}" for i in range(1, n)))
+    table = LossTable(
+        times=times, names=names, radii=(None, *range(1, n)), reference="global", loss=gap + 1, loss_stderr=zeros,
+        gap=gap, gap_stderr=zeros + 0.01, distance=distance, distance_stderr=zeros + 0.01,
+        log_snr=LinearPath().log_snr(_tensor(times)).numpy(),
+        data_std=0.3, n=100, seed=0, path={"name": "linear"},
+    )  # fmt: skip
+    return PriceList(losses=table, flops=np.asarray(flops, float), ms=np.ones(n))
+
+
+def _tensor(values):
+    import torch
+
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@st.composite
+def price_lists(draw):
+    steps, n = draw(st.integers(2, 5)), draw(st.integers(2, 3))
+    numbers = st.floats(0, 5, allow_nan=False)
+    gap = np.array(draw(st.lists(st.lists(numbers, min_size=n, max_size=n), min_size=steps, max_size=steps)))
+    distance = np.array(draw(st.lists(st.lists(numbers, min_size=n, max_size=n), min_size=steps, max_size=steps)))
+    gap[:, 0] = distance[:, 0] = 0
+    flops = draw(st.lists(st.integers(1, 50), min_size=n, max_size=n))
+    return make_prices(gap, distance, [f * 1e6 for f in flops])
+
+
+@given(prices=price_lists(), weighting=st.sampled_from(["w2", "kl"]), solver=st.sampled_from(["euler", "heun"]))
+@settings(max_examples=60, deadline=None)
+def test_front_is_the_brute_force_front(prices, weighting, solver):
+    price, _ = step_prices(prices, weighting)
+    steps, n = price.shape
+    calls = calls_per_step(solver, steps)
+    every = [
+        (
+            sum(calls[k] * prices.flops[i] / 1e6 for k, i in enumerate(pick)),
+            sum(price[k, i] for k, i in enumerate(pick)),
+        )
+        for pick in itertools.product(range(n), repeat=steps)
+    ]
+    front = pareto_front(prices, weighting=weighting, solver=solver)
+    for cost, total in zip(front.mflop, front.price, strict=True):
+        best = min(p for c, p in every if c <= cost + 1e-9)
+        assert total == pytest.approx(best, rel=1e-9, abs=1e-9)
+    cheapest = min(c for c, _ in every)
+    assert front.mflop[0] == pytest.approx(cheapest)
+    assert front.price[-1] == pytest.approx(min(p for _, p in every), rel=1e-9, abs=1e-9)
+    assert (np.diff(front.mflop) > 0).all()
+    assert (np.diff(front.price) < 0).all()
+
+
+@given(prices=price_lists(), share=st.floats(0.05, 1.0))
+@settings(max_examples=40, deadline=None)
+def test_optimum_within_a_budget_is_brute_force(prices, share):
+    price, _ = step_prices(prices, "w2")
+    calls = calls_per_step("heun", len(price))
+    limit = share * reference_mflop(prices, "heun")
+    fits = [
+        sum(price[k, i] for k, i in enumerate(pick))
+        for pick in itertools.product(range(price.shape[1]), repeat=len(price))
+        if sum(calls[k] * prices.flops[i] / 1e6 for k, i in enumerate(pick)) <= limit * (1 + 1e-9)
+    ]
+    if not fits:
+        with pytest.raises(PhasewiseError, match="cheapest costs"):
+            optimise_schedule(prices, share)
+        return
+    schedule = optimise_schedule(prices, share)
+    assert schedule.price == pytest.approx(min(fits), rel=1e-9, abs=1e-9)
+    assert schedule.mflop <= limit * (1 + 1e-9)
+
+
+def test_front_entries_are_what_their_servers_cost_and_lose():
+    rng = np.random.default_rng(0)
+    gap = np.abs(rng.normal(size=(6, 3))) * [0, 1, 2]
+    prices = make_prices(gap, gap, [9e6, 2e6, 1e6])
+    front = pareto_front(prices, weighting="kl")
+    for i in range(0, len(front.mflop), 3):
+        schedule = schedule_from_servers(prices, front.servers[i], weighting="kl")
+        assert schedule.price == pytest.approx(front.price[i])
+        assert schedule.mflop == pytest.approx(front.mflop[i])
+        assert schedule.price_stderr == pytest.approx(front.price_stderr[i])
+
+
+def test_kl_price_is_the_integral_over_gamma():
+    """With gap = c / gamma the integrand of 1/2 gap d gamma is c/2 d log gamma: the trapezoid is exact."""
+    times = time_grid(40, t_start=0.9, t_min=0.05)
+    gamma = LinearPath().gamma(_tensor(times)).numpy()
+    gap = np.stack([np.zeros(40), 3.0 / gamma], axis=1)
+    price, _ = step_prices(make_prices(gap, gap, [2, 1], times), "kl")
+    assert price[:-1, 1].sum() == pytest.approx(1.5 * np.log(gamma[-1] / gamma[0]))
+    assert price[-1, 1] == pytest.approx(1.5)
+
+
+def test_w2_price_is_the_integral_of_the_velocity_error():
+    times = time_grid(50, t_min=0.1)
+    distance = np.stack([np.zeros(50), 4.0 * np.square(times)], axis=1)  # |v - v_ref| = sqrt(distance) / t = 2
+    price, _ = step_prices(make_prices(distance, distance, [2, 1], times), "w2")
+    assert price[:-1, 1].sum() == pytest.approx(2 * 0.9)
+    assert price[-1, 1] == pytest.approx(0.2)
+
+
+def test_tolerance_gives_the_cheapest_that_reaches_it():
+    gap = np.array([[0, 1.0]] * 4)
+    prices = make_prices(gap, gap, [10e6, 1e6])
+    front = pareto_front(prices)
+    schedule = optimise_schedule(prices, tolerance=float(front.price[2]))
+    assert schedule.servers == front.servers[2]
+    with pytest.raises(PhasewiseError, match="the lowest is"):
+        optimise_schedule(prices, tolerance=-1.0)
+
+
+def test_published_window():
+    servers = window_servers((1.0, 0.6, 0.5, 0.3, 0.2, 0.1), (0.2, 0.5), "global", "r3")
+    assert servers == ("r3", "r3", "global", "global", "global", "r3")
+    with pytest.raises(PhasewiseError, match="interval"):
+        window_servers((1.0, 0.5), (0.5, 0.2), "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: optimise_schedule(p), "either budget"),
+        (lambda p: optimise_schedule(p, 0.0), "cheapest costs"),
+        (lambda p: optimise_schedule(p, 0.5, weighting="x"), "known: kl, w2"),
+        (lambda p: optimise_schedule(p, 0.5, members=["r9"]), "no prices for r9"),
+        (lambda p: schedule_from_servers(p, ["global"]), "1 servers for a grid of 4"),
+        (lambda p: pareto_front(p, solver="rk"), "known: euler, heun"),
+    ],
+)
+def test_refusals(change, message):
+    gap = np.array([[0, 1.0]] * 4)
+    with pytest.raises(PhasewiseError, match=message):
+        change(make_prices(gap, gap, [10e6, 1e6]))
+
+
+def test_nan_prices_and_rising_grids_are_refused():
+    gap = np.array([[0, 1.0]] * 3)
+    bad = gap.copy()
+    bad[1, 1] = np.nan
+    with pytest.raises(PhasewiseError, match=r"r1 at t = 0\.5"):
+        step_prices(make_prices(bad, gap, [2, 1], (1.0, 0.5, 0.1)), "kl")
+    with pytest.raises(PhasewiseError, match="must decrease"):
+        step_prices(make_prices(gap, gap, [2, 1], (0.1, 0.5, 0.9)), "w2")
