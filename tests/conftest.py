@@ -19,3 +19,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no folder of large image sets (set PHASEWISE_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run of the smallest size on digits, made once; tests that change it work on a copy."""
+    from phasewise.pipeline import make_config, run_pipeline
+
+    folder = tmp_path_factory.mktemp("runs") / "smoke"
+    return run_pipeline(make_config(8, "smoke"), folder, say=lambda _: None)

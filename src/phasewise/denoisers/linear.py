@@ -76,7 +76,9 @@ class WienerDenoiser(Denoiser):
         if self.rank == size:
             values, vectors = torch.linalg.eigh(flat.T @ flat / n)
         else:
-            _, s, v = torch.svd_lowrank(flat, q=min(self.rank + 16, *flat.shape), niter=4)
+            with torch.random.fork_rng([flat.device] if flat.is_cuda else []):
+                torch.manual_seed(0)
+                _, s, v = torch.svd_lowrank(flat, q=min(self.rank + 16, *flat.shape), niter=4)
             values, vectors = s[: self.rank].square() / n, v[:, : self.rank]
         self.mean.copy_(mean)
         self.eigenvalues.copy_(values.clamp_min(0))

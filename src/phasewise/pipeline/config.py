@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from phasewise.errors import PhasewiseError
+from phasewise.phases import WEIGHTINGS
+from phasewise.sampling import get_solver
+from phasewise.sampling.grid import SPACINGS
 from phasewise.training import get_preset
 
 
@@ -68,6 +71,10 @@ class RunConfig:
             len(self.window) == 2 and 0 <= self.window[0] < self.window[1] <= 1
         ):
             raise PhasewiseError(f"window must be LOW,HIGH with 0 <= LOW < HIGH <= 1; got {self.window}")
+        get_solver(self.solver)
+        for value, known in ((self.spacing, SPACINGS), (self.weighting, tuple(WEIGHTINGS))):
+            if value not in known:
+                raise PhasewiseError(f"unknown choice {value!r}; known: {', '.join(known)}")
         if not 0 < self.budget <= 1:
             raise PhasewiseError(f"budget is a fraction of the all-global cost, in (0, 1]; got {self.budget}")
         if self.n_samples < 100 or self.n_losses < 2 or self.steps < 2:

@@ -46,17 +46,13 @@ class RunFolder:
                 f"{self.root} holds a run of another config ({_difference(found, config)}); choose another --out, "
                 "or pass --update to redo the stages that this change touches"
             )
-        if found != config:
-            write_json(
-                self.root / "run.json",
-                {
-                    "kind": KIND,
-                    "format": FORMAT,
-                    "version": version,
-                    "config": config.to_dict(),
-                    "command": command(config),
-                },
-            )
+        self.claimed, self.version = found == config, version
+
+    def claim(self) -> None:
+        """Write the config into the folder: from here on it is this run's."""
+        record = {"kind": KIND, "format": FORMAT, "version": self.version, "config": self.config.to_dict()}
+        write_json(self.root / "run.json", {**record, "command": command(self.config)})
+        self.claimed = True
 
     def path(self, *parts: str) -> Path:
         return self.root.joinpath(*parts)

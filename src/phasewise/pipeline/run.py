@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from phasewise.denoisers.base import check_radius
 from phasewise.pipeline.config import RunConfig
 from phasewise.pipeline.folder import RunFolder
 from phasewise.pipeline.stages import COMMANDS, Context, all_stages, discard_training
@@ -29,6 +30,9 @@ def run_pipeline(
     folder = RunFolder(out, config, update=update, version=version)
     context = Context(folder, config, say, live)
     stages = all_stages(config)
+    if not folder.claimed:
+        check_radii(config, context.data.image_shape)
+        folder.claim()
     for stage in stages:
         if folder.done(stage, stages):
             say(f"[{stage.name}] done before")
@@ -42,6 +46,12 @@ def run_pipeline(
         if stage.name == COMMANDS[command]:
             break
     return folder.root
+
+
+def check_radii(config: RunConfig, image_shape: tuple[int, int, int]) -> None:
+    """Refuse a radius that does not fit the images before anything is trained or written."""
+    for radius in config.radii:
+        check_radius(radius, image_shape)
 
 
 def describe_plan(config: RunConfig, out: str | Path, command: str = "run") -> list[tuple[str, str]]:

@@ -1,0 +1,121 @@
+"""The house stands: imports run one way, and nothing that executes on loading (pickle) is read or written."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "phasewise"
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+ONLY: dict[str, set[str]] = {
+    "errors": set(),
+    "results": set(),
+    "seeding": set(),
+    "files": {"errors"},
+    "paths": {"errors"},
+    "report": {"results", "files", "errors"},
+}
+NEVER: dict[str, set[str]] = {
+    "data": {
+        "denoisers", "training", "sampling", "exact", "information", "phases", "metrics", "bridges", "report",
+        "pipeline", "pretrained",
+    },
+    "denoisers": {
+        "training", "sampling", "exact", "information", "phases", "metrics", "bridges", "report", "pipeline",
+        "pretrained",
+    },
+    "training": {"sampling", "exact", "information", "phases", "metrics", "bridges", "report", "pipeline"},
+    "sampling": {"training", "exact", "information", "phases", "metrics", "bridges", "report", "pipeline"},
+    "exact": {"information", "training", "sampling", "phases", "metrics", "report", "pipeline"},
+    "information": {"denoisers", "training", "sampling", "exact", "phases", "report", "pipeline"},
+    "metrics": {"phases", "report", "pipeline", "information"},
+    "phases": {"pipeline", "report"},
+}  # fmt: skip
+
+
+def room_of(path: Path) -> str:
+    """The room a module belongs to: its folder or file right under the package; "" for the package itself."""
+    first = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
+
+
+def imported(source: str, package: str) -> Iterator[str]:
+    """Full names of the phasewise modules (or of what is taken from them) that ``source``, inside ``package``, imports.
+
+    Imports inside functions and under TYPE_CHECKING count.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*parents, *filter(None, [node.module])])
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name for name in names if name.split(".")[0] == "phasewise")
+
+
+def rooms_imported(path: Path) -> set[str]:
+    """Rooms other than its own that a module imports; "" where it imports the package as a whole."""
+    package = ".".join(("phasewise", *path.relative_to(SOURCE).parts[:-1]))
+    rooms = {p.stem for p in SOURCE.iterdir()}
+    out = set()
+    for name in imported(path.read_text(encoding="utf-8"), package):
+        part = (name.split(".") + [""])[1]
+        out.add(part if part in rooms else "")
+    return out - {room_of(path)}
+
+
+@pytest.mark.parametrize(
+    ("source", "package", "names"),
+    [
+        ("import torch, phasewise.cli as c", "phasewise", ["phasewise.cli"]),
+        ("from phasewise import cli, paths", "phasewise", ["phasewise.cli", "phasewise.paths"]),
+        ("def f():\n  if True:\n    from phasewise.report.html import build", "phasewise", ["phasewise.report.html.build"]),
+        ("from . import grid", "phasewise.sampling", ["phasewise.sampling.grid"]),
+        ("from ..phases.prices import price_list", "phasewise.sampling", ["phasewise.phases.prices.price_list"]),
+        ("from .. import cli", "phasewise.sampling", ["phasewise.cli"]),
+        ("import phasewise", "phasewise.data", ["phasewise"]),
+        ("# import phasewise.cli\nx = 'import phasewise.cli'\nimport phasewise_extras", "phasewise", []),
+    ],
+)  # fmt: skip
+def test_the_walker_sees_every_form_of_import(source: str, package: str, names: list[str]) -> None:
+    assert list(imported(source, package)) == names
+
+
+def test_the_walker_sees_this_package() -> None:
+    assert {"", *ONLY, "data", "denoisers", "training", "exact"} <= {room_of(p) for p in MODULES}
+    assert rooms_imported(SOURCE / "training.py") >= {"data", "denoisers", "errors", "files", "paths", "results"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_run_one_way(path: Path) -> None:
+    room, seen = room_of(path), rooms_imported(path)
+    if room in ("", "cli", "__main__"):
+        return
+    assert seen <= ONLY.get(room, seen), f"{room} may import only {ONLY[room]}"
+    assert not seen & NEVER.get(room, set()), f"{room} must not import {seen & NEVER[room]}"
+    assert not seen & {"cli", "__main__"}, "nothing imports the command line"
+    assert "" not in seen or room in ("pipeline", "bridges"), "import the room, not the whole package"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_nothing_is_pickled(path: Path) -> None:
+    forbidden = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            assert not {a.name.split(".")[0] for a in node.names} & forbidden
+        elif isinstance(node, ast.ImportFrom):
+            taken = {a.name for a in node.names}
+            assert (node.module or "").split(".")[0] not in forbidden
+            assert node.module != "torch" or not taken & {"load", "save"}
+        elif isinstance(node, ast.Attribute) and node.attr in ("load", "save"):
+            assert not (isinstance(node.value, ast.Name) and node.value.id == "torch"), f"torch.{node.attr} pickles"
+        elif isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            assert isinstance(node.value, ast.Constant)
+            assert node.value.value is False

@@ -1,0 +1,98 @@
+"""The command line as a user meets it: help, errors of one line, the same work as in Python."""
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from phasewise import __version__
+from phasewise.cli import STAGE_COMMANDS, app
+
+runner = CliRunner()
+
+
+def invoke(*words):
+    return runner.invoke(app, [str(w) for w in words])
+
+
+@pytest.mark.parametrize("command", [*STAGE_COMMANDS, "sample", "report"])
+def test_help_has_an_example(command):
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert f"phasewise {command}" in result.output
+
+
+def test_help_and_version_do_not_wait_for_torch():
+    code = (
+        "import sys; from phasewise.cli import app; from typer.testing import CliRunner;"
+        "r = CliRunner().invoke(app, ['--help']); assert r.exit_code == 0; assert 'torch' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+    assert invoke("--version").output.strip() == f"phasewise {__version__}"
+
+
+def test_dry_run_does_nothing(tmp_path):
+    result = invoke("run", "--out", tmp_path / "new", "--dry-run")
+    assert result.exit_code == 0
+    assert "train-global" in result.output
+    assert "to do" in result.output
+    assert not (tmp_path / "new").exists()
+
+
+def test_finished_run_is_skipped_and_reported_again(smoke_run, tmp_path):
+    folder = shutil.copytree(smoke_run, tmp_path / "run")
+    result = invoke("run", "--out", folder)
+    assert result.exit_code == 0, result.output
+    assert result.output.count("done before") >= 10
+    (folder / "report.html").unlink()
+    result = invoke("report", folder)
+    assert result.exit_code == 0
+    assert (folder / "report.html").is_file()
+
+
+def test_sample_writes_a_grid(smoke_run, tmp_path):
+    out = tmp_path / "grid.png"
+    result = invoke("sample", "--run", smoke_run, "--n", 4, "--out", out, "--schedule", "local_only")
+    assert result.exit_code == 0, result.output
+    first = out.read_bytes()
+    invoke("sample", "--run", smoke_run, "--n", 4, "--out", out, "--schedule", "local_only")
+    assert out.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "--data", "mnits"], "mnist"),
+        (["run", "--data", "mnist", "--data-dir", "nowhere"], "nowhere"),
+        (["run", "--radii", "0,1"], "radius"),
+        (["run", "--radii", "1,99"], "larger than the image"),
+        (["run", "--device", "cuda:7"], "--device cpu"),
+        (["run", "--budget", "2"], "fraction"),
+        (["run", "--solver", "rk9"], "known: euler, heun"),
+        (["run", "--spacing", "odd"], "known: uniform"),
+        (["run", "--weighting", "odd"], "known: kl, w2"),
+        (["sample", "--run", "nowhere"], "phasewise run"),
+        (["report", "nowhere"], "phasewise run"),
+    ],
+)
+def test_a_failing_command_ends_with_one_clear_line(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    started = time.monotonic()
+    result = invoke(*words)
+    assert result.exit_code == 2
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert "Traceback" not in result.output
+    assert time.monotonic() - started < 30, "bad choices are refused before any training"
+
+
+def test_numbers_are_checked():
+    result = invoke("run", "--radii", "one")
+    assert result.exit_code == 2
+    assert re.search("numbers separated by commas", result.output + result.stderr)
