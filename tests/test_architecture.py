@@ -66,7 +66,7 @@ def rooms_imported(path: Path) -> set[str]:
     rooms = {p.stem for p in SOURCE.iterdir()}
     out = set()
     for name in imported(path.read_text(encoding="utf-8"), package):
-        part = (name.split(".") + [""])[1]
+        part = name.split(".")[1] if "." in name else ""
         out.add(part if part in rooms else "")
     return out - {room_of(path)}
 
@@ -76,7 +76,7 @@ def rooms_imported(path: Path) -> set[str]:
     [
         ("import torch, phasewise.cli as c", "phasewise", ["phasewise.cli"]),
         ("from phasewise import cli, paths", "phasewise", ["phasewise.cli", "phasewise.paths"]),
-        ("def f():\n  if True:\n    from phasewise.report.html import build", "phasewise", ["phasewise.report.html.build"]),
+        ("def f():\n if 1:\n  from phasewise.report.html import build", "phasewise", ["phasewise.report.html.build"]),
         ("from . import grid", "phasewise.sampling", ["phasewise.sampling.grid"]),
         ("from ..phases.prices import price_list", "phasewise.sampling", ["phasewise.phases.prices.price_list"]),
         ("from .. import cli", "phasewise.sampling", ["phasewise.cli"]),

@@ -222,7 +222,8 @@ def translate(x_t: Tensor, t: Time, source: Path, target: Path) -> tuple[Tensor,
 
     ``t'`` has the shape of ``t`` (() or (B,)).  A log-SNR beyond the target's range goes to its nearer end.
     """
-    s = torch.as_tensor(t, dtype=x_t.dtype, device=x_t.device)
+    s = as_time(t, x_t)
+    s = s if s.dim() == 0 else s.reshape(-1)
     if source == target:
         return x_t, s
     u = target.t_of_log_snr(source.log_snr(s)).clamp(0, 1)

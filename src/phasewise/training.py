@@ -83,7 +83,12 @@ def get_preset(preset: str | TrainPreset, **changes: Any) -> TrainPreset:
             raise PhasewiseError(f"unknown training preset {preset!r}; known: {', '.join(PRESETS)}")
         preset = PRESETS[preset]
     preset = replace(preset, **{k: v for k, v in changes.items() if v is not None})
-    if preset.lr <= 0 or preset.batch < 1 or preset.epochs <= 0 or (preset.steps is not None and preset.steps < 1):
+    if (
+        not 0 < preset.lr < math.inf
+        or preset.batch < 1
+        or preset.epochs <= 0
+        or (preset.steps is not None and preset.steps < 1)
+    ):
         raise PhasewiseError("training needs lr > 0, batch >= 1, epochs > 0 and steps >= 1")
     for value, known in ((preset.loss, ("flow", "paper")), (preset.decay, ("cosine", "constant"))):
         if value not in known:
@@ -123,6 +128,11 @@ def train(
     Raises PhasewiseError on images of another shape or a loss that is not finite; CheckpointError when the checkpoint
     in ``out`` belongs to another training.  Ctrl-C writes a checkpoint first.
     """
+    if not isinstance(denoiser, NetworkDenoiser):
+        raise PhasewiseError(
+            f"{type(denoiser).__name__} has nothing to train by gradient; a Wiener denoiser is fitted with "
+            "WienerDenoiser.fit(data.train)"
+        )
     data = as_images(data)
     plan = get_preset(preset, epochs=epochs, steps=steps, batch=batch)
     if not 0 <= span[0] < span[1] <= 1:
@@ -234,7 +244,8 @@ class _Trainer:
         model.eval()
         generator = seeding.generator(self.seed, 3, 0)
         n = len(self.validation)
-        low, high = max(self.span[0], 0.01), min(self.span[1], 0.99)
+        margin = (self.span[1] - self.span[0]) / 100
+        low, high = self.span[0] + margin, self.span[1] - margin
         t = (low + (high - low) * (torch.arange(n) + 0.5) / n).to(self.device)
         z = torch.randn(self.validation.shape, generator=generator).to(self.device)
         x = self.validation[torch.randperm(n, generator=generator).to(self.device)]
@@ -257,6 +268,7 @@ class _Trainer:
 
     def finish(self) -> TrainingRecord:
         val_loss, by_time = self.validate()
+        self.check_finite(val_loss)
         averaged = dict(self.average.module.named_parameters())
         with torch.no_grad():
             for key, parameter in self.denoiser.named_parameters():
@@ -290,6 +302,8 @@ class _Trainer:
             tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
         tensors["running"] = self.running
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        if not all(bool(torch.isfinite(v).all()) for v in tensors.values()):
+            self.check_finite(math.nan)
         meta = {
             "format": CHECKPOINT_FORMAT, "identity": self.identity, "step": str(self.step), "since": str(self.since),
             "seconds": repr(self.seconds), "history": json.dumps(self.history),
@@ -360,7 +374,7 @@ def draw_times(n: int, kind: str, span: tuple[float, float], generator: torch.Ge
     else:
         edges = normal.cdf(torch.logit(torch.tensor([low, high]).clamp(1e-6, 1 - 1e-6)))
         t = torch.sigmoid(normal.icdf(edges[0] + (edges[1] - edges[0]) * u))
-    return t.clamp(max(low, 1e-3), min(high, 0.9995))
+    return t.clamp(min(max(low, 1e-3), high), max(min(high, 0.9995), low))
 
 
 def learning_rate(plan: TrainPreset, step: int, steps: int) -> float:

@@ -192,3 +192,11 @@ def test_sizes_fit_their_images():
     assert all(make_config(28, size).size == size for size in SIZES)
     with pytest.raises(PhasewiseError, match="known: auto, small"):
         make_config(28, "huge")
+
+
+def test_larger_images_go_the_same_way(shared_data, tmp_path):
+    tiny = make_config(28, "smoke", data="mnist", data_dir=str(shared_data), limit=500, radii=(3,), n_samples=100)
+    folder = run_pipeline(tiny, tmp_path / "run", say=lambda _: None)
+    table = LossTable.load(folder / "records" / "losses.json")
+    assert table.names == ("global", "r3", "control", "wiener")
+    assert (folder / "report.html").stat().st_size < 5e6

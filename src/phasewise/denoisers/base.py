@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from numbers import Real
 from typing import Any
 
 import torch
@@ -78,6 +79,8 @@ class NetworkDenoiser(Denoiser):
                 f"images of shape {tuple(images.shape[1:])} do not fit a denoiser for {self.image_shape}"
             )
         std, mean = torch.std_mean(images.float(), dim=(0, 2, 3), keepdim=True, correction=0)
+        if not bool(torch.isfinite(std).all()):
+            raise PhasewiseError("the training images hold NaN or infinite pixels; leave those images out")
         if not bool((std > 0).all()):
             raise PhasewiseError("a channel of the training images is constant; drop it or check the data")
         self.data_mean.copy_(mean)
@@ -119,7 +122,7 @@ def check_image_shape(shape: ImageShape) -> ImageShape:
 
 def check_radius(radius: int, shape: ImageShape) -> int:
     """``radius`` if 1 <= radius < max(H, W); a larger window sees the whole image already."""
-    if isinstance(radius, bool) or int(radius) != radius or radius < 1:
+    if isinstance(radius, bool) or not isinstance(radius, Real) or not float(radius).is_integer() or radius < 1:
         raise PhasewiseError(f"radius must be a whole number of pixels >= 1, got {radius!r}")
     largest = max(shape[1:]) - 1
     if radius > largest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -50,9 +51,13 @@ class HybridDenoiser(Denoiser):
         radius = None if any(r is None for r in radii) else max(r for r in radii if r is not None)
         super().__init__(shapes.pop(), path, radius)
         self.schedule = schedule
-        self.members = nn.ModuleDict(
-            {name: members[name] if members[name].path == path else OnPath(members[name], path) for name in needed}
-        )
+        self.names = tuple(needed)
+        self.parts = nn.ModuleList(members[n] if members[n].path == path else OnPath(members[n], path) for n in needed)
+
+    @property
+    def members(self) -> dict[str, Denoiser]:
+        """The denoisers that serve, by name, as spoken to on the schedule's path."""
+        return {name: cast(Denoiser, part) for name, part in zip(self.names, self.parts, strict=True)}
 
     def step_at(self, t: float) -> int:
         """Index of the schedule step that serves time t."""
@@ -60,9 +65,7 @@ class HybridDenoiser(Denoiser):
         return later[-1] if later else 0
 
     def serving(self, t: float) -> Denoiser:
-        member = self.members[self.schedule.servers[self.step_at(t)]]
-        assert isinstance(member, Denoiser)
-        return member
+        return self.members[self.schedule.servers[self.step_at(t)]]
 
     def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
         s = as_time(t, x_t).reshape(-1)

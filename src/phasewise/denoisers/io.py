@@ -36,7 +36,10 @@ def build_denoiser(name: str, config: dict[str, Any]) -> Denoiser:
     for key in ("image_shape", "multipliers"):
         if key in kwargs:
             kwargs[key] = tuple(kwargs[key])
-    return CLASSES[name](**kwargs)
+    try:
+        return CLASSES[name](**kwargs)
+    except TypeError as error:
+        raise CheckpointError(f"the saved config does not fit {name} ({error}); train it again") from error
 
 
 def save_denoiser(denoiser: Denoiser, folder: str | Path) -> Path:
@@ -44,7 +47,7 @@ def save_denoiser(denoiser: Denoiser, folder: str | Path) -> Path:
     folder = Path(folder)
     if isinstance(denoiser, HybridDenoiser):
         for name, module in denoiser.members.items():
-            save_denoiser(module.member if isinstance(module, OnPath) else module, folder / name)  # type: ignore[arg-type]
+            save_denoiser(module.member if isinstance(module, OnPath) else module, folder / name)
         config = {"format": FORMAT, "class": "HybridDenoiser", "schedule": denoiser.schedule.to_dict()}
     else:
         state = {k: v.detach().cpu().contiguous() for k, v in denoiser.state_dict().items()}
@@ -73,12 +76,20 @@ def load_denoiser(folder: str | Path, device: str | torch.device = "cpu") -> Den
     if "class" not in config or not isinstance(config.get("schedule" if hybrid else "config"), dict):
         raise CheckpointError(f"{folder / 'config.json'} is incomplete; delete {folder} and train again")
     if hybrid:
-        schedule = HybridSchedule.from_dict(config["schedule"])
+        schedule = schedule_from(config["schedule"], folder)
         members = {name: load_denoiser(folder / name, device) for name in dict.fromkeys(schedule.servers)}
         return HybridDenoiser(members, schedule).eval()
     denoiser = build_denoiser(config["class"], config["config"])
     load_weights(denoiser, folder / "weights.safetensors")
     return denoiser.to(device).eval()
+
+
+def schedule_from(values: dict[str, Any], where: Path) -> HybridSchedule:
+    """A schedule read from JSON; CheckpointError naming ``where`` when it is none."""
+    try:
+        return HybridSchedule.from_dict(values)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{where} holds an invalid schedule ({error}); make it again") from error
 
 
 def read_safetensors(path: str | Path) -> dict[str, torch.Tensor]:

@@ -18,13 +18,15 @@ from phasewise.errors import PhasewiseError
 from phasewise.paths import Path, Time, as_scale, as_time
 
 LARGEST_DENSE = 4096
+CACHE_NUMBERS = 1 << 26
+"""Numbers kept in windowed filters, all times together: 256 MB of float32."""
 
 
 class WienerDenoiser(Denoiser):
     """Closed-form linear denoiser, global (``radius=None``) or windowed.
 
     Build it with :meth:`fit`.  Global: one matrix product with the eigenvectors each way, at any t.  Windowed: one
-    matrix per t (kept for the last 128 times), zero outside the window.
+    matrix per t (the last used are kept), zero outside the window.
 
     Args:
         image_shape: (C, H, W).  radius: window in pixels (max-norm; all channels of a pixel are in it), or None.
@@ -68,6 +70,8 @@ class WienerDenoiser(Denoiser):
             raise PhasewiseError("need at least 2 images to fit a covariance")
         if rank is None and size > LARGEST_DENSE and radius is None:
             rank = min(512, n - 1)
+        if rank is not None and rank < size and rank > n:
+            raise PhasewiseError(f"rank {rank} needs at least as many images; there are {n}")
         shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
         self = cls(shape, radius, rank, path).to(images.device)
         mean = flat.mean(0)
@@ -116,7 +120,7 @@ class WienerDenoiser(Denoiser):
     def matrix(self, t: float) -> Tensor:
         """The windowed filter at time t as (inputs, outputs), exactly zero outside the window."""
         if t not in self._matrices:
-            if len(self._matrices) >= 128:
+            if len(self._matrices) >= max(1, CACHE_NUMBERS // self.mean.numel() ** 2):
                 self._matrices.pop(next(iter(self._matrices)))
             self._matrices[t] = self._solve(t)
         return self._matrices[t].to(self.mean.device)

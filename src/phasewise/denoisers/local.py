@@ -13,6 +13,7 @@ window N_r(i); with a larger block most pixels see a strict part of it, the pric
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -62,6 +63,8 @@ class LocalDenoiser(NetworkDenoiser):
                 f"block {self.block} does not fit radius {self.radius}: need 1 <= block <= radius + 1, "
                 "else pixels of one block would have to see farther than the radius"
             )
+        if (width is not None and width < 1) or depth < 0 or not 0 < expansion < math.inf:
+            raise PhasewiseError(f"need width >= 1, depth >= 0, expansion > 0; got {width}, {depth}, {expansion}")
         self.width = default_width(self.image_shape, self.block) if width is None else int(width)
         self.depth, self.expansion, self.position = int(depth), float(expansion), bool(position)
         self.ring = self.radius - self.block + 1

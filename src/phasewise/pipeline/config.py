@@ -93,7 +93,7 @@ class RunConfig:
 SIZES: dict[str, dict[str, Any]] = {
     "small": {},
     "cpu": {
-        "radii": (1, 2, 3, 5, 8), "window_radius": 3, "global_width": 32, "global_epochs": 14, "local_epochs": 7,
+        "radii": (1, 2, 3, 5, 8, 12), "window_radius": 3, "global_width": 32, "global_epochs": 14, "local_epochs": 7,
         "n_losses": 2000, "n_recovery": 250, "n_samples": 3000,
     },
     "smoke": {

@@ -160,7 +160,7 @@ def do_schedule(ctx: Context) -> None:
     fronts = {w: pareto_front(prices, weighting=w, solver=config.solver) for w in ("w2", "kl")}
     window = config.window
     if isinstance(window, str):
-        table = LossTable.load(ctx.folder.path("records", "losses.json"))
+        table = LossTable.from_dict(read_json(ctx.folder.path("records", "losses.json")))
         window = gap_window(table, path_from_config(table.path), f"r{config.window_radius}")
     schedules, chosen = plan_schedules(prices, fronts, config, (float(window[0]), float(window[1])), read_gap(ctx))
     content = {w: {**f.to_dict(), "chosen": chosen if w == config.weighting else None} for w, f in fronts.items()}
@@ -170,7 +170,7 @@ def do_schedule(ctx: Context) -> None:
 
 def read_gap(ctx: Context) -> tuple[float, float] | None:
     """Window of the denoising gap of the window's local denoiser; None when it has no positive gap."""
-    table = LossTable.load(ctx.folder.path("records", "losses.json"))
+    table = LossTable.from_dict(read_json(ctx.folder.path("records", "losses.json")))
     name = f"r{ctx.config.window_radius}"
     if not (table.gap[:, table.column(name)] > 0).any():
         return None
@@ -181,7 +181,7 @@ def do_evaluate(ctx: Context) -> None:
     schedules = {
         k: HybridSchedule.from_dict(v) for k, v in read_json(ctx.folder.path("records", "schedules.json")).items()
     }
-    prices = PriceList.load(ctx.folder.path("records", "prices.json"))
+    prices = PriceList.from_dict(read_json(ctx.folder.path("records", "prices.json")))
     result = evaluate_all(ctx.members(control=False), schedules, prices, ctx.data, ctx.features, ctx.config, ctx.say)
     for name, images in result.samples.items():
         write_bytes(

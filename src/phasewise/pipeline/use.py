@@ -12,12 +12,13 @@ from torch import Tensor
 
 from phasewise.data import load_images
 from phasewise.denoisers import HybridDenoiser, load_denoiser
+from phasewise.denoisers.io import schedule_from
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import read_json, write_bytes
 from phasewise.pipeline.config import RunConfig, make_config
 from phasewise.pipeline.folder import read_config
 from phasewise.report.pictures import tile
-from phasewise.results import DataRecord, HybridSchedule
+from phasewise.results import DataRecord
 
 SIDES = {"digits": 8, "mnist": 28, "fashion_mnist": 28, "cifar10": 32, "trashnet64": 64}
 
@@ -50,9 +51,9 @@ def load_hybrid(run: Path, schedule: str, device: str = "cpu") -> tuple[HybridDe
     schedules = read_json(run / "records" / "schedules.json")
     if schedule not in schedules:
         raise PhasewiseError(f"{run} has no schedule {schedule!r}; it has {', '.join(schedules)}")
-    plan = HybridSchedule.from_dict(schedules[schedule])
+    plan = schedule_from(schedules[schedule], run / "records" / "schedules.json")
     members = {name: load_denoiser(run / "models" / name, device) for name in dict.fromkeys(plan.servers)}
-    return HybridDenoiser(members, plan), DataRecord.load(run / "records" / "data.json").pixel_range
+    return HybridDenoiser(members, plan), DataRecord.from_dict(read_json(run / "records" / "data.json")).pixel_range
 
 
 def write_grid(images: Tensor, pixel_range: tuple[float, float], out: Path, side: int = 56) -> Path:

@@ -1,0 +1,501 @@
+"""Training: it learns, a stopped run resumes to the same bit, and what cannot go on says why."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from scipy.special import expit, logit
+from scipy.stats import norm
+from torch import Tensor
+
+from phasewise import training
+from phasewise.data import ImageData, load_images
+from phasewise.denoisers import LocalDenoiser, UNetDenoiser
+from phasewise.errors import CheckpointError, PhasewiseError
+from phasewise.paths import CosinePath, LinearPath, VarianceExplodingPath
+from phasewise.results import TrainingRecord
+from phasewise.training import PRESETS, TrainPreset, denoising_loss, draw_times, get_preset, learning_rate, train
+
+LAW = settings(max_examples=60, deadline=None, derandomize=True)
+STEPS = 24
+
+
+@functools.cache
+def digits() -> ImageData:
+    return load_images("digits")
+
+
+@functools.cache
+def few() -> ImageData:
+    """Noisy stripes, 1x6x5, so few and small that a training takes a fraction of a second."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(90, 1, 1, 5, generator=generator) + 0.1 * torch.randn(90, 1, 6, 5, generator=generator)
+    return ImageData("stripes", train=x[:60], validation=x[60:80], test=x[80:])
+
+
+def network(data: ImageData | None = None, seed: int = 0, **choices: Any) -> LocalDenoiser:
+    torch.manual_seed(seed)
+    return LocalDenoiser((few() if data is None else data).image_shape, **{"radius": 2, "width": 16, **choices})
+
+
+def run(out: Path | None = None, seed: int = 0, **choices: Any) -> tuple[LocalDenoiser, TrainingRecord]:
+    """A short training on the stripes from weights drawn with ``seed``: 3 steps an epoch, a row a step."""
+    denoiser = network(seed=seed)
+    record = train(denoiser, few(), **{"steps": STEPS, "batch": 20, "out": out, "progress": False, **choices})
+    return denoiser, record
+
+
+def weights(denoiser: torch.nn.Module) -> Tensor:
+    return torch.cat([p.detach().reshape(-1) for p in denoiser.parameters()])
+
+
+def no_clock(record: TrainingRecord) -> dict[str, Any]:
+    return {k: v for k, v in record.to_dict().items() if k != "seconds"}
+
+
+@functools.cache
+def never_stopped() -> tuple[Tensor, dict[str, Any]]:
+    denoiser, record = run()
+    return weights(denoiser), no_clock(record)
+
+
+# --- it learns ------------------------------------------------------------------------------------------------------
+
+
+def test_a_few_steps_on_digits_beat_the_closed_form_part() -> None:
+    denoiser = network(digits(), width=32)
+    rows: list[dict[str, Any]] = []
+    record = train(denoiser, digits(), steps=60, batch=64, progress=rows.append)
+    losses = [row["val_loss"] for row in record.history]
+    assert record.history[0]["train_loss"] == pytest.approx(1, abs=0.05)  # F = 0: the residual has unit variance
+    assert losses[0] == pytest.approx(1, abs=0.02)
+    assert record.val_loss < 0.87
+    assert losses[-1] < losses[9] < losses[0]
+    assert record.val_loss == losses[-1]
+    assert [row["step"] for row in rows] == list(range(3, 61, 3))
+    assert rows[0] == {"name": "LocalDenoiser", "steps": 60, **record.history[0]}
+    assert not denoiser.training
+    assert torch.isfinite(weights(denoiser)).all()
+    assert record.parameters == weights(denoiser).numel()
+    assert (record.steps, record.images_seen) == (60, 60 * 64)
+    torch.testing.assert_close(denoiser.data_mean.reshape(()), digits().train.mean())
+
+
+def test_a_unet_trains_on_another_path() -> None:
+    torch.manual_seed(0)
+    denoiser = UNetDenoiser(few().image_shape, width=8, path=CosinePath())
+    record = train(denoiser, few(), steps=40, batch=60, progress=False)
+    assert record.val_loss < 0.95 * record.history[0]["val_loss"]  # on the same images and noise
+
+
+def test_losses_are_kept_by_time_bin() -> None:
+    _, record = run()
+    assert record.val_by_time.shape == (10,)
+    assert np.isfinite(record.val_by_time).all()
+    assert np.allclose(record.bin_edges, np.linspace(0, 1, 11))
+    assert record.val_by_time.mean() == pytest.approx(record.val_loss, rel=1e-5)  # 20 images, 2 in each bin
+
+
+def test_a_record_is_written_beside_the_checkpoint(tmp_path: Path) -> None:
+    _, record = run(tmp_path, name="r2")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.safetensors", "training.json"]
+    again = TrainingRecord.load(tmp_path / "training.json")
+    assert again.to_dict() == record.to_dict()
+    assert record.name == "r2"
+    assert record.preset["batch"] == 20
+    assert record.seconds > 0
+
+
+def test_a_tensor_of_images_is_data_too() -> None:
+    denoiser = network()
+    record = train(denoiser, few().train, steps=2, batch=1000, progress=False)
+    assert record.images_seen == 2 * 42  # 70 % of 60; a batch larger than the data is the data
+
+
+def test_progress_can_be_watched_or_silenced(capfd: pytest.CaptureFixture[str]) -> None:
+    run(steps=3, progress=True, name="watched")
+    assert "watched" in capfd.readouterr().out
+    run(steps=3, progress=False)
+    assert capfd.readouterr().out == ""
+
+
+# --- the loss -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [LinearPath(), CosinePath(), VarianceExplodingPath(0.05, 5.0)], ids=lambda p: p.name)
+def test_losses_are_errors_of_what_the_denoiser_implies(path: Any) -> None:
+    denoiser = network(path=path).eval()
+    denoiser.fit_moments(few().train)
+    with torch.no_grad():
+        denoiser.head.weight.normal_(0, 0.3)
+        x, z, t = few().test, torch.randn(few().test.shape), torch.linspace(0.1, 0.9, 10)
+        x_t = path.add_noise(x, z, t)
+        guess = denoiser(x_t, t)
+        truth = {f: getattr(path, f)(x_t, x, t) for f in ("velocity_from_x", "eps_from_x")}
+        implied = {f: getattr(path, f)(x_t, guess, t) for f in truth}
+        error = {f: (implied[f] - truth[f]).square().flatten(1).mean(1) for f in truth}
+        in_pixels = (guess - x).square().flatten(1).mean(1)
+        paper = error["velocity_from_x"] + error["eps_from_x"] + in_pixels
+        torch.testing.assert_close(denoising_loss(denoiser, x, z, t, "paper"), paper, atol=1e-5, rtol=1e-3)
+        alpha, sigma, std = path.alpha(t), path.sigma(t), denoiser.data_std.reshape(())
+        scale = std**2 * sigma**2 / (alpha**2 * std**2 + sigma**2)  # c_out^2: the variance the best linear guess leaves
+        torch.testing.assert_close(denoising_loss(denoiser, x, z, t), in_pixels / scale, atol=1e-5, rtol=1e-3)
+
+
+# --- stopped and resumed --------------------------------------------------------------------------------------------
+
+
+def interrupt(times: int = 1) -> None:
+    for _ in range(times):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def at_step(step: int, do: Callable[[], None]) -> Callable[[dict[str, Any]], None]:
+    def callback(row: dict[str, Any]) -> None:
+        if row["step"] == step:
+            do()
+
+    return callback
+
+
+def resumed_is_never_stopped(out: Path, **choices: Any) -> None:
+    rows: list[dict[str, Any]] = []
+    denoiser, record = run(
+        out, seed=7, progress=rows.append, **choices
+    )  # other initial weights: the checkpoint's count
+    expected, written = never_stopped()
+    assert torch.equal(weights(denoiser), expected)
+    assert no_clock(record) == written
+    assert len(rows) < STEPS  # it did not start again
+
+
+@pytest.mark.parametrize("step", [1, 10, STEPS - 1, STEPS])
+def test_after_ctrl_c_a_run_resumes_to_the_same_bit(tmp_path: Path, step: int) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, progress=at_step(step, interrupt))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.safetensors"]
+    resumed_is_never_stopped(tmp_path)
+
+
+def test_after_a_kill_a_run_resumes_from_its_last_checkpoint(tmp_path: Path) -> None:
+    def killed() -> None:
+        raise SystemExit(137)  # nothing is saved at this moment; checkpoints of the steps before are there
+
+    for step in (8, 15):
+        with pytest.raises(SystemExit):
+            run(tmp_path, progress=at_step(step, killed), checkpoint_every=0.0)
+    resumed_is_never_stopped(tmp_path)
+
+
+def test_a_run_stopped_between_two_rows_keeps_the_running_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(network(), few(), steps=63, batch=20, progress=False)  # a row every 3 steps
+    calls: list[int] = []
+
+    def counted(*args: Any) -> Tensor:
+        calls.append(1)
+        if len(calls) == 32:
+            interrupt()
+        return draw_times(*args)
+
+    monkeypatch.setattr(training, "draw_times", counted)
+    with pytest.raises(KeyboardInterrupt):
+        train(network(), few(), steps=63, batch=20, progress=False, out=tmp_path)
+    assert len(calls) == 32
+    record = train(network(), few(), steps=63, batch=20, progress=False, out=tmp_path)
+    assert len(calls) == 63
+    assert no_clock(record) == no_clock(whole)
+    assert record.seconds > 0
+
+
+def test_a_second_ctrl_c_stops_at_once_and_the_first_checkpoint_stands(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, progress=at_step(5, interrupt))
+    content = (tmp_path / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, progress=at_step(9, lambda: interrupt(2)))
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == content
+    resumed_is_never_stopped(tmp_path)
+
+
+def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
+    first, record = run(tmp_path)
+    rows: list[dict[str, Any]] = []
+    second, again = run(tmp_path, seed=7, progress=rows.append)
+    assert rows == []
+    assert torch.equal(weights(first), weights(second))
+    assert no_clock(again) == no_clock(record)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 30}, r"preset\.steps: 24 there, 30 here"),
+        ({"batch": 10}, r"preset\.batch: 20 there, 10 here"),
+        ({"preset": "paper"}, r"preset\.decay: cosine there, constant here"),
+        ({"preset": TrainPreset(lr=0.1)}, r"preset\.lr: 0\.0015 there, 0\.1 here"),
+        ({"span": (0.2, 0.5)}, r"span: \[0\.0, 1\.0\] there, \[0\.2, 0\.5\] here"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused_by_difference(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    run(tmp_path)
+    content = (tmp_path / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match=rf"belongs to another training \({message}\); use another folder"):
+        run(tmp_path, **change)
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == content
+
+
+def test_a_checkpoint_of_another_network_seed_or_data_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    options: dict[str, Any] = {"steps": STEPS, "batch": 20, "out": tmp_path, "progress": False}
+    with pytest.raises(CheckpointError, match=r"config\.width: 16 there, 24 here"):
+        train(network(width=24), few(), **options)
+    with pytest.raises(CheckpointError, match=r"seed: 0 there, 1 here"):
+        train(network(), few(), seed=1, **options)
+    other = replace(few(), validation=few().test)
+    with pytest.raises(CheckpointError, match=rf"data: {few().fingerprint} there, {other.fingerprint} here"):
+        train(network(), other, **options)
+    with pytest.raises(CheckpointError, match="class: LocalDenoiser there, UNetDenoiser here"):
+        train(UNetDenoiser(few().image_shape, width=8), few(), **options)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    run(tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors is corrupt"):
+        run(tmp_path)
+
+
+def test_a_checkpoint_of_another_format_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_FORMAT", "0")
+    run(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="has checkpoint format '0', not 1"):
+        run(tmp_path)
+
+
+# --- randomness -----------------------------------------------------------------------------------------------------
+
+
+def test_a_training_depends_on_its_seed_and_on_nothing_else() -> None:
+    denoiser = network()
+    torch.manual_seed(123)
+    train(denoiser, few(), steps=STEPS, batch=20, progress=False)
+    assert torch.equal(weights(denoiser), never_stopped()[0])
+    train(other := network(), few(), steps=STEPS, batch=20, seed=1, progress=False)
+    assert not torch.equal(weights(other), never_stopped()[0])
+
+
+def test_every_image_is_seen_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+
+    def watched(denoiser: Any, x: Tensor, *args: Any) -> Tensor:
+        if torch.is_grad_enabled():
+            seen.append(x)
+        return denoising_loss(denoiser, x, *args)
+
+    monkeypatch.setattr(training, "denoising_loss", watched)
+    train(network(), few(), epochs=2, batch=20, progress=False)
+    assert len(seen) == 6
+    for epoch in (seen[:3], seen[3:]):
+        assert torch.equal(torch.cat(epoch).sum((1, 2, 3)).sort()[0], few().train.sum((1, 2, 3)).sort()[0])
+    assert not torch.equal(seen[0], seen[3])
+
+
+def test_an_expert_trains_inside_its_span_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    times: list[Tensor] = []
+
+    def watched(denoiser: Any, x: Tensor, z: Tensor, t: Tensor, kind: str) -> Tensor:
+        times.append(t)
+        return denoising_loss(denoiser, x, z, t, kind)
+
+    monkeypatch.setattr(training, "denoising_loss", watched)
+    _, record = run(span=(0.3, 0.5), steps=5)
+    drawn = torch.cat(times)
+    assert drawn.min() >= 0.3
+    assert drawn.max() <= 0.5
+    assert (record.bin_edges[0], record.bin_edges[-1]) == pytest.approx((0.3, 0.5))
+    assert np.isfinite(record.val_by_time).all()
+
+
+spans = st.tuples(st.floats(0, 0.94), st.floats(0.05, 1)).map(lambda p: (p[0], min(1.0, p[0] + p[1])))
+counts = st.integers(1, 80)
+
+
+def strata(n: int, span: tuple[float, float], inverse: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """The edges of n equally likely intervals of a distribution, cut to the times that are trained."""
+    return np.clip(inverse(np.arange(n + 1) / n), max(span[0], 1e-3), min(span[1], 0.9995))
+
+
+@LAW
+@given(counts, spans, st.integers(0, 99))
+def test_uniform_times_fall_one_into_each_stratum_of_the_span(n: int, span: tuple[float, float], seed: int) -> None:
+    t = draw_times(n, "uniform", span, torch.Generator().manual_seed(seed)).sort()[0].numpy()
+    edges = strata(n, span, lambda q: span[0] + (span[1] - span[0]) * q)
+    assert t.shape == (n,)
+    assert (t >= edges[:-1] - 1e-6).all()
+    assert (t <= edges[1:] + 1e-6).all()
+    if span != (0, 1):  # an expert's times are uniform for "mixed", too
+        mixed = draw_times(n, "mixed", span, torch.Generator().manual_seed(seed)).sort()[0].numpy()
+        assert np.array_equal(mixed, t)
+
+
+@LAW
+@given(counts, spans, st.integers(0, 99))
+def test_logit_normal_times_fall_one_into_each_stratum_of_the_span(
+    n: int, span: tuple[float, float], seed: int
+) -> None:
+    t = draw_times(n, "logit_normal", span, torch.Generator().manual_seed(seed)).sort()[0].numpy()
+    low, high = norm.cdf(logit(np.array(span)))
+    edges = strata(n, span, lambda q: expit(norm.ppf(low + (high - low) * q)))
+    assert (t >= edges[:-1] - 1e-3).all()
+    assert (t <= edges[1:] + 1e-3).all()
+
+
+@LAW
+@given(st.integers(1, 40).map(lambda k: 2 * k), st.integers(0, 99))
+def test_mixed_times_are_half_uniform_half_logit_normal(n: int, seed: int) -> None:
+    t = draw_times(n, "mixed", (0.0, 1.0), torch.Generator().manual_seed(seed)).sort()[0].double().numpy()
+    mixture = t / 2 + norm.cdf(logit(t)) / 2
+    rank = (np.arange(n) + 0.5) / n
+    assert np.abs(mixture - rank).max() <= 1.5 / n + 1e-3  # each half is stratified into n / 2
+
+
+@pytest.mark.parametrize("kind", ["uniform", "logit_normal", "mixed"])
+def test_times_come_in_random_order_and_repeat_with_the_seed(kind: str) -> None:
+    draws = [draw_times(64, kind, (0.0, 1.0), torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+    assert abs(np.corrcoef(np.arange(64), draws[0].numpy())[0, 1]) < 0.5
+
+
+# --- averaged weights -----------------------------------------------------------------------------------------------
+
+
+def test_the_weights_after_training_are_the_running_average() -> None:
+    """The raw weights of every step, one training each, averaged by hand."""
+    preset = TrainPreset(decay="constant", warmup=1, batch=20)
+    raw = [weights(run(preset=replace(preset, ema=0.0), steps=k)[0]) for k in range(1, 7)]
+    average = raw[0]
+    for n, current in enumerate(raw[1:], start=1):
+        decay = min(0.999, (1 + n) / (10 + n))
+        average = decay * average + (1 - decay) * current
+    averaged = weights(run(preset=preset, steps=6)[0])
+    torch.testing.assert_close(averaged, average, atol=1e-6, rtol=1e-5)
+    assert (averaged - raw[-1]).abs().max() > 1e-4
+
+
+def test_the_checkpoint_of_a_finished_run_holds_the_averaged_weights(tmp_path: Path) -> None:
+    denoiser, _ = run(tmp_path)
+    tensors = load_file(tmp_path / "checkpoint.safetensors")
+    for name, value in denoiser.named_parameters():
+        assert torch.equal(tensors[f"model.{name}"], value)
+        assert torch.equal(tensors[f"average.module.{name}"], value)
+
+
+# --- presets --------------------------------------------------------------------------------------------------------
+
+
+def test_the_paper_preset_is_the_published_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    paper = PRESETS["paper"]
+    assert (paper.lr, paper.weight_decay, paper.batch, paper.epochs) == (1e-3, 1e-3, 512, 15)
+    assert (paper.loss, paper.times, paper.warmup, paper.decay) == ("paper", "logit_normal", 100, "constant")
+    given: dict[str, Any] = {}
+    plain = torch.optim.AdamW
+
+    def watched(parameters: Any, **choices: Any) -> torch.optim.AdamW:
+        given.update(choices)
+        return plain(parameters, **choices)
+
+    monkeypatch.setattr(torch.optim, "AdamW", watched)
+    _, record = run(preset="paper", steps=3, batch=None)
+    assert (given["lr"], given["weight_decay"]) == (1e-3, 1e-3)
+    assert record.preset["name"] == "paper"
+    assert record.images_seen == 3 * 60
+    assert math.isfinite(record.val_loss)
+
+
+def test_the_learning_rate_warms_up_then_stays_or_falls_to_two_per_cent() -> None:
+    falling, steady = TrainPreset(warmup=10), TrainPreset(warmup=10, decay="constant")
+    assert [learning_rate(steady, s, 1000) for s in (0, 4, 9, 10, 999)] == pytest.approx([0.1, 0.5, 1, 1, 1])
+    assert learning_rate(falling, 500, 1000) == pytest.approx(0.51)
+    assert learning_rate(falling, 1000, 1000) == pytest.approx(0.02)
+    assert learning_rate(TrainPreset(warmup=100), 1, 20) == pytest.approx(0.5, rel=0.05)  # warm-up: a fifth at most
+
+
+def test_given_values_override_a_preset_and_none_does_not() -> None:
+    plan = get_preset("paper", epochs=2, batch=None, steps=7)
+    assert plan == replace(PRESETS["paper"], epochs=2, steps=7)
+    assert get_preset(plan, batch=8).batch == 8
+    json.dumps(plan.__dict__)
+
+
+@pytest.mark.parametrize(
+    ("preset", "message"),
+    [
+        ("best", "unknown training preset 'best'; known: default, paper"),
+        (TrainPreset(lr=0), "lr > 0"),
+        (TrainPreset(batch=0), "batch >= 1"),
+        (TrainPreset(epochs=0), "epochs > 0"),
+        (TrainPreset(steps=0), "steps >= 1"),
+        (TrainPreset(loss="l1"), "unknown choice 'l1'; known: flow, paper"),
+        (TrainPreset(decay="linear"), "unknown choice 'linear'"),
+        (TrainPreset(times="beta"), "unknown time distribution 'beta'"),
+        (TrainPreset(precision="float16"), "unknown precision 'float16'"),
+    ],
+)
+def test_a_preset_that_makes_no_sense_is_refused(preset: str | TrainPreset, message: str) -> None:
+    with pytest.raises(PhasewiseError, match=message):
+        run(preset=preset, steps=None, batch=None)
+
+
+# --- what cannot go on ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("span", [(0.5, 0.5), (0.6, 0.2), (-0.1, 0.5), (0.5, 1.1), (math.nan, 0.5)])
+def test_a_span_lies_inside_zero_to_one(span: tuple[float, float]) -> None:
+    with pytest.raises(PhasewiseError, match="span must be an interval inside"):
+        run(span=span)
+
+
+def test_images_of_another_shape_are_refused() -> None:
+    with pytest.raises(PhasewiseError, match=r"images of shape \(1, 8, 8\) do not fit a denoiser for \(1, 6, 5\)"):
+        train(network(), digits(), steps=1, progress=False)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_pixels_that_are_no_numbers_are_refused(bad: float) -> None:
+    broken = few().train.clone()
+    broken[3, 0, 2, 2] = bad
+    for data in (replace(few(), train=broken), broken):
+        with pytest.raises(PhasewiseError):
+            train(network(), data, steps=2, progress=False)
+
+
+@pytest.mark.parametrize("loss", ["flow", "paper"])
+def test_a_diverging_training_stops_and_says_so(tmp_path: Path, loss: str) -> None:
+    preset = TrainPreset(lr=1e30, loss=loss, clip=0.0, warmup=1)
+    with pytest.raises(
+        PhasewiseError, match=r"training of r2 diverged at step .*Lower the learning rate \(now 1e\+30\)"
+    ):
+        run(tmp_path, preset=preset, steps=200, name="r2", checkpoint_every=0.0)
+    kept = tmp_path / "checkpoint.safetensors"
+    assert not kept.exists() or all(torch.isfinite(v).all() for v in load_file(kept).values())
