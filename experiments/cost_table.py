@@ -47,9 +47,8 @@ def main() -> None:
             f"{ms[name][0]:>9.4f} {ms[name][0] / ms['global'][0]:>7.3f}{losses}"
         )
     if table:
-        print(
-            f"losses: squared error per image on {table.n} test images, largest standard error {table.loss_stderr.max():.3f}"
-        )
+        error = table.loss_stderr.max()
+        print(f"losses: squared error per image on {table.n} test images, largest standard error {error:.3f}")
 
 
 if __name__ == "__main__":

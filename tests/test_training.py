@@ -22,13 +22,22 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 from torch import Tensor
 
-from phasewise import training
 from phasewise.data import ImageData, load_images
 from phasewise.denoisers import LocalDenoiser, UNetDenoiser
 from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.paths import CosinePath, LinearPath, VarianceExplodingPath
 from phasewise.results import TrainingRecord
-from phasewise.training import PRESETS, TrainPreset, denoising_loss, draw_times, get_preset, learning_rate, train
+from phasewise.training import (
+    PRESETS,
+    TrainPreset,
+    checkpoint,
+    denoising_loss,
+    draw_times,
+    get_preset,
+    learning_rate,
+    train,
+    trainer,
+)
 
 LAW = settings(max_examples=60, deadline=None, derandomize=True)
 STEPS = 24
@@ -213,7 +222,7 @@ def test_a_run_stopped_between_two_rows_keeps_the_running_loss(tmp_path: Path, m
             interrupt()
         return draw_times(*args)
 
-    monkeypatch.setattr(training, "draw_times", counted)
+    monkeypatch.setattr(trainer, "draw_times", counted)
     with pytest.raises(KeyboardInterrupt):
         train(network(), few(), steps=63, batch=20, progress=False, out=tmp_path)
     assert len(calls) == 32
@@ -285,7 +294,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_format_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "CHECKPOINT_FORMAT", "0")
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_FORMAT", "0")
     run(tmp_path)
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match="has checkpoint format '0', not 1"):
@@ -312,7 +321,7 @@ def test_every_image_is_seen_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> N
             seen.append(x)
         return denoising_loss(denoiser, x, *args)
 
-    monkeypatch.setattr(training, "denoising_loss", watched)
+    monkeypatch.setattr(trainer, "denoising_loss", watched)
     train(network(), few(), epochs=2, batch=20, progress=False)
     assert len(seen) == 6
     for epoch in (seen[:3], seen[3:]):
@@ -327,7 +336,7 @@ def test_an_expert_trains_inside_its_span_only(monkeypatch: pytest.MonkeyPatch) 
         times.append(t)
         return denoising_loss(denoiser, x, z, t, kind)
 
-    monkeypatch.setattr(training, "denoising_loss", watched)
+    monkeypatch.setattr(trainer, "denoising_loss", watched)
     _, record = run(span=(0.3, 0.5), steps=5)
     drawn = torch.cat(times)
     assert drawn.min() >= 0.3

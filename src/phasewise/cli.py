@@ -95,6 +95,7 @@ def stage_command(
     weighting: Annotated[str | None, typer.Option(help="Price to minimise: w2 or kl.")] = None,
     budget: Annotated[float | None, typer.Option(help="Hybrid's cost as a fraction of all-global.")] = None,
     window: Annotated[str | None, typer.Option(help="LOW,HIGH in noise time, or gap.")] = None,
+    features: Annotated[str | None, typer.Option(help="For FID: auto, classifier, inception, pca, random.")] = None,
     samples: Annotated[int | None, typer.Option(help="Samples per schedule for FID.")] = None,
     update: Annotated[bool, typer.Option("--update", help="Change an existing run, redoing what it touches.")] = False,
     dry_run: DryRun = False,
@@ -104,6 +105,7 @@ def stage_command(
         "radii": numbers(radii, int, "--radii"), "window_radius": window_radius, "preset": preset, "batch": batch,
         "global_width": global_width, "global_epochs": global_epochs, "local_epochs": local_epochs, "steps": steps,
         "solver": solver, "spacing": spacing, "weighting": weighting, "budget": budget, "n_samples": samples,
+        "features": features,
         "window": window if window in (None, "gap") else numbers(window, float, "--window"),
     }  # fmt: skip
     with plain_errors():

@@ -39,6 +39,8 @@ FORMAT = 1
 CONFIG_FILE = "features.json"
 WEIGHTS_FILE = "features.safetensors"
 
+KINDS = ("auto", "classifier", "inception", "pca", "random")
+
 
 class FeatureNetwork(nn.Module, ABC):
     """``network(images) -> features``: (N, C, H, W) float in ``pixel_range`` -> (N, D) float32, frozen.
@@ -435,16 +437,33 @@ def default_features(
     cache_dir: str | Path | None = None,
     progress: Progress | None = None,
     device: str | torch.device = "cpu",
+    kind: str = "auto",
 ) -> FeatureNetwork:
-    """Classifier features where ``data`` has labels of two or more classes, principal components otherwise.
+    """The feature network of ``kind``: "auto", "classifier", "inception", "pca" or "random".
 
-    A trained classifier is kept in ``cache_dir`` under the data's fingerprint and the seed, and found there next time.
+    "auto" is a classifier where ``data`` has labels of two or more classes, principal components otherwise.  A trained
+    classifier is kept in ``cache_dir`` under the data's fingerprint and the seed, and found there next time.
     """
+    if kind not in KINDS:
+        raise PhasewiseError(f"unknown features {kind!r}; known: {', '.join(KINDS)}")
+    images = data if isinstance(data, Tensor) else data.train
+    bounds = (0.0, 1.0) if isinstance(data, Tensor) else data.pixel_range
+    if kind == "inception":
+        return inception_features(pixel_range=bounds).to(device)
+    if kind == "random":
+        shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
+        return RandomFeatures(shape, seed, pixel_range=bounds).to(device)
+    labels = None if isinstance(data, Tensor) else data.labels_train
+    if kind == "pca" or (kind == "auto" and (labels is None or int(labels.min()) == int(labels.max()))):
+        return PCAFeatures.fit(images, seed=seed, pixel_range=bounds).to(device)
     if isinstance(data, Tensor):
-        return PCAFeatures.fit(data, seed=seed).to(device)
-    labels = data.labels_train
-    if labels is None or int(labels.min()) == int(labels.max()):
-        return PCAFeatures.fit(data.train, seed=seed, pixel_range=data.pixel_range).to(device)
+        raise PhasewiseError("classifier features need labels; give an ImageData with labels, or features 'pca'")
+    return _cached_classifier(data, seed, cache_dir, progress, device)
+
+
+def _cached_classifier(
+    data: ImageData, seed: int, cache_dir: str | Path | None, progress: Progress | None, device: str | torch.device
+) -> ClassifierFeatures:
     folder = None if cache_dir is None else Path(cache_dir) / f"classifier-{data.fingerprint[:16]}-seed{seed}"
     if folder is not None and (folder / CONFIG_FILE).is_file():
         return ClassifierFeatures.load(folder).to(device)

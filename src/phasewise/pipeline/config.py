@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from phasewise.errors import PhasewiseError
+from phasewise.metrics.features import KINDS
 from phasewise.phases import WEIGHTINGS
 from phasewise.sampling import get_solver
 from phasewise.sampling.grid import SPACINGS
@@ -26,6 +27,7 @@ class RunConfig:
         steps, solver, spacing, t_min: the sampling grid, see :func:`phasewise.time_grid`.
         weighting: price the optimiser minimises, "w2" or "kl".  budget: cost as a fraction of all-global.
         window: (low, high) in noise time, or "gap" to place it where the measured denoising gap is.
+        features: feature network for FID: "auto", "classifier", "inception", "pca" or "random".
         times: noise times of the diagnosis.  recovery_times: start times of the recovery experiment.
         n_losses, n_recovery, n_samples, n_grid: numbers of images.
     """
@@ -53,6 +55,7 @@ class RunConfig:
     window: tuple[float, float] | str = (0.2, 0.5)
     times: tuple[float, ...] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
     recovery_times: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
+    features: str = "auto"
     n_losses: int = 1000
     n_recovery: int = 200
     n_samples: int = 2000
@@ -72,7 +75,7 @@ class RunConfig:
         ):
             raise PhasewiseError(f"window must be LOW,HIGH with 0 <= LOW < HIGH <= 1; got {self.window}")
         get_solver(self.solver)
-        for value, known in ((self.spacing, SPACINGS), (self.weighting, tuple(WEIGHTINGS))):
+        for value, known in ((self.spacing, SPACINGS), (self.weighting, tuple(WEIGHTINGS)), (self.features, KINDS)):
             if value not in known:
                 raise PhasewiseError(f"unknown choice {value!r}; known: {', '.join(known)}")
         if not 0 < self.budget <= 1:

@@ -17,7 +17,7 @@ from phasewise.data import ImageData, load_images
 from phasewise.denoisers import Denoiser, LocalDenoiser, UNetDenoiser, WienerDenoiser, load_denoiser, save_denoiser
 from phasewise.denoisers.base import NetworkDenoiser
 from phasewise.files import read_json, write_bytes, write_json
-from phasewise.metrics import ClassifierFeatures, FeatureNetwork, PCAFeatures, train_classifier
+from phasewise.metrics import FeatureNetwork, default_features
 from phasewise.paths import path_from_config
 from phasewise.phases import gap_window, measure_losses, measure_recovery, pareto_front, path_kl, price_list
 from phasewise.pipeline.config import RunConfig
@@ -48,9 +48,9 @@ class Context:
 
     @cached_property
     def features(self) -> FeatureNetwork:
-        if self.data.labels_train is None:
-            return PCAFeatures.fit(self.data.train, seed=self.config.seed, pixel_range=self.data.pixel_range)
-        return ClassifierFeatures.load(self.folder.path("models", "features")).to(self.config.device)
+        c = self.config
+        folder = self.folder.path("models", "features")
+        return default_features(self.data, seed=c.seed, cache_dir=folder, device=c.device, kind=c.features)
 
     def denoiser(self, name: str) -> Denoiser:
         if name not in self._loaded:
@@ -62,7 +62,10 @@ class Context:
         return {name: self.denoiser(name) for name in names}
 
     def progress(self, row: dict[str, Any]) -> None:
-        self.say(f"  {row['name']} step {row['step']}/{row['steps']}: validation loss {row['val_loss']:.4f}")
+        self.say(
+            f"  {row['name']} step {row['step']}/{row['steps']}: validation loss {row['val_loss']:.4f}, "
+            f"{row['steps_per_s']:.1f} steps/s, {row['seconds_left']:.0f} s left"
+        )
 
     def write(self, name: str, value: Any) -> None:
         write_json(self.folder.path("records", name), value)
@@ -90,13 +93,8 @@ def do_data(ctx: Context) -> None:
 
 
 def do_features(ctx: Context) -> None:
-    about: dict[str, Any] = {}
-    if ctx.data.labels_train is not None:
-        network = train_classifier(ctx.data, seed=ctx.config.seed, device=ctx.config.device)
-        network.save(ctx.folder.path("models", "features"))
-        about = {"name": network.name, "test_accuracy": network.test_accuracy, "n_test": len(ctx.data.test)}
-    else:
-        about = {"name": ctx.features.name, "test_accuracy": None}
+    network = ctx.features
+    about = {"name": network.name, "test_accuracy": network.test_accuracy, "n_test": len(ctx.data.test)}
     ctx.write("features.json", about)
 
 
@@ -220,7 +218,7 @@ def all_stages(config: RunConfig) -> list[Stage]:
     names = denoiser_names(config)
     stages = [
         Stage("data", (), data, ("records/data.json",), do_data),
-        Stage("features", ("data",), (), ("records/features.json",), do_features),
+        Stage("features", ("data",), ("features",), ("records/features.json",), do_features),
     ]
     for name in names:
         choices: tuple[str, ...] = ()

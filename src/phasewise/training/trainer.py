@@ -1,11 +1,4 @@
-r"""Training by flow matching: presets, loss, EMA, validation by time bin, checkpoints that resume to the same bit.
-
-Loss.  With the preconditioned network output F (``denoisers/base.py``) and target ``F* = (x - skip) / c_out``, the
-flow-matching error on the path is ``|velocity - velocity*|^2 = w(t) |F - F*|^2``.
-
-* ``loss="flow"``: ``|F - F*|^2``, the flow-matching error in units of its own scale at each t (weight 1 for a network
-  of no skill at every noise level; Karras et al. 2022, eq. 8).
-* ``loss="paper"``: errors of velocity + eps + x summed, as published (arXiv 2508.06614).
+"""The training loop: average of the weights, validation by time bin, checkpoints that resume to the same bit.
 
 Randomness is a function of (seed, step): batch order of (seed, epoch), noise and times of (seed, step).  A run resumed
 from a checkpoint therefore repeats the run that was never stopped.
@@ -15,89 +8,28 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from phasewise import seeding
 from phasewise.data import ImageData, as_images
 from phasewise.denoisers.base import NetworkDenoiser
-from phasewise.denoisers.io import read_safetensors
-from phasewise.errors import CheckpointError, PhasewiseError
-from phasewise.files import write_bytes, write_json
-from phasewise.paths import Path as NoisePath
+from phasewise.errors import PhasewiseError
+from phasewise.files import write_json
 from phasewise.results import TrainingRecord
+from phasewise.training.checkpoint import read_checkpoint, write_checkpoint
+from phasewise.training.loss import denoising_loss, draw_times
+from phasewise.training.presets import TrainPreset, get_preset, learning_rate
+from phasewise.training.progress import Interrupt, Progress
 
-CHECKPOINT_FORMAT = "1"
 BINS = 10
-
-
-@dataclass(frozen=True)
-class TrainPreset:
-    """How to train. ``epochs`` counts passes over the training images; ``steps``, when given, overrides it."""
-
-    name: str = "default"
-    lr: float = 1.5e-3
-    weight_decay: float = 1e-3
-    batch: int = 128
-    epochs: float = 15
-    steps: int | None = None
-    warmup: int = 100
-    decay: str = "cosine"
-    ema: float = 0.999
-    loss: str = "flow"
-    times: str = "mixed"
-    clip: float = 1.0
-    precision: str = "float32"
-
-
-PRESETS: dict[str, TrainPreset] = {
-    "default": TrainPreset(),
-    "paper": TrainPreset(
-        name="paper",
-        lr=1e-3,
-        weight_decay=1e-3,
-        batch=512,
-        epochs=15,
-        decay="constant",
-        loss="paper",
-        times="logit_normal",
-    ),
-}
-
-
-def get_preset(preset: str | TrainPreset, **changes: Any) -> TrainPreset:
-    """A named preset or your own, with fields replaced by the ``changes`` that are not None."""
-    if isinstance(preset, str):
-        if preset not in PRESETS:
-            raise PhasewiseError(f"unknown training preset {preset!r}; known: {', '.join(PRESETS)}")
-        preset = PRESETS[preset]
-    preset = replace(preset, **{k: v for k, v in changes.items() if v is not None})
-    if (
-        not 0 < preset.lr < math.inf
-        or preset.batch < 1
-        or preset.epochs <= 0
-        or (preset.steps is not None and preset.steps < 1)
-    ):
-        raise PhasewiseError("training needs lr > 0, batch >= 1, epochs > 0 and steps >= 1")
-    for value, known in ((preset.loss, ("flow", "paper")), (preset.decay, ("cosine", "constant"))):
-        if value not in known:
-            raise PhasewiseError(f"unknown choice {value!r}; known: {', '.join(known)}")
-    if preset.times not in ("logit_normal", "uniform", "mixed"):
-        raise PhasewiseError(f"unknown time distribution {preset.times!r}; known: logit_normal, uniform, mixed")
-    if preset.precision not in ("float32", "bfloat16"):
-        raise PhasewiseError(f"unknown precision {preset.precision!r}; known: float32, bfloat16")
-    return preset
 
 
 def train(
@@ -183,17 +115,17 @@ class _Trainer:
     def run(self, progress: bool | Callable[[dict[str, Any]], None], checkpoint_every: float) -> TrainingRecord:
         if self.folder is not None and (self.folder / "checkpoint.safetensors").exists():
             self.load_checkpoint(self.folder / "checkpoint.safetensors")
-        report = _Progress(self.name, self.steps, progress)
+        report = Progress(self.name, self.steps, progress)
         self.denoiser.train()
         report.begin(self.step)
         try:
-            with _Interrupt() as interrupt:
+            with Interrupt() as interrupt:
                 self.loop(report, interrupt, checkpoint_every)
         finally:
             report.end()
         return self.finish()
 
-    def loop(self, report: _Progress, interrupt: _Interrupt, checkpoint_every: float) -> None:
+    def loop(self, report: Progress, interrupt: Interrupt, checkpoint_every: float) -> None:
         every = max(self.steps // 20, 1)
         saved = started = time.monotonic()
         while self.step < self.steps:
@@ -295,38 +227,22 @@ class _Trainer:
         return record
 
     def save_checkpoint(self) -> None:
-        """Network, average and optimiser in one safetensors file, the rest as JSON in its header. Atomic."""
         tensors = {f"model.{k}": v for k, v in self.denoiser.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
         tensors["running"] = self.running
-        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
         if not all(bool(torch.isfinite(v).all()) for v in tensors.values()):
             self.check_finite(math.nan)
         meta = {
-            "format": CHECKPOINT_FORMAT, "identity": self.identity, "step": str(self.step), "since": str(self.since),
+            "identity": self.identity, "step": str(self.step), "since": str(self.since),
             "seconds": repr(self.seconds), "history": json.dumps(self.history),
         }  # fmt: skip
         assert self.folder is not None
-        write_bytes(self.folder / "checkpoint.safetensors", save_tensors(tensors, meta))
+        write_checkpoint(self.folder / "checkpoint.safetensors", tensors, meta)
 
     def load_checkpoint(self, path: Path) -> None:
-        tensors = read_safetensors(path)
-        try:
-            with safe_open(str(path), framework="pt") as handle:
-                meta = handle.metadata() or {}
-        except SafetensorError as error:
-            raise CheckpointError(f"{path} is corrupt ({error}); delete it to train from the start") from error
-        if meta.get("format") != CHECKPOINT_FORMAT:
-            raise CheckpointError(
-                f"{path} has checkpoint format {meta.get('format')!r}, not {CHECKPOINT_FORMAT}; delete it"
-            )
-        if meta["identity"] != self.identity:
-            raise CheckpointError(
-                f"{path} belongs to another training ({_first_difference(meta['identity'], self.identity)}); "
-                "use another folder, or delete the checkpoint"
-            )
+        tensors, meta = read_checkpoint(path, self.identity)
         own = self.optimiser.state_dict()
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
@@ -341,50 +257,6 @@ class _Trainer:
         self.history = json.loads(meta["history"])
 
 
-def denoising_loss(denoiser: NetworkDenoiser, x: Tensor, z: Tensor, t: Tensor, kind: str = "flow") -> Tensor:
-    """Loss per image, (B,): mean over pixels. x, z (B, C, H, W), t (B,)."""
-    path = denoiser.path
-    x_t = path.add_noise(x, z, t)
-    out, c_out, skip = denoiser.residual(x_t, t)
-    error = out.float() - (x - skip) / c_out.clamp_min(1e-6)
-    if kind == "flow":
-        return error.square().flatten(1).mean(1)
-    return (_paper_weight(path, t).to(x.dtype) * (c_out * error).square().flatten(1).mean(1)).clamp_max(1e6)
-
-
-def _paper_weight(path: NoisePath, t: Tensor) -> Tensor:
-    """|velocity error|^2 + |eps error|^2 + |x error|^2 over |x error|^2."""
-    return path.velocity_gain(t) ** 2 + path.gamma(t) + 1
-
-
-def draw_times(n: int, kind: str, span: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """n noise times, stratified (one in each n-th of the distribution), in random order, inside ``span``.
-
-    "logit_normal": sigmoid of a standard normal, as published; "uniform"; "mixed": half of each, which keeps the ends
-    of the time axis trained.
-    """
-    u = (torch.arange(n) + torch.rand(n, generator=generator)) / n
-    u = u[torch.randperm(n, generator=generator)].clamp(1e-4, 1 - 1e-4)
-    low, high = span
-    normal = torch.distributions.Normal(0.0, 1.0)
-    if kind == "uniform" or (kind == "mixed" and span != (0.0, 1.0)):
-        t = low + (high - low) * u
-    elif kind == "mixed":
-        t = torch.where(u < 0.5, 2 * u, torch.sigmoid(normal.icdf((2 * u - 1).clamp(1e-4, 1 - 1e-4))))
-    else:
-        edges = normal.cdf(torch.logit(torch.tensor([low, high]).clamp(1e-6, 1 - 1e-6)))
-        t = torch.sigmoid(normal.icdf(edges[0] + (edges[1] - edges[0]) * u))
-    return t.clamp(min(max(low, 1e-3), high), max(min(high, 0.9995), low))
-
-
-def learning_rate(plan: TrainPreset, step: int, steps: int) -> float:
-    """Factor on ``plan.lr``: linear warm-up, then constant or cosine to 2 %."""
-    warm = min((step + 1) / max(min(plan.warmup, steps // 5), 1), 1.0)
-    if plan.decay == "constant":
-        return warm
-    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-
-
 def _ema(decay: float) -> Callable[[Any, Any, Any], None]:
     """EMA whose decay rises as (1 + n) / (10 + n) to ``decay``: early weights are forgotten."""
 
@@ -394,76 +266,3 @@ def _ema(decay: float) -> Callable[[Any, Any, Any], None]:
         torch._foreach_lerp_(average, current, 1 - min(decay, (1 + n) / (10 + n)))
 
     return update
-
-
-def _first_difference(a: str, b: str) -> str:
-    left, right = _flat(json.loads(a)), _flat(json.loads(b))
-    for key in sorted(left.keys() | right.keys()):
-        if left.get(key) != right.get(key):
-            return f"{key}: {left.get(key)} there, {right.get(key)} here"
-    return "unknown difference"
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}".strip(".")).items()}
-
-
-class _Interrupt:
-    """Ctrl-C asks to stop after the current step, so that a whole step is saved; twice stops at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __enter__(self) -> _Interrupt:
-        self.installed = threading.current_thread() is threading.main_thread()
-        if self.installed:
-            self.previous = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def _ask(self, *_: Any) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-    def __exit__(self, *_: Any) -> None:
-        if self.installed:
-            signal.signal(signal.SIGINT, self.previous)
-
-
-class _Progress:
-    """A live line with rate and time left, or rows to a callback, or silence."""
-
-    def __init__(self, name: str, steps: int, mode: bool | Callable[[dict[str, Any]], None]) -> None:
-        self.name, self.steps, self.mode = name, steps, mode
-        self.bar: Any = None
-
-    def begin(self, step: int) -> None:
-        if self.mode is not True:
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.bar = Progress(
-            TextColumn("{task.description:<10}"), BarColumn(24), MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[loss]}"),
-            refresh_per_second=4,
-        )  # fmt: skip
-        self.bar.start()
-        self.task = self.bar.add_task(self.name, total=self.steps, completed=step, rate="", loss="")
-        self.first, self.clock = step, time.monotonic()
-
-    def tick(self, step: int) -> None:
-        if self.bar is not None:
-            rate = (step - self.first) / max(time.monotonic() - self.clock, 1e-9)
-            self.bar.update(self.task, completed=step, rate=f"{rate:.1f} steps/s")
-
-    def row(self, row: dict[str, Any]) -> None:
-        if self.bar is not None:
-            self.bar.update(self.task, loss=f"val {row['val_loss']:.4f}")
-        elif callable(self.mode):
-            self.mode({"name": self.name, "steps": self.steps, **row})
-
-    def end(self) -> None:
-        if self.bar is not None:
-            self.bar.stop()

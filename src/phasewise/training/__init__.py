@@ -1,0 +1,7 @@
+"""Training by flow matching: presets, loss, EMA, validation by time bin, checkpoints that resume to the same bit."""
+
+from phasewise.training.loss import denoising_loss, draw_times
+from phasewise.training.presets import PRESETS, TrainPreset, get_preset, learning_rate
+from phasewise.training.trainer import train
+
+__all__ = ["PRESETS", "TrainPreset", "denoising_loss", "draw_times", "get_preset", "learning_rate", "train"]

@@ -1,0 +1,53 @@
+r"""The flow-matching loss and the noise times it is taken at.
+
+With the preconditioned network output F (``denoisers/base.py``) and target ``F* = (x - skip) / c_out``, the
+flow-matching error on the path is ``|velocity - velocity*|^2 = w(t) |F - F*|^2``.
+
+* ``"flow"``: ``|F - F*|^2``, the flow-matching error in units of its own scale at each t (weight 1 for a network
+  of no skill at every noise level; Karras et al. 2022, eq. 8).
+* ``"paper"``: errors of velocity + eps + x summed, as published (arXiv 2508.06614).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from phasewise.denoisers.base import NetworkDenoiser
+from phasewise.paths import Path as NoisePath
+
+
+def denoising_loss(denoiser: NetworkDenoiser, x: Tensor, z: Tensor, t: Tensor, kind: str = "flow") -> Tensor:
+    """Loss per image, (B,): mean over pixels. x, z (B, C, H, W), t (B,)."""
+    path = denoiser.path
+    x_t = path.add_noise(x, z, t)
+    out, c_out, skip = denoiser.residual(x_t, t)
+    error = out.float() - (x - skip) / c_out.clamp_min(1e-6)
+    if kind == "flow":
+        return error.square().flatten(1).mean(1)
+    return (_paper_weight(path, t).to(x.dtype) * (c_out * error).square().flatten(1).mean(1)).clamp_max(1e6)
+
+
+def _paper_weight(path: NoisePath, t: Tensor) -> Tensor:
+    """|velocity error|^2 + |eps error|^2 + |x error|^2 over |x error|^2."""
+    return path.velocity_gain(t) ** 2 + path.gamma(t) + 1
+
+
+def draw_times(n: int, kind: str, span: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """n noise times, stratified (one in each n-th of the distribution), in random order, inside ``span``.
+
+    "logit_normal": sigmoid of a standard normal, as published; "uniform"; "mixed": half of each, which keeps the ends
+    of the time axis trained.
+    """
+    u = (torch.arange(n) + torch.rand(n, generator=generator)) / n
+    u = u[torch.randperm(n, generator=generator)].clamp(1e-4, 1 - 1e-4)
+    low, high = span
+    normal = torch.distributions.Normal(0.0, 1.0)
+    if kind == "uniform" or (kind == "mixed" and span != (0.0, 1.0)):
+        t = low + (high - low) * u
+    elif kind == "mixed":
+        t = torch.where(u < 0.5, 2 * u, torch.sigmoid(normal.icdf((2 * u - 1).clamp(1e-4, 1 - 1e-4))))
+    else:
+        edges = normal.cdf(torch.logit(torch.tensor([low, high]).clamp(1e-6, 1 - 1e-6)))
+        t = torch.sigmoid(normal.icdf(edges[0] + (edges[1] - edges[0]) * u))
+    return t.clamp(min(max(low, 1e-3), high), max(min(high, 0.9995), low))

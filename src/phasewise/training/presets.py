@@ -1,0 +1,75 @@
+"""How to train: named presets, and the learning rate over time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from phasewise.errors import PhasewiseError
+
+
+@dataclass(frozen=True)
+class TrainPreset:
+    """How to train. ``epochs`` counts passes over the training images; ``steps``, when given, overrides it."""
+
+    name: str = "default"
+    lr: float = 1.5e-3
+    weight_decay: float = 1e-3
+    batch: int = 128
+    epochs: float = 15
+    steps: int | None = None
+    warmup: int = 100
+    decay: str = "cosine"
+    ema: float = 0.999
+    loss: str = "flow"
+    times: str = "mixed"
+    clip: float = 1.0
+    precision: str = "float32"
+
+
+PRESETS: dict[str, TrainPreset] = {
+    "default": TrainPreset(),
+    "paper": TrainPreset(
+        name="paper",
+        lr=1e-3,
+        weight_decay=1e-3,
+        batch=512,
+        epochs=15,
+        decay="constant",
+        loss="paper",
+        times="logit_normal",
+    ),
+}
+
+
+def get_preset(preset: str | TrainPreset, **changes: Any) -> TrainPreset:
+    """A named preset or your own, with fields replaced by the ``changes`` that are not None."""
+    if isinstance(preset, str):
+        if preset not in PRESETS:
+            raise PhasewiseError(f"unknown training preset {preset!r}; known: {', '.join(PRESETS)}")
+        preset = PRESETS[preset]
+    preset = replace(preset, **{k: v for k, v in changes.items() if v is not None})
+    if (
+        not 0 < preset.lr < math.inf
+        or preset.batch < 1
+        or preset.epochs <= 0
+        or (preset.steps is not None and preset.steps < 1)
+    ):
+        raise PhasewiseError("training needs lr > 0, batch >= 1, epochs > 0 and steps >= 1")
+    for value, known in ((preset.loss, ("flow", "paper")), (preset.decay, ("cosine", "constant"))):
+        if value not in known:
+            raise PhasewiseError(f"unknown choice {value!r}; known: {', '.join(known)}")
+    if preset.times not in ("logit_normal", "uniform", "mixed"):
+        raise PhasewiseError(f"unknown time distribution {preset.times!r}; known: logit_normal, uniform, mixed")
+    if preset.precision not in ("float32", "bfloat16"):
+        raise PhasewiseError(f"unknown precision {preset.precision!r}; known: float32, bfloat16")
+    return preset
+
+
+def learning_rate(plan: TrainPreset, step: int, steps: int) -> float:
+    """Factor on ``plan.lr``: linear warm-up, then constant or cosine to 2 %."""
+    warm = min((step + 1) / max(min(plan.warmup, steps // 5), 1), 1.0)
+    if plan.decay == "constant":
+        return warm
+    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
