@@ -74,7 +74,7 @@ def test_sample_writes_a_grid(smoke_run, tmp_path):
         (["run", "--budget", "2"], "fraction"),
         (["run", "--solver", "rk9"], "known: euler, heun"),
         (["run", "--spacing", "odd"], "known: uniform"),
-        (["run", "--weighting", "odd"], "known: kl, w2"),
+        (["run", "--weighting", "odd"], "known: kl, w2, flow"),
         (["sample", "--run", "nowhere"], "phasewise run"),
         (["report", "nowhere"], "phasewise run"),
     ],

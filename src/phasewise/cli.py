@@ -92,7 +92,7 @@ def stage_command(
     steps: Annotated[int | None, typer.Option(help="Sampling steps.")] = None,
     solver: Annotated[str | None, typer.Option(help="euler or heun.")] = None,
     spacing: Annotated[str | None, typer.Option(help="Time grid: uniform, log_snr or edm.")] = None,
-    weighting: Annotated[str | None, typer.Option(help="Price to minimise: w2 or kl.")] = None,
+    weighting: Annotated[str | None, typer.Option(help="Price to minimise: flow, w2 or kl.")] = None,
     budget: Annotated[float | None, typer.Option(help="Hybrid's cost as a fraction of all-global.")] = None,
     window: Annotated[str | None, typer.Option(help="LOW,HIGH in noise time, or gap.")] = None,
     features: Annotated[str | None, typer.Option(help="For FID: auto, classifier, inception, pca, random.")] = None,

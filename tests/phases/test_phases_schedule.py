@@ -54,7 +54,7 @@ def price_lists(draw):
     return make_prices(gap, distance, [f * 1e6 for f in flops])
 
 
-@given(prices=price_lists(), weighting=st.sampled_from(["w2", "kl"]), solver=st.sampled_from(["euler", "heun"]))
+@given(prices=price_lists(), weighting=st.sampled_from(["w2", "kl", "flow"]), solver=st.sampled_from(["euler", "heun"]))
 @settings(max_examples=60, deadline=None)
 def test_front_is_the_brute_force_front(prices, weighting, solver):
     price, _ = step_prices(prices, weighting)
@@ -81,7 +81,7 @@ def test_front_is_the_brute_force_front(prices, weighting, solver):
 @given(prices=price_lists(), share=st.floats(0.05, 1.0))
 @settings(max_examples=40, deadline=None)
 def test_optimum_within_a_budget_is_brute_force(prices, share):
-    price, _ = step_prices(prices, "w2")
+    price, _ = step_prices(prices, "flow")
     calls = calls_per_step("heun", len(price))
     limit = share * reference_mflop(prices, "heun")
     fits = [
@@ -128,6 +128,14 @@ def test_w2_price_is_the_integral_of_the_velocity_error():
     assert price[-1, 1] == pytest.approx(0.2)
 
 
+def test_flow_price_is_the_integral_of_the_excess_loss():
+    times = time_grid(50, t_min=0.1)
+    gap = np.stack([np.zeros(50), -3.0 * np.square(times)], axis=1)  # |v_n - v|^2 is 3 less than the reference's
+    price, _ = step_prices(make_prices(gap, gap**2, [2, 1], times), "flow")
+    assert price[:-1, 1].sum() == pytest.approx(-3 * 0.9)
+    assert price[-1, 1] == pytest.approx(-3 * 0.1)
+
+
 def test_tolerance_gives_the_cheapest_that_reaches_it():
     gap = np.array([[0, 1.0]] * 4)
     prices = make_prices(gap, gap, [10e6, 1e6])
@@ -150,7 +158,7 @@ def test_published_window():
     [
         (lambda p: optimise_schedule(p), "either budget"),
         (lambda p: optimise_schedule(p, 0.0), "cheapest costs"),
-        (lambda p: optimise_schedule(p, 0.5, weighting="x"), "known: kl, w2"),
+        (lambda p: optimise_schedule(p, 0.5, weighting="x"), "known: kl, w2, flow"),
         (lambda p: optimise_schedule(p, 0.5, members=["r9"]), "no prices for r9"),
         (lambda p: schedule_from_servers(p, ["global"]), "1 servers for a grid of 4"),
         (lambda p: pareto_front(p, solver="rk"), "known: euler, heun"),

@@ -7,8 +7,12 @@ Price of serving step k (from t_k to t_{k+1}) by denoiser n instead of the refer
   the denoise, is charged ``1/2 gamma(t_min) (loss_n - loss_ref)``: the reconstruction term of a Gaussian decoder.
 * ``w2``: ``integral |v - v_ref|_{L2} dt``, pixel units: how far the ODE is pushed off its course (a 2-Wasserstein
   bound up to a Lipschitz factor); the last step is charged the distance of the two denoised images.
+* ``flow``: ``integral (|v_n - v|^2 - |v_ref - v|^2) dt``, squared pixel units: the excess flow-matching loss, with
+  the true velocity v; like ``kl`` it sees when a denoiser is better than the reference, like ``w2`` it weighs
+  velocities.
 
 ``kl`` is an SDE price; for the ODE samplers here it is a heuristic, ``w2`` the matching one.
+``flow`` is the default: see experiments/LOG.md.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from phasewise.paths import path_from_config
 from phasewise.phases.losses import measure_losses
 from phasewise.results import PriceList
 
-WEIGHTINGS = {"kl": "nats", "w2": "pixel units"}
+WEIGHTINGS = {"kl": "nats", "w2": "pixel units", "flow": "squared pixel units"}
 
 
 def price_list(
@@ -58,7 +62,7 @@ def price_list(
     )
 
 
-def step_prices(prices: PriceList, weighting: str = "w2") -> tuple[np.ndarray, np.ndarray]:
+def step_prices(prices: PriceList, weighting: str = "flow") -> tuple[np.ndarray, np.ndarray]:
     """(price, stderr), each (S, N): excess over the reference of serving step k by denoiser n.
 
     Raises PhasewiseError for an unknown weighting, a grid that does not decrease, or prices that are not finite.
@@ -81,6 +85,8 @@ def step_prices(prices: PriceList, weighting: str = "w2") -> tuple[np.ndarray, n
     if weighting == "kl":
         return _kl(table.gap, path.gamma(t).numpy()), _kl_error(table.gap_stderr, path.gamma(t).numpy())
     gain = path.velocity_gain(t).numpy()[:, None]
+    if weighting == "flow":
+        return _flow(table.gap, table.gap_stderr, gain, times)
     return _w2(table.distance, table.distance_stderr, gain, times)
 
 
@@ -105,6 +111,15 @@ def _kl_error(stderr: np.ndarray, gamma: np.ndarray) -> np.ndarray:
     first, second = _kl_weights(gamma)
     following = np.vstack([stderr[1:], np.zeros(stderr.shape[1])])
     return np.hypot(first[:, None] * stderr, second[:, None] * following)
+
+
+def _flow(gap: np.ndarray, stderr: np.ndarray, gain: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    excess, error = gap * gain**2, stderr * gain**2
+    step = -np.diff(times)[:, None] / 2
+    price, price_error = excess * times[-1], error * times[-1]
+    price[:-1] = step * (excess[:-1] + excess[1:])
+    price_error[:-1] = step * np.hypot(error[:-1], error[1:])
+    return price, price_error
 
 
 def _w2(distance: np.ndarray, stderr: np.ndarray, gain: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

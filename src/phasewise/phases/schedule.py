@@ -18,7 +18,7 @@ from phasewise.sampling.solvers import calls_per_step
 
 
 def pareto_front(
-    prices: PriceList, *, weighting: str = "w2", solver: str = "heun", members: Sequence[str] | None = None
+    prices: PriceList, *, weighting: str = "flow", solver: str = "heun", members: Sequence[str] | None = None
 ) -> ParetoFront:
     """Every undominated assignment of denoisers to steps: cost in MFLOP an image, price as in :func:`step_prices`.
 
@@ -75,7 +75,7 @@ def optimise_schedule(
     budget: float | None = None,
     *,
     tolerance: float | None = None,
-    weighting: str = "w2",
+    weighting: str = "flow",
     solver: str = "heun",
     members: Sequence[str] | None = None,
     front: ParetoFront | None = None,
@@ -84,7 +84,7 @@ def optimise_schedule(
 
     Args:
         budget: fraction of the cost of running the reference at every step, in (0, 1]; or give
-        tolerance: the largest price accepted (nats for ``kl``, pixel units for ``w2``); the cheapest such schedule.
+        tolerance: the largest price accepted, in the weighting's unit; the cheapest such schedule.
         front: a front computed before with the same arguments, to save work.
 
     Raises PhasewiseError when no schedule fits, naming the least budget or price there is.
@@ -112,7 +112,7 @@ def optimise_schedule(
 
 
 def schedule_from_servers(
-    prices: PriceList, servers: Sequence[str], *, weighting: str = "w2", solver: str = "heun"
+    prices: PriceList, servers: Sequence[str], *, weighting: str = "flow", solver: str = "heun"
 ) -> HybridSchedule:
     """A schedule on the price list's grid with the given server per step, priced."""
     if len(servers) != len(prices.times):

@@ -19,7 +19,7 @@ from phasewise.denoisers.base import NetworkDenoiser
 from phasewise.files import read_json, write_bytes, write_json
 from phasewise.metrics import FeatureNetwork, default_features
 from phasewise.paths import path_from_config
-from phasewise.phases import gap_window, measure_losses, measure_recovery, pareto_front, path_kl, price_list
+from phasewise.phases import WEIGHTINGS, gap_window, measure_losses, measure_recovery, pareto_front, path_kl, price_list
 from phasewise.pipeline.config import RunConfig
 from phasewise.pipeline.folder import RunFolder, Stage
 from phasewise.pipeline.judging import evaluate_all, plan_schedules
@@ -155,7 +155,7 @@ def do_schedule(ctx: Context) -> None:
     members = ctx.members(control=False)
     prices = price_list(members, ctx.data, grid, seed=config.seed + 3, n=config.n_losses)
     ctx.write("prices.json", prices.to_dict())
-    fronts = {w: pareto_front(prices, weighting=w, solver=config.solver) for w in ("w2", "kl")}
+    fronts = {w: pareto_front(prices, weighting=w, solver=config.solver) for w in WEIGHTINGS}
     window = config.window
     if isinstance(window, str):
         table = LossTable.from_dict(read_json(ctx.folder.path("records", "losses.json")))

@@ -120,7 +120,8 @@ def recovery(run: Run, palette: Palette) -> Section:
         return Section("recovery", title, notes=(missing("recovery"),))
     caption = (
         "Mean squared error per pixel between a held-out image and what each denoiser makes of it after it was noised "
-        "to t. Where the curve of a local denoiser leaves the global one, its window no longer holds the information. "
+        "to t. Where the curve of a local denoiser leaves the global one, its window no longer holds the information, "
+        "or, where the dashed control leaves it as well, the local design is the weaker network. "
         f"n = {num(record.n)}, {record.steps} {record.solver} steps, seed {record.seed}. {BARS}"
     )
     alt = "Recovery error against t: " + ", ".join(palette[n].label for n in record.names)
@@ -168,7 +169,9 @@ def cmi(run: Run) -> Section:
     """The map of conditional mutual information."""
     title, record = "Conditional mutual information", run.cmi
     if record is None:
-        return Section("cmi", title, notes=(missing("cmi"),))
+        return Section(
+            "cmi", title, notes=("Not measured: this version has no estimator of conditional mutual information yet.",)
+        )
     intro = (
         "I(A : C | B): what the far pixels C still tell about the centre A once the ring B of width r round it is "
         "known, all of them noised to time t."

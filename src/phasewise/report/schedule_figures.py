@@ -27,7 +27,7 @@ from phasewise.results import HybridSchedule, ParetoFront
 MAX_ROWS = 48
 MAX_POINTS = 200
 CHOSEN = "#0072B2"
-PRICE_NAMES = {"kl": "path KL", "w2": "velocity error"}
+PRICE_NAMES = {"flow": "excess flow-matching loss", "w2": "velocity error", "kl": "path KL"}
 
 
 @styled
@@ -39,9 +39,9 @@ def fronts(run: Run, palette: Palette) -> Figure:
     for k, (key, front) in enumerate(run.fronts.items()):
         _front(grid[0, k], run, front, palette)
         title = PRICE_NAMES.get(front.weighting or key, front.weighting or key)
-        label_axes(grid[0, k], f"Weighted by {title}", "MFLOP per image", f"excess price ({front.price_unit})")
+        label_axes(grid[0, k], title, "MFLOP per image", f"price ({front.price_unit})")
         _composition(grid[1, k], front, palette)
-    shared_legend(figure, list(grid.ravel()), 3)
+    shared_legend(figure, list(grid.ravel()), 2)
     used = {name for front in run.fronts.values() for servers in front.servers for name in servers}
     _server_legend(grid[1, 0], used, palette)
     return figure
@@ -98,6 +98,7 @@ def _composition(ax: Axes, front: ParetoFront, palette: Palette) -> None:
     ax.set_ylim(0, len(rows))
     ax.set_yticks([0.5, len(rows) - 0.5], ["cheapest", "dearest"])
     finish_time_axis(ax)
+    ax.set_xlabel(TIME)
 
 
 def draw_spans(ax: Axes, rows: list[tuple[float, HybridSchedule]], palette: Palette, height: float) -> None:
