@@ -127,7 +127,7 @@ def run_stages(command: str, out: Path | None, size: str, update: bool, dry_run:
     config = config_for(folder, size, given)
     if dry_run:
         typer.echo(f"{folder}: {config.data}, size {config.size}, radii {list(config.radii)}, seed {config.seed}")
-        for name, state in describe_plan(config, folder, command):
+        for name, state in describe_plan(config, folder, command, update=update):
             typer.echo(f"  {name:<16} {state}")
         return
     live = sys.stderr.isatty() and sys.stdout.isatty()

@@ -227,3 +227,17 @@ def test_the_time_embedding_tells_noise_levels_apart() -> None:
     out = embed(torch.linspace(-12, 12, 9))
     assert out.shape == (9, 16)
     assert torch.pdist(out).min() > 1e-3
+
+
+@pytest.mark.parametrize("radius", [3, 8])
+def test_the_path_without_gradients_gives_the_same(radius: int) -> None:
+    """Without gradients the network works in place and in chunks; neither may change the answer."""
+    torch.manual_seed(0)
+    denoiser = LocalDenoiser((1, 28, 28), radius)
+    randomise(denoiser)
+    x_t, t = torch.randn(70, 1, 28, 28), torch.linspace(0.05, 0.95, 70)
+    with torch.no_grad():
+        quick = denoiser(x_t, t)
+    slow = denoiser(x_t, t)
+    assert slow.requires_grad
+    torch.testing.assert_close(quick, slow.detach(), rtol=1e-4, atol=1e-5)

@@ -54,10 +54,11 @@ def check_radii(config: RunConfig, image_shape: tuple[int, int, int]) -> None:
         check_radius(radius, image_shape)
 
 
-def describe_plan(config: RunConfig, out: str | Path, command: str = "run") -> list[tuple[str, str]]:
-    """(stage, "done" or "to do") for every stage of ``command``, without writing anything."""
-    folder = RunFolder.__new__(RunFolder)
-    folder.root, folder.config = Path(out), config
+def describe_plan(
+    config: RunConfig, out: str | Path, command: str = "run", *, update: bool = False
+) -> list[tuple[str, str]]:
+    """(stage, "done" or "to do") for every stage of ``command``, without writing anything; raises as a run would."""
+    folder = RunFolder(out, config, update=update)
     stages = all_stages(config)
     rows = []
     for stage in stages:

@@ -1,4 +1,9 @@
-"""How to train: named presets, and the learning rate over time."""
+"""How to train: named presets, and the learning rate over time.
+
+``paper`` is the published recipe for the global network (arXiv 2508.06614: AdamW 1e-3, weight decay 1e-3, batch 512, 15
+epochs, 100 warm-up steps, t = sigmoid(normal), errors of v + eps + x), with one change: the average of the weights
+that schedule-free AdamW keeps there is an exponential one here.
+"""
 
 from __future__ import annotations
 
