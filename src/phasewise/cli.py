@@ -106,7 +106,7 @@ def stage_command(
         "global_width": global_width, "global_epochs": global_epochs, "local_epochs": local_epochs, "steps": steps,
         "solver": solver, "spacing": spacing, "weighting": weighting, "budget": budget, "n_samples": samples,
         "features": features,
-        "window": window if window in (None, "gap") else numbers(window, float, "--window"),
+        "window": window if window in (None, "gap") else numbers(window, float, "--window (or gap)"),
     }  # fmt: skip
     with plain_errors():
         run_stages(str(ctx.info_name), out, size, update, dry_run, {k: v for k, v in given.items() if v is not None})

@@ -63,6 +63,7 @@ def test_records_say_what_they_rest_on(smoke_run):
 def test_page_stands_alone(smoke_run):
     page = (smoke_run / "report.html").read_text()
     assert "<svg" in page
+    assert "Smoke run, the numbers mean nothing" in page
     assert "data:image/png" in page
 
 
@@ -78,8 +79,11 @@ def test_update_redoes_only_what_the_change_touches(copy):
     changed = RunConfig.from_dict({**config().to_dict(), "budget": 0.5})
     with pytest.raises(RunFolderError, match=r"budget: 0.75 there, 0.5 here.*--update"):
         run_pipeline(changed, copy)
-    redone, _ = collect(copy, changed, update=True)
-    assert redone == ["schedule", "evaluate", "report"]
+    run_pipeline(changed, copy, command="schedule", update=True, say=lambda _: None)
+    assert not (copy / "summary.json").exists(), "the old judgement is not left beside a new schedule"
+    redone, _ = collect(copy, changed)
+    assert redone == ["evaluate", "report"]
+    assert read_json(copy / "run.json")["command"] == "phasewise run --size smoke --data digits --budget 0.5"
 
 
 def test_lost_output_is_made_again_alike(copy):
@@ -121,6 +125,9 @@ def test_folder_that_is_not_ours_is_refused(tmp_path):
     (tmp_path / "thesis.tex").unlink()
     (tmp_path / "run.json").write_text('{"kind": "other"}')
     with pytest.raises(RunFolderError, match="not written by phasewise"):
+        run_pipeline(config(), tmp_path)
+    (tmp_path / "run.json").write_text('{"kind": "phasewise-run", "format": 1}')
+    with pytest.raises(RunFolderError, match="valid config"):
         run_pipeline(config(), tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"kind": "phasewise-run", "format": 99, "version": "9"}))
     with pytest.raises(RunFolderError, match="run format 99"):
@@ -176,9 +183,13 @@ def test_sampling_from_a_run(smoke_run, tmp_path):
         ({"window": (0.5, 0.2)}, "LOW,HIGH"),
         ({"window": "cmy"}, "'gap'"),
         ({"budget": 0.0}, "fraction"),
-        ({"n_samples": 10}, "at least 100 samples"),
+        ({"n_samples": 10}, "at least 100, got 10"),
         ({"preset": "x"}, "known: default, paper"),
         ({"radii": ()}, "at least one radius"),
+        ({"radii": (1, 1)}, "name one twice"),
+        ({"global_width": 7}, "multiple of 8, got 7"),
+        ({"local_epochs": 0}, "epochs > 0"),
+        ({"global_epochs": float("nan")}, "epochs > 0"),
     ],
 )
 def test_bad_choices_are_named(given, message):
@@ -195,8 +206,9 @@ def test_sizes_fit_their_images():
 
 
 def test_larger_images_go_the_same_way(shared_data, tmp_path):
-    tiny = make_config(28, "smoke", data="mnist", data_dir=str(shared_data), limit=500, radii=(3,), n_samples=100)
-    folder = run_pipeline(tiny, tmp_path / "run", say=lambda _: None)
+    tiny = make_config(28, "smoke", data="mnist", data_dir=str(shared_data), limit=300, radii=(3,), local_epochs=1)
+    folder = run_pipeline(tiny, tmp_path / "run", command="schedule", say=lambda _: None)
     table = LossTable.load(folder / "records" / "losses.json")
     assert table.names == ("global", "r3", "control", "wiener")
-    assert (folder / "report.html").stat().st_size < 5e6
+    prices = PriceList.load(folder / "records" / "prices.json")
+    assert prices.flops[prices.names.index("r3")] <= 8e6

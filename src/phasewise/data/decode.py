@@ -69,7 +69,8 @@ def _refuse_shape(first: str, shape: tuple[int, ...], second: str, other: tuple[
         )
     names = {1: "one channel (gray)", 3: "three channels (RGB)"}
     raise DataError(
-        f"{first} has {names[shape[0]]} but {second} has {names[other[0]]}; pass color='gray' or color='rgb'"
+        f"{first} has {names[shape[0]]} but {second} has {names[other[0]]}; convert the files, or in Python "
+        "pass color='gray' or color='rgb' to load_images"
     )
 
 

@@ -100,7 +100,7 @@ def read_safetensors(path: str | Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     except SafetensorError as error:
         raise CheckpointError(
-            f"{path} is corrupt or no safetensors file ({error}); delete it and train again"
+            f"{path} is corrupt or no safetensors file ({error}); delete it and train again (`phasewise train`)"
         ) from error
 
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from phasewise import seeding
+from phasewise.data import ImageData
 from phasewise.denoisers.base import Denoiser
 from phasewise.denoisers.hybrid import OnPath
 from phasewise.errors import PhasewiseError
@@ -35,7 +36,7 @@ from phasewise.results import Estimate, LossTable
 @torch.inference_mode()
 def measure_losses(
     denoisers: Mapping[str, Denoiser],
-    images: Tensor,
+    images: ImageData | Tensor,
     times: Sequence[float],
     *,
     reference: str = "global",
@@ -44,13 +45,16 @@ def measure_losses(
     batch: int = 250,
     progress: Callable[[int, int], None] | None = None,
 ) -> LossTable:
-    """Losses of every denoiser at every time on ``images`` (n, C, H, W), held out, with noise drawn from ``seed``.
+    """Losses of every denoiser at every time on held-out ``images``, with noise drawn from ``seed``.
+
+    ``images`` is (n, C, H, W), or an ImageData, whose test part is used.
 
     Times are on the reference's path; members on another path are translated.  The same image meets the same noise
     for every denoiser (differences are paired) and fresh noise at every time.
 
     Raises PhasewiseError for a missing reference, times outside (0, 1], or fewer than 2 images.
     """
+    images = images.test if isinstance(images, ImageData) else images
     names = list(denoisers)
     if reference not in denoisers:
         raise PhasewiseError(f"reference {reference!r} is not among the denoisers: {', '.join(names) or 'none'}")

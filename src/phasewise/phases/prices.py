@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from phasewise.data import ImageData
+from phasewise.data import ImageData, as_images
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.metrics.cost import count_flops, measure_ms
@@ -46,10 +46,10 @@ def price_list(
 ) -> PriceList:
     """Losses and costs of every denoiser at every start time of a grid (descending, as for :func:`phasewise.sample`).
 
-    Measured on up to ``n`` validation images of ``data`` (or on the tensor given) with fresh noise, so that the test
-    images stay unseen by the schedule.
+    Measured on up to ``n`` validation images of ``data`` (a tensor is split as :func:`phasewise.train` splits it) with
+    fresh noise, so that the test images stay unseen by the schedule.
     """
-    images = data if isinstance(data, Tensor) else data.validation
+    images = as_images(data).validation
     table = measure_losses(denoisers, images[:n], times, reference=reference, seed=seed)
     shape = denoisers[reference].image_shape
     ms = measure_ms(denoisers, shape, batch=batch, seed=seed)
@@ -72,7 +72,9 @@ def step_prices(prices: PriceList, weighting: str = "flow") -> tuple[np.ndarray,
     table = prices.losses
     times = table.times
     if (np.diff(times) >= 0).any():
-        raise PhasewiseError("the price list's times must decrease: measure it on a sampler's time grid")
+        raise PhasewiseError(
+            "the price list's times must decrease: measure it on a sampler's time grid, e.g. pw.time_grid(16)"
+        )
     for field in ("gap", "distance"):
         bad = np.argwhere(~np.isfinite(getattr(table, field)))
         if len(bad):

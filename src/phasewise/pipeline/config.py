@@ -75,14 +75,20 @@ class RunConfig:
         ):
             raise PhasewiseError(f"window must be LOW,HIGH with 0 <= LOW < HIGH <= 1; got {self.window}")
         get_solver(self.solver)
-        for value, known in ((self.spacing, SPACINGS), (self.weighting, tuple(WEIGHTINGS)), (self.features, KINDS)):
-            if value not in known:
-                raise PhasewiseError(f"unknown choice {value!r}; known: {', '.join(known)}")
+        for name, known in (("spacing", SPACINGS), ("weighting", tuple(WEIGHTINGS)), ("features", KINDS)):
+            if getattr(self, name) not in known:
+                raise PhasewiseError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
+        if len(set(self.radii)) < len(self.radii):
+            raise PhasewiseError(f"the radii {list(self.radii)} name one twice")
+        if self.global_width < 8 or self.global_width % 8:
+            raise PhasewiseError(f"global_width must be a positive multiple of 8, got {self.global_width}")
         if not 0 < self.budget <= 1:
             raise PhasewiseError(f"budget is a fraction of the all-global cost, in (0, 1]; got {self.budget}")
-        if self.n_samples < 100 or self.n_losses < 2 or self.steps < 2:
-            raise PhasewiseError("need at least 100 samples to judge, 2 images to measure losses on, and 2 steps")
-        get_preset(self.preset, batch=self.batch, epochs=self.global_epochs)
+        for name, least in (("n_samples", 100), ("n_losses", 2), ("n_recovery", 2), ("n_grid", 1), ("steps", 2)):
+            if getattr(self, name) < least:
+                raise PhasewiseError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for epochs in (self.global_epochs, self.local_epochs):
+            get_preset(self.preset, batch=self.batch, epochs=epochs)
 
     def to_dict(self) -> dict[str, Any]:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}

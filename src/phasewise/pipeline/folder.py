@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,18 @@ from typing import Any
 
 from phasewise.errors import RunFolderError
 from phasewise.files import read_json, write_json
-from phasewise.pipeline.config import RunConfig
+from phasewise.pipeline.config import SIZES, RunConfig
 
 KIND = "phasewise-run"
 FORMAT = 1
+OPTIONS = {
+    "data": "--data", "data_dir": "--data-dir", "limit": "--limit", "seed": "--seed", "device": "--device",
+    "radii": "--radii", "window_radius": "--window-radius", "global_width": "--global-width", "preset": "--preset",
+    "batch": "--batch", "global_epochs": "--global-epochs", "local_epochs": "--local-epochs", "steps": "--steps",
+    "solver": "--solver", "spacing": "--spacing", "weighting": "--weighting", "budget": "--budget",
+    "window": "--window", "features": "--features", "n_samples": "--samples",
+}  # fmt: skip
+"""Fields of the config that the command line sets."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +82,12 @@ class RunFolder:
         stamp = self.path("stages", f"{stage.name}.json")
         if not stamp.is_file() or not all(self.path(o).exists() for o in stage.outputs):
             return False
-        return bool(read_json(stamp).get("key") == self.key(stage, stages))
+        return bool(_read_stamp(stamp).get("key") == self.key(stage, stages))
 
     def stale(self, stage: Stage, stages: Sequence[Stage]) -> bool:
         """True when the stage was done before, for other choices."""
         stamp = self.path("stages", f"{stage.name}.json")
-        return stamp.is_file() and read_json(stamp).get("key") != self.key(stage, stages)
+        return stamp.is_file() and _read_stamp(stamp).get("key") != self.key(stage, stages)
 
     def stamp(self, stage: Stage, stages: Sequence[Stage], seconds: float) -> None:
         write_json(
@@ -90,9 +99,11 @@ class RunFolder:
             },
         )
 
-    def seconds(self, stage: Stage) -> float:
-        stamp = self.path("stages", f"{stage.name}.json")
-        return float(read_json(stamp).get("seconds", 0.0)) if stamp.is_file() else 0.0
+
+def _read_stamp(path: Path) -> dict[str, Any]:
+    """A stage's stamp; one that is no JSON object counts as not done."""
+    record = read_json(path)
+    return record if isinstance(record, dict) else {}
 
 
 def read_config(root: str | Path) -> RunConfig | None:
@@ -108,12 +119,20 @@ def read_config(root: str | Path) -> RunConfig | None:
             f"{root} was made by phasewise {record.get('version')} (run format {record.get('format')}); this version "
             f"reads format {FORMAT}: use another --out"
         )
-    return RunConfig.from_dict(record["config"])
+    try:
+        return RunConfig.from_dict(record["config"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunFolderError(f"{file} does not hold a valid config ({error!r}); use another --out") from error
 
 
 def command(config: RunConfig) -> str:
-    """A command line that repeats the run (named choices that differ from the size's own are in run.json)."""
-    words = ["phasewise", "run", "--data", config.data, "--seed", str(config.seed), "--size", config.size]
+    """A command line that repeats the run: the size, and every option that differs from the size's own."""
+    usual = {**RunConfig().to_dict(), **SIZES.get(config.size, {}), "data": None}
+    words = ["phasewise", "run", "--size", config.size]
+    for name, value in config.to_dict().items():
+        if name in OPTIONS and value != (list(usual[name]) if isinstance(usual[name], tuple) else usual[name]):
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            words += [OPTIONS[name], shlex.quote(text)]
     return " ".join(words)
 
 

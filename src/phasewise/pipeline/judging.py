@@ -27,7 +27,7 @@ from phasewise.sampling import calls_per_step, sample, time_grid
 
 LABELS = {
     "global": "global at every step",
-    "global_cheap": "global, fewer steps (the hybrid's cost)",
+    "global_cheap": "global, fewer steps",
     "hybrid": "hybrid, optimised",
     "window": "global inside the window, local outside",
     "window_gap": "global where the gap is, local outside",
@@ -139,7 +139,7 @@ def evaluate_all(
             extra=_classifier_view(images.to(data.train.device), features),
         )
         evaluations.append(row)
-        say(f"{name}: FID {row.fid:.2f} ± {row.fid_stderr:.2f}, {row.mflop:.0f} MFLOP, {row.ms:.2f} ms an image")
+        say(f"{name}: FID {row.fid:.2f} ± {row.fid_stderr:.2f}, {row.mflop:.4g} MFLOP, {row.ms:.2f} ms an image")
     return Judgement(evaluations, real, kept)
 
 

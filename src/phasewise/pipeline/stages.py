@@ -162,8 +162,13 @@ def do_schedule(ctx: Context) -> None:
         window = gap_window(table, path_from_config(table.path), f"r{config.window_radius}")
     schedules, chosen = plan_schedules(prices, fronts, config, (float(window[0]), float(window[1])), read_gap(ctx))
     content = {w: {**f.to_dict(), "chosen": chosen if w == config.weighting else None} for w, f in fronts.items()}
+    for old in ("records/evaluation.json", "summary.json"):  # they judge another schedule
+        ctx.folder.path(old).unlink(missing_ok=True)
     ctx.write("fronts.json", content)
     ctx.write("schedules.json", {k: s.to_dict() for k, s in schedules.items()})
+    share = (schedules["hybrid"].mflop or 0.0) / (schedules["global"].mflop or 1.0)
+    spans = ", ".join(f"{name} {start:.2f}-{end:.2f}" for start, end, name in schedules["hybrid"].spans())
+    ctx.say(f"hybrid: {spans}; {share:.0%} of the all-global FLOPs")
 
 
 def read_gap(ctx: Context) -> tuple[float, float] | None:

@@ -50,7 +50,7 @@ def load_hybrid(run: Path, schedule: str, device: str = "cpu") -> tuple[HybridDe
         raise RunFolderError(f"{run} has no schedules yet; make them with `phasewise schedule --out {run}`")
     schedules = read_json(run / "records" / "schedules.json")
     if schedule not in schedules:
-        raise PhasewiseError(f"{run} has no schedule {schedule!r}; it has {', '.join(schedules)}")
+        raise PhasewiseError(f"{run} has no schedule {schedule!r}; it has {', '.join(schedules) or 'none'}")
     plan = schedule_from(schedules[schedule], run / "records" / "schedules.json")
     members = {name: load_denoiser(run / "models" / name, device) for name in dict.fromkeys(plan.servers)}
     return HybridDenoiser(members, plan), DataRecord.from_dict(read_json(run / "records" / "data.json")).pixel_range

@@ -51,7 +51,12 @@ def build_sections(run: Run) -> list[Section]:
     palette = Palette(run)
     answer = verdict(run)
     return [
-        Section("headline", answer.headline, blocks=outcome.headline_blocks(run), items=answer.sentences),
+        Section(
+            "headline",
+            smoke_warning(run) + answer.headline,
+            blocks=outcome.headline_blocks(run),
+            items=answer.sentences,
+        ),
         outcome.samples(run),
         outcome.evaluation(run),
         outcome.schedules(run, palette),
@@ -62,6 +67,12 @@ def build_sections(run: Run) -> list[Section]:
         causes.training(run, palette),
         provenance(run),
     ]
+
+
+def smoke_warning(run: Run) -> str:
+    """What must stand before the verdict of a run that was too small to mean anything."""
+    size = (run.info.get("config") or {}).get("size")
+    return "Smoke run, the numbers mean nothing. " if size == "smoke" else ""
 
 
 def provenance(run: Run) -> Section:

@@ -58,7 +58,7 @@ def get_preset(preset: str | TrainPreset, **changes: Any) -> TrainPreset:
     if (
         not 0 < preset.lr < math.inf
         or preset.batch < 1
-        or preset.epochs <= 0
+        or not 0 < preset.epochs < math.inf
         or (preset.steps is not None and preset.steps < 1)
     ):
         raise PhasewiseError("training needs lr > 0, batch >= 1, epochs > 0 and steps >= 1")
