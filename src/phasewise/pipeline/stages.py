@@ -16,6 +16,7 @@ from torch import Tensor
 from phasewise.data import ImageData, load_images
 from phasewise.denoisers import Denoiser, LocalDenoiser, UNetDenoiser, WienerDenoiser, load_denoiser, save_denoiser
 from phasewise.denoisers.base import NetworkDenoiser
+from phasewise.errors import PhasewiseError
 from phasewise.files import read_json, write_bytes, write_json
 from phasewise.metrics import FeatureNetwork, default_features
 from phasewise.paths import path_from_config
@@ -156,11 +157,11 @@ def do_schedule(ctx: Context) -> None:
     prices = price_list(members, ctx.data, grid, seed=config.seed + 3, n=config.n_losses)
     ctx.write("prices.json", prices.to_dict())
     fronts = {w: pareto_front(prices, weighting=w, solver=config.solver) for w in WEIGHTINGS}
-    window = config.window
-    if isinstance(window, str):
-        table = LossTable.from_dict(read_json(ctx.folder.path("records", "losses.json")))
-        window = gap_window(table, path_from_config(table.path), f"r{config.window_radius}")
-    schedules, chosen = plan_schedules(prices, fronts, config, (float(window[0]), float(window[1])), read_gap(ctx))
+    gap = read_gap(ctx)
+    window = gap if isinstance(config.window, str) else config.window
+    if window is None:
+        raise PhasewiseError(f"r{config.window_radius} has no positive denoising gap: give the window as LOW,HIGH")
+    schedules, chosen = plan_schedules(prices, fronts, config, (float(window[0]), float(window[1])), gap)
     content = {w: {**f.to_dict(), "chosen": chosen if w == config.weighting else None} for w, f in fronts.items()}
     for old in ("records/evaluation.json", "summary.json"):  # they judge another schedule
         ctx.folder.path(old).unlink(missing_ok=True)
