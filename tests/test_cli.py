@@ -5,12 +5,15 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 from typer.testing import CliRunner
 
 from phasewise import __version__
-from phasewise.cli import STAGE_COMMANDS, app
+from phasewise.cli import STAGE_COMMANDS, app, plain_warnings
+from phasewise.errors import PhasewiseWarning
+from phasewise.results import CMIMap
 
 runner = CliRunner()
 
@@ -75,6 +78,11 @@ def test_sample_writes_a_grid(smoke_run, tmp_path):
         (["run", "--solver", "rk9"], "known: euler, heun"),
         (["run", "--spacing", "odd"], "known: uniform"),
         (["run", "--weighting", "odd"], "known: kl, w2, flow"),
+        (["run", "--window", "cmi", "--no-cmi"], "leave out --no-cmi"),
+        (["diagnose", "--cmi", "--estimator", "magic"], "known: density, "),
+        (["diagnose", "--cmi", "--estimator", "gaussian", "--cmi-option", "epochs=3"], "epochs"),
+        (["diagnose", "--cmi", "--cmi-radii", "4"], "something to measure is 3"),
+        (["diagnose", "--cmi", "--center", "9,9"], "8x8 image"),
         (["sample", "--run", "nowhere"], "phasewise run"),
         (["report", "nowhere"], "phasewise run"),
     ],
@@ -96,3 +104,37 @@ def test_numbers_are_checked():
     result = invoke("run", "--radii", "one")
     assert result.exit_code == 2
     assert re.search("numbers separated by commas", result.output + result.stderr)
+
+
+def test_options_with_names_are_checked():
+    for word in ("epochs", "=3", "a b=3"):
+        result = invoke("diagnose", "--cmi", "--cmi-option", word)
+        assert result.exit_code == 2
+        assert "NAME=VALUE" in result.output + result.stderr
+
+
+def test_cmi_on_data_and_a_warning_of_one_line(tmp_path):
+    words = ("diagnose", "--cmi", "--size", "smoke", "--estimator", "gaussian", "--out", tmp_path / "run")
+    positions = ("--center", "3,3", "--center", "4,4", "--block", 2, "--cmi-radii", "1,2", "--cmi-times", "0.3,0.6")
+    result = invoke(*words, *positions, "--cmi-accuracy", 1e-4)
+    assert result.exit_code == 0, result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert re.fullmatch(r"warning: 1797 images give a standard error near .* images", lines[0])
+    assert "warnings.warn" not in result.output
+    assert f"shown by `phasewise report {tmp_path / 'run'}`" in result.output
+    record = CMIMap.load(tmp_path / "run" / "records" / "cmi.json")
+    assert (record.estimator, record.block, record.radii) == ("gaussian", 2, (1, 2))
+    assert [p["center"] for p in record.config["positions"]] == [[3, 3], [4, 4]]
+    assert invoke("report", tmp_path / "run").exit_code == 0
+    assert "row 4, column 4" in (tmp_path / "run" / "report.html").read_text()
+    result = invoke(*words[:2], "--out", tmp_path / "run")
+    assert result.output.count("done before") == 2
+
+
+def test_other_warnings_stay_as_they_are(capsys):
+    with pytest.warns(DeprecationWarning, match="old"), plain_warnings():
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+    with plain_warnings():
+        warnings.warn("two\nlines", PhasewiseWarning, stacklevel=1)
+    assert capsys.readouterr().err == "warning: two lines\n"

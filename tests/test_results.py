@@ -21,6 +21,7 @@ from phasewise.results import (
     Evaluation,
     HybridSchedule,
     LossTable,
+    MarkovFit,
     ParetoFront,
     PriceList,
     Record,
@@ -55,6 +56,12 @@ EXAMPLES: list[Record] = [
     DataRecord("digits", (1, 8, 8), (0.0, 1.0), {"train": 1257}, 0.3, 0.37, 10, "00ff"),
     CMIMap(np.array([0.2, 0.4]), (1, 3), np.array([[NAN, -0.01], [0.1, 0.2]]), np.array([[INF, 0.1], [0.1, 0.1]]),
            "density", 2, (13, 14), 1000, 0, config={"steps": 10}),
+    MarkovFit(np.array([0.2, 0.4]), np.array([1.5, NAN]), np.array([1.25, 3.0]), np.array([2.0, INF]),
+              np.array([0.1, NAN]), np.array([0.5, NAN]), ("ok", "not resolved"), ("", "no decay"), (1, 2, 3), 5.0,
+              0.01, 1, window=(0.1, 0.3), t_c=0.2, t_c_low=0.1, t_c_high=0.3, t_c_note="at the edge",
+              peak_radii=(1, 2, 3), peak_times=np.array([0.2, 0.4, NAN])),
+    MarkovFit(np.array([0.2]), np.array([NAN]), np.array([NAN]), np.array([NAN]), np.array([NAN]), np.array([NAN]),
+              ("not resolved",), ("2 radii",), (1, 2), 5.0, 0.01, 1),
 ]  # fmt: skip
 every_record = pytest.mark.parametrize("record", EXAMPLES, ids=lambda r: type(r).__name__)
 

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from phasewise.errors import CheckpointError as CheckpointError
     from phasewise.errors import DataError as DataError
     from phasewise.errors import PhasewiseError as PhasewiseError
+    from phasewise.errors import PhasewiseWarning as PhasewiseWarning
     from phasewise.errors import RunFolderError as RunFolderError
+    from phasewise.information import cmi_map as cmi_map
     from phasewise.metrics import count_flops as count_flops
     from phasewise.metrics import default_features as default_features
     from phasewise.metrics import fid as fid
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
     from phasewise.paths import CosinePath as CosinePath
     from phasewise.paths import LinearPath as LinearPath
     from phasewise.paths import VarianceExplodingPath as VarianceExplodingPath
+    from phasewise.phases import critical_window as critical_window
     from phasewise.phases import gap_window as gap_window
+    from phasewise.phases import markov_length as markov_length
     from phasewise.phases import measure_losses as measure_losses
     from phasewise.phases import measure_recovery as measure_recovery
     from phasewise.phases import optimise_schedule as optimise_schedule
@@ -47,9 +51,11 @@ if TYPE_CHECKING:
     from phasewise.pipeline import make_config as make_config
     from phasewise.pipeline import run_pipeline as run_pipeline
     from phasewise.report import build_report as build_report
+    from phasewise.results import CMIMap as CMIMap
     from phasewise.results import Estimate as Estimate
     from phasewise.results import HybridSchedule as HybridSchedule
     from phasewise.results import LossTable as LossTable
+    from phasewise.results import MarkovFit as MarkovFit
     from phasewise.results import ParetoFront as ParetoFront
     from phasewise.results import PriceList as PriceList
     from phasewise.sampling import sample as sample
@@ -64,16 +70,17 @@ _HOMES = {
         "Denoiser", "HybridDenoiser", "LocalDenoiser", "PublishedLocal", "PublishedUNet", "UNetDenoiser",
         "WienerDenoiser", "load_denoiser", "save_denoiser",
     ),
-    "errors": ("CheckpointError", "DataError", "PhasewiseError", "RunFolderError"),
+    "errors": ("CheckpointError", "DataError", "PhasewiseError", "PhasewiseWarning", "RunFolderError"),
+    "information": ("cmi_map",),
     "metrics": ("count_flops", "default_features", "fid", "measure_ms", "paired_error"),
     "paths": ("CosinePath", "LinearPath", "VarianceExplodingPath"),
     "phases": (
-        "gap_window", "measure_losses", "measure_recovery", "optimise_schedule", "pareto_front", "path_kl",
-        "price_list", "schedule_from_servers", "window_servers",
+        "critical_window", "gap_window", "markov_length", "measure_losses", "measure_recovery", "optimise_schedule",
+        "pareto_front", "path_kl", "price_list", "schedule_from_servers", "window_servers",
     ),
     "pipeline": ("make_config", "run_pipeline"),
     "report": ("build_report",),
-    "results": ("Estimate", "HybridSchedule", "LossTable", "ParetoFront", "PriceList"),
+    "results": ("CMIMap", "Estimate", "HybridSchedule", "LossTable", "MarkovFit", "ParetoFront", "PriceList"),
     "sampling": ("sample", "starting_noise", "time_grid"),
     "training": ("TrainPreset", "train"),
 }  # fmt: skip

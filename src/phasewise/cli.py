@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from phasewise.errors import PhasewiseError
+from phasewise.errors import PhasewiseError, PhasewiseWarning
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,8 +31,12 @@ STAGE_COMMANDS = {
     "    phasewise run --data photos/ --radii 2,4 --window gap --budget 0.3",
     "train": "Train the global, the local and the control denoisers of a run.\n\n"
     "Example:\n\n    phasewise train --data mnist --data-dir data --radii 1,3,8",
-    "diagnose": "Held-out loss and denoising gap by time and radius, and the recovery experiment.\n\n"
-    "Example:\n\n    phasewise diagnose --out runs/digits",
+    "diagnose": "Held-out loss and denoising gap by time and radius, and the recovery experiment; with --cmi, "
+    "conditional mutual information instead, for which nothing has to be trained before.\n\n"
+    "Examples:\n\n"
+    "    phasewise diagnose --out runs/digits\n\n"
+    "    phasewise diagnose --cmi --out runs/digits\n\n"
+    "    phasewise diagnose --cmi --data mnist --data-dir data --estimator gaussian --block 3 --cmi-radii 1,2,4",
     "schedule": "Price list, Pareto front, and the optimised hybrid schedule.\n\n"
     "Example:\n\n    phasewise schedule --out runs/digits --budget 0.3 --update",
     "evaluate": "Sample every schedule from the same noise; FID, cost, paired error.\n\n"
@@ -40,9 +46,10 @@ STAGE_COMMANDS = {
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """One clear line instead of a traceback; exit status 2 for bad input, 130 for Ctrl-C."""
+    """One clear line for an error or a warning; exit status 2 for bad input, 130 for Ctrl-C."""
     try:
-        yield
+        with plain_warnings():
+            yield
     except PhasewiseError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
@@ -57,6 +64,26 @@ def plain_errors() -> Iterator[None]:
     except KeyboardInterrupt as error:
         typer.echo("\nstopped; the same command goes on from here", err=True)
         raise typer.Exit(130) from error
+
+
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Our own warnings as one line each, said once, without the source line; all others as Python shows them."""
+    said = set[str]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", PhasewiseWarning)
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            text = " ".join(str(message).split())
+            if not issubclass(category, PhasewiseWarning):
+                usual(message, category, *where, **more)
+            elif text not in said:
+                typer.echo(f"warning: {text}", err=True)
+                said.add(text)
+
+        warnings.showwarning = show
+        yield
 
 
 Data = Annotated[
@@ -94,9 +121,27 @@ def stage_command(
     spacing: Annotated[str | None, typer.Option(help="Time grid: uniform, log_snr or edm.")] = None,
     weighting: Annotated[str | None, typer.Option(help="Price to minimise: flow, w2 or kl.")] = None,
     budget: Annotated[float | None, typer.Option(help="Hybrid's cost as a fraction of all-global.")] = None,
-    window: Annotated[str | None, typer.Option(help="LOW,HIGH in noise time, or gap.")] = None,
+    window: Annotated[str | None, typer.Option(help="LOW,HIGH in noise time, gap or cmi.")] = None,
     features: Annotated[str | None, typer.Option(help="For FID: auto, classifier, inception, pca, random.")] = None,
     samples: Annotated[int | None, typer.Option(help="Samples per schedule for FID.")] = None,
+    cmi: Annotated[
+        bool | None,
+        typer.Option("--cmi/--no-cmi", help="diagnose: conditional mutual information alone; run: --no-cmi omits it."),
+    ] = None,
+    estimator: Annotated[
+        str | None, typer.Option(help="CMI: density, mmse, mine, nwj, infonce, smile, classifier, knn or gaussian.")
+    ] = None,
+    block: Annotated[int | None, typer.Option(help="CMI: side of the region A in pixels.")] = None,
+    center: Annotated[
+        list[str] | None, typer.Option(metavar="ROW,COL", help="CMI: where A is; repeat it to average over positions.")
+    ] = None,
+    cmi_radii: Annotated[str | None, typer.Option(help="CMI: widths of the buffer in pixels, e.g. 1,2,4.")] = None,
+    cmi_times: Annotated[str | None, typer.Option(help="CMI: noise times in (0, 1].")] = None,
+    cmi_option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="CMI: an option of the estimator; repeatable.")
+    ] = None,
+    cmi_accuracy: Annotated[float | None, typer.Option(help="CMI: standard error asked for, nats.")] = None,
+    cmi_tolerance: Annotated[float | None, typer.Option(help="CMI above which a time is in the window, nats.")] = None,
     update: Annotated[bool, typer.Option("--update", help="Change an existing run, redoing what it touches.")] = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -106,10 +151,15 @@ def stage_command(
         "global_width": global_width, "global_epochs": global_epochs, "local_epochs": local_epochs, "steps": steps,
         "solver": solver, "spacing": spacing, "weighting": weighting, "budget": budget, "n_samples": samples,
         "features": features,
-        "window": window if window in (None, "gap") else numbers(window, float, "--window (or gap)"),
+        "window": window if window in (None, "gap", "cmi") else numbers(window, float, "--window (or gap, cmi)"),
+        "cmi": cmi, "cmi_estimator": estimator, "cmi_block": block, "cmi_accuracy": cmi_accuracy,
+        "cmi_tolerance": cmi_tolerance, "cmi_radii": numbers(cmi_radii, int, "--cmi-radii"),
+        "cmi_times": numbers(cmi_times, float, "--cmi-times"), "cmi_options": named(cmi_option, "--cmi-option"),
+        "cmi_center": [numbers(c, int, "--center") for c in center] if center else None,
     }  # fmt: skip
+    name = "cmi" if cmi and ctx.info_name == "diagnose" else str(ctx.info_name)
     with plain_errors():
-        run_stages(str(ctx.info_name), out, size, update, dry_run, {k: v for k, v in given.items() if v is not None})
+        run_stages(name, out, size, update, dry_run, {k: v for k, v in given.items() if v is not None})
 
 
 for _name, _help in STAGE_COMMANDS.items():
@@ -135,6 +185,8 @@ def run_stages(command: str, out: Path | None, size: str, update: bool, dry_run:
     run_pipeline(config, folder, command=command, update=update, say=typer.echo, live=live, version=__version__)
     if command == "run":
         typer.echo(f"open {folder / 'report.html'}")
+    elif command == "cmi":
+        typer.echo(f"shown by `phasewise report {folder}`")
 
 
 @app.command()
@@ -200,6 +252,22 @@ def numbers(text: str | None, kind: type, option: str) -> tuple[Any, ...] | None
         return tuple(kind(part) for part in text.split(","))
     except ValueError as error:
         raise typer.BadParameter(f"{option} takes numbers separated by commas, got {text!r}") from error
+
+
+def named(words: list[str] | None, option: str) -> dict[str, Any] | None:
+    """["epochs=3", "kind=a"] -> {"epochs": 3, "kind": "a"}; a usage error naming the option otherwise."""
+    if not words:
+        return None
+    out: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not (name.isidentifier() and equals):
+            raise typer.BadParameter(f"{option} takes NAME=VALUE, got {word!r}")
+        try:
+            out[name] = json.loads(text)
+        except json.JSONDecodeError:
+            out[name] = text
+    return out
 
 
 def check_device(device: str) -> None:

@@ -17,3 +17,7 @@ class CheckpointError(PhasewiseError):
 
 class RunFolderError(PhasewiseError):
     """An output folder that is not ours to write into."""
+
+
+class PhasewiseWarning(UserWarning):
+    """A result that holds, but not as well as the reader may think. The message says why and what would help."""

@@ -330,3 +330,44 @@ class CMIMap(Record):
             object.__setattr__(self, name, _array(getattr(self, name)))
         object.__setattr__(self, "radii", tuple(int(r) for r in self.radii))
         object.__setattr__(self, "center", tuple(self.center))
+
+
+@dataclass(frozen=True)
+class MarkovFit(Record):
+    """Decay of a CMI map with the radius: ``I(r) ~ amplitude * exp(-r / xi)`` at each time, over the fixed ``radii``.
+
+    Shapes (T,), in the order of the map's times: ``xi`` in pixels with its 95 % interval ``low`` .. ``high``,
+    ``amplitude`` in nats, ``p_value`` of the chi-square test; NaN where ``status`` is "not resolved" (the others: "ok",
+    "not exponential"), ``reason`` in words.
+    ``t_c``: time of the largest xi with a 95 % interval, None where it cannot be told; ``t_c_note``: what limits it.
+    ``window``: times where the CMI at ``window_radius`` exceeds ``tolerance`` nats, None where it nowhere does.
+    ``peak_times`` (R,): time of the largest CMI at each radius of the map, ``peak_radii``.
+    """
+
+    times: Array
+    xi: Array
+    low: Array
+    high: Array
+    amplitude: Array
+    p_value: Array
+    status: tuple[str, ...]
+    reason: tuple[str, ...]
+    radii: tuple[int, ...]
+    min_sigma: float
+    tolerance: float
+    window_radius: int
+    window: tuple[float, float] | None = None
+    t_c: float | None = None
+    t_c_low: float | None = None
+    t_c_high: float | None = None
+    t_c_note: str = ""
+    peak_radii: tuple[int, ...] = ()
+    peak_times: Array = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        for name in ("times", "xi", "low", "high", "amplitude", "p_value", "peak_times"):
+            object.__setattr__(self, name, _array(getattr(self, name)))
+        for name in ("status", "reason", "radii", "peak_radii"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.window is not None:
+            object.__setattr__(self, "window", (float(self.window[0]), float(self.window[1])))

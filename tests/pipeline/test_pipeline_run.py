@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,9 @@ from phasewise.files import read_json
 from phasewise.paths import LinearPath
 from phasewise.pipeline import RunConfig, config_for, load_hybrid, make_config, run_pipeline, write_grid
 from phasewise.pipeline.config import SIZES
-from phasewise.results import Evaluation, LossTable, PriceList
+from phasewise.pipeline.folder import RunFolder, command
+from phasewise.pipeline.stages import all_stages, wanted
+from phasewise.results import CMIMap, Evaluation, HybridSchedule, LossTable, MarkovFit, PriceList
 from phasewise.sampling import sample
 
 
@@ -58,6 +61,21 @@ def test_records_say_what_they_rest_on(smoke_run):
     prices = PriceList.load(smoke_run / "records" / "prices.json")
     assert list(prices.flops) == sorted(prices.flops, reverse=True) or prices.flops[0] == max(prices.flops)
     assert (prices.losses.log_snr[1:] == LinearPath().log_snr(torch.tensor(prices.times[1:])).numpy()).all()
+
+
+def test_cmi_is_part_of_a_run(smoke_run):
+    record = CMIMap.load(smoke_run / "records" / "cmi.json")
+    assert record.estimator == "density"
+    assert record.value.shape == record.stderr.shape == (2, 2)
+    assert (record.stderr > 0).all()
+    assert record.n == 1797
+    fit = MarkovFit.load(smoke_run / "records" / "markov.json")
+    assert fit.status == ("not resolved", "not resolved"), "two radii are too few"
+    assert fit.window_radius == 1
+    summary = read_json(smoke_run / "summary.json")["cmi"]
+    assert summary["t_c"] is summary["markov_length"] is None
+    assert summary["window"] == (None if fit.window is None else list(fit.window))
+    assert "Conditional mutual information" in (smoke_run / "report.html").read_text()
 
 
 def test_page_stands_alone(smoke_run):
@@ -181,7 +199,14 @@ def test_sampling_from_a_run(smoke_run, tmp_path):
     [
         ({"radii": (1, 2), "window_radius": 3}, "not among the radii"),
         ({"window": (0.5, 0.2)}, "LOW,HIGH"),
-        ({"window": "cmy"}, "'gap'"),
+        ({"window": "cmy"}, "'gap' or 'cmi'"),
+        ({"window": "cmi", "cmi": False}, "leave out --no-cmi"),
+        ({"cmi_estimator": "magic"}, "known: density"),
+        ({"cmi_radii": ()}, "cmi_radii must be distinct, at least one"),
+        ({"cmi_times": (0.5, 0.5)}, "cmi_times must be distinct"),
+        ({"cmi_times": (0.0,)}, r"noise times in \(0, 1\]"),
+        ({"cmi_tolerance": 0.0}, "above 0, got 0"),
+        ({"cmi_center": (1, 2, 3)}, "ROW,COL"),
         ({"budget": 0.0}, "fraction"),
         ({"n_samples": 10}, "at least 100, got 10"),
         ({"preset": "x"}, "known: default, paper"),
@@ -212,3 +237,141 @@ def test_larger_images_go_the_same_way(shared_data, tmp_path):
     assert table.names == ("global", "r3", "control", "wiener")
     prices = PriceList.load(folder / "records" / "prices.json")
     assert prices.flops[prices.names.index("r3")] <= 8e6
+
+
+# --- conditional mutual information -----------------------------------------------------------------------------------
+
+
+def measured(monkeypatch, calls):
+    """Stand-in for the estimation: known values, and a list of what was asked."""
+
+    def cmi_map(data, radii, times, **options):
+        calls.append((tuple(radii), tuple(times), options))
+        times = np.array(times)
+        value = np.outer(0.2 * np.exp(-(((times - 0.45) / 0.2) ** 2)), np.exp(-np.array(radii) / 1.5))
+        return CMIMap(
+            times, tuple(radii), value, 0.01 * value + 1e-5, options["estimator"], options["block"], (3, 3),
+            len(data.train), options["seed"],
+        )  # fmt: skip
+
+    monkeypatch.setattr("phasewise.pipeline.diagnosing.cmi_map", cmi_map)
+
+
+def changed_config(**changes):
+    return RunConfig.from_dict({**config().to_dict(), **changes})
+
+
+def test_window_from_the_cmi_reaches_the_schedules(copy, monkeypatch):
+    calls = []
+    measured(monkeypatch, calls)
+    times = (0.1, 0.25, 0.4, 0.5, 0.7, 0.9)
+    changed = changed_config(window="cmi", cmi_times=times, cmi_radii=(2, 1, 3), cmi_tolerance=0.05)
+    redone, lines = collect(copy, changed, command="schedule", update=True)
+    assert redone == ["cmi", "schedule"]
+    assert calls[0][:2] == ((2, 1, 3), times)
+    assert calls[0][2]["seed"] == 4
+    assert calls[0][2]["epochs"] == 1
+    assert calls[0][2]["folder"] == copy / "cmi"
+    fit = MarkovFit.load(copy / "records" / "markov.json")
+    assert fit.window is not None
+    assert any("CMI: t_c" in line and "above 0.05 nats at r = 1 for t in" in line for line in lines)
+    plans = {k: HybridSchedule.from_dict(v) for k, v in read_json(copy / "records" / "schedules.json").items()}
+    low, high = fit.window
+    expected = tuple("global" if low <= t <= high else "r1" for t in plans["global"].times)
+    assert set(expected) == {"global", "r1"}
+    assert plans["window_cmi"].servers == plans["window"].servers == expected
+    assert {"window_gap", "hybrid"} <= plans.keys()
+    run_pipeline(changed, copy, command="evaluate", say=lambda _: None)
+    summary = read_json(copy / "summary.json")
+    assert {"window_cmi", "window_gap", "hybrid"} <= summary["schedules"].keys()
+    assert summary["cmi"]["window"] == list(fit.window)
+    assert summary["cmi"]["markov_length"] == pytest.approx(1.5)
+
+
+def test_no_window_where_the_cmi_is_small(copy, monkeypatch):
+    measured(monkeypatch, [])
+    changed = changed_config(window="cmi", cmi_tolerance=5.0)
+    with pytest.raises(PhasewiseError, match=r"exceeds 5 nats at no measured time.*--cmi-tolerance.*LOW,HIGH"):
+        run_pipeline(changed, copy, update=True, say=lambda _: None)
+
+
+def test_cmi_alone_needs_no_training(tmp_path, monkeypatch):
+    calls = []
+    measured(monkeypatch, calls)
+    assert collect(tmp_path / "run", config(), command="cmi")[0] == ["data", "cmi"]
+    assert collect(tmp_path / "run", config(), command="cmi")[0] == []
+    again = changed_config(cmi_tolerance=0.02)
+    with pytest.raises(RunFolderError, match=r"cmi_tolerance: 0.01 there, 0.02 here"):
+        run_pipeline(again, tmp_path / "run", command="cmi")
+    assert collect(tmp_path / "run", again, command="cmi", update=True)[0] == ["cmi"]
+    assert len(calls) == 2
+
+
+def test_cmi_of_a_finished_run_updates_its_summary(copy, monkeypatch):
+    measured(monkeypatch, [])
+    changed = changed_config(cmi_times=(0.3, 0.4, 0.5, 0.6), cmi_radii=(1, 2, 3))
+    before = read_json(copy / "summary.json")
+    assert collect(copy, changed, command="cmi", update=True)[0] == ["cmi"]
+    after = read_json(copy / "summary.json")
+    assert after["cmi"] != before["cmi"]
+    assert after["schedules"] == before["schedules"]
+    assert collect(copy, changed)[0] == ["report"]
+
+
+def test_cmi_choices_are_free_while_nothing_was_measured(tmp_path):
+    without, asked = changed_config(cmi=False), changed_config(cmi_estimator="gaussian", cmi_options={})
+    RunFolder(tmp_path / "run", without).claim()
+    RunFolder(tmp_path / "run", asked)
+    (tmp_path / "run" / "stages").mkdir()
+    (tmp_path / "run" / "stages" / "cmi.json").write_text("{}")
+    RunFolder(tmp_path / "run", changed_config(cmi=True))
+    with pytest.raises(RunFolderError, match="cmi_estimator: density there, gaussian here"):
+        RunFolder(tmp_path / "run", asked)
+
+
+def test_which_stages_a_command_goes_through():
+    def names(command, **changes):
+        c = changed_config(**changes)
+        return [s.name for s in wanted(command, all_stages(c)) if not s.name.startswith("train-")]
+
+    assert names("run") == ["data", "features", "diagnose", "recovery", "cmi", "schedule", "evaluate", "report"]
+    assert names("run", cmi=False) == ["data", "features", "diagnose", "recovery", "schedule", "evaluate", "report"]
+    assert names("diagnose") == ["data", "features", "diagnose", "recovery"]
+    assert "cmi" not in names("evaluate")
+    assert "cmi" in names("schedule", window="cmi")
+    assert names("cmi") == ["data", "cmi"]
+    with pytest.raises(PhasewiseError, match="drop --no-cmi"):
+        names("cmi", cmi=False)
+
+
+def test_a_run_of_before_takes_cmi_choices_from_its_size(tmp_path):
+    old = {k: v for k, v in make_config(28, data="mnist").to_dict().items() if not k.startswith("cmi")}
+    (tmp_path / "run.json").write_text(json.dumps({"kind": "phasewise-run", "format": 1, "config": old}))
+    assert config_for(tmp_path, "auto", {}) == make_config(28, data="mnist")
+    other = config_for(tmp_path, "auto", {"cmi_estimator": "gaussian"})
+    assert (other.cmi_estimator, other.cmi_options) == ("gaussian", {})
+
+
+def test_cmi_choices_fit_the_images(tmp_path):
+    assert make_config(8).cmi_radii == (1, 2, 3)
+    assert make_config(8, cmi_block=3).cmi_radii == (1, 2)
+    assert make_config(28).cmi_radii == (1, 2, 3, 4, 5, 6)
+    assert not make_config(2, "smoke").cmi
+    assert make_config(8, "smoke").cmi_options == {"epochs": 1, "folds": 2}
+    assert make_config(8, "smoke", cmi_estimator="gaussian").cmi_options == {}
+    for changes, message in (
+        ({"cmi_radii": (1, 4)}, "something to measure is 3"),
+        ({"cmi_center": ((0, 9),)}, "reaches out of the 8x8 image"),
+        ({"cmi_options": {"epoch": 3}}, "epoch"),
+    ):
+        with pytest.raises(PhasewiseError, match=message):
+            run_pipeline(changed_config(**changes), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+def test_the_command_that_repeats_a_run_says_its_cmi_choices():
+    given = {"cmi_center": [[3, 3], [4, 4]], "cmi_options": {"epochs": 2}, "cmi_times": (0.2, 0.5), "window": "cmi"}
+    words = command(changed_config(**given))
+    assert words.endswith("--window cmi --cmi-times 0.2,0.5 --cmi-option epochs=2 --center 3,3 --center 4,4")
+    assert command(changed_config(cmi=False)).endswith("--no-cmi")
+    assert changed_config(cmi_center=(3, 3)) == changed_config(cmi_center=[[3, 3]])

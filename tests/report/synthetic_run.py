@@ -17,6 +17,7 @@ from phasewise.results import (
     Evaluation,
     HybridSchedule,
     LossTable,
+    MarkovFit,
     ParetoFront,
     PriceList,
     Recovery,
@@ -111,6 +112,34 @@ def pictures(n: int, channels: int, seed: int, noise: float = 0.0) -> np.ndarray
     return np.rint(255 * blurred.clip(0, 1)).astype(np.uint8)
 
 
+def cmi_map(positions: int = 0) -> CMIMap:
+    profile = np.exp(-((np.log(np.array([0.1, 0.3, 0.5, 0.7, 0.9]) / 0.35) / 0.5) ** 2))
+    value = np.outer(profile, [0.17, 0.08, 0.03, 0.012]) - 0.001
+    places = [
+        {"center": [14 + k, 14], "value": (value * (1 + k / 10)).tolist(), "stderr": (0.05 * value).tolist(), "n": 2000}
+        for k in range(positions)
+    ]
+    config: dict[str, Any] = {"bound": "neither"} | ({"positions": places} if places else {})
+    return CMIMap(
+        np.array([0.1, 0.3, 0.5, 0.7, 0.9]), (1, 2, 3, 4), value, np.full(value.shape, 0.002), "density", 1, (14, 14),
+        2000, 0, config=config,
+    )  # fmt: skip
+
+
+def markov_fit() -> MarkovFit:
+    nan = math.nan
+    return MarkovFit(
+        times=np.array([0.1, 0.3, 0.5, 0.7, 0.9]), xi=np.array([nan, 1.2, 1.6, 1.4, nan]),
+        low=np.array([nan, 1.1, 1.4, 1.2, 2.0]), high=np.array([nan, 1.3, 1.9, 1.8, math.inf]),
+        amplitude=np.array([nan, 0.38, 0.25, 0.1, nan]), p_value=np.array([nan, 0.4, 0.3, 1e-9, nan]),
+        status=("not resolved", "ok", "ok", "not exponential", "not resolved"),
+        reason=("at r = 4 the CMI is 1.2 standard errors from zero", "", "", "up to 30 % off", "no decay"),
+        radii=(1, 2, 3, 4), min_sigma=5.0, tolerance=0.01, window_radius=2, window=(0.13, 0.81), t_c=0.5, t_c_low=0.4,
+        t_c_high=0.6, t_c_note="the largest Markov length lies at the edge of the resolved times",
+        peak_radii=(1, 2, 3, 4), peak_times=np.array([0.3] * 4),
+    )  # fmt: skip
+
+
 def write_run(root: Path, channels: int = 1) -> Path:
     """The whole folder."""
     config = {"data": "digits", "budget": 0.5, "source": "https://example.org/<b>set</b>"}
@@ -146,23 +175,8 @@ def write_run(root: Path, channels: int = 1) -> Path:
     times = np.array([0.2, 0.4, 0.6, 0.8])
     mse = 0.002 + np.outer(times**2, STRENGTH + 1) / 40
     write(root, "recovery", Recovery(times, NAMES, RADII, mse, 0.05 * mse, 16, "heun", 256, 0))
-    profile = np.exp(-((np.log(np.array([0.1, 0.3, 0.5, 0.7, 0.9]) / 0.35) / 0.5) ** 2))
-    value = np.outer(profile, [0.17, 0.08, 0.03, 0.002])
-    write(
-        root,
-        "cmi",
-        CMIMap(
-            np.array([0.1, 0.3, 0.5, 0.7, 0.9]),
-            (1, 2, 3, 4),
-            value - 0.001,
-            np.full(value.shape, 0.003),
-            "density",
-            1,
-            (14, 14),
-            2000,
-            0,
-        ),
-    )
+    write(root, "cmi", cmi_map())
+    write(root, "markov", markov_fit())
     (root / "samples").mkdir()
     for k, name in enumerate(schedules()):
         save_file({"samples": pictures(80, channels, 0, 0.06 * k)}, root / f"samples/{name}.safetensors")

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from synthetic_run import evaluations, loss_table, training, write, write_run
+from synthetic_run import cmi_map, evaluations, loss_table, markov_fit, schedules, training, write, write_run
 
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import write_json
@@ -166,11 +166,12 @@ def test_what_is_missing_leaves_one_line_that_names_the_command(tmp_path: Path) 
         ("prices", "fronts.json", "schedule"),
         ("recovery", "recovery.json", "diagnose"),
         ("training", "training/", "train"),
+        ("cmi", "cmi.json", "diagnose --cmi --out DIR"),
     ):
         assert re.search(rf"Not in this run: (records/)?{record}. Made by `phasewise {command}`", parts[section]), (
             section
         )
-    assert "no estimator of conditional mutual information yet" in parts["cmi"]
+    assert "once B is known" in parts["cmi"], "what it is stands there even so"
     assert "Not in this run: run.json" in parts["provenance"]
     assert "svg" not in page.tags
 
@@ -203,6 +204,73 @@ def test_other_paths_and_no_control(tmp_path: Path) -> None:
     assert "velocity units" not in page.text
 
 
+def test_cmi_says_what_was_found_and_what_was_not(built: Path) -> None:
+    _, page = read(built)
+    for text in (
+        "Critical time t_c = 0.5 (95 %: 0.4 to 0.6), where ξ is 1.60 pixels",
+        "But the largest Markov length lies at the edge",
+        "Critical window: the CMI exceeds 0.01 nats at r = 2 for t from 0.13 to 0.81",
+        "t = 0.1: not resolved: at r = 4 the CMI is 1.2 standard errors from zero",
+        "t = 0.7: not exponential: up to 30 % off",
+        "1.40 to 1.90",
+        "< 0.001",
+        "does not mean that ξ is short",
+        "As a bound on the true value: neither.",
+    ):
+        assert text in page.text, text
+    alts = " ".join(page.alts)
+    assert "Largest: 0.1" in alts
+    assert "Critical window" in alts
+
+
+def test_cmi_without_fit_or_window(run_folder: Path) -> None:
+    fit = dataclasses.replace(markov_fit(), t_c=None, t_c_low=None, t_c_high=None, t_c_note="1 times", window=None)
+    write(run_folder, "markov", fit)
+    build_report(run_folder)
+    assert "No critical time: 1 times." in read(run_folder)[1].text
+    assert "exceeds 0.01 nats at r = 2 at no measured time" in read(run_folder)[1].text
+    (run_folder / "records/markov.json").unlink()
+    build_report(run_folder)
+    _, page = read(run_folder)
+    assert "Not in this run: records/markov.json. Made by `phasewise diagnose --cmi --out DIR`" in page.text
+    assert page.tags.count("svg") == len(FIGURES)
+
+
+def test_cmi_at_several_positions(run_folder: Path) -> None:
+    write(run_folder, "cmi", cmi_map(positions=2))
+    build_report(run_folder)
+    _, page = read(run_folder)
+    assert "row 15, column 14" in page.text
+    assert "2 positions, their mean shown" in page.text
+    broken = json.loads((run_folder / "records/cmi.json").read_text())
+    broken["config"]["positions"][1]["value"].pop()
+    write_json(run_folder / "records/cmi.json", broken)
+    with pytest.raises(RunFolderError, match=r"cmi.json does not fit .*value has shape \(4, 4\)"):
+        build_report(run_folder)
+
+
+def test_fit_of_another_map_is_refused(run_folder: Path) -> None:
+    write(run_folder, "markov", dataclasses.replace(markov_fit(), times=np.linspace(0.1, 0.8, 5)))
+    with pytest.raises(RunFolderError, match=r"other times than cmi.json; delete both"):
+        build_report(run_folder)
+
+
+def test_captions_speak_of_what_is_drawn(built: Path, run_folder: Path) -> None:
+    _, page = read(built)
+    assert "Tinted: the times at which" in page.text
+    assert "spread over classes (nats)" in page.text
+    assert "class entropy" not in page.text
+    assert "Path KL: the information" in page.text
+    assert "Excess flow-matching loss:" not in page.text, "that price is not among this run's fronts"
+    plans = {k: v.to_dict() for k, v in schedules().items()}
+    plans["hybrid"]["servers"] = ["r2"] * 16
+    write_json(run_folder / "records/schedules.json", plans)
+    build_report(keep(run_folder, "losses", "schedules"))
+    text = read(run_folder)[1].text
+    assert "Tinted" not in text
+    assert "calls the global denoiser at no time" in text
+
+
 def test_not_a_run_folder(tmp_path: Path, run_folder: Path) -> None:
     with pytest.raises(RunFolderError, match=r"no run folder at .*phasewise run"):
         build_report(tmp_path / "nowhere")
@@ -214,7 +282,9 @@ def test_not_a_run_folder(tmp_path: Path, run_folder: Path) -> None:
         build_report(run_folder)
 
 
-@pytest.mark.parametrize("name", ["losses", "recovery", "cmi", "prices", "evaluation", "schedules", "training/r1"])
+@pytest.mark.parametrize(
+    "name", ["losses", "recovery", "cmi", "markov", "prices", "evaluation", "schedules", "training/r1"]
+)
 def test_broken_records_are_named(run_folder: Path, name: str) -> None:
     path = run_folder / f"records/{name}.json"
     path.write_text("{", encoding="utf-8")
@@ -252,7 +322,9 @@ def test_nan_and_infinity_are_tolerated(run_folder: Path) -> None:
     write(run_folder, "training/r1", record)
     none = [dataclasses.replace(e, fid=math.nan, ms=math.nan, mflop=math.inf).to_dict() for e in evaluations()]
     write_json(run_folder / "records/evaluation.json", {"evaluations": none, "real": {"fid": None}})
-    build_report(keep(run_folder, "losses", "cmi", "training", "evaluation"))
+    blank: dict[str, np.ndarray] = {k: np.full(5, math.nan) for k in ("xi", "low", "high", "amplitude", "p_value")}
+    write(run_folder, "markov", dataclasses.replace(markov_fit(), **blank, status=("not resolved",) * 5))
+    build_report(keep(run_folder, "losses", "cmi", "markov", "training", "evaluation"))
     _, page = read(run_folder)
     assert "No verdict" in page.text
     assert not re.search(r"\b(nan|inf|None)\b", page.text)

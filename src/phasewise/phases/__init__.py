@@ -1,6 +1,7 @@
 """Where in time far pixels matter: losses and gaps, the price list, schedules, recovery."""
 
 from phasewise.phases.losses import gap_window, measure_losses, path_kl
+from phasewise.phases.markov import markov_length, t_c
 from phasewise.phases.prices import WEIGHTINGS, price_list, step_prices
 from phasewise.phases.recovery import measure_recovery
 from phasewise.phases.schedule import (
@@ -10,10 +11,13 @@ from phasewise.phases.schedule import (
     schedule_from_servers,
     window_servers,
 )
+from phasewise.phases.window import critical_window
 
 __all__ = [
     "WEIGHTINGS",
+    "critical_window",
     "gap_window",
+    "markov_length",
     "measure_losses",
     "measure_recovery",
     "optimise_schedule",
@@ -23,5 +27,6 @@ __all__ = [
     "reference_mflop",
     "schedule_from_servers",
     "step_prices",
+    "t_c",
     "window_servers",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from phasewise.errors import PhasewiseError
+from phasewise.information import ESTIMATORS
 from phasewise.metrics.features import KINDS
 from phasewise.phases import WEIGHTINGS
 from phasewise.sampling import get_solver
@@ -26,10 +28,13 @@ class RunConfig:
         preset, batch: training preset (:data:`phasewise.training.PRESETS`) and batch size.
         steps, solver, spacing, t_min: the sampling grid, see :func:`phasewise.time_grid`.
         weighting: price the optimiser minimises, "flow", "w2" or "kl".  budget: cost as a fraction of all-global.
-        window: (low, high) in noise time, or "gap" to place it where the measured denoising gap is.
+        window: (low, high) in noise time, "gap" to place it where the measured denoising gap is, or "cmi" to place it
+            where the conditional mutual information at the window's radius exceeds ``cmi_tolerance`` nats.
         features: feature network for FID: "auto", "classifier", "inception", "pca" or "random".
         times: noise times of the diagnosis.  recovery_times: start times of the recovery experiment.
         n_losses, n_recovery, n_samples, n_grid: numbers of images.
+        cmi: measure conditional mutual information in a whole run.  cmi_radii, cmi_times, cmi_block, cmi_center,
+            cmi_estimator with its cmi_options, cmi_accuracy: as for :func:`phasewise.cmi_map`.
     """
 
     data: str = "digits"
@@ -60,16 +65,26 @@ class RunConfig:
     n_recovery: int = 200
     n_samples: int = 2000
     n_grid: int = 64
+    cmi: bool = True
+    cmi_radii: tuple[int, ...] = (1, 2, 3)
+    cmi_times: tuple[float, ...] = (0.1, 0.25, 0.4, 0.55, 0.7, 0.85)
+    cmi_estimator: str = "density"
+    cmi_options: dict[str, Any] = field(default_factory=dict)
+    cmi_block: int = 1
+    cmi_center: tuple[tuple[int, int], ...] | None = None
+    cmi_accuracy: float = 0.01
+    cmi_tolerance: float = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("radii", "times", "recovery_times"):
+        for name in ("radii", "times", "recovery_times", "cmi_radii", "cmi_times"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "cmi_center", _positions(self.cmi_center))
         if isinstance(self.window, list):
             object.__setattr__(self, "window", tuple(self.window))
         if self.window_radius not in self.radii:
             raise PhasewiseError(f"window_radius {self.window_radius} is not among the radii {list(self.radii)}")
-        if isinstance(self.window, str) and self.window != "gap":
-            raise PhasewiseError(f"window must be two noise times, or 'gap'; got {self.window!r}")
+        if isinstance(self.window, str) and self.window not in ("gap", "cmi"):
+            raise PhasewiseError(f"window must be two noise times, or 'gap' or 'cmi'; got {self.window!r}")
         if not isinstance(self.window, str) and not (
             len(self.window) == 2 and 0 <= self.window[0] < self.window[1] <= 1
         ):
@@ -87,28 +102,64 @@ class RunConfig:
         for name, least in (("n_samples", 100), ("n_losses", 2), ("n_recovery", 2), ("n_grid", 1), ("steps", 2)):
             if getattr(self, name) < least:
                 raise PhasewiseError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        self._check_cmi()
         for epochs in (self.global_epochs, self.local_epochs):
             get_preset(self.preset, batch=self.batch, epochs=epochs)
 
+    def _check_cmi(self) -> None:
+        if self.window == "cmi" and not self.cmi:
+            raise PhasewiseError("window 'cmi' needs the conditional mutual information: leave out --no-cmi")
+        if self.cmi_estimator not in ESTIMATORS:
+            raise PhasewiseError(f"unknown estimator {self.cmi_estimator!r}; known: {', '.join(ESTIMATORS)}")
+        for name in ("cmi_radii", "cmi_times"):
+            values = getattr(self, name)
+            if self.cmi and (not values or len(set(values)) < len(values)):
+                raise PhasewiseError(f"{name} must be distinct, at least one; got {list(values)}")
+        if not all(0 < t <= 1 for t in self.cmi_times):
+            raise PhasewiseError(f"cmi_times are noise times in (0, 1], got {list(self.cmi_times)}")
+        for name in ("cmi_accuracy", "cmi_tolerance"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise PhasewiseError(f"{name} is in nats and above 0, got {getattr(self, name)}")
+
     def to_dict(self) -> dict[str, Any]:
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {k: _listed(v) for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunConfig:
+        """What an older version did not record is taken from the size."""
         known = {f.name for f in fields(cls)}
-        return cls(**{k: v for k, v in values.items() if k in known})
+        usual = SIZES.get(values.get("size", ""), {})
+        return cls(**{k: v for k, v in {**usual, **values}.items() if k in known})
+
+
+def _listed(value: Any) -> Any:
+    """Tuples as lists all the way down, as JSON gives them back."""
+    return [_listed(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+
+def _positions(center: Any) -> tuple[tuple[int, int], ...] | None:
+    """One (row, col) or several, as a tuple of pairs; None stays."""
+    if center is None:
+        return None
+    pairs = [center] if len(center) == 2 and all(isinstance(c, int) for c in center) else center
+    try:
+        return tuple((int(row), int(col)) for row, col in pairs) or None
+    except (TypeError, ValueError) as error:
+        raise PhasewiseError(f"a centre of A is ROW,COL; got {center}") from error
 
 
 SIZES: dict[str, dict[str, Any]] = {
     "small": {},
     "cpu": {
         "radii": (1, 2, 3, 5, 8, 12), "window_radius": 3, "global_width": 32, "global_epochs": 14, "local_epochs": 7,
-        "n_losses": 2000, "n_recovery": 250, "n_samples": 3000,
+        "n_losses": 2000, "n_recovery": 250, "n_samples": 3000, "cmi_radii": (1, 2, 3, 4, 5, 6),
+        "cmi_times": (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9), "cmi_accuracy": 0.003,
     },
     "smoke": {
         "radii": (1, 2), "window_radius": 1, "global_width": 8, "global_epochs": 4, "local_epochs": 4, "steps": 5,
         "times": (0.1, 0.3, 0.5, 0.7, 0.9), "recovery_times": (0.3, 0.6), "n_losses": 100, "n_recovery": 20,
-        "n_samples": 150, "n_grid": 16,
+        "n_samples": 150, "n_grid": 16, "cmi_radii": (1, 2), "cmi_times": (0.3, 0.6), "cmi_accuracy": 0.1,
+        "cmi_options": {"epochs": 1, "folds": 2},
     },
 }  # fmt: skip
 """Named sizes: "small" for images up to 16 pixels (minutes), "cpu" for larger ones (about an hour on 2 cores), "smoke"
@@ -116,21 +167,35 @@ to try the whole chain in seconds, results meaningless."""
 
 
 def make_config(image_side: int, size: str = "auto", **given: Any) -> RunConfig:
-    """A config for images of this side; values in ``given`` that are not None override the size's own."""
+    """A config for images whose longer side is this; values in ``given`` that are not None override the size's own."""
     if size == "auto":
         size = "small" if image_side <= 16 else "cpu"
     if size not in SIZES:
         raise PhasewiseError(f"unknown size {size!r}; known: auto, {', '.join(SIZES)}")
     chosen = {k: v for k, v in given.items() if v is not None}
-    base = RunConfig(size=size, **{**SIZES[size], **_consistent(chosen, SIZES[size])})
+    usual = {**SIZES[size], **_fitting_cmi(image_side, chosen, SIZES[size])}
+    base = RunConfig(size=size, **{**usual, **follow(chosen, usual)})
     return replace(base)
 
 
-def _consistent(chosen: dict[str, Any], size: dict[str, Any]) -> dict[str, Any]:
-    """When radii are given but not the window's radius, take the one nearest to the size's default."""
+def follow(chosen: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
+    """``chosen`` and what follows from it unless it is chosen itself: the window's radius, the one of the radii given
+    nearest to the usual one; no options for an estimator that is not the usual one, whose options they are."""
     if "radii" in chosen and "window_radius" not in chosen:
         if not chosen["radii"]:
             raise PhasewiseError("give at least one radius")
-        wanted = size.get("window_radius", RunConfig.window_radius)
+        wanted = usual.get("window_radius", RunConfig.window_radius)
         chosen = {**chosen, "window_radius": min(chosen["radii"], key=lambda r: abs(r - wanted))}
+    estimator = usual.get("cmi_estimator", RunConfig.cmi_estimator)
+    if chosen.get("cmi_estimator", estimator) != estimator:
+        chosen = {"cmi_options": {}, **chosen}
     return chosen
+
+
+def _fitting_cmi(side: int, chosen: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
+    """The usual CMI radii that leave far pixels in images of this side; without any, no CMI."""
+    if "cmi_radii" in chosen or "cmi_center" in chosen:
+        return {}
+    reach = side - 1 - (side - 1) // 2 - int(chosen.get("cmi_block", 1)) // 2
+    radii: Sequence[int] = [r for r in usual.get("cmi_radii", RunConfig.cmi_radii) if r < reach]
+    return {"cmi_radii": tuple(radii)} if radii else {"cmi": False}

@@ -22,7 +22,10 @@ OPTIONS = {
     "radii": "--radii", "window_radius": "--window-radius", "global_width": "--global-width", "preset": "--preset",
     "batch": "--batch", "global_epochs": "--global-epochs", "local_epochs": "--local-epochs", "steps": "--steps",
     "solver": "--solver", "spacing": "--spacing", "weighting": "--weighting", "budget": "--budget",
-    "window": "--window", "features": "--features", "n_samples": "--samples",
+    "window": "--window", "features": "--features", "n_samples": "--samples", "cmi": "--cmi",
+    "cmi_radii": "--cmi-radii", "cmi_times": "--cmi-times", "cmi_estimator": "--estimator", "cmi_block": "--block",
+    "cmi_center": "--center", "cmi_options": "--cmi-option", "cmi_accuracy": "--cmi-accuracy",
+    "cmi_tolerance": "--cmi-tolerance",
 }  # fmt: skip
 """Fields of the config that the command line sets."""
 
@@ -50,12 +53,19 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.root} is not empty and holds no phasewise run; choose another folder with --out"
             )
-        if found is not None and found != config and not update:
+        changes = _changes(found, config, self._unmeasured()) if found is not None else []
+        if changes and not update:
+            text = "; ".join(changes[:3]) + (", ..." if len(changes) > 3 else "")
             raise RunFolderError(
-                f"{self.root} holds a run of another config ({_difference(found, config)}); choose another --out, "
+                f"{self.root} holds a run of another config ({text}); choose another --out, "
                 "or pass --update to redo the stages that this change touches"
             )
         self.claimed, self.version = found == config, version
+
+    def _unmeasured(self) -> set[str]:
+        """Choices that may change freely: whether CMI is measured, and how, as long as it was not."""
+        how = {name for name in OPTIONS if name.startswith("cmi_")}
+        return {"cmi"} if self.path("stages", "cmi.json").is_file() else {"cmi", *how}
 
     def claim(self) -> None:
         """Write the config into the folder: from here on it is this run's."""
@@ -131,12 +141,22 @@ def command(config: RunConfig) -> str:
     words = ["phasewise", "run", "--size", config.size]
     for name, value in config.to_dict().items():
         if name in OPTIONS and value != (list(usual[name]) if isinstance(usual[name], tuple) else usual[name]):
-            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            words += [OPTIONS[name], shlex.quote(text)]
+            words += _words(OPTIONS[name], value)
     return " ".join(words)
 
 
-def _difference(found: RunConfig, wanted: RunConfig) -> str:
+def _words(option: str, value: Any) -> list[str]:
+    """An option with its value; pairs and options of an estimator repeat it, once for each."""
+    if isinstance(value, bool):
+        return [option if value else option.replace("--", "--no-", 1)]
+    if isinstance(value, dict):
+        return [w for k, v in value.items() for w in (option, shlex.quote(f"{k}={json.dumps(v)}"))]
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        return [w for pair in value for w in (option, ",".join(map(str, pair)))]
+    return [option, shlex.quote(",".join(map(str, value)) if isinstance(value, list) else str(value))]
+
+
+def _changes(found: RunConfig, wanted: RunConfig, free: set[str]) -> list[str]:
+    """One line for every choice that differs, those in ``free`` apart."""
     a, b = found.to_dict(), wanted.to_dict()
-    changed = [f"{k}: {a[k]} there, {b[k]} here" for k in a if a[k] != b[k]]
-    return "; ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
+    return [f"{k}: {a[k]} there, {b[k]} here" for k in a if a[k] != b[k] and k not in free]

@@ -31,6 +31,7 @@ LABELS = {
     "hybrid": "hybrid, optimised",
     "window": "global inside the window, local outside",
     "window_gap": "global where the gap is, local outside",
+    "window_cmi": "global where the CMI is, local outside",
     "window_inverted": "local inside the window, global outside",
     "window_shifted": "window shifted to later noise times",
     "local_only": "local at every step",
@@ -43,8 +44,12 @@ def plan_schedules(
     config: RunConfig,
     window: tuple[float, float],
     gap: tuple[float, float] | None,
+    cmi: tuple[float, float] | None = None,
 ) -> tuple[dict[str, HybridSchedule], int]:
-    """The schedules to compare, by name, and the index of the optimised one on its front."""
+    """The schedules to compare, by name, and the index of the optimised one on its front.
+
+    ``window`` is the run's; ``gap`` and ``cmi`` are where the denoising gap and the CMI place one, None where unknown.
+    """
     times = [float(t) for t in prices.times]
     local = f"r{config.window_radius}"
 
@@ -65,8 +70,9 @@ def plan_schedules(
         "window_shifted": on_grid(window_servers(times, shifted, "global", local)),
         "local_only": on_grid((local,) * len(times)),
     }
-    if gap is not None:
-        schedules["window_gap"] = on_grid(window_servers(times, gap, "global", local))
+    for name, span in (("window_gap", gap), ("window_cmi", cmi)):
+        if span is not None:
+            schedules[name] = on_grid(window_servers(times, span, "global", local))
     return schedules, chosen
 
 

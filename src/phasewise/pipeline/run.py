@@ -8,8 +8,9 @@ from pathlib import Path
 
 from phasewise.denoisers.base import check_radius
 from phasewise.pipeline.config import RunConfig
+from phasewise.pipeline.diagnosing import check_cmi
 from phasewise.pipeline.folder import RunFolder
-from phasewise.pipeline.stages import COMMANDS, Context, all_stages, discard_training
+from phasewise.pipeline.stages import Context, all_stages, discard_training, wanted
 
 
 def run_pipeline(
@@ -22,7 +23,8 @@ def run_pipeline(
     live: bool = False,
     version: str = "",
 ) -> Path:
-    """Bring the run folder ``out`` up to the last stage of ``command`` ("train" ... "run"); returns the folder.
+    """Bring the run folder ``out`` through the stages of ``command`` ("train" ... "run"; "cmi" for the map of
+    conditional mutual information alone); returns the folder.
 
     A stage whose outputs are there and match the config is skipped.  A stopped run goes on where it was.
     Raises RunFolderError when ``out`` is not ours, or holds a run of another config and ``update`` is False.
@@ -32,8 +34,9 @@ def run_pipeline(
     stages = all_stages(config)
     if not folder.claimed:
         check_radii(config, context.data.image_shape)
+        check_cmi(config, context.data.image_shape)
         folder.claim()
-    for stage in stages:
+    for stage in wanted(command, stages):
         if folder.done(stage, stages):
             say(f"[{stage.name}] done before")
         else:
@@ -43,8 +46,6 @@ def run_pipeline(
             started = time.monotonic()
             stage.work(context)
             folder.stamp(stage, stages, time.monotonic() - started)
-        if stage.name == COMMANDS[command]:
-            break
     return folder.root
 
 
@@ -60,9 +61,4 @@ def describe_plan(
     """(stage, "done" or "to do") for every stage of ``command``, without writing anything; raises as a run would."""
     folder = RunFolder(out, config, update=update)
     stages = all_stages(config)
-    rows = []
-    for stage in stages:
-        rows.append((stage.name, "done" if folder.done(stage, stages) else "to do"))
-        if stage.name == COMMANDS[command]:
-            break
-    return rows
+    return [(s.name, "done" if folder.done(s, stages) else "to do") for s in wanted(command, stages)]

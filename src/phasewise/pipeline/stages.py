@@ -22,6 +22,7 @@ from phasewise.metrics import FeatureNetwork, default_features
 from phasewise.paths import path_from_config
 from phasewise.phases import WEIGHTINGS, gap_window, measure_losses, measure_recovery, pareto_front, path_kl, price_list
 from phasewise.pipeline.config import RunConfig
+from phasewise.pipeline.diagnosing import CMI_CHOICES, cmi_summary, cmi_window, measure_cmi
 from phasewise.pipeline.folder import RunFolder, Stage
 from phasewise.pipeline.judging import evaluate_all, plan_schedules
 from phasewise.report import build_report
@@ -150,6 +151,13 @@ def do_recovery(ctx: Context) -> None:
     write_bytes(ctx.folder.path("samples", "recovery.safetensors"), save_tensors(pixels))
 
 
+def do_cmi(ctx: Context) -> None:
+    fit = measure_cmi(ctx.data.to("cpu"), ctx.config, ctx.folder, ctx.say)
+    at = f"t_c = {fit.t_c:.3g}" if fit.t_c is not None else "t_c not resolved"
+    where = "nowhere" if fit.window is None else f"for t in [{fit.window[0]:.3g}, {fit.window[1]:.3g}]"
+    ctx.say(f"CMI: {at}; above {fit.tolerance:g} nats at r = {fit.window_radius} {where}")
+
+
 def do_schedule(ctx: Context) -> None:
     config = ctx.config
     grid = time_grid(config.steps, t_min=config.t_min, spacing=config.spacing)
@@ -157,11 +165,11 @@ def do_schedule(ctx: Context) -> None:
     prices = price_list(members, ctx.data, grid, seed=config.seed + 3, n=config.n_losses)
     ctx.write("prices.json", prices.to_dict())
     fronts = {w: pareto_front(prices, weighting=w, solver=config.solver) for w in WEIGHTINGS}
-    gap = read_gap(ctx)
-    window = gap if isinstance(config.window, str) else config.window
+    gap, cmi = read_gap(ctx), cmi_window(config, ctx.folder) if config.window == "cmi" else None
+    window = {"gap": gap, "cmi": cmi}[config.window] if isinstance(config.window, str) else config.window
     if window is None:
         raise PhasewiseError(f"r{config.window_radius} has no positive denoising gap: give the window as LOW,HIGH")
-    schedules, chosen = plan_schedules(prices, fronts, config, (float(window[0]), float(window[1])), gap)
+    schedules, chosen = plan_schedules(prices, fronts, config, (float(window[0]), float(window[1])), gap, cmi)
     content = {w: {**f.to_dict(), "chosen": chosen if w == config.weighting else None} for w, f in fronts.items()}
     for old in ("records/evaluation.json", "summary.json"):  # they judge another schedule
         ctx.folder.path(old).unlink(missing_ok=True)
@@ -202,7 +210,13 @@ def write_summary(ctx: Context, evaluations: list[Evaluation], real: dict[str, A
         e.name: {"fid": e.fid, "fid_stderr": e.fid_stderr, "n": e.n, "mflop": e.mflop, "ms": e.ms, "nats": e.nats}
         for e in evaluations
     }
-    content = {"data": ctx.config.data, "seed": ctx.config.seed, "schedules": rows, "real": real}
+    content = {
+        "data": ctx.config.data,
+        "seed": ctx.config.seed,
+        "schedules": rows,
+        "real": real,
+        **cmi_summary(ctx.folder),
+    }
     clean = json.loads(json.dumps(content), parse_constant=lambda _: None)
     write_json(ctx.folder.path("summary.json"), clean)
 
@@ -237,15 +251,21 @@ def all_stages(config: RunConfig) -> list[Stage]:
     stages += [
         Stage("diagnose", trained, ("times", "n_losses"), ("records/losses.json", "records/gap.json"), do_diagnose),
         Stage("recovery", trained, (*grid, "recovery_times", "n_recovery"), ("records/recovery.json",), do_recovery),
+    ]  # fmt: skip
+    if config.cmi:
+        stages.append(Stage("cmi", ("data",), CMI_CHOICES, ("records/cmi.json", "records/markov.json"), do_cmi))
+    window, shown = ("cmi",) * (config.window == "cmi"), ("cmi",) * config.cmi
+    stages += [
         Stage(
-            "schedule", (*trained, "diagnose"), (*grid, "n_losses", "weighting", "budget", "window", "window_radius"),
+            "schedule", (*trained, "diagnose", *window),
+            (*grid, "n_losses", "weighting", "budget", "window", "window_radius"),
             ("records/prices.json", "records/schedules.json", "records/fronts.json"), do_schedule,
         ),
         Stage(
             "evaluate", ("schedule", "features"), ("n_samples", "n_grid"),
             ("records/evaluation.json", "summary.json"), do_evaluate,
         ),
-        Stage("report", ("evaluate", "diagnose", "recovery"), (), ("report.html",), do_report),
+        Stage("report", ("evaluate", "diagnose", "recovery", *shown), (), ("report.html",), do_report),
     ]  # fmt: skip
     return stages
 
@@ -253,8 +273,21 @@ def all_stages(config: RunConfig) -> list[Stage]:
 COMMANDS = {
     "train": "train-wiener",
     "diagnose": "recovery",
+    "cmi": "cmi",
     "schedule": "schedule",
     "evaluate": "evaluate",
     "run": "report",
 }
 """The last stage of each command."""
+
+
+def wanted(command: str, stages: list[Stage]) -> list[Stage]:
+    """The stages of a command in order: all up to its last; CMI only in a whole run or where another stage needs it."""
+    last = next((i for i, s in enumerate(stages) if s.name == COMMANDS[command]), None)
+    if last is None:
+        raise PhasewiseError("this run leaves out conditional mutual information; drop --no-cmi")
+    chosen = stages[: last + 1]
+    needed = {name for s in chosen for name in s.needs}
+    if command == "cmi":
+        return [s for s in chosen if s.name in ("cmi", *stages[last].needs)]
+    return [s for s in chosen if s.name != "cmi" or command == "run" or "cmi" in needed]

@@ -15,7 +15,7 @@ from phasewise.denoisers import HybridDenoiser, load_denoiser
 from phasewise.denoisers.io import schedule_from
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import read_json, write_bytes
-from phasewise.pipeline.config import RunConfig, make_config
+from phasewise.pipeline.config import RunConfig, follow, make_config
 from phasewise.pipeline.folder import read_config
 from phasewise.report.pictures import tile
 from phasewise.results import DataRecord
@@ -33,7 +33,8 @@ def config_for(folder: Path, size: str, given: dict[str, Any]) -> RunConfig:
     """The config that options ask for: ``given`` on top of the run already in ``folder``, or else of the size."""
     found = read_config(folder)
     if found is not None and ("data" not in given or given["data"] == found.data) and size in ("auto", found.size):
-        return RunConfig.from_dict({**found.to_dict(), **given})
+        there = found.to_dict()
+        return RunConfig.from_dict({**there, **follow(given, there)})
     data = given.get("data", "digits")
     if data in SIDES:
         side = SIDES[data]

@@ -1,4 +1,4 @@
-"""Sections on why it came out so: denoising gaps, prices and fronts, recovery, CMI, training."""
+"""Sections on why it came out so: denoising gaps, prices and fronts, recovery, training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ def diagnosis(run: Run, palette: Palette) -> Section:
     linear = table.path.get("name") == "linear"
     velocity = "; d: in velocity units, gap / t², as an ODE sampler feels it" if linear else ""
     hybrid = run.all_schedules().get("hybrid")
-    tinted = " Tinted: the times at which the optimised schedule calls the global denoiser." if hybrid else ""
+    tinted = ""
+    if hybrid:
+        used = figures.reference_spans(hybrid, table.reference)
+        tinted = " Tinted: the times at which the optimised schedule calls the global denoiser."
+        tinted = tinted if used else " The optimised schedule calls the global denoiser at no time."
     caption = (
         "a: held-out loss. b: the gap, differenced image by image. c: the same in nats per unit log-SNR, ½ SNR · gap, "
         f"noise again to the right{velocity}. Where needed these axes are linear near zero and logarithmic beyond. "
@@ -63,13 +67,29 @@ def prices(run: Run, palette: Palette) -> Section:
             "Above: all schedules on the time grid that no other beats in both price and cost. Price is the predicted "
             "excess over the global denoiser at every step; bands and bars 2 standard errors, from held-out losses. "
             "Filled circles: one denoiser throughout, where that is undominated; open marks: the schedules that were "
-            "sampled, each on its own grid. Below: who serves when along the front, one line per schedule. The path KL "
-            "is the price of a stochastic sampler, the velocity error that of an ODE sampler; neither is FID. Prices "
-            "come from the images the schedules were chosen on."
+            "sampled, each on its own grid. Below: who serves when along the front, one line per schedule. "
+            f"{_meaning(run)} Prices come from the images the schedules were chosen on."
         )
         alt = "Pareto fronts of predicted price against MFLOP per image, and the schedules along them."
         blocks.append(drawing("fronts", schedule_figures.fronts(run, palette), alt, caption))
     return Section("prices", "Price list and Pareto fronts", blocks=tuple(blocks), notes=tuple(notes))
+
+
+PRICE_MEANINGS = {
+    "flow": (
+        "Excess flow-matching loss: the squared error of the velocity (what the sampler follows) beyond that of the "
+        "global denoiser, added up over t; it sees where a local denoiser is the better one."
+    ),
+    "w2": "Velocity error: how far the deterministic (ODE) sampler is pushed off the course of the global denoiser.",
+    "kl": "Path KL: the information in nats lost by a stochastic sampler.",
+}
+
+
+def _meaning(run: Run) -> str:
+    """What the prices of the fronts shown mean, one sentence each."""
+    shown = [front.weighting or key for key, front in run.fronts.items()]
+    said = " ".join(text for key, text in PRICE_MEANINGS.items() if key in shown)
+    return f"{said} None of these is FID.".strip()
 
 
 def _price_table(run: Run, palette: Palette) -> Table:
@@ -163,27 +183,3 @@ def _recovery_matrix(record: Recovery, images: RecoveryImages, palette: Palette)
     )
     head = ("original", "noisy", *(palette[n].label for n in names))
     return Matrix(head, tuple(rows), caption), pictures.picture(pictures.stack(canvases, axis=0)).png
-
-
-def cmi(run: Run) -> Section:
-    """The map of conditional mutual information."""
-    title, record = "Conditional mutual information", run.cmi
-    if record is None:
-        return Section(
-            "cmi", title, notes=("Not measured: this version has no estimator of conditional mutual information yet.",)
-        )
-    intro = (
-        "I(A : C | B): what the far pixels C still tell about the centre A once the ring B of width r round it is "
-        "known, all of them noised to time t."
-    )
-    block = f"{record.block} × {record.block} pixels at {tuple(record.center)}"
-    caption = (
-        "Left: estimates over time and radius; in brackets where within 2 standard errors of zero. Right: decay with r "
-        "at each time. Estimates are unclamped and may come out negative. "
-        f"Estimator: {record.estimator}; A: {block}; n = {num(record.n)}; seed {record.seed}. {BARS}"
-    )
-    alt = "Heat map of conditional mutual information over time and radius, and its decay with radius."
-    if np.isfinite(record.value).any():
-        i, j = np.unravel_index(int(np.nanargmax(record.value)), record.value.shape)
-        alt += f" Largest: {num(float(record.value[i, j]))} nats at t = {record.times[i]:.2g}, r = {record.radii[j]}."
-    return Section("cmi", title, intro, (drawing("cmi", figures.cmi(record), alt, caption),))

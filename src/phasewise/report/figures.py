@@ -1,4 +1,4 @@
-"""Figures of a run: training, losses and gaps, cost against quality, recovery, CMI. Records in, matplotlib Figures out.
+"""Figures of a run: training, losses and gaps, cost against quality, recovery. Records in, matplotlib Figures out.
 
 Time runs from t = 0 (data, left) to t = 1 (noise, right). Bands and bars are 2 standard errors either side. Nothing
 is smoothed or clamped; values that are not finite are left out of the drawing.
@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from phasewise.report.load import Run
 from phasewise.report.style import (
-    CONTROL,
     GLOBAL,
     INK,
     Palette,
@@ -31,7 +27,7 @@ from phasewise.report.style import (
     schedule_look,
     styled,
 )
-from phasewise.results import Array, CMIMap, HybridSchedule, LossTable, Recovery, TrainingRecord
+from phasewise.results import Array, HybridSchedule, LossTable, Recovery, TrainingRecord
 
 BAND = 2.0
 TIME = "t   (0 data – 1 noise)"
@@ -217,48 +213,3 @@ def recovery(record: Recovery, palette: Palette) -> Figure:
     log_y(ax, record.mse)
     shared_legend(figure, [ax])
     return figure
-
-
-@styled
-def cmi(record: CMIMap) -> Figure:
-    """Heat map over times and radii, and decay with radius at each time."""
-    figure, (left, right) = new_figure(1, 2, max(3.4, 1.4 + 0.24 * len(record.times)))
-    order = np.argsort(record.times)
-    times, value, stderr = record.times[order], record.value[order], record.stderr[order]
-    finite = value[np.isfinite(value)]
-    top = float(finite.max()) if finite.size else 1.0
-    low = min(0.0, float(finite.min())) if finite.size else 0.0
-    mesh = left.pcolormesh(np.ma.masked_invalid(value), cmap="cividis", vmin=low, vmax=max(top, low + 1e-12))
-    left.set_xticks(np.arange(len(record.radii)) + 0.5, [str(r) for r in record.radii])
-    left.set_yticks(np.arange(len(times)) + 0.5, [f"{t:.2g}" for t in times])
-    left.grid(False)
-    label_axes(left, "I(A : C | B) in nats", "radius r of the buffer B (pixels)", "t")
-    figure.colorbar(mesh, ax=left, shrink=0.9)
-    if value.size <= 150:
-        _write_cells(left, value, stderr, low + 0.55 * (top - low))
-    _decay(right, times, np.array(record.radii, dtype=float), value, stderr)
-    return figure
-
-
-def _write_cells(ax: Axes, value: Array, stderr: Array, middle: float) -> None:
-    """Values in the cells; in brackets where within 2 standard errors of zero."""
-    for (i, j), v in np.ndenumerate(value):
-        if np.isfinite(v):
-            text = f"{round(float(v), 3) + 0.0:.3f}".replace("-", "−")
-            weak = abs(v) < BAND * stderr[i, j]
-            color = "black" if v > middle else "white"
-            ax.text(
-                j + 0.5, i + 0.5, f"({text})" if weak else text, ha="center", va="center", fontsize=6.5, color=color
-            )
-
-
-def _decay(ax: Axes, times: Array, radii: Array, value: Array, stderr: Array) -> None:
-    shades = matplotlib.colormaps["plasma"](np.linspace(0, 0.85, max(len(times), 2)))
-    for k, t in enumerate(times):
-        draw_band(ax, radii, value[k], stderr[k], color=shades[k], label=f"t = {t:.2g}", marker="o")
-    ax.axhline(0, color=CONTROL, linewidth=0.8)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    label_axes(ax, "Decay with radius", "radius r (pixels)", "nats")
-    if len(times) and ax.lines:
-        handles = [h for h in ax.lines if isinstance(h, Line2D) and not str(h.get_label()).startswith("_")]
-        ax.legend(handles=handles, fontsize=7, ncols=1 + (len(handles) > 6))

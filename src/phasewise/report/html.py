@@ -11,7 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from phasewise.files import write_bytes, write_text
-from phasewise.report import causes, outcome
+from phasewise.report import causes, cmi, outcome
 from phasewise.report.blocks import Listing, Pairs, Section
 from phasewise.report.load import Run, load_run, missing
 from phasewise.report.style import Palette, num
@@ -63,7 +63,7 @@ def build_sections(run: Run) -> list[Section]:
         causes.diagnosis(run, palette),
         causes.prices(run, palette),
         causes.recovery(run, palette),
-        causes.cmi(run),
+        cmi.section(run),
         causes.training(run, palette),
         provenance(run),
     ]

@@ -23,6 +23,7 @@ from phasewise.results import (
     Evaluation,
     HybridSchedule,
     LossTable,
+    MarkovFit,
     ParetoFront,
     PriceList,
     Recovery,
@@ -39,7 +40,8 @@ MAKERS: dict[str, tuple[str, str]] = {
     "gap": ("records/gap.json", "phasewise diagnose"),
     "recovery": ("records/recovery.json", "phasewise diagnose"),
     "recovered": ("samples/recovery.safetensors", "phasewise diagnose"),
-    "cmi": ("records/cmi.json", "phasewise diagnose"),
+    "cmi": ("records/cmi.json", "phasewise diagnose --cmi --out DIR"),
+    "markov": ("records/markov.json", "phasewise diagnose --cmi --out DIR"),
     "prices": ("records/prices.json", "phasewise schedule"),
     "fronts": ("records/fronts.json", "phasewise schedule"),
     "schedules": ("records/schedules.json", "phasewise schedule"),
@@ -66,6 +68,15 @@ class RecoveryImages:
 
 
 @dataclass(frozen=True)
+class Position:
+    """The CMI map of one place of A: (row, col), and value and stderr (T, R)."""
+
+    center: tuple[int, int]
+    value: Array
+    stderr: Array
+
+
+@dataclass(frozen=True)
 class Run:
     """Everything a run folder holds. ``samples`` maps a schedule's name (or "real") to uint8 (n,C,H,W), n <= 64."""
 
@@ -84,6 +95,7 @@ class Run:
     recovery: Recovery | None = None
     recovered: RecoveryImages | None = None
     cmi: CMIMap | None = None
+    markov: MarkovFit | None = None
     samples: dict[str, Array] = field(default_factory=dict)
 
     @property
@@ -129,8 +141,14 @@ def load_run(folder: str | Path) -> Run:
         recovery=recovery,
         recovered=_recovery_images(root / "samples/recovery.safetensors", recovery),
         cmi=_json(root / "records/cmi.json", _cmi),
+        markov=_json(root / "records/markov.json", _markov),
         samples=_samples(root / "samples"),
     )
+    if run.cmi and run.markov and not np.array_equal(run.cmi.times, run.markov.times):
+        raise RunFolderError(
+            f"{root / 'records/markov.json'} is about other times than cmi.json; delete both and run "
+            "`phasewise diagnose --cmi` again"
+        )
     if not any(getattr(run, n) for n in MAKERS):
         raise RunFolderError(
             f"{root} holds no records to report; make them with `phasewise run --data NAME --out {root}`"
@@ -177,7 +195,24 @@ def _recovery(values: dict[str, Any]) -> Recovery:
 
 def _cmi(values: dict[str, Any]) -> CMIMap:
     record = CMIMap.from_dict(values)
+    for position in positions(record):
+        _shaped(position, record.value.shape, ("value", "stderr"))
     return _shaped(record, (len(record.times), len(record.radii)), ("value", "stderr"))
+
+
+def positions(record: CMIMap) -> list[Position]:
+    """The map at each place of A, where it was averaged over several; else empty."""
+    return [
+        Position((int(p["center"][0]), int(p["center"][1])), np.array(p["value"], float), np.array(p["stderr"], float))
+        for p in record.config.get("positions") or ()
+    ]
+
+
+def _markov(values: dict[str, Any]) -> MarkovFit:
+    record = MarkovFit.from_dict(values)
+    if not len(record.status) == len(record.reason) == len(record.times):
+        raise ValueError(f"{len(record.times)} times but {len(record.status)} verdicts")
+    return _shaped(record, (len(record.times),), ("xi", "low", "high", "amplitude", "p_value"))
 
 
 def _shaped(record: T, shape: tuple[int, ...], fields: tuple[str, ...]) -> T:

@@ -8,6 +8,26 @@ from phasewise.report.load import Run, missing
 from phasewise.report.style import BARS, Palette, is_number, num, ordered, percent, pm, schedule_label
 from phasewise.results import Evaluation
 
+EXTRAS = {
+    "confidence": ("classifier's mean confidence (0 to 1)", "the probability it gives its first choice, averaged"),
+    "confidence_stderr": ("± s.e.", ""),
+    "entropy": (
+        "uncertainty per sample (nats)",
+        "entropy of the classifier's answer for one sample, averaged; low where samples look like one class",
+    ),
+    "class_entropy": (
+        "spread over classes (nats)",
+        "entropy of the mean answer, at most the logarithm of the number of classes; low where classes are missing",
+    ),
+    "histogram_entropy": (
+        "spread of first choices (nats)",
+        "entropy of the shares of samples put in each class, with the same bound",
+    ),
+    "classes": ("classes", ""),
+    "n": ("samples", ""),
+}
+"""Heading and explanation of what evaluations may carry besides."""
+
 
 def headline_blocks(run: Run) -> tuple[Drawing, ...]:
     """The figure that carries the verdict: FID against cost."""
@@ -109,8 +129,10 @@ def _extras(run: Run, names: list[str]) -> list[Table]:
     if not keys:
         return []
     rows = [(schedule_label(run, n), *(num(extra.get(k)) for k in keys)) for n, extra in extras.items()]
-    head = ("schedule", *(k.replace("_", " ") for k in keys))
-    return [Table(head, tuple(rows), "Further measures of the same samples.")]
+    head = ("schedule", *(EXTRAS.get(k, (k.replace("_", " "),))[0] for k in keys))
+    said = "; ".join(f"{EXTRAS[k][0]}: {EXTRAS[k][1]}" for k in keys if k in EXTRAS and EXTRAS[k][1])
+    seen = f" How the feature classifier sees them. {said[0].upper()}{said[1:]}." if said else ""
+    return [Table(head, tuple(rows), f"Further measures of the same samples.{seen}")]
 
 
 def schedules(run: Run, palette: Palette) -> Section:

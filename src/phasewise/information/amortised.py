@@ -1,0 +1,173 @@
+r"""What estimators with one network for all times and radii share: folds, training, errors over refits, resuming.
+
+The images are cut into ``folds`` parts.  One network is fitted per part, on the others, and scored on its own part, so
+every score is on images the network never saw, and every image can be used.  With fold means ``m_k``, their sampling
+errors ``e_k`` and all scores pooled,
+
+    value = mean over images,      stderr^2 = (sampling variance / n) * max(1, rho_t),
+    rho_t = mean over radii of  Var_k(m_k) / mean_k(e_k^2):
+
+the fold means spread by sampling (rho = 1) and by what differs between the refits (the rest).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from phasewise import seeding
+from phasewise.errors import PhasewiseError
+from phasewise.files import write_bytes
+from phasewise.information.base import Cell, CMIEstimator, Say
+from phasewise.information.problem import Problem
+from phasewise.results import Estimate
+
+VALIDATION_SHARE, VALIDATION_MOST = 0.1, 4000
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Clean images (n, D) of one refit: to fit, to choose by, and to score; and its own seed."""
+
+    number: int
+    train: Tensor
+    validation: Tensor
+    scored: Tensor
+    seed: int
+
+
+class AmortisedEstimator(CMIEstimator):
+    """One network for the whole map, refitted ``folds`` times.
+
+    Options:
+        folds: refits, >= 2.  epochs: passes over the training images (each pass meets every image at one time with two
+            regions); ``steps``: optimiser steps instead.  batch: images a step.  lr, weight_decay, dropout: of AdamW
+            with a cosine decay.  width, depth: of the network.  draws: noise draws of A per context.
+        max_scored: most images scored, over all folds.
+    """
+
+    def __init__(
+        self,
+        *,
+        folds: int = 3,
+        epochs: float = 14,
+        steps: int | None = None,
+        batch: int = 256,
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        dropout: float = 0.0,
+        width: int = 512,
+        depth: int = 2,
+        draws: int = 4,
+        max_scored: int = 30_000,
+    ) -> None:
+        for name, value, least in (
+            ("folds", folds, 2), ("batch", batch, 4), ("width", width, 1), ("draws", draws, 1), ("steps", steps or 1, 1),
+            ("max_scored", max_scored, 20),
+        ):  # fmt: skip
+            if int(value) != value or value < least:
+                raise PhasewiseError(f"{name} must be a whole number >= {least}, got {value}")
+        if not epochs > 0 or not lr > 0:
+            raise PhasewiseError(f"epochs and lr must be > 0, got {epochs} and {lr}")
+        self.folds, self.epochs, self.steps, self.batch = int(folds), float(epochs), steps, int(batch)
+        self.lr, self.weight_decay, self.dropout = float(lr), float(weight_decay), float(dropout)
+        self.width, self.depth, self.draws, self.max_scored = int(width), int(depth), int(draws), int(max_scored)
+
+    @abstractmethod
+    def fit_and_score(self, problem: Problem, fold: Fold, say: Say) -> Tensor:
+        """Fit on one fold and return its scores (n, T, R): per image, with mean I(A:C|B) over images."""
+
+    def held_out(self, n: int) -> int:
+        return min(n, self.max_scored)
+
+    def estimate(
+        self, problem: Problem, cells: Sequence[Cell], folder: FilePath | None = None, say: Say = lambda _: None
+    ) -> Iterator[tuple[Cell, Estimate]]:
+        scores = [self._fold_scores(problem, fold, folder, say) for fold in self._cut(problem)]
+        value, stderr = combine(scores)
+        n = sum(len(s) for s in scores)
+        for i, j in cells:
+            yield (i, j), Estimate(float(value[i, j]), float(stderr[i, j]), n, seed=problem.seed)
+
+    def _cut(self, problem: Problem) -> Iterator[Fold]:
+        flat = problem.flat
+        order = torch.randperm(len(flat), generator=seeding.generator(problem.seed, 20))
+        parts = order.tensor_split(self.folds)
+        for k, part in enumerate(parts):
+            rest = torch.cat([p for i, p in enumerate(parts) if i != k])
+            held = max(1, min(VALIDATION_MOST, int(VALIDATION_SHARE * len(rest))))
+            scored = part[: max(2, self.max_scored // self.folds)]
+            yield Fold(k, flat[rest[held:]], flat[rest[:held]], flat[scored], seeding.mix(problem.seed, 21, k))
+
+    def _fold_scores(self, problem: Problem, fold: Fold, folder: FilePath | None, say: Say) -> Tensor:
+        file = None if folder is None else folder / f"fold-{fold.number}.safetensors"
+        if file is not None and file.exists():
+            say(f"fold {fold.number + 1} of {self.folds}: done before")
+            return load_file(str(file))["scores"]
+        scores = self.fit_and_score(problem, fold, lambda line: say(f"fold {fold.number + 1} of {self.folds}: {line}"))
+        bad = (~torch.isfinite(scores)).any(0).nonzero()
+        if len(bad):
+            i, j = (int(v) for v in bad[0])
+            raise PhasewiseError(
+                f"the score of cell t = {problem.times[i]:g}, r = {problem.radii[j]} is not finite; lower lr, or leave "
+                "that time out"
+            )
+        if file is not None:
+            write_bytes(file, save({"scores": scores.contiguous()}))
+        return scores
+
+    def train_steps(self, n: int) -> int:
+        """Optimiser steps for ``n`` training images."""
+        return self.steps or max(1, round(self.epochs * n / self.batch))
+
+
+def combine(scores: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Scores (n_k, T, R) of each fold -> value and standard error (T, R), float64; see the module docstring."""
+    means = torch.stack([s.double().mean(0) for s in scores])
+    errors = torch.stack([s.double().var(0) / len(s) for s in scores])
+    pooled = torch.cat(list(scores)).double()
+    ratio = means.var(0) / errors.mean(0).clamp(min=1e-30)
+    inflation = ratio.mean(1, keepdim=True).clamp(min=1)
+    return pooled.mean(0), (pooled.var(0) / len(pooled) * inflation).sqrt()
+
+
+def train_network(
+    net: nn.Module, loss_of: Callable[[], tuple[Tensor, str]], steps: int, lr: float, weight_decay: float, say: Say
+) -> None:
+    """Minimise the mean of ``loss_of()`` (loss, where) with AdamW, 100 warm-up steps and a cosine decay to 0.
+
+    Raises :class:`PhasewiseError` naming ``where`` when a loss is not finite.
+    """
+    optimiser = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=weight_decay, betas=(0.9, 0.98))
+    total, every = 0.0, max(1, steps // 5)
+    net.train()
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = lr * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        loss, where = loss_of()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise PhasewiseError(f"the loss became {value} at {where}, step {step + 1}; lower lr or scale the pixels")
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        total += value
+        if (step + 1) % every == 0:
+            say(f"step {step + 1} of {steps}, loss {total / every:.4f}")
+            total = 0.0
+    net.eval()
+
+
+def build_network(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A network whose initial weights depend on ``seed`` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed % 2**32)
+        return make()

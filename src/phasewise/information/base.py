@@ -1,0 +1,83 @@
+"""The interface of all estimators of I(A : C | B), and their registry."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path as FilePath
+from typing import Any, ClassVar
+
+from phasewise.errors import PhasewiseError
+from phasewise.information.problem import Problem
+from phasewise.results import Estimate
+
+Cell = tuple[int, int]
+"""(index into ``problem.times``, index into ``problem.radii``)."""
+Say = Callable[[str], None]
+
+
+class CMIEstimator(ABC):
+    """Estimates cells of a map.
+
+    Class attributes:
+        name: what a user calls it.
+        bound: what the value bounds in expectation: "upper", "lower" or "neither", in a short phrase.
+
+    Options are keyword arguments of the constructor, kept as attributes of the same names; ``options()`` gives them
+    back for the record.
+    """
+
+    name: ClassVar[str]
+    bound: ClassVar[str]
+
+    @abstractmethod
+    def estimate(
+        self, problem: Problem, cells: Sequence[Cell], folder: FilePath | None = None, say: Say = lambda _: None
+    ) -> Iterator[tuple[Cell, Estimate]]:
+        """Yield each cell of ``cells`` with its estimate, in any order, as soon as it is known.
+
+        ``folder``: where work worth keeping between calls may lie (may not exist yet).  ``say`` takes progress lines.
+
+        Raises :class:`PhasewiseError` naming the cell when a loss is not finite.
+        """
+
+    def options(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def held_out(self, n: int) -> int:
+        """How many of ``n`` images an estimate rests on."""
+        return n
+
+
+_HOMES = {
+    "density": "density:DensityEstimator",
+    "mmse": "mmse:MMSEEstimator",
+    "mine": "critics:MINE",
+    "nwj": "critics:NWJ",
+    "infonce": "critics:InfoNCE",
+    "smile": "critics:SMILE",
+    "classifier": "classifier:ClassifierEstimator",
+    "knn": "knn:NearestNeighbours",
+    "gaussian": "gaussian:GaussianEstimator",
+}
+ESTIMATORS = tuple(_HOMES)
+
+
+def make_estimator(estimator: str | CMIEstimator, **options: Any) -> CMIEstimator:
+    """An estimator by name, with its options; an estimator passes through (then without options).
+
+    Raises :class:`PhasewiseError` for a name or option that does not exist.
+    """
+    if isinstance(estimator, CMIEstimator):
+        if options:
+            raise PhasewiseError(f"give the options {sorted(options)} to the estimator itself")
+        return estimator
+    if estimator not in _HOMES:
+        raise PhasewiseError(f"unknown estimator {estimator!r}; known: {', '.join(ESTIMATORS)}")
+    module, name = _HOMES[estimator].split(":")
+    kind = getattr(importlib.import_module(f"phasewise.information.{module}"), name)
+    try:
+        return kind(**options)
+    except TypeError as error:
+        raise PhasewiseError(f"{estimator}: {error}; see the estimator's documentation for its options") from error

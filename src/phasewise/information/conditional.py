@@ -1,0 +1,115 @@
+r"""The network behind the learned estimators: what a context says about the clean value of each entry of A.
+
+Input: the noisy pixels of one region (zeros outside it), which region and which time.  Output for entry ``a_i``: a
+mixture of Gaussians over its *clean* value,
+
+    p(x_i | context) = sum_k pi_k N(mu_k, tau_k^2),     so     p(a_i | context) = sum_k pi_k N(alpha mu_k, alpha^2 tau_k^2 + sigma^2),
+
+the exact form a noisy pixel's conditional density has, whatever the data.  Two components move with the Gaussian
+prediction of :mod:`phasewise.information.linear`, the others start spread over the range of the data, so an untrained
+network is close to the Gaussian model and atoms (black, white) are easily found.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+RELATIVE, ABSOLUTE = 2, 8
+
+
+class ResidualBlock(nn.Module):
+    """``h + W2 silu(W1 norm(h))``, (N, width) -> (N, width)."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Dropout(dropout), nn.Linear(width, width)
+        )
+        nn.init.zeros_(self.body[-1].weight)
+        nn.init.zeros_(self.body[-1].bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.body(h)
+
+
+class Trunk(nn.Module):
+    """Context (N, D) standardised, zero outside the region, and conditions (N, F) -> features (N, width)."""
+
+    def __init__(self, entries: int, conditions: int, width: int = 512, depth: int = 2, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.pixels = nn.Linear(entries, width)
+        self.conditions = nn.Sequential(nn.Linear(conditions, width), nn.SiLU(), nn.Linear(width, width))
+        self.blocks = nn.Sequential(*[ResidualBlock(width, dropout) for _ in range(depth)])
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, context: Tensor, conditions: Tensor) -> Tensor:
+        return self.norm(self.blocks(self.pixels(context) + self.conditions(conditions)))
+
+
+class MixtureHead(nn.Module):
+    """Features, the entries of A known so far and the Gaussian prediction -> mixture of each entry of A in turn."""
+
+    def __init__(self, entries: int, features: int, width: int = 128) -> None:
+        super().__init__()
+        k = RELATIVE + ABSOLUTE
+        self.features = nn.Linear(features, width)
+        self.known = nn.Parameter(torch.randn(entries, entries, width) / math.sqrt(max(entries, 1)))
+        self.position = nn.Parameter(0.02 * torch.randn(entries, width))
+        self.prediction = nn.Parameter(torch.randn(2, width) / math.sqrt(2))
+        self.hidden = nn.Linear(width, width)
+        self.out = nn.Linear(width, 3 * k)
+        nn.init.normal_(self.out.weight, std=1e-3)
+        nn.init.zeros_(self.out.bias)
+        self.register_buffer("before", torch.tril(torch.ones(entries, entries), -1))
+        self.register_buffer("logit", torch.tensor([0.0] + [-4.0] * (k - 1)))
+        self.register_buffer("spread", torch.cat([torch.zeros(RELATIVE), torch.linspace(-1.5, 2.5, ABSOLUTE)]))
+
+    def forward(self, h: Tensor, known: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``h`` (N, F); ``known`` (N, M, P) standardised noisy A, of which entry i sees those before it; ``mean``
+        (N, M, P) and ``std`` (N, P), the standardised Gaussian prediction of the clean entries.
+
+        Returns (log weights, means, standard deviations) of the clean entries, each (N, M, P, K), standardised.
+        """
+        h = self.features(h)[:, None, None] + self.position
+        if known.shape[-1] > 1:
+            h = h + torch.einsum("nmj,ijw->nmiw", known, self.known * self.before[..., None])
+        scale = std[:, None].log()
+        h = h + mean[..., None] * self.prediction[0] + scale[..., None] * self.prediction[1]
+        h = nn.functional.silu(h)
+        logit, shift, log_scale = self.out(nn.functional.silu(self.hidden(h)) + h).chunk(3, dim=-1)
+        moving = torch.arange(len(self.spread), device=h.device) < RELATIVE
+        wide = torch.where(moving, std[:, None, :, None], torch.full_like(self.spread, 0.3))
+        middle = torch.where(moving, mean[..., None], self.spread)
+        return (
+            (logit + self.logit).log_softmax(-1),
+            middle + wide * shift,
+            wide * log_scale.clamp(-6, 3).exp(),
+        )
+
+
+def mixture_log_density(mixture: tuple[Tensor, Tensor, Tensor], value: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """Log density of noisy ``value`` (N, M, P), standardised; ``alpha`` and ``sigma`` (of the standardised noise)
+    broadcast against (N, M, P)."""
+    log_weight, mean, std = mixture
+    variance = (alpha[..., None] * std).square() + sigma[..., None].square()
+    square = (value[..., None] - alpha[..., None] * mean).square() / variance
+    return (log_weight - 0.5 * (square + variance.log())).logsumexp(-1) - 0.5 * math.log(2 * math.pi)
+
+
+class ConditionalDensity(nn.Module):
+    """Trunk and head together."""
+
+    def __init__(
+        self, entries: int, chain: int, conditions: int, width: int = 512, depth: int = 2, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.trunk = Trunk(entries, conditions, width, depth, dropout)
+        self.head = MixtureHead(chain, width)
+
+    def forward(
+        self, context: Tensor, conditions: Tensor, known: Tensor, mean: Tensor, std: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return self.head(self.trunk(context, conditions), known, mean, std)

@@ -1,0 +1,223 @@
+r"""What estimators with critics share: ``I(A : C | B) = I(A : BC) - I(A : B)``, a network for each of the two.
+
+A critic ``T(x_A, x_B)`` is trained on pairs from one image (joint) and pairs whose A comes from another (marginal).
+Scores are arrays (1 + k, M): row 0 joint, the others marginal.  For a fixed critic the estimate of a mutual information
+is the mean over images of a *reading*: the score itself, or (where a logarithm stands outside the mean) the estimate
+plus its first-order influence.  Readings of the two critics on the same images and noise are subtracted image by image,
+and A is shuffled inside groups only, so that the means of groups are independent and their spread is the error.
+
+The critic of ``I(A : BC)`` knows no radius: it is trained once per time.  ``I(A : B)`` with empty B is exactly 0.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path as FilePath
+
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+from torch.nn import functional
+
+from phasewise.errors import PhasewiseError
+from phasewise.information.base import Cell, CMIEstimator, Say
+from phasewise.information.critic_network import CriticNetwork, Pairs, group_sizes, make_pairs
+from phasewise.information.problem import Problem
+from phasewise.results import Estimate
+from phasewise.seeding import generator, mix
+
+Loss = Callable[[Tensor], Tensor]
+SPLIT, INIT, BATCHES, FROZEN, HELD_OUT, CALIBRATION = range(100, 106)
+WEIGHT_DECAY = 1e-4
+DRAWS = 4
+
+
+class CriticEstimator(CMIEstimator):
+    """What all estimators with critics share.
+
+    Options:
+        steps: AdamW steps of each critic.  batch: images a step.
+        lr: learning rate.  decay: let it fall linearly to 0 (off: constant).
+        width, hidden: channels of the convolution, units of the hidden layer.
+        dropout: rates after the convolution and after the hidden layer (the paper's 0.1 and 0.3).
+        negatives: shuffles of A for each batch.
+        refresh_noise: draw the noise of an image anew each time it is seen; off: one draw per image, kept.
+        hold_out: score images that were not trained on, with fresh noise; off: score the training images.
+        train_fraction: share of the images to train on (with ``hold_out``; else all are).
+        calibration: share of the training images kept apart, others in each refit, to fit one factor in [0, 2] that
+            scales the critic, so that an over-fitted one is turned down; 0 (and no ``hold_out``) leaves it as trained.
+        refits: independent trainings, averaged; their spread enters the standard error.
+        device: where the networks live.
+
+    Raises :class:`PhasewiseError` for options out of range, too few images, and a loss that is not finite.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int = 5000,
+        batch: int = 100,
+        lr: float = 1e-3,
+        decay: bool = True,
+        width: int = 32,
+        hidden: int = 256,
+        dropout: tuple[float, float] = (0.0, 0.0),
+        negatives: int = 1,
+        refresh_noise: bool = True,
+        hold_out: bool = True,
+        train_fraction: float = 0.5,
+        calibration: float = 0.1,
+        refits: int = 2,
+        device: str = "cpu",
+    ) -> None:
+        for option, count in {
+            "steps": steps, "batch": batch, "width": width, "hidden": hidden, "negatives": negatives, "refits": refits
+        }.items():  # fmt: skip
+            if isinstance(count, bool) or int(count) != count or count < 1:
+                raise PhasewiseError(f"{self.name}: {option} must be a whole number >= 1, got {count!r}")
+        if not lr > 0:
+            raise PhasewiseError(f"{self.name}: lr must be a number > 0, got {lr!r}")
+        if not 0 < train_fraction < 1 or not 0 <= calibration < 1 or not all(0 <= p < 1 for p in dropout):
+            raise PhasewiseError(
+                f"{self.name}: train_fraction must lie in (0, 1), calibration and dropout in [0, 1); "
+                f"got {train_fraction}, {calibration} and {dropout}"
+            )
+        if negatives >= batch:
+            raise PhasewiseError(f"{self.name}: {negatives} negatives need a batch of at least {negatives + 1}")
+        self.steps, self.batch, self.lr, self.decay = steps, batch, lr, decay
+        self.width, self.hidden = width, hidden
+        self.dropout, self.negatives = (float(dropout[0]), float(dropout[1])), negatives
+        self.refresh_noise, self.hold_out = refresh_noise, hold_out
+        self.train_fraction, self.calibration, self.refits, self.device = train_fraction, calibration, refits, device
+
+    @abstractmethod
+    def make_loss(self) -> Loss:
+        """A fresh training loss: scores (1 + k, M) -> scalar; it may remember earlier batches."""
+
+    @abstractmethod
+    def read(self, scores: Tensor) -> Tensor:
+        """Readings (M,) of scores (1 + k, M); their mean is the estimate of the mutual information in nats."""
+
+    def held_out(self, n: int) -> int:
+        return n - round(n * self.train_fraction) if self.hold_out else n
+
+    def estimate(
+        self, problem: Problem, cells: Sequence[Cell], folder: FilePath | None = None, say: Say = lambda _: None
+    ) -> Iterator[tuple[Cell, Estimate]]:
+        parts = self._split(problem)
+        for i in sorted({i for i, _ in cells}):
+            radii = [j for k, j in cells if k == i]
+            t = problem.times[i]
+            at = f"t = {t:g}, r = {problem.radii[radii[0]]} (the critic of A with B and C)"
+            say(f"{self.name}: t = {t:g}, A with B and C")
+            whole = self._readings(problem, i, None, parts, at)
+            for j in radii:
+                say(f"{self.name}: t = {t:g}, r = {problem.radii[j]}")
+                near = self._readings(problem, i, problem.radii[j], parts, f"t = {t:g}, r = {problem.radii[j]}")
+                yield (i, j), self._summary(whole - near, problem.seed)
+
+    def _split(self, problem: Problem) -> tuple[Tensor, Tensor]:
+        """(training, test) images by number, in random order; the same images where nothing is held out."""
+        n = len(problem.images)
+        order = torch.randperm(n, generator=generator(problem.seed, SPLIT))
+        held_out = self.held_out(n)
+        learn, test = (order[held_out:], order[:held_out]) if self.hold_out else (order, order)
+        kept = self._kept(len(learn))
+        need = self.negatives + 1
+        if min(len(learn) - kept, len(test)) < 2 * need or 0 < kept < need:
+            raise PhasewiseError(
+                f"{self.name}: {n} images leave {len(learn) - kept} to train, {kept} to calibrate and {len(test)} to "
+                f"score; give more images, or fewer negatives than {self.negatives}"
+            )
+        return learn, test
+
+    def _kept(self, n: int) -> int:
+        """How many of ``n`` training images are kept apart for calibration."""
+        return round(n * self.calibration) if self.hold_out else 0
+
+    def _readings(
+        self, problem: Problem, time: int, radius: int | None, parts: tuple[Tensor, Tensor], at: str
+    ) -> Tensor:
+        """(refits, n) readings of ``I(A : B_radius)`` (None: of ``I(A : BC)``), averaged over draws of noise."""
+        learn, test = parts
+        n = len(learn)
+        pairs = make_pairs(problem, time, radius, self.negatives, self.device)
+        key = round(problem.times[time] * 1e9)
+        out = torch.zeros(self.refits, len(test), dtype=torch.float64)
+        for refit in range(self.refits if bool(pairs.context.any()) else 0):
+            seed = mix(problem.seed, key, refit)
+            mixed = learn[torch.randperm(n, generator=generator(seed, SPLIT))] if self._kept(n) else learn
+            kept, train = mixed.tensor_split([self._kept(n)])
+            frozen = (
+                None if self.refresh_noise else torch.randn(len(train), pairs.size, generator=generator(seed, FROZEN))
+            )
+            critic = self._train(pairs, train, frozen, seed, at)
+            scores = self._score(
+                pairs, critic, test, mix(problem.seed, HELD_OUT, key), None if self.hold_out else frozen
+            )
+            if len(kept):
+                scores = scores * self._calibrate(self._score(pairs, critic, kept, mix(seed, CALIBRATION)))
+            readings = self.read(scores)
+            if not bool(torch.isfinite(readings).all()):
+                raise PhasewiseError(f"{self.name} at {at}: the scores are not finite; {self._remedy()}")
+            out[refit] = readings.reshape(-1, len(test)).mean(0)
+        return out
+
+    def _train(self, pairs: Pairs, train: Tensor, frozen: Tensor | None, seed: int, at: str) -> CriticNetwork:
+        """A critic, trained on the images numbered ``train``, with their ``frozen`` noise (len(train), D) or fresh."""
+        rng = generator(seed, BATCHES)
+        loss_of = self.make_loss()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(seed, INIT))
+            critic = CriticNetwork(pairs.shape, self.width, self.hidden, self.dropout).to(self.device)
+            optimiser = torch.optim.AdamW(critic.parameters(), lr=self.lr, weight_decay=WEIGHT_DECAY, fused=True)
+            for step in range(self.steps):
+                chosen = torch.randperm(len(train), generator=rng)[: self.batch]
+                noise = torch.randn(len(chosen), pairs.size, generator=rng) if frozen is None else frozen[chosen]
+                loss = loss_of(pairs.scores(critic, train[chosen], noise))
+                if not math.isfinite(float(loss.detach())):
+                    raise PhasewiseError(
+                        f"{self.name} at {at}: the loss is not finite at step {step}; {self._remedy()}"
+                    )
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.param_groups[0]["lr"] = self.lr * (1 - step / self.steps if self.decay else 1)
+                optimiser.step()
+        return critic.eval()
+
+    def _score(
+        self, pairs: Pairs, critic: CriticNetwork, images: Tensor, seed: int, noise: Tensor | None = None
+    ) -> Tensor:
+        """Scores (1 + k, draws * n), float64, A shuffled inside groups; ``noise`` (n, D): that one draw."""
+        rng = generator(seed)
+        sizes = group_sizes(len(images), self.batch, self.negatives)
+        draws = []
+        with torch.no_grad():
+            for _ in range(DRAWS if noise is None else 1):
+                z = torch.randn(len(images), pairs.size, generator=rng) if noise is None else noise
+                groups = zip(images.split(sizes), z.split(sizes), strict=True)
+                draws.append(torch.cat([pairs.scores(critic, group, part) for group, part in groups], 1))
+        return torch.cat(draws, 1).double().cpu()
+
+    def _calibrate(self, scores: Tensor) -> float:
+        """The factor in [0, 2] with the least training loss on ``scores``."""
+        return float(minimize_scalar(lambda c: float(self.make_loss()(c * scores)), bounds=(0, 2), method="bounded").x)
+
+    def _summary(self, readings: Tensor, seed: int) -> Estimate:
+        """Value and error of differences (refits, n): spread of independent groups, and of refits."""
+        n = readings.shape[1]
+        groups = torch.stack([g.mean() for g in readings.mean(0).split(group_sizes(n, self.batch, self.negatives))])
+        variance = float(groups.var()) / len(groups)
+        if self.refits > 1:
+            variance += float(readings.mean(1).var()) / self.refits
+        return Estimate(float(readings.mean()), math.sqrt(variance), n, seed=seed)
+
+    def _remedy(self) -> str:
+        return f"a lower lr (now {self.lr:g}), fewer steps or a later time may help, or the estimator 'density'"
+
+
+def cross_entropy(scores: Tensor) -> Tensor:
+    """Of telling joint from marginal pairs by the log odds ``scores``; least where they are the log density ratio."""
+    return functional.softplus(-scores[0]).mean() + functional.softplus(scores[1:]).mean()

@@ -1,0 +1,131 @@
+r"""The Gaussian model of a chain of pixels given their context: where the learned estimators start from.
+
+A's entries a_1 .. a_P are taken one after the other, ``p(a | s) = prod_i p(a_i | a_1 .. a_{i-1}, s)``, with s the
+entries of B_r, or of B and C together.  Under ``N(mu, K)`` noised to t each factor is a Gaussian whose mean is linear:
+
+    Q = alpha^2 K_shrunk + sigma^2 I = L L^T  in the order (s, a_1 .. a_P)
+    Var(a_i | ..) = L_ii^2,      E[a_i | ..] - alpha mu_i = - L_ii sum_{j<i} (L^{-1})_ij (x_j - alpha mu_j)
+
+K is shrunk towards a *stationary* covariance (correlations averaged over all pairs of pixels at the same
+displacement, each pixel keeping its own variance):  ``K_shrunk = (1 - l) K + l K_stationary``.  The weight l is chosen
+for every time and region by the score on validation images, so structure that is not stationary is not forced to be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from phasewise.information.problem import Problem
+
+WEIGHTS = (0.0, 0.1, 0.3, 0.6, 0.9, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean (D,), covariance and its stationary part (D, D), float64, of training images."""
+
+    mean: Tensor
+    covariance: Tensor
+    stationary: Tensor
+
+    @classmethod
+    def fit(cls, flat: Tensor, image_shape: tuple[int, int, int]) -> Moments:
+        x = flat.double()
+        mean = x.mean(0)
+        x = x - mean
+        covariance = x.T @ x / len(x)
+        return cls(mean, covariance, stationary_covariance(covariance, image_shape))
+
+    def noisy(self, weight: float, alpha: float, sigma: float) -> Tensor:
+        """``alpha^2 K_shrunk + sigma^2 I``."""
+        clean = (1 - weight) * self.covariance + weight * self.stationary
+        return alpha**2 * clean + sigma**2 * torch.eye(len(clean), dtype=clean.dtype)
+
+
+def stationary_covariance(covariance: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
+    """Correlations (C*H*W, C*H*W) averaged over pairs of pixels of equal displacement, times both standard deviations.
+
+    Negative eigenvalues, which averaging can leave, are cut off.
+    """
+    channels, height, width = image_shape
+    std = covariance.diagonal().sqrt()
+    alive = std > 1e-6
+    inverse = torch.where(alive, 1 / std.clamp(min=1e-12), torch.zeros_like(std))
+    correlation = covariance * inverse[:, None] * inverse
+    pairs = (alive[:, None] & alive).double()
+    channel, row, col = torch.unravel_index(torch.arange(len(std)), image_shape)
+    lag = (channel[:, None] * channels + channel) * (2 * height - 1) + row[:, None] - row + height - 1
+    lag = (lag * (2 * width - 1) + col[:, None] - col + width - 1).reshape(-1)
+    size = channels**2 * (2 * height - 1) * (2 * width - 1)
+    total = torch.zeros(size, dtype=std.dtype).index_add_(0, lag, correlation.reshape(-1))
+    count = torch.zeros(size, dtype=std.dtype).index_add_(0, lag, pairs.reshape(-1))
+    averaged = (total / count.clamp(min=1))[lag].reshape(len(std), -1) * std[:, None] * std
+    values, vectors = torch.linalg.eigh(averaged)
+    return (vectors * values.clamp(min=0)) @ vectors.T
+
+
+def chain_regression(q: Tensor, context: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights (P, D) and variances (P,) of each a_i given ``context`` and the entries of ``a`` before it, from the
+    covariance ``q`` (D, D) of the noisy entries; weights are 0 outside what is given."""
+    order = torch.cat([context, a])
+    factor = torch.linalg.cholesky(q[order][:, order])
+    last = torch.eye(len(order), dtype=q.dtype)[:, len(context) :]
+    rows = torch.linalg.solve_triangular(factor.T, last, upper=True).T
+    pivots = factor.diagonal()[len(context) :]
+    ordered = -rows * pivots[:, None]
+    ordered[torch.arange(len(a)), len(context) + torch.arange(len(a))] = 0
+    weights = torch.zeros(len(a), len(q), dtype=q.dtype)
+    weights[:, order] = ordered
+    return weights, pivots.square()
+
+
+@dataclass(frozen=True, eq=False)
+class LinearChain:
+    """The regressions of all times and regions: regions are the radii of the problem in order, then B and C together.
+
+    ``weights`` (T, R + 1, P, D), ``variance`` (T, R + 1, P) of the *noisy* a_i, float32; ``mean`` (D,) of the clean
+    entries; ``shrinkage`` (T, R + 1).
+    """
+
+    weights: Tensor
+    variance: Tensor
+    mean: Tensor
+    shrinkage: Tensor
+
+
+def fit_linear_chain(
+    problem: Problem, a: Tensor, train: Tensor, validation: Tensor, generator: torch.Generator
+) -> LinearChain:
+    """Fit on ``train`` (n, D), choose the shrinkage on ``validation`` (m, D), both clean."""
+    moments = Moments.fit(train, problem.image_shape)
+    contexts = [problem.geometry.b(r) for r in (*problem.radii, None)]
+    alphas, sigmas = problem.levels()
+    mean = moments.mean.float()
+    weights, variances, chosen = [], [], []
+    for alpha, sigma in zip(alphas.tolist(), sigmas.tolist(), strict=True):
+        x = alpha * (validation - mean) + sigma * torch.randn(validation.shape, generator=generator)
+        noisy = [(w, moments.noisy(w, alpha, sigma)) for w in WEIGHTS]
+        best = [_best(noisy, context, a, x, alpha, mean) for context in contexts]
+        weights.append(torch.stack([b[0] for b in best]))
+        variances.append(torch.stack([b[1] for b in best]))
+        chosen.append(torch.tensor([b[2] for b in best]))
+    return LinearChain(torch.stack(weights), torch.stack(variances), mean, torch.stack(chosen))
+
+
+def _best(
+    noisy: list[tuple[float, Tensor]], context: Tensor, a: Tensor, x: Tensor, alpha: float, mean: Tensor
+) -> tuple[Tensor, Tensor, float]:
+    """(weights, variances, shrinkage) with the best score on ``x`` (m, D), the centred noisy images."""
+    target = x[:, a]
+    best = None
+    for shrinkage, q in noisy:
+        w, v = chain_regression(q, context, a)
+        w, v = w.float(), v.float()
+        score = -0.5 * float((v.log() + (target - x @ w.T).square().mean(0) / v).sum())
+        if best is None or score > best[0]:
+            best = (score, w, v, shrinkage)
+    assert best is not None
+    return best[1:]

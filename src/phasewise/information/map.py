@@ -1,0 +1,182 @@
+"""The CMI map over times and radii: checks, resuming cell by cell, averaging over positions."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path as FilePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from phasewise.data import ImageData
+from phasewise.errors import PhasewiseError, PhasewiseWarning
+from phasewise.files import read_json, write_json
+from phasewise.information.base import Cell, CMIEstimator, Say, make_estimator
+from phasewise.information.problem import Problem, make_problem, warn_if_too_few
+from phasewise.information.regions import Center
+from phasewise.paths import Path
+from phasewise.results import CMIMap, Estimate
+
+
+def cmi_map(
+    data: ImageData | Tensor,
+    radii: Sequence[int],
+    times: Sequence[float],
+    *,
+    block: int = 1,
+    center: Center | Sequence[Center] | None = None,
+    estimator: str | CMIEstimator = "density",
+    seed: int = 0,
+    path: Path | None = None,
+    accuracy: float = 0.003,
+    folder: str | FilePath | None = None,
+    say: Say = lambda _: None,
+    **options: Any,
+) -> CMIMap:
+    r"""``I(A : C | B)`` in nats over times x radii (Hu, Liu, Zhang, Gao, arXiv 2508.06614).
+
+    Args:
+        data: ImageData (all its parts are used; held-out scoring is the estimator's own) or (n, C, H, W).
+        radii: widths r of the buffer B in pixels, >= 0 and small enough to leave pixels for C.
+        times: noise times in (0, 1]; at t = 1 exactly nothing is left of the image and the value is 0 by definition.
+        block: side of A in pixels.  center: (row, col) of A, see :mod:`phasewise.information.regions`; a list of
+            positions gives their average, with each position's own map under ``config["positions"]``.
+        estimator: a name from :data:`ESTIMATORS`, with its ``options``, or an estimator.
+        accuracy: standard error asked for, in nats; a warning tells when the images are too few for it.
+        folder: where finished cells and networks are kept; the same call again goes on where it stopped.
+
+    Returns the map; values are never clamped, and where A is constant they are 0 with a warning.
+
+    Raises :class:`PhasewiseError` for bad input, and for a loss that is not finite (the cell is named; cells done
+    before are kept in ``folder``).
+    """
+    chosen = make_estimator(estimator, **options)
+    images = torch.cat([data.train, data.validation, data.test]) if isinstance(data, ImageData) else data
+    live = [t for t in times if t != 1]
+    centers = _centers(center)
+    maps = []
+    for at in centers:
+        grid = live or [0.5]
+        problem = make_problem(images, grid, radii, block=block, center=at, path=path, seed=seed)
+        if len(set(times)) < len(times):
+            raise PhasewiseError(f"times must be distinct, got {list(times)}")
+        value, stderr, n = _one_position(problem, chosen, bool(live), accuracy, folder, say)
+        maps.append((problem, _with_ends(value, times), _with_ends(stderr, times), n))
+    problem = maps[0][0]
+    config: dict[str, Any] = {"options": chosen.options(), "bound": chosen.bound, "path": problem.path.config()}
+    if len(maps) > 1:
+        config["positions"] = [
+            {"center": list(p.geometry.center), "value": v, "stderr": s, "n": n} for p, v, s, n in maps
+        ]
+    return CMIMap(
+        times=np.array(times, dtype=float),
+        radii=tuple(problem.radii),
+        value=np.mean([m[1] for m in maps], axis=0),
+        # the positions share their images, so their errors are not taken to be independent
+        stderr=np.mean([m[2] for m in maps], axis=0),
+        estimator=chosen.name,
+        block=block,
+        center=problem.geometry.center,
+        n=maps[0][3],
+        seed=seed,
+        config=config,
+    )
+
+
+def _centers(center: Center | Sequence[Center] | None) -> list[Center | None]:
+    if center is None:
+        return [None]
+    center = list(center)  # type: ignore[arg-type]
+    if len(center) == 2 and all(isinstance(c, (int, np.integer)) for c in center):
+        return [(int(center[0]), int(center[1]))]  # type: ignore[arg-type]
+    if not center or not all(len(c) == 2 for c in center):  # type: ignore[arg-type]
+        raise PhasewiseError(f"center must be (row, col) or a list of such positions, got {center}")
+    return [(int(c[0]), int(c[1])) for c in center]  # type: ignore[index]
+
+
+def _one_position(
+    problem: Problem, estimator: CMIEstimator, live: bool, accuracy: float, folder: str | FilePath | None, say: Say
+) -> tuple[np.ndarray, np.ndarray, int]:
+    shape = (len(problem.times), len(problem.radii))
+    value, stderr = np.zeros(shape), np.zeros(shape)
+    n = estimator.held_out(len(problem.images))
+    constant = len(problem.geometry.a()) - len(problem.a)
+    if constant:
+        everything = not len(problem.a)
+        warnings.warn(
+            f"{'all' if everything else constant} of A's {len(problem.geometry.a())} entries at "
+            f"{problem.geometry.center} are the same in every image (zero entropy); they share no information with "
+            f"the rest{', so the CMI is exactly 0' if everything else ' and are left out'}",
+            PhasewiseWarning,
+            stacklevel=4,
+        )
+    if not live or not len(problem.a):
+        return value, stderr, n
+    warn_if_too_few(n, accuracy)
+    store = Store(problem, estimator, folder)
+    missing = [(i, j) for i in range(shape[0]) for j in range(shape[1]) if (i, j) not in store.cells]
+    if missing:
+        if store.cells:
+            say(f"{len(store.cells)} cells done before, {len(missing)} to go")
+        for cell, estimate in estimator.estimate(problem, missing, store.folder, say):
+            store.add(cell, estimate)
+    for (i, j), estimate in store.cells.items():
+        value[i, j], stderr[i, j], n = estimate.value, estimate.stderr, estimate.n
+    return value, stderr, n
+
+
+def _with_ends(rows: np.ndarray, times: Sequence[float]) -> np.ndarray:
+    """Rows of the live times, with rows of 0 where t = 1."""
+    out = np.zeros((len(times), rows.shape[1]))
+    out[[i for i, t in enumerate(times) if t != 1]] = rows[: sum(t != 1 for t in times)]
+    return out
+
+
+class Store:
+    """Finished cells, in memory and, where a folder is given, in ``FOLDER/ESTIMATOR-KEY/cells.json``.
+
+    KEY is a hash of the problem and the estimator's options, so different questions never mix.
+    """
+
+    def __init__(self, problem: Problem, estimator: CMIEstimator, folder: str | FilePath | None) -> None:
+        self.problem, self.cells = problem, dict[Cell, Estimate]()
+        self.folder: FilePath | None = None
+        if folder is not None:
+            self.folder = FilePath(folder) / f"{estimator.name}-{_key(problem, estimator)}"
+            with contextlib.suppress(FileNotFoundError):
+                self._read(self.folder / "cells.json")
+
+    def _read(self, file: FilePath) -> None:
+        if not file.exists():
+            raise FileNotFoundError(file)
+        for row in read_json(file):
+            if row["t"] in self.problem.times and row["r"] in self.problem.radii:
+                cell = (self.problem.times.index(row["t"]), self.problem.radii.index(row["r"]))
+                self.cells[cell] = Estimate.from_dict(row["estimate"])
+
+    def add(self, cell: Cell, estimate: Estimate) -> None:
+        self.cells[cell] = estimate
+        if self.folder is not None:
+            write_json(
+                self.folder / "cells.json",
+                [
+                    {"t": self.problem.times[i], "r": self.problem.radii[j], "estimate": e.to_dict()}
+                    for (i, j), e in self.cells.items()
+                ],
+            )
+
+
+def _key(problem: Problem, estimator: CMIEstimator) -> str:
+    digest = hashlib.sha256(problem.images.contiguous().numpy().tobytes())
+    about = [
+        problem.times, problem.radii, problem.geometry.block, problem.geometry.center, problem.path.config(),
+        problem.seed, estimator.name, estimator.options(),
+    ]  # fmt: skip
+    digest.update(json.dumps(about, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,131 @@
+"""The section on conditional mutual information: what it is, its map, the Markov length, the critical window."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from phasewise.report import cmi_figures
+from phasewise.report.blocks import Section, Table, drawing
+from phasewise.report.load import Position, Run, missing, positions
+from phasewise.report.schedule_figures import evenly
+from phasewise.report.style import BARS, num, pm
+from phasewise.results import CMIMap, MarkovFit
+
+TITLE = "Conditional mutual information"
+INTRO = (
+    "Cut an image into three parts: A, one pixel or a small block; B, the buffer, all pixels within r of it; C, the "
+    "rest of the image. All of them are noised to time t. I(A : C | B) is what C still tells about A once B is known, "
+    "in nats. Where it is close to zero, a denoiser of radius r misses nothing at A; elsewhere far pixels matter."
+)
+LENGTH = (
+    " The Markov length ξ says how fast this falls when the buffer grows: by a factor e = 2.7 for every ξ pixels. It "
+    "is expected to be largest at the transition between the noisy and the data-like phase. A time is “not resolved” "
+    "where the data do not bear a fit, mostly because the information at the larger radii drowns in its errors; that "
+    "does not mean that ξ is short there. “Not exponential” means that the decay has another shape, which one "
+    "length does not describe."
+)
+
+
+def section(run: Run) -> Section:
+    record, fit = run.cmi, run.markov
+    if record is None:
+        return Section("cmi", TITLE, INTRO, notes=(missing("cmi"),))
+    places = positions(record)
+    figure = drawing("cmi", cmi_figures.cmi(record, fit, places), _alt(record, fit), _caption(record, fit, places))
+    tables = [_positions(record, places)] if places else []
+    if fit is None:
+        return Section("cmi", TITLE, INTRO, (figure, *tables), notes=(missing("markov"),))
+    return Section("cmi", TITLE, INTRO + LENGTH, (figure, _lengths(fit), *tables), items=_findings(fit))
+
+
+def _findings(fit: MarkovFit) -> tuple[str, ...]:
+    """Critical time and window, one sentence each."""
+    if fit.t_c is None:
+        first = f"No critical time: {fit.t_c_note}." if fit.t_c_note else "No critical time."
+    else:
+        xi = float(fit.xi[int(np.argmin(np.abs(fit.times - fit.t_c)))])
+        first = f"Critical time t_c = {fit.t_c:.3g} (95 %: {fit.t_c_low:.3g} to {fit.t_c_high:.3g}), where ξ is "
+        first += f"{num(xi)} pixels, the longest resolved."
+        first += f" But {fit.t_c_note}." if fit.t_c_note else ""
+    at = f"{fit.tolerance:g} nats at r = {fit.window_radius}"
+    if fit.window is None:
+        return first, f"No critical window: the CMI exceeds {at} at no measured time."
+    low, high = fit.window
+    return first, (
+        f"Critical window: the CMI exceeds {at} for t from {low:.3g} to {high:.3g}; outside it a denoiser of that "
+        "radius misses little about A."
+    )
+
+
+def _caption(record: CMIMap, fit: MarkovFit | None, places: list[Position]) -> str:
+    size = f"{record.block} × {record.block} pixels" if record.block > 1 else "one pixel"
+    where = (
+        f"{len(places)} positions, their mean shown" if places else f"row {record.center[0]}, column {record.center[1]}"
+    )
+    text = (
+        "a: estimates over time and radius; in brackets where within 2 standard errors of zero. b: the same against "
+        "the radius, one colour per time; linear near zero and logarithmic beyond where the range asks for it. "
+    )
+    if fit is not None:
+        text += (
+            f"Lines: exponential fits over r = {min(fit.radii)} to {max(fit.radii)}, dotted where not exponential, "
+            f"none where any of these radii is below {fit.min_sigma:g} standard errors. c: Markov length with 95 % "
+            "intervals; dashed the critical time with its interval. "
+            f"d: CMI at r = {fit.window_radius} by time"
+            + (", each position in grey" if places else "")
+            + (
+                "; tinted, and between the dashed lines in a, the critical window. "
+                if fit.window is not None
+                else "; it stays below the tolerance. "
+            )
+        )
+    bound = record.config.get("bound")
+    said = f" As a bound on the true value: {bound}." if isinstance(bound, str) and bound else ""
+    return (
+        f"{text}Estimates are unclamped and may come out negative. Estimator: {record.estimator}.{said} A: {size}, "
+        f"{where}; n = {num(record.n)} images; seed {record.seed}. {BARS}"
+    )
+
+
+def _alt(record: CMIMap, fit: MarkovFit | None) -> str:
+    text = "Heat map of conditional mutual information over time and radius, and its decay with radius."
+    if np.isfinite(record.value).any():
+        i, j = np.unravel_index(int(np.nanargmax(record.value)), record.value.shape)
+        text += f" Largest: {num(float(record.value[i, j]))} nats at t = {record.times[i]:.2g}, r = {record.radii[j]}."
+    return text if fit is None else f"{text} {' '.join(_findings(fit))}"
+
+
+def _lengths(fit: MarkovFit) -> Table:
+    rows = []
+    for i in np.argsort(fit.times, kind="stable"):
+        interval = f"{num(float(fit.low[i]))} to {num(float(fit.high[i]))}" if np.isfinite(fit.xi[i]) else "–"
+        verdict = f"{fit.status[i]}: {fit.reason[i]}" if fit.reason[i] else fit.status[i]
+        numbers = (num(float(fit.xi[i])), interval, _p(float(fit.p_value[i])))
+        rows.append((f"t = {fit.times[i]:.2g}: {verdict}", *numbers))
+    head = ("time and verdict", "Markov length ξ (pixels)", "95 % interval (pixels)", "p-value of the fit")
+    caption = (
+        f"Markov length by time, fitted over r = {', '.join(map(str, fit.radii))} at every time. The errors at "
+        "different radii are treated as independent, though they share their images. A small p-value speaks against "
+        "an exponential."
+    )
+    return Table(head, tuple(rows), caption)
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else num(value, 2)
+
+
+def _positions(record: CMIMap, places: list[Position]) -> Table:
+    """Largest CMI of each position, with its time, at up to three radii."""
+    columns = evenly(len(record.radii), 3)
+    rows = []
+    for place in places:
+        cells = []
+        for j in columns:
+            column = place.value[:, j]
+            k = int(np.nanargmax(column)) if np.isfinite(column).any() else 0
+            at = f" at t = {record.times[k]:.2g}" if np.isfinite(column[k]) else ""
+            cells.append(pm(float(column[k]), float(place.stderr[k, j])) + at)
+        rows.append((f"row {place.center[0]}, column {place.center[1]}", *cells))
+    head = ("A at", *(f"r = {record.radii[j]} (nats)" for j in columns))
+    return Table(head, tuple(rows), "Largest CMI over the measured times at each position of A, and when it occurs.")
