@@ -5,4 +5,13 @@ from phasewise.information.map import cmi_map
 from phasewise.information.problem import Problem, make_problem
 from phasewise.information.regions import Geometry, make_geometry
 
-__all__ = ["ESTIMATORS", "CMIEstimator", "Geometry", "Problem", "cmi_map", "make_estimator", "make_geometry", "make_problem"]
+__all__ = [
+    "ESTIMATORS",
+    "CMIEstimator",
+    "Geometry",
+    "Problem",
+    "cmi_map",
+    "make_estimator",
+    "make_geometry",
+    "make_problem",
+]

@@ -26,10 +26,16 @@ from phasewise import seeding
 from phasewise.errors import PhasewiseError
 from phasewise.files import write_bytes
 from phasewise.information.base import Cell, CMIEstimator, Say
+from phasewise.information.conditional import TrunkShape
+from phasewise.information.inputs import Inputs
 from phasewise.information.problem import Problem
 from phasewise.results import Estimate
 
-VALIDATION_SHARE, VALIDATION_MOST = 0.1, 4000
+VALIDATION_SHARE, VALIDATION_MOST = 0.1, 3000
+LEAST_STEPS = 600
+GROUPS = 4
+NEAR = 5
+CHUNK = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +54,9 @@ class AmortisedEstimator(CMIEstimator):
 
     Options:
         folds: refits, >= 2.  epochs: passes over the training images (each pass meets every image at one time with two
-            regions); ``steps``: optimiser steps instead.  batch: images a step.  lr, weight_decay, dropout: of AdamW
-            with a cosine decay.  width, depth: of the network.  draws: noise draws of A per context.
+            regions), but at least 600 steps; ``steps``: optimiser steps instead.  batch: images a step.  lr,
+            weight_decay, dropout: of AdamW with a cosine decay.  width, depth: of the network.  draws: noise draws of A
+            per context.
         max_scored: most images scored, over all folds.
     """
 
@@ -57,20 +64,20 @@ class AmortisedEstimator(CMIEstimator):
         self,
         *,
         folds: int = 3,
-        epochs: float = 14,
+        epochs: float = 10,
         steps: int | None = None,
         batch: int = 256,
         lr: float = 1e-3,
         weight_decay: float = 0.01,
         dropout: float = 0.0,
-        width: int = 512,
-        depth: int = 2,
+        width: int = 384,
+        depth: int = 1,
         draws: int = 4,
         max_scored: int = 30_000,
     ) -> None:
         for name, value, least in (
-            ("folds", folds, 2), ("batch", batch, 4), ("width", width, 1), ("draws", draws, 1), ("steps", steps or 1, 1),
-            ("max_scored", max_scored, 20),
+            ("folds", folds, 2), ("batch", batch, 4), ("width", width, 1), ("draws", draws, 1),
+            ("steps", steps or 1, 1), ("max_scored", max_scored, 20),
         ):  # fmt: skip
             if int(value) != value or value < least:
                 raise PhasewiseError(f"{name} must be a whole number >= {least}, got {value}")
@@ -123,9 +130,16 @@ class AmortisedEstimator(CMIEstimator):
             write_bytes(file, save({"scores": scores.contiguous()}))
         return scores
 
+    def trunk_shape(self, problem: Problem, inputs: Inputs) -> TrunkShape:
+        near = (problem.geometry.distance <= NEAR).expand(problem.image_shape).reshape(-1).nonzero()
+        return TrunkShape(
+            problem.image_shape, inputs.conditions.shape[-1], tuple(near.reshape(-1).tolist()), self.width, self.depth,
+            self.dropout,
+        )  # fmt: skip
+
     def train_steps(self, n: int) -> int:
         """Optimiser steps for ``n`` training images."""
-        return self.steps or max(1, round(self.epochs * n / self.batch))
+        return self.steps or max(LEAST_STEPS, round(self.epochs * n / self.batch))
 
 
 def combine(scores: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -136,6 +150,33 @@ def combine(scores: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     ratio = means.var(0) / errors.mean(0).clamp(min=1e-30)
     inflation = ratio.mean(1, keepdim=True).clamp(min=1)
     return pooled.mean(0), (pooled.var(0) / len(pooled) * inflation).sqrt()
+
+
+def random_batch(
+    problem: Problem,
+    fold: Fold,
+    batch: int,
+    regions: int,
+    generator: torch.Generator,
+    loss_of: Callable[[Tensor, int, Tensor], Tensor],
+) -> Callable[[], tuple[Tensor, str]]:
+    """What :func:`train_network` minimises: ``loss_of(clean, time, regions)`` on random images, each seen through B and
+    C together and through one buffer, at ``GROUPS`` random times a step."""
+    n = max(1, batch // GROUPS)
+
+    def draw() -> tuple[Tensor, str]:
+        loss, where = torch.zeros(()), ""
+        for _ in range(GROUPS):
+            clean = fold.train[torch.randint(len(fold.train), (n,), generator=generator)]
+            time = int(torch.randint(len(problem.times), (1,), generator=generator))
+            other = torch.randint(regions - 1, (n,), generator=generator)
+            part = loss_of(clean, time, torch.stack([torch.full((n,), regions - 1), other], 1)) / GROUPS
+            if not where or not math.isfinite(float(part.detach())):
+                where = f"t = {problem.times[time]:g}"
+            loss = loss + part
+        return loss, where
+
+    return draw
 
 
 def train_network(

@@ -3,7 +3,8 @@ r"""The network behind the learned estimators: what a context says about the cle
 Input: the noisy pixels of one region (zeros outside it), which region and which time.  Output for entry ``a_i``: a
 mixture of Gaussians over its *clean* value,
 
-    p(x_i | context) = sum_k pi_k N(mu_k, tau_k^2),     so     p(a_i | context) = sum_k pi_k N(alpha mu_k, alpha^2 tau_k^2 + sigma^2),
+    p(x_i | context) = sum_k pi_k N(mu_k, tau_k^2),    so
+    p(a_i | context) = sum_k pi_k N(alpha mu_k, alpha^2 tau_k^2 + sigma^2),
 
 the exact form a noisy pixel's conditional density has, whatever the data.  Two components move with the Gaussian
 prediction of :mod:`phasewise.information.linear`, the others start spread over the range of the data, so an untrained
@@ -13,11 +14,22 @@ network is close to the Gaussian model and atoms (black, white) are easily found
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from phasewise.information.regions import ImageShape
+
 RELATIVE, ABSOLUTE = 2, 8
+
+
+def zero_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer that starts as 0."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 class ResidualBlock(nn.Module):
@@ -25,32 +37,64 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Dropout(dropout), nn.Linear(width, width)
-        )
-        nn.init.zeros_(self.body[-1].weight)
-        nn.init.zeros_(self.body[-1].bias)
+        last = zero_linear(width, width)
+        self.body = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Dropout(dropout), last)
 
     def forward(self, h: Tensor) -> Tensor:
         return h + self.body(h)
 
 
-class Trunk(nn.Module):
-    """Context (N, D) standardised, zero outside the region, and conditions (N, F) -> features (N, width)."""
+@dataclass(frozen=True)
+class TrunkShape:
+    """Sizes of a trunk: of the image, of the conditions, of the network; ``near``: entries close to A, shown as they
+    are."""
 
-    def __init__(self, entries: int, conditions: int, width: int = 512, depth: int = 2, dropout: float = 0.0) -> None:
+    image_shape: ImageShape
+    conditions: int
+    near: tuple[int, ...]
+    width: int = 384
+    depth: int = 1
+    dropout: float = 0.0
+
+
+class Trunk(nn.Module):
+    """Context (N, D) standardised, zero outside the region, and conditions (N, F) -> features (N, width).
+
+    Three convolutions, two of them with stride 2, see all of the image; a linear layer sees what is near A.
+    """
+
+    near: Tensor
+
+    def __init__(self, shape: TrunkShape, channels: tuple[int, int] = (16, 48)) -> None:
         super().__init__()
-        self.pixels = nn.Linear(entries, width)
-        self.conditions = nn.Sequential(nn.Linear(conditions, width), nn.SiLU(), nn.Linear(width, width))
-        self.blocks = nn.Sequential(*[ResidualBlock(width, dropout) for _ in range(depth)])
-        self.norm = nn.LayerNorm(width)
+        first, last = channels
+        colours, height, width = self.image_shape = shape.image_shape
+        self.down = nn.Conv2d(colours, first, 5, stride=2, padding=2)
+        self.downer = nn.Conv2d(first, last, 3, stride=2, padding=1)
+        self.mixing = nn.Conv2d(last, last, 3, padding=1)
+        self.pooled = nn.Linear(last * math.ceil(height / 4) * math.ceil(width / 4), shape.width)
+        self.beside = nn.Linear(len(shape.near), shape.width)
+        self.condition = nn.Sequential(nn.Linear(shape.conditions, 64), nn.SiLU(), nn.Linear(64, shape.width))
+        self.shift = nn.Linear(shape.conditions, last)
+        self.blocks = nn.Sequential(*[ResidualBlock(shape.width, shape.dropout) for _ in range(shape.depth)])
+        self.norm = nn.LayerNorm(shape.width)
+        self.register_buffer("near", torch.tensor(shape.near, dtype=torch.int64))
 
     def forward(self, context: Tensor, conditions: Tensor) -> Tensor:
-        return self.norm(self.blocks(self.pixels(context) + self.conditions(conditions)))
+        silu = nn.functional.silu
+        y = silu(self.down(context.view(len(context), *self.image_shape)))
+        y = silu(self.downer(y) + self.shift(conditions)[:, :, None, None])
+        y = y + silu(self.mixing(y))
+        h = self.pooled(y.flatten(1)) + self.beside(context[:, self.near]) + self.condition(conditions)
+        return self.norm(self.blocks(h))
 
 
 class MixtureHead(nn.Module):
     """Features, the entries of A known so far and the Gaussian prediction -> mixture of each entry of A in turn."""
+
+    before: Tensor
+    logit: Tensor
+    spread: Tensor
 
     def __init__(self, entries: int, features: int, width: int = 128) -> None:
         super().__init__()
@@ -100,14 +144,12 @@ def mixture_log_density(mixture: tuple[Tensor, Tensor, Tensor], value: Tensor, a
 
 
 class ConditionalDensity(nn.Module):
-    """Trunk and head together."""
+    """Trunk and head together, for a chain of ``entries`` entries of A."""
 
-    def __init__(
-        self, entries: int, chain: int, conditions: int, width: int = 512, depth: int = 2, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, shape: TrunkShape, entries: int) -> None:
         super().__init__()
-        self.trunk = Trunk(entries, conditions, width, depth, dropout)
-        self.head = MixtureHead(chain, width)
+        self.trunk = Trunk(shape)
+        self.head = MixtureHead(entries, shape.width)
 
     def forward(
         self, context: Tensor, conditions: Tensor, known: Tensor, mean: Tensor, std: Tensor

@@ -16,15 +16,19 @@ import torch
 from torch import Tensor
 
 from phasewise import seeding
-from phasewise.information.amortised import AmortisedEstimator, Fold, build_network, train_network
+from phasewise.information.amortised import (
+    CHUNK,
+    AmortisedEstimator,
+    Fold,
+    build_network,
+    random_batch,
+    train_network,
+)
 from phasewise.information.base import Say
-from phasewise.information.conditional import ConditionalDensity, mixture_log_density
-from phasewise.information.inputs import Inputs, random_regions
+from phasewise.information.conditional import ConditionalDensity, TrunkShape, mixture_log_density
+from phasewise.information.inputs import Inputs
 from phasewise.information.problem import Problem
-from phasewise.information.stacking import NestedStack
-
-GROUPS = 4
-CHUNK = 500
+from phasewise.information.stacking import LogDensities, NestedStack
 
 
 class DensityEstimator(AmortisedEstimator):
@@ -42,37 +46,27 @@ class DensityEstimator(AmortisedEstimator):
 
     def fit_and_score(self, problem: Problem, fold: Fold, say: Say) -> Tensor:
         inputs = Inputs.fit(problem, fold.train, fold.validation, seeding.generator(fold.seed, 0))
-        scorer = Scorer(problem, inputs, self.width, self.depth, self.dropout, fold.seed)
+        scorer = Scorer(inputs, self.trunk_shape(problem, inputs), fold.seed)
         generator = seeding.generator(fold.seed, 1)
-        n = max(1, self.batch // GROUPS)
         draws = self.draws if len(inputs.a) == 1 else 1  # free for a lone entry: its prediction is shared
 
-        def loss_of() -> tuple[Tensor, str]:
-            loss, where = torch.zeros(()), ""
-            for _ in range(GROUPS):
-                clean = fold.train[torch.randint(len(fold.train), (n,), generator=generator)]
-                time = int(torch.randint(len(problem.times), (1,), generator=generator))
-                regions = random_regions(n, inputs.regions, generator)
-                part = -scorer(clean, time, regions, draws, generator)[..., 0].mean() / GROUPS
-                if not where or not math.isfinite(float(part.detach())):
-                    where = f"t = {problem.times[time]:g}"
-                loss = loss + part
-            return loss, where
+        def loss_of(clean: Tensor, time: int, regions: Tensor) -> Tensor:
+            return -scorer(clean, time, regions, draws, generator)[..., 0].mean()
 
-        train_network(
-            scorer.net, loss_of, self.train_steps(len(fold.train)), self.lr, self.weight_decay, say
-        )  # fmt: skip
+        batch = random_batch(problem, fold, self.batch, inputs.regions, generator, loss_of)
+        train_network(scorer.net, batch, self.train_steps(len(fold.train)), self.lr, self.weight_decay, say)
         return torch.stack([self._score_time(scorer, fold, k) for k in range(len(problem.times))], 1)
 
     @torch.inference_mode()
     def _score_time(self, scorer: Scorer, fold: Fold, time: int) -> Tensor:
         """(n, R) per-image scores at one time, with stacking weights fitted on the validation images."""
         held = scorer.everything(fold.validation, time, 1, seeding.generator(fold.seed, 2, time))
-        stack = NestedStack(held, scorer.inputs.order())
+        stack = NestedStack(held, scorer.inputs.order(), LogDensities())
         generator = seeding.generator(fold.seed, 3, time)
         out = []
         for clean in fold.scored.split(CHUNK):
-            logs = stack(scorer.everything(clean, time, self.draws, generator)).sum(2).mean(1)
+            values = scorer.everything(clean, time, self.draws, generator, learned=stack.uses(0))
+            logs = stack(values).sum(2).mean(1)
             out.append(logs[:, -1:] - logs[:, :-1])
         return torch.cat(out)
 
@@ -80,44 +74,50 @@ class DensityEstimator(AmortisedEstimator):
 class Scorer:
     """Log densities of noisy A under the network and under the Gaussian chain, entry by entry."""
 
-    def __init__(self, problem: Problem, inputs: Inputs, width: int, depth: int, dropout: float, seed: int) -> None:
+    def __init__(self, inputs: Inputs, shape: TrunkShape, seed: int) -> None:
         self.inputs = inputs
-        entries, p = problem.flat.shape[1], len(inputs.a)
-        conditions = inputs.conditions.shape[-1]
-        self.net = cast(
-            ConditionalDensity,
-            build_network(lambda: ConditionalDensity(entries, p, conditions, width, depth, dropout), seed),
-        )
+        net = build_network(lambda: ConditionalDensity(shape, len(inputs.a)), seed)
+        self.net = cast(ConditionalDensity, net)
 
     def __call__(
-        self, clean: Tensor, time: int, regions: Tensor, draws: int, generator: torch.Generator
+        self,
+        clean: Tensor,
+        time: int,
+        regions: Tensor,
+        draws: int,
+        generator: torch.Generator,
+        learned: bool = True,
     ) -> Tensor:
         """``clean`` (n, D) through ``regions`` (n, q) -> log densities (n, q, M, P, 2): network, Gaussian.
 
         The same noise whatever ``regions`` says.
         """
         inp = self.inputs
-        alpha, sigma = inp.alpha[time], inp.sigma[time]
         noisy = inp.noisy(clean, time, generator)
         a = inp.noisy_a(clean, time, draws, generator)
-        n, q, p = len(clean), regions.shape[1], len(inp.a)
         mean = self._linear_means(noisy, a, time, regions)
-        variance = inp.linear.variance[time][regions]
-        clean_std = (variance - sigma**2).clamp(min=1e-6).sqrt() / alpha
-        head_draws = draws if p > 1 else 1  # a lone entry's prediction does not depend on its own noise
-        known = (a / (alpha * inp.std_a).hypot(sigma))[:, None, :head_draws].expand(-1, q, -1, -1)
+        variance = inp.linear.variance[time][regions][:, :, None]
+        gaussian = -0.5 * ((a[:, None] - mean).square() / variance + (2 * math.pi * variance).log())
+        network = self._learned(noisy, a, mean, time, regions) if learned else torch.zeros_like(gaussian)
+        return torch.stack([network, gaussian], -1)
+
+    def _learned(self, noisy: Tensor, a: Tensor, mean: Tensor, time: int, regions: Tensor) -> Tensor:
+        """Log densities (n, q, M, P) under the network, around the Gaussian predictions ``mean`` (n, q, M, P)."""
+        inp = self.inputs
+        alpha, sigma = inp.alpha[time], inp.sigma[time]
+        n, q, draws, p = mean.shape
+        clean_std = (inp.linear.variance[time][regions] - sigma**2).clamp(min=1e-6).sqrt() / alpha
+        used = draws if p > 1 else 1  # a lone entry's prediction does not depend on its own noise
+        known = (a / (alpha * inp.std_a).hypot(sigma))[:, None, :used].expand(-1, q, -1, -1)
         mixture = self.net(
             *inp.context(noisy, time, regions),
             known.flatten(0, 1),
-            (mean[:, :, :head_draws] / (alpha * inp.std_a)).flatten(0, 1),
+            (mean[:, :, :used] / (alpha * inp.std_a)).flatten(0, 1),
             (clean_std / inp.std_a).flatten(0, 1),
         )
         value = (a / inp.std_a)[:, None].expand(-1, q, -1, -1).flatten(0, 1)
-        learned = mixture_log_density(mixture, value, alpha.expand(1, 1, p), (sigma / inp.std_a)[None, None])
-        learned = learned.view(n, q, draws, p) - inp.std_a.log()
-        square = (a[:, None] - mean).square() / variance[:, :, None]
-        gaussian = -0.5 * (square + (2 * math.pi * variance[:, :, None]).log())
-        return torch.stack([learned, gaussian], -1)
+        log = mixture_log_density(mixture, value, alpha.expand(1, 1, p), (sigma / inp.std_a)[None, None])
+        return log.view(n, q, draws, p) - inp.std_a.log()
 
     def _linear_means(self, noisy: Tensor, a: Tensor, time: int, regions: Tensor) -> Tensor:
         """Gaussian predictions (n, q, M, P) of centred noisy A, each entry knowing those before it."""
@@ -133,11 +133,13 @@ class Scorer:
         within = weights[:, :, inp.a]
         return chosen + torch.einsum("nmj,nqij->nqmi", a, within[regions])
 
-    def everything(self, clean: Tensor, time: int, draws: int, generator: torch.Generator) -> Tensor:
-        """Log densities (n, M, P, R + 1, 2) in all regions."""
+    def everything(
+        self, clean: Tensor, time: int, draws: int, generator: torch.Generator, learned: bool = True
+    ) -> Tensor:
+        """Log densities (n, M, P, R + 1, 2) in all regions; the network's are left at 0 when not ``learned``."""
         regions = torch.arange(self.inputs.regions)
         parts = [
-            self(part, time, regions.expand(len(part), -1), draws, generator).movedim(1, 3)
+            self(part, time, regions.expand(len(part), -1), draws, generator, learned).movedim(1, 3)
             for part in clean.split(CHUNK)
         ]
         return torch.cat(parts)

@@ -73,9 +73,3 @@ def _conditions(log_snr: Tensor, regions: int) -> Tensor:
     time = torch.cat([log_snr[:, None] / 5, angles.sin(), angles.cos()], 1)
     region = nn.functional.one_hot(torch.arange(regions), regions).float()
     return torch.cat([time[:, None].expand(-1, regions, -1), region.expand(len(log_snr), -1, -1)], -1)
-
-
-def random_regions(n: int, regions: int, generator: torch.Generator) -> Tensor:
-    """(n, 2): B and C together (the last region), and one of the others at random."""
-    other = torch.randint(regions - 1, (n,), generator=generator)
-    return torch.stack([torch.full((n,), regions - 1), other], 1)

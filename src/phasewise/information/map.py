@@ -57,6 +57,8 @@ def cmi_map(
     before are kept in ``folder``).
     """
     chosen = make_estimator(estimator, **options)
+    if not len(times):
+        raise PhasewiseError("give at least one time")
     images = torch.cat([data.train, data.validation, data.test]) if isinstance(data, ImageData) else data
     live = [t for t in times if t != 1]
     centers = _centers(center)
@@ -92,12 +94,12 @@ def cmi_map(
 def _centers(center: Center | Sequence[Center] | None) -> list[Center | None]:
     if center is None:
         return [None]
-    center = list(center)  # type: ignore[arg-type]
-    if len(center) == 2 and all(isinstance(c, (int, np.integer)) for c in center):
-        return [(int(center[0]), int(center[1]))]  # type: ignore[arg-type]
-    if not center or not all(len(c) == 2 for c in center):  # type: ignore[arg-type]
+    if not len(center):
+        raise PhasewiseError("center must be (row, col) or a list of such positions, got none")
+    several: list[Any] = [center] if isinstance(center[0], (int, np.integer)) else list(center)
+    if not all(len(c) == 2 for c in several):
         raise PhasewiseError(f"center must be (row, col) or a list of such positions, got {center}")
-    return [(int(c[0]), int(c[1])) for c in center]  # type: ignore[index]
+    return [(int(row), int(col)) for row, col in several]
 
 
 def _one_position(
@@ -110,9 +112,9 @@ def _one_position(
     if constant:
         everything = not len(problem.a)
         warnings.warn(
-            f"{'all' if everything else constant} of A's {len(problem.geometry.a())} entries at "
-            f"{problem.geometry.center} are the same in every image (zero entropy); they share no information with "
-            f"the rest{', so the CMI is exactly 0' if everything else ' and are left out'}",
+            f"{constant} of the {len(problem.geometry.a())} entries of A at {problem.geometry.center} are constant, "
+            "the same in every image (zero entropy), and share no information with the rest: "
+            + ("the CMI is exactly 0" if everything else "they are left out"),
             PhasewiseWarning,
             stacklevel=4,
         )

@@ -1,6 +1,6 @@
 r"""What is asked: conditional mutual information of one set of images at given times and radii.
 
-    I(A : C | B_r) at time t,     all of A, B, C taken from  x_t = alpha(t) x + sigma(t) z.
+I(A : C | B_r) at time t,     all of A, B, C taken from  x_t = alpha(t) x + sigma(t) z.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def make_problem(
             raise PhasewiseError(f"a radius is a whole number of pixels >= 0, got {r!r}")
         if r >= geometry.reach:
             raise PhasewiseError(
-                f"radius {r} leaves no pixel for C in a {shape[1]}x{shape[2]} image with A at {geometry.center}: "
-                f"the CMI is 0 there by definition; the largest radius with something to measure is {geometry.reach - 1}"
+                f"radius {r} leaves no pixel for C in a {shape[1]}x{shape[2]} image with A at {geometry.center}: the "
+                f"CMI is 0 there by definition; the largest radius with something to measure is {geometry.reach - 1}"
             )
     return Problem(
         images, tuple(float(t) for t in times), tuple(int(r) for r in radii), geometry, path or LinearPath(), int(seed)

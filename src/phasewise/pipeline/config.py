@@ -159,7 +159,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "radii": (1, 2), "window_radius": 1, "global_width": 8, "global_epochs": 4, "local_epochs": 4, "steps": 5,
         "times": (0.1, 0.3, 0.5, 0.7, 0.9), "recovery_times": (0.3, 0.6), "n_losses": 100, "n_recovery": 20,
         "n_samples": 150, "n_grid": 16, "cmi_radii": (1, 2), "cmi_times": (0.3, 0.6), "cmi_accuracy": 0.1,
-        "cmi_options": {"epochs": 1, "folds": 2},
+        "cmi_options": {"steps": 20, "folds": 2},
     },
 }  # fmt: skip
 """Named sizes: "small" for images up to 16 pixels (minutes), "cpu" for larger ones (about an hour on 2 cores), "smoke"
