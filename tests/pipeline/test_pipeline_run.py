@@ -357,7 +357,7 @@ def test_cmi_choices_fit_the_images(tmp_path):
     assert make_config(8, cmi_block=3).cmi_radii == (1, 2)
     assert make_config(28).cmi_radii == (1, 2, 3, 4, 5, 6)
     assert not make_config(2, "smoke").cmi
-    assert make_config(8, "smoke").cmi_options == {"epochs": 1, "folds": 2}
+    assert make_config(8, "smoke").cmi_options == {"steps": 20, "folds": 2}
     assert make_config(8, "smoke", cmi_estimator="gaussian").cmi_options == {}
     for changes, message in (
         ({"cmi_radii": (1, 4)}, "something to measure is 3"),
