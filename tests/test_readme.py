@@ -1,20 +1,35 @@
-"""The README's Python example runs as it stands."""
+"""The README's Python examples run as they stand."""
 
+import functools
 import re
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 
+import phasewise as pw
+
 README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
 def test_example_runs(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 1
+    assert len(BLOCKS) == 2
     names: dict = {}
-    exec(compile(blocks[0], "README.md", "exec"), names)
+    exec(compile(BLOCKS[0], "README.md", "exec"), names)
     assert names["x"].shape == (64, 1, 8, 8)
     assert torch.isfinite(names["x"]).all()
     assert names["schedule"].mflop > 0
     assert set(names["schedule"].servers) <= {"global", "r2", "wiener"}
+
+
+@pytest.mark.filterwarnings("ignore::phasewise.PhasewiseWarning")
+def test_cmi_example_runs(capsys, monkeypatch):
+    """With fewer training steps than it would take, to be quick."""
+    monkeypatch.setattr(pw, "cmi_map", functools.partial(pw.cmi_map, steps=3))
+    names = {"pw": pw, "data": pw.load_images("digits")}
+    exec(compile(BLOCKS[1], "README.md", "exec"), names)
+    assert names["cmi"].value.shape == (4, 3)
+    assert np.isfinite(names["cmi"].value).all()

@@ -35,7 +35,7 @@ def test_gaussian_field_blocks(name, draws):
     assert (np.abs(found.value - truth) < np.maximum(0.006, 0.25 * truth)).all()
 
 
-@pytest.mark.parametrize(("name", "steps", "draws"), [("density", 60, 4), ("mmse", 100, 8)])
+@pytest.mark.parametrize(("name", "steps", "draws"), [("density", 60, 4), ("mmse", 80, 4)])
 def test_two_mode_needs_the_network(name, steps, draws):
     """One global bit: to a Gaussian model the two values of a pixel are one broad one."""
     model = exact.TwoMode((4, 4), amplitude=1.0)
@@ -43,8 +43,8 @@ def test_two_mode_needs_the_network(name, steps, draws):
     truth = model.cmi(t, 0)
     found = cmi_map(images, [0], [t], estimator=name, steps=steps, draws=draws, accuracy=0.01, **QUICK)
     gaussian = cmi_map(images, [0], [t], estimator="gaussian", accuracy=0.01)
-    assert abs(found.value[0, 0] - truth) < 0.03
-    assert abs(gaussian.value[0, 0] - truth) > 0.1
+    assert abs(found.value[0, 0] - truth) < 0.06
+    assert abs(gaussian.value[0, 0] - truth) > 0.09
 
 
 def test_colour_entries_are_chained():
