@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from tables import replace_table
 
 import phasewise as pw
 from phasewise.files import read_json, write_json
 from phasewise.information import ESTIMATORS, cmi_map, make_estimator
 
 TIMES, RADII = (0.3, 0.6), (1, 2)
-START, END = "<!-- table: python experiments/cmi_estimators.py -->", "<!-- end of table -->"
+COMMAND = "python experiments/cmi_estimators.py"
 
 
 def models() -> dict[str, tuple[Any, int, dict[str, int]]]:
@@ -34,7 +35,7 @@ def models() -> dict[str, tuple[Any, int, dict[str, int]]]:
         "Gaussian field 8x8, m = .1, 2x2": (exact.GaussianField((8, 8), mass=0.1), 2, {}),
         "two-mode 8x8, pixel": (exact.TwoMode((8, 8)), 1, {}),
         "Ising chain 16, beta = .8": (exact.IsingChain(16, 0.8), 1, {"n": 100_000, "seed": 9}),
-        "Ising strip 6x10, beta = .44": (exact.IsingStrip(6, 10, 0.44), 1, {"n": 20_000, "seed": 9}),
+        "Ising strip 10x6, beta = .44": (exact.IsingStrip(10, 6, 0.44), 1, {"n": 20_000, "seed": 9}),
     }
 
 
@@ -106,9 +107,7 @@ def main() -> None:
     text = table(arguments.out, ESTIMATORS, list(known))
     print(text)
     if arguments.table:
-        page = arguments.table.read_text(encoding="utf-8")
-        before, rest = page.split(START)
-        arguments.table.write_text(f"{before}{START}\n\n{text}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+        replace_table(arguments.table, COMMAND, text)
 
 
 if __name__ == "__main__":

@@ -125,13 +125,13 @@ class Scorer:
         weights = inp.linear.weights[time]
         outside = noisy.clone()
         outside[:, inp.a] = 0
-        regions_, p = weights.shape[:2]
-        from_context = (outside @ weights.flatten(0, 1).T).view(len(noisy), regions_, p)
-        chosen = from_context.gather(1, regions[..., None].expand(-1, -1, p))[:, :, None].expand(-1, -1, a.shape[1], -1)
+        count, p = weights.shape[:2]
+        pick = regions[:, :, None, None].expand(-1, -1, 1, p)
+        context = (outside @ weights.flatten(0, 1).T).view(len(noisy), count, 1, p).gather(1, pick)
         if p == 1:
-            return chosen
-        within = weights[:, :, inp.a]
-        return chosen + torch.einsum("nmj,nqij->nqmi", a, within[regions])
+            return context.expand(-1, -1, a.shape[1], -1)
+        within = (a @ weights[:, :, inp.a].flatten(0, 1).T).unflatten(-1, (count, p)).transpose(1, 2)
+        return context + within.gather(1, pick.expand(-1, -1, a.shape[1], -1))
 
     def everything(
         self, clean: Tensor, time: int, draws: int, generator: torch.Generator, learned: bool = True
