@@ -42,7 +42,7 @@ class Counting(CMIEstimator):
         ({"radii": [1, 1]}, "distinct"),
         ({"radii": []}, "at least one"),
         ({"times": [0.0]}, "limit"),
-        ({"times": [1.5]}, r"must lie in \(0, 1\)"),
+        ({"times": [1.5]}, r"must lie in \(0, 1\]"),
         ({"times": [0.5, 0.5]}, "distinct"),
         ({"times": []}, "at least one"),
         ({"center": (7, 7)}, "reaches out of the 6x6 image"),
@@ -67,6 +67,20 @@ def test_at_t_one_the_value_is_zero_by_definition():
     assert (found.stderr[1] == 0).all()
     np.testing.assert_array_equal(found.value[0], cmi_map(IMAGES, [1, 2], [0.5], **CALM).value[0])
     assert (cmi_map(IMAGES, [1], [1.0], **CALM).value == 0).all()
+
+
+def test_a_path_that_keeps_a_signal_is_measured_at_t_one_too():
+    found = cmi_map(100 * IMAGES, [1], [1.0], path=VarianceExplodingPath(), **CALM)
+    assert found.stderr[0, 0] > 0
+
+
+def test_the_same_bytes_in_another_shape_are_another_question(tmp_path):
+    Counting.broken, Counting.asked = None, []
+    given = {"estimator": Counting(), "accuracy": 1.0, "folder": tmp_path, "center": (1, 2)}
+    images = torch.randn(40, 1, 6, 6)
+    cmi_map(images, [1], [0.5], **given)
+    cmi_map(images.reshape(40, 1, 4, 9), [1], [0.5], **given)
+    assert len(Counting.asked) == 2
 
 
 def test_a_constant_pixel_is_said_to_be_one():

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from phasewise.errors import PhasewiseError
 from phasewise.exact import GaussianField, TwoMode
 from phasewise.information import Problem, make_estimator, make_problem
+from phasewise.information.base import whole
 from phasewise.information.critic_base import CriticEstimator
 from phasewise.information.critic_network import CriticNetwork, Pairs, group_sizes, make_pairs
 from phasewise.information.critics import MINE, NWJ, SMILE, InfoNCE
@@ -155,9 +156,35 @@ def test_published_recipe_remembers_its_training_images_where_the_truth_is_zero(
     remembered = first(MINE.published(steps=150, lr=3e-3), problem)
     assert remembered.n == 60
     assert remembered.value > max(0.3, 3 * remembered.stderr)
-    fair = first(MINE(steps=150, lr=3e-3, refits=1), problem)
+    # On held-out images the same memory costs: any critic's expected reading is a lower bound of the truth 0, and one
+    # that raises the scores of its own images errs on others.  Six seeds gave -0.12 to -0.48.
+    fair = first(MINE(steps=150, lr=3e-3, refits=1, calibration=0), problem)
     assert fair.n == 30
-    assert fair.value < 0.03
+    assert -1 < fair.value < -0.03
+
+
+def test_calibrated_critics_read_nothing_where_the_truth_is_zero() -> None:
+    """Six seeds gave -0.014 to 0: with 60 images to calibrate on, an over-fitted critic is turned down, mostly to 0."""
+    images = torch.randn(1200, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    got = first(MINE(steps=150, lr=3e-3, refits=1), make_problem(images, [0.3], [0]))
+    assert got.n == 600
+    assert -0.03 < got.value < 0.01
+
+
+def test_whole_numbers_are_taken_as_such() -> None:
+    assert [whole("x", value, 1) for value in (5, 5.0, np.int64(5), np.float32(5))] == [5] * 4
+    assert type(whole("x", 5.0, 1)) is int
+    assert MINE(steps=5.0).options() == MINE(steps=5).options()
+    for bad in (True, np.True_, 0, 2.5, math.nan, math.inf, "3", None):
+        with pytest.raises(PhasewiseError, match=r"^x must be a whole number >= 1, got "):
+            whole("x", bad, 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_global_randomness_of_the_gpu_is_left_alone() -> None:
+    before = torch.cuda.get_rng_state()
+    first(MINE(steps=5, dropout=(0.1, 0.3), device="cuda", **SMALL), two_mode(200))
+    assert torch.equal(before, torch.cuda.get_rng_state())
 
 
 def test_published_options_are_those_of_the_paper() -> None:

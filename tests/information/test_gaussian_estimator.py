@@ -94,6 +94,26 @@ def test_bad_options_are_named(options: dict[str, object], message: str) -> None
         GaussianEstimator(**options)
 
 
+def test_singular_covariance_names_the_cell_and_the_mend() -> None:
+    images = FIELD.sample(60, 1)
+    images[:, :, :, 1] = images[:, :, :, 0]  # a column twice: the clean covariance is singular
+    for radius, at in ((0, r"every r \(A given B and C\)"), (2, "every r")):
+        with pytest.raises(PhasewiseError, match=rf"gaussian at t = 1e-12, {at}.* singular .*larger t or shrinkage"):
+            estimates(images, [1e-12], [radius], shrinkage=None)
+    problem = make_problem(images, [1e-12], [2])
+    fit = Fit(torch.zeros(36, dtype=torch.float64), torch.ones(36, 36, dtype=torch.float64), torch.arange(3))
+    with pytest.raises(PhasewiseError, match="t = 1e-12, r = 2: "):
+        _scores(problem, fit, 0, 2)
+    assert estimates(images, [1e-12], [0], shrinkage=0.01)[0, 0].n == 60
+
+
+def test_folds_are_a_whole_number() -> None:
+    assert GaussianEstimator(folds=4.0).options() == GaussianEstimator(folds=4).options()
+    for folds in (True, 2.5, "4"):
+        with pytest.raises(PhasewiseError, match="folds must be a whole number >= 2"):
+            GaussianEstimator(folds=folds)
+
+
 def test_more_folds_than_images_allow_are_refused() -> None:
     with pytest.raises(PhasewiseError, match="at most 10"):
         estimates(FIELD.sample(20, 1), [0.5], [1], folds=11)

@@ -10,7 +10,7 @@ from scipy.special import digamma
 from phasewise.errors import PhasewiseError
 from phasewise.exact import TwoMode
 from phasewise.information import make_problem
-from phasewise.information.knn import NearestNeighbours, _project, nearest_neighbour_cmi
+from phasewise.information.knn import NearestNeighbours, _axes, _project, nearest_neighbour_cmi
 
 
 def slow_cmi(a: np.ndarray, b: np.ndarray, c: np.ndarray, k: int, method: str) -> float:
@@ -70,10 +70,21 @@ def test_few_pixels_are_read_right(method: str, k: int) -> None:
 
 def test_components_are_the_leading_principal_axes() -> None:
     clean = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 10.0, 0.1])
-    projected = _project(clean, clean, 1)[:, 0]
+    projected = _project(clean, _axes(clean, 1))[:, 0]
     assert abs(float(torch.corrcoef(torch.stack([projected, clean[:, 1]]))[0, 1])) > 0.999
-    assert _project(clean, clean, 3) is clean
-    assert _project(clean, clean, None) is clean
+    two = torch.linalg.svd((clean - clean.mean(0)).double(), full_matrices=False)[2][:2].float()
+    assert torch.allclose((_axes(clean, 2).T * two).sum(1).abs(), torch.ones(2), atol=1e-5)
+    assert _project(clean, _axes(clean, 3)) is clean
+    assert _project(clean, _axes(clean, None)) is clean
+
+
+def test_axes_are_fitted_once_for_each_radius(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = make_problem(TwoMode((1, 5)).sample(200, 1), [0.3, 0.5, 0.7], [0, 1])
+    fitted = []
+    monkeypatch.setattr("phasewise.information.knn._axes", lambda clean, d: fitted.append(len(clean)))
+    cells = [(i, j) for i in range(3) for j in range(2)]
+    assert len(list(NearestNeighbours(components=1, blocks=2).estimate(problem, cells))) == 6
+    assert fitted == [40] * 4
 
 
 def test_high_dimension_collapses_and_components_help() -> None:
@@ -101,6 +112,8 @@ def test_images_scored_are_capped_and_the_answer_repeats() -> None:
         ({"method": "kraskov"}, "mesner-shalizi"),
         ({"k": 0}, "k must"),
         ({"components": 0}, "components"),
+        ({"components": True}, "components must be a whole number >= 1"),
+        ({"k": 2.5}, "k must"),
         ({"train_fraction": 0}, "train_fraction"),
         ({"n_max": 5}, "n_max"),
         ({"blocks": 1}, "blocks"),
@@ -115,3 +128,19 @@ def test_too_few_images_for_k_are_refused() -> None:
     problem = make_problem(TwoMode((1, 5)).sample(20, 1), [0.5], [1])
     with pytest.raises(PhasewiseError, match="too few for k = 15"):
         next(iter(NearestNeighbours(k=15).estimate(problem, [(0, 0)])))
+
+
+def test_images_of_the_axes_are_never_scored() -> None:
+    problem = make_problem(TwoMode((1, 5)).sample(100, 1), [0.5], [1])
+    for fraction in (0.2, 0.5):
+        fitted, scored = NearestNeighbours(components=1, train_fraction=fraction)._split(problem)
+        assert (len(fitted), len(scored)) == (100 * fraction, 100 - 100 * fraction)
+        assert sorted(torch.cat([fitted, scored]).tolist()) == list(range(100))
+    with pytest.raises(PhasewiseError, match=r"leave 0 to score \(100 are kept .*smaller k or train_fraction"):
+        next(iter(NearestNeighbours(train_fraction=0.999).estimate(problem, [(0, 0)])))
+
+
+def test_too_few_images_for_the_axes_are_refused() -> None:
+    problem = make_problem(TwoMode((2, 8)).sample(50, 1), [0.5], [1])
+    with pytest.raises(PhasewiseError, match="2 images .* cannot give 4 components; .*larger train_fraction or fewer"):
+        next(iter(NearestNeighbours(train_fraction=0.04).estimate(problem, [(0, 0)])))

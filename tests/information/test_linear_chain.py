@@ -79,6 +79,8 @@ def test_a_stack_follows_the_truth_and_ignores_what_is_worse():
     stack = NestedStack(values, [0, 1], LogDensities())  # region 1 holds region 0, but its own models are poor
     assert (stack.main, stack.within[0]) == ({0: 1, 1: 0}, 0.0)
     assert stack.before[1] > 0.95
+    assert float(stack.doubt[0]) == 0
+    assert 0.005 < float(stack.doubt[1]) < 0.05, "the choice rests on 4,000 images"
     out = stack(values)
     torch.testing.assert_close(out[..., 0], right)
     assert float(out[..., 1].mean()) > float(right.mean()) - 0.01

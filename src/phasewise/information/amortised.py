@@ -2,9 +2,10 @@ r"""What estimators with one network for all times and radii share: folds, train
 
 The images are cut into ``folds`` parts.  One network is fitted per part, on the others, and scored on its own part, so
 every score is on images the network never saw, and every image can be used.  With fold means ``m_k``, their sampling
-errors ``e_k`` and all scores pooled,
+errors ``e_k``, and ``d_k``, the error of what choosing models on validation images gained
+(:mod:`phasewise.information.stacking`),
 
-    value = mean over images,      stderr^2 = (sampling variance / n) * max(1, rho_t),
+    value = mean over images,      stderr^2 = ( mean_k e_k^2 * max(1, rho_t) + mean_k d_k^2 ) / folds,
     rho_t = mean over radii of  Var_k(m_k) / mean_k(e_k^2):
 
 the fold means spread by sampling (rho = 1) and by what differs between the refits (the rest).
@@ -17,6 +18,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
+from typing import ClassVar
 
 import torch
 from safetensors.torch import load_file, save
@@ -25,17 +27,19 @@ from torch import Tensor, nn
 from phasewise import seeding
 from phasewise.errors import PhasewiseError
 from phasewise.files import write_bytes
-from phasewise.information.base import Cell, CMIEstimator, Say
+from phasewise.information.base import Cell, CMIEstimator, Say, whole
 from phasewise.information.conditional import TrunkShape
 from phasewise.information.inputs import Inputs
 from phasewise.information.problem import Problem
+from phasewise.information.readings import CHUNK, Readings
+from phasewise.information.stacking import NestedStack, Rule
 from phasewise.results import Estimate
 
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 3000
+VALIDATION_DRAWS = 2
 LEAST_STEPS = 600
 GROUPS = 4
 NEAR = 5
-CHUNK = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,15 +54,17 @@ class Fold:
 
 
 class AmortisedEstimator(CMIEstimator):
-    """One network for the whole map, refitted ``folds`` times.
+    """One network for the whole map, refitted ``folds`` times; ``rule`` says how its readings are scored and mixed.
 
     Options:
         folds: refits, >= 2.  epochs: passes over the training images (each pass meets every image at one time with two
             regions), but at least 600 steps; ``steps``: optimiser steps instead.  batch: images a step.  lr,
             weight_decay, dropout: of AdamW with a cosine decay.  width, depth: of the network.  draws: noise draws of A
-            per context.
+            per context when scoring.
         max_scored: most images scored, over all folds.
     """
+
+    rule: ClassVar[Rule]
 
     def __init__(
         self,
@@ -75,21 +81,29 @@ class AmortisedEstimator(CMIEstimator):
         draws: int = 4,
         max_scored: int = 30_000,
     ) -> None:
-        for name, value, least in (
-            ("folds", folds, 2), ("batch", batch, 4), ("width", width, 1), ("draws", draws, 1),
-            ("steps", steps or 1, 1), ("max_scored", max_scored, 20),
-        ):  # fmt: skip
-            if int(value) != value or value < least:
-                raise PhasewiseError(f"{name} must be a whole number >= {least}, got {value}")
-        if not epochs > 0 or not lr > 0:
-            raise PhasewiseError(f"epochs and lr must be > 0, got {epochs} and {lr}")
-        self.folds, self.epochs, self.steps, self.batch = int(folds), float(epochs), steps, int(batch)
-        self.lr, self.weight_decay, self.dropout = float(lr), float(weight_decay), float(dropout)
-        self.width, self.depth, self.draws, self.max_scored = int(width), int(depth), int(draws), int(max_scored)
+        if not (epochs > 0 and lr > 0 and weight_decay >= 0 and 0 <= dropout < 1):
+            raise PhasewiseError(
+                f"epochs and lr must be > 0, weight_decay >= 0, dropout in [0, 1); got {epochs}, {lr}, {weight_decay}, "
+                f"{dropout}"
+            )
+        self.folds, self.batch, self.draws = (
+            whole("folds", folds, 2),
+            whole("batch", batch, 4),
+            whole("draws", draws, 1),
+        )
+        self.steps = None if steps is None else whole("steps", steps, 1)
+        self.width, self.depth = whole("width", width, 1), whole("depth", depth, 0)
+        self.max_scored = whole("max_scored", max_scored, 20)
+        self.epochs, self.lr = float(epochs), float(lr)
+        self.weight_decay, self.dropout = float(weight_decay), float(dropout)
 
     @abstractmethod
-    def fit_and_score(self, problem: Problem, fold: Fold, say: Say) -> Tensor:
-        """Fit on one fold and return its scores (n, T, R): per image, with mean I(A:C|B) over images."""
+    def readings(self, inputs: Inputs, shape: TrunkShape, seed: int) -> Readings:
+        """A fresh network beside the Gaussian model."""
+
+    @abstractmethod
+    def training_draws(self, entries: int) -> int:
+        """Noise draws of A per context while training, for a chain of ``entries``."""
 
     def held_out(self, n: int) -> int:
         return min(n, self.max_scored)
@@ -97,9 +111,11 @@ class AmortisedEstimator(CMIEstimator):
     def estimate(
         self, problem: Problem, cells: Sequence[Cell], folder: FilePath | None = None, say: Say = lambda _: None
     ) -> Iterator[tuple[Cell, Estimate]]:
-        scores = [self._fold_scores(problem, fold, folder, say) for fold in self._cut(problem)]
-        value, stderr = combine(scores)
-        n = sum(len(s) for s in scores)
+        if self.folds > len(problem.images) // 10:
+            raise PhasewiseError(f"{self.folds} folds leave under 10 of {len(problem.images)} images each; take fewer")
+        read = [self._read_fold(problem, fold, folder, say) for fold in self._cut(problem)]
+        value, stderr = combine([r["scores"] for r in read], [r["doubt"] for r in read])
+        n = sum(len(r["scores"]) for r in read)
         for i, j in cells:
             yield (i, j), Estimate(float(value[i, j]), float(stderr[i, j]), n, seed=problem.seed)
 
@@ -108,18 +124,18 @@ class AmortisedEstimator(CMIEstimator):
         order = torch.randperm(len(flat), generator=seeding.generator(problem.seed, 20))
         parts = order.tensor_split(self.folds)
         for k, part in enumerate(parts):
-            rest = torch.cat([p for i, p in enumerate(parts) if i != k])
-            held = max(1, min(VALIDATION_MOST, int(VALIDATION_SHARE * len(rest))))
+            rest = torch.cat([*parts[k + 1 :], *parts[:k]])
+            held = max(2, min(VALIDATION_MOST, int(VALIDATION_SHARE * len(rest))))
             scored = part[: max(2, self.max_scored // self.folds)]
             yield Fold(k, flat[rest[held:]], flat[rest[:held]], flat[scored], seeding.mix(problem.seed, 21, k))
 
-    def _fold_scores(self, problem: Problem, fold: Fold, folder: FilePath | None, say: Say) -> Tensor:
+    def _read_fold(self, problem: Problem, fold: Fold, folder: FilePath | None, say: Say) -> dict[str, Tensor]:
         file = None if folder is None else folder / f"fold-{fold.number}.safetensors"
         if file is not None and file.exists():
             say(f"fold {fold.number + 1} of {self.folds}: done before")
-            return load_file(str(file))["scores"]
-        scores = self.fit_and_score(problem, fold, lambda line: say(f"fold {fold.number + 1} of {self.folds}: {line}"))
-        bad = (~torch.isfinite(scores)).any(0).nonzero()
+            return load_file(str(file))
+        read = self.fit_and_read(problem, fold, lambda line: say(f"fold {fold.number + 1} of {self.folds}: {line}"))
+        bad = (~torch.isfinite(read["scores"])).any(0).nonzero()
         if len(bad):
             i, j = (int(v) for v in bad[0])
             raise PhasewiseError(
@@ -127,8 +143,36 @@ class AmortisedEstimator(CMIEstimator):
                 "that time out"
             )
         if file is not None:
-            write_bytes(file, save({"scores": scores.contiguous()}))
-        return scores
+            write_bytes(file, save({name: value.contiguous() for name, value in read.items()}))
+        return read
+
+    def fit_and_read(self, problem: Problem, fold: Fold, say: Say) -> dict[str, Tensor]:
+        """Fit on one fold: per-image ``scores`` (n, T, R) with mean I(A:C|B), and ``doubt`` (T, R) of the stacking."""
+        inputs = Inputs.fit(problem, fold.train, fold.validation, seeding.generator(fold.seed, 0))
+        readings = self.readings(inputs, self.trunk_shape(problem, inputs), fold.seed)
+        generator = seeding.generator(fold.seed, 1)
+        draws = self.training_draws(len(inputs.a))
+
+        def loss_of(clean: Tensor, time: int, regions: Tensor) -> Tensor:
+            return -self.rule.score(readings(clean, time, regions, draws, generator)[..., 0]).mean()
+
+        batch = random_batch(problem, fold, self.batch, inputs.regions, generator, loss_of)
+        train_network(readings.net, batch, self.train_steps(len(fold.train)), self.lr, self.weight_decay, say)
+        rows = [self._read_time(readings, fold, k) for k in range(len(problem.times))]
+        return {"scores": torch.stack([r[0] for r in rows], 1), "doubt": torch.stack([r[1] for r in rows])}
+
+    @torch.inference_mode()
+    def _read_time(self, readings: Readings, fold: Fold, time: int) -> tuple[Tensor, Tensor]:
+        """(n, R) per-image scores and (R,) doubt at one time, models chosen on the validation images."""
+        held = readings.everything(fold.validation, time, VALIDATION_DRAWS, seeding.generator(fold.seed, 2, time))
+        stack = NestedStack(held, readings.inputs.order(), self.rule)
+        generator = seeding.generator(fold.seed, 3, time)
+        out = []
+        for clean in fold.scored.split(CHUNK):
+            values = readings.everything(clean, time, self.draws, generator, learned=stack.uses(0))
+            score = self.rule.score(stack(values)).sum(2).mean(1)
+            out.append(score[:, -1:] - score[:, :-1])
+        return torch.cat(out), stack.doubt[:-1].hypot(stack.doubt[-1:])
 
     def trunk_shape(self, problem: Problem, inputs: Inputs) -> TrunkShape:
         near = (problem.geometry.distance <= NEAR).expand(problem.image_shape).reshape(-1).nonzero()
@@ -142,14 +186,15 @@ class AmortisedEstimator(CMIEstimator):
         return self.steps or max(LEAST_STEPS, round(self.epochs * n / self.batch))
 
 
-def combine(scores: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Scores (n_k, T, R) of each fold -> value and standard error (T, R), float64; see the module docstring."""
+def combine(scores: Sequence[Tensor], doubts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Scores (n_k, T, R) and doubts (T, R) of each fold -> value and standard error (T, R), float64; see the module
+    docstring."""
     means = torch.stack([s.double().mean(0) for s in scores])
     errors = torch.stack([s.double().var(0) / len(s) for s in scores])
-    pooled = torch.cat(list(scores)).double()
-    ratio = means.var(0) / errors.mean(0).clamp(min=1e-30)
-    inflation = ratio.mean(1, keepdim=True).clamp(min=1)
-    return pooled.mean(0), (pooled.var(0) / len(pooled) * inflation).sqrt()
+    inflation = (means.var(0) / errors.mean(0).clamp(min=1e-30)).mean(1, keepdim=True).clamp(min=1)
+    doubt = torch.stack([d.double() for d in doubts]).square()
+    value = torch.cat(list(scores)).double().mean(0)
+    return value, ((errors.mean(0) * inflation + doubt.mean(0)) / len(scores)).sqrt()
 
 
 def random_batch(

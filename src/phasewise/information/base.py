@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import math
+import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path as FilePath
 from typing import Any, ClassVar
+
+import numpy as np
 
 from phasewise.errors import PhasewiseError
 from phasewise.information.problem import Problem
@@ -48,6 +52,17 @@ class CMIEstimator(ABC):
     def held_out(self, n: int) -> int:
         """How many of ``n`` images an estimate rests on."""
         return n
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """``value`` as an int, so that 5.0 becomes 5.
+
+    Raises :class:`PhasewiseError` naming the option where it is no whole number >= ``least`` (a bool is none).
+    """
+    number = isinstance(value, (numbers.Real, np.number)) and not isinstance(value, (bool, np.bool_))
+    if not number or not math.isfinite(value) or int(value) != value or value < least:
+        raise PhasewiseError(f"{name} must be a whole number >= {least}, got {value!r}")
+    return int(value)
 
 
 _HOMES = {

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from phasewise.errors import PhasewiseError
-from phasewise.information.base import Cell, CMIEstimator, Say
+from phasewise.information.base import Cell, CMIEstimator, Say, whole
 from phasewise.information.critic_network import CriticNetwork, Pairs, group_sizes, make_pairs
 from phasewise.information.problem import Problem
 from phasewise.results import Estimate
@@ -48,7 +48,8 @@ class CriticEstimator(CMIEstimator):
         train_fraction: share of the images to train on (with ``hold_out``; else all are).
         calibration: share of the training images kept apart, others in each refit, to fit one factor in [0, 2] that
             scales the critic, so that an over-fitted one is turned down; 0 (and no ``hold_out``) leaves it as trained.
-        refits: independent trainings, averaged; their spread enters the standard error.
+        refits: trainings on the same images from other initial weights, batches and calibration images, averaged; their
+            spread enters the standard error.
         device: where the networks live.
 
     Raises :class:`PhasewiseError` for options out of range, too few images, and a loss that is not finite.
@@ -72,11 +73,9 @@ class CriticEstimator(CMIEstimator):
         refits: int = 2,
         device: str = "cpu",
     ) -> None:
-        for option, count in {
-            "steps": steps, "batch": batch, "width": width, "hidden": hidden, "negatives": negatives, "refits": refits
-        }.items():  # fmt: skip
-            if isinstance(count, bool) or int(count) != count or count < 1:
-                raise PhasewiseError(f"{self.name}: {option} must be a whole number >= 1, got {count!r}")
+        self.steps, self.batch = self._whole("steps", steps), self._whole("batch", batch)
+        self.width, self.hidden = self._whole("width", width), self._whole("hidden", hidden)
+        self.negatives, self.refits = self._whole("negatives", negatives), self._whole("refits", refits)
         if not lr > 0:
             raise PhasewiseError(f"{self.name}: lr must be a number > 0, got {lr!r}")
         if not 0 < train_fraction < 1 or not 0 <= calibration < 1 or not all(0 <= p < 1 for p in dropout):
@@ -84,13 +83,16 @@ class CriticEstimator(CMIEstimator):
                 f"{self.name}: train_fraction must lie in (0, 1), calibration and dropout in [0, 1); "
                 f"got {train_fraction}, {calibration} and {dropout}"
             )
-        if negatives >= batch:
-            raise PhasewiseError(f"{self.name}: {negatives} negatives need a batch of at least {negatives + 1}")
-        self.steps, self.batch, self.lr, self.decay = steps, batch, lr, decay
-        self.width, self.hidden = width, hidden
-        self.dropout, self.negatives = (float(dropout[0]), float(dropout[1])), negatives
+        if self.negatives >= self.batch:
+            raise PhasewiseError(
+                f"{self.name}: {self.negatives} negatives need a batch of at least {self.negatives + 1}"
+            )
+        self.lr, self.decay, self.dropout = lr, decay, (float(dropout[0]), float(dropout[1]))
         self.refresh_noise, self.hold_out = refresh_noise, hold_out
-        self.train_fraction, self.calibration, self.refits, self.device = train_fraction, calibration, refits, device
+        self.train_fraction, self.calibration, self.device = train_fraction, calibration, device
+
+    def _whole(self, option: str, count: int) -> int:
+        return whole(f"{self.name}: {option}", count, 1)
 
     @abstractmethod
     def make_loss(self) -> Loss:
@@ -112,11 +114,11 @@ class CriticEstimator(CMIEstimator):
             t = problem.times[i]
             at = f"t = {t:g}, r = {problem.radii[radii[0]]} (the critic of A with B and C)"
             say(f"{self.name}: t = {t:g}, A with B and C")
-            whole = self._readings(problem, i, None, parts, at)
+            everything = self._readings(problem, i, None, parts, at)
             for j in radii:
                 say(f"{self.name}: t = {t:g}, r = {problem.radii[j]}")
                 near = self._readings(problem, i, problem.radii[j], parts, f"t = {t:g}, r = {problem.radii[j]}")
-                yield (i, j), self._summary(whole - near, problem.seed)
+                yield (i, j), self._summary(everything - near, problem.seed)
 
     def _split(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """(training, test) images by number, in random order; the same images where nothing is held out."""
@@ -169,7 +171,8 @@ class CriticEstimator(CMIEstimator):
         """A critic, trained on the images numbered ``train``, with their ``frozen`` noise (len(train), D) or fresh."""
         rng = generator(seed, BATCHES)
         loss_of = self.make_loss()
-        with torch.random.fork_rng(devices=[]):
+        device = torch.device(self.device)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(mix(seed, INIT))
             critic = CriticNetwork(pairs.shape, self.width, self.hidden, self.dropout).to(self.device)
             optimiser = torch.optim.AdamW(critic.parameters(), lr=self.lr, weight_decay=WEIGHT_DECAY, fused=True)

@@ -15,20 +15,11 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
-from phasewise import seeding
-from phasewise.information.amortised import (
-    CHUNK,
-    AmortisedEstimator,
-    Fold,
-    build_network,
-    random_batch,
-    train_network,
-)
-from phasewise.information.base import Say
+from phasewise.information.amortised import AmortisedEstimator, build_network
 from phasewise.information.conditional import ConditionalDensity, TrunkShape, mixture_log_density
 from phasewise.information.inputs import Inputs
-from phasewise.information.problem import Problem
-from phasewise.information.stacking import LogDensities, NestedStack
+from phasewise.information.readings import Readings
+from phasewise.information.stacking import LogDensities, Rule
 
 
 class DensityEstimator(AmortisedEstimator):
@@ -44,34 +35,16 @@ class DensityEstimator(AmortisedEstimator):
     name: ClassVar[str] = "density"
     bound: ClassVar[str] = "neither (difference of two upper bounds of entropies); low where far structure is unlearnt"
 
-    def fit_and_score(self, problem: Problem, fold: Fold, say: Say) -> Tensor:
-        inputs = Inputs.fit(problem, fold.train, fold.validation, seeding.generator(fold.seed, 0))
-        scorer = Scorer(inputs, self.trunk_shape(problem, inputs), fold.seed)
-        generator = seeding.generator(fold.seed, 1)
-        draws = self.draws if len(inputs.a) == 1 else 1  # free for a lone entry: its prediction is shared
+    rule: ClassVar[Rule] = LogDensities()
 
-        def loss_of(clean: Tensor, time: int, regions: Tensor) -> Tensor:
-            return -scorer(clean, time, regions, draws, generator)[..., 0].mean()
+    def readings(self, inputs: Inputs, shape: TrunkShape, seed: int) -> Scorer:
+        return Scorer(inputs, shape, seed)
 
-        batch = random_batch(problem, fold, self.batch, inputs.regions, generator, loss_of)
-        train_network(scorer.net, batch, self.train_steps(len(fold.train)), self.lr, self.weight_decay, say)
-        return torch.stack([self._score_time(scorer, fold, k) for k in range(len(problem.times))], 1)
-
-    @torch.inference_mode()
-    def _score_time(self, scorer: Scorer, fold: Fold, time: int) -> Tensor:
-        """(n, R) per-image scores at one time, with stacking weights fitted on the validation images."""
-        held = scorer.everything(fold.validation, time, 1, seeding.generator(fold.seed, 2, time))
-        stack = NestedStack(held, scorer.inputs.order(), LogDensities())
-        generator = seeding.generator(fold.seed, 3, time)
-        out = []
-        for clean in fold.scored.split(CHUNK):
-            values = scorer.everything(clean, time, self.draws, generator, learned=stack.uses(0))
-            logs = stack(values).sum(2).mean(1)
-            out.append(logs[:, -1:] - logs[:, :-1])
-        return torch.cat(out)
+    def training_draws(self, entries: int) -> int:
+        return self.draws if entries == 1 else 1  # free for a lone entry: its prediction is shared
 
 
-class Scorer:
+class Scorer(Readings):
     """Log densities of noisy A under the network and under the Gaussian chain, entry by entry."""
 
     def __init__(self, inputs: Inputs, shape: TrunkShape, seed: int) -> None:
@@ -88,10 +61,7 @@ class Scorer:
         generator: torch.Generator,
         learned: bool = True,
     ) -> Tensor:
-        """``clean`` (n, D) through ``regions`` (n, q) -> log densities (n, q, M, P, 2): network, Gaussian.
-
-        The same noise whatever ``regions`` says.
-        """
+        """Log densities of noisy A; see :class:`Readings`."""
         inp = self.inputs
         noisy = inp.noisy(clean, time, generator)
         a = inp.noisy_a(clean, time, draws, generator)
@@ -132,14 +102,3 @@ class Scorer:
             return context.expand(-1, -1, a.shape[1], -1)
         within = (a @ weights[:, :, inp.a].flatten(0, 1).T).unflatten(-1, (count, p)).transpose(1, 2)
         return context + within.gather(1, pick.expand(-1, -1, a.shape[1], -1))
-
-    def everything(
-        self, clean: Tensor, time: int, draws: int, generator: torch.Generator, learned: bool = True
-    ) -> Tensor:
-        """Log densities (n, M, P, R + 1, 2) in all regions; the network's are left at 0 when not ``learned``."""
-        regions = torch.arange(self.inputs.regions)
-        parts = [
-            self(part, time, regions.expand(len(part), -1), draws, generator, learned).movedim(1, 3)
-            for part in clean.split(CHUNK)
-        ]
-        return torch.cat(parts)

@@ -27,7 +27,7 @@ from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from phasewise.errors import PhasewiseError
-from phasewise.information.base import Cell, CMIEstimator, Say
+from phasewise.information.base import Cell, CMIEstimator, Say, whole
 from phasewise.information.problem import Problem
 from phasewise.results import Estimate
 from phasewise.seeding import generator
@@ -66,9 +66,7 @@ class GaussianEstimator(CMIEstimator):
         numeric = isinstance(shrinkage, (int, float)) and not isinstance(shrinkage, bool) and 0 <= shrinkage <= 1
         if not (shrinkage is None or shrinkage == "ledoit-wolf" or numeric):
             raise PhasewiseError(f'gaussian: shrinkage must be "ledoit-wolf", in [0, 1], or None; got {shrinkage!r}')
-        if isinstance(folds, bool) or int(folds) != folds or folds < 2:
-            raise PhasewiseError(f"gaussian: folds must be a whole number >= 2, got {folds!r}")
-        self.shrinkage, self.folds = shrinkage, folds
+        self.shrinkage, self.folds = shrinkage, whole("gaussian: folds", folds, 2)
 
     def estimate(
         self, problem: Problem, cells: Sequence[Cell], folder: FilePath | None = None, say: Say = lambda _: None
@@ -76,10 +74,10 @@ class GaussianEstimator(CMIEstimator):
         fits = self._fit(problem)
         for i in sorted({i for i, _ in cells}):
             say(f"gaussian: t = {problem.times[i]:g}")
-            whole = [_scores(problem, fit, i, None) for fit in fits]
+            everything = [_scores(problem, fit, i, None) for fit in fits]
             for j in [j for k, j in cells if k == i]:
                 near = [_scores(problem, fit, i, problem.radii[j]) for fit in fits]
-                yield (i, j), _summary([w - b for w, b in zip(whole, near, strict=True)], problem.seed)
+                yield (i, j), _summary([w - b for w, b in zip(everything, near, strict=True)], problem.seed)
 
     def _fit(self, problem: Problem) -> list[Fit]:
         n = len(problem.images)
@@ -105,12 +103,23 @@ class GaussianEstimator(CMIEstimator):
 
 
 def _scores(problem: Problem, fit: Fit, time: int, radius: int | None) -> Tensor:
-    """(len(fit.scored),) the module's ``score`` of A given ``B_radius`` (None: given B and C), nats."""
+    """(len(fit.scored),) the module's ``score`` of A given ``B_radius`` (None: given B and C), nats.
+
+    Raises :class:`PhasewiseError` naming t and r where the covariance is singular in float arithmetic, which happens at
+    t so small that its noise is lost in rounding; a larger t or more shrinkage mends it.
+    """
     alpha, sigma = (float(level[time]) for level in problem.levels())
     a, b = problem.a, problem.geometry.b(radius)
     k = alpha**2 * fit.covariance + sigma**2 * torch.eye(len(fit.mean), dtype=torch.float64)
-    weights = torch.linalg.solve(k[b][:, b], k[b][:, a])
-    root = torch.linalg.cholesky(k[a][:, a] - k[a][:, b] @ weights)
+    try:
+        weights = torch.linalg.solve(k[b][:, b], k[b][:, a])
+        root = torch.linalg.cholesky(k[a][:, a] - k[a][:, b] @ weights)
+    except torch.linalg.LinAlgError as error:
+        at = "every r (A given B and C)" if radius is None else f"r = {radius}"
+        raise PhasewiseError(
+            f"gaussian at t = {problem.times[time]:g}, {at}: the covariance of the noisy images is singular in float "
+            "arithmetic, for so little noise is lost in rounding; use a larger t or shrinkage"
+        ) from error
     x = problem.flat[fit.scored].double() - fit.mean
     errors = torch.linalg.solve_triangular(root, (x[:, a] - x[:, b] @ weights).T, upper=False)
     noise = torch.eye(len(a), dtype=torch.float64) + weights.T @ weights

@@ -34,11 +34,10 @@ class Inputs:
         a = problem.a
         alpha, sigma = (v.float() for v in problem.levels())
         masks = torch.stack([problem.geometry.inside(r) for r in (*problem.radii, None)]).float()
-        std = train.std(0)
-        floor = 0.1 * train.std()  # entries that hardly vary are not blown up
+        std = train.std(0).clamp(min=0.1 * float(train.std()))  # entries that hardly vary are not blown up
         return cls(
             a, masks, alpha, sigma, _conditions(2 * (alpha / sigma).log(), len(masks)),
-            fit_linear_chain(problem, a, train, validation, generator), std.clamp(min=float(floor)), train[:, a].std(0),
+            fit_linear_chain(problem, a, train, validation, generator), std, std[a],
         )  # fmt: skip
 
     @property

@@ -24,7 +24,7 @@ from scipy.special import digamma
 from torch import Tensor
 
 from phasewise.errors import PhasewiseError
-from phasewise.information.base import Cell, CMIEstimator, Say
+from phasewise.information.base import Cell, CMIEstimator, Say, whole
 from phasewise.information.problem import Problem
 from phasewise.results import Array, Estimate
 from phasewise.seeding import generator
@@ -67,35 +67,49 @@ class NearestNeighbours(CMIEstimator):
     ) -> None:
         if method not in METHODS:
             raise PhasewiseError(f"knn: unknown method {method!r}; known: {', '.join(METHODS)}")
-        for option, count, least in (("k", k, 1), ("n_max", n_max, 20), ("blocks", blocks, 2)):
-            if isinstance(count, bool) or int(count) != count or count < least:
-                raise PhasewiseError(f"knn: {option} must be a whole number >= {least}, got {count!r}")
-        if components is not None and (isinstance(components, bool) or int(components) != components or components < 1):
-            raise PhasewiseError(f"knn: components must be a whole number >= 1, or None; got {components!r}")
         if not 0 < train_fraction < 1:
             raise PhasewiseError(f"knn: train_fraction must lie in (0, 1), got {train_fraction!r}")
-        self.method, self.k, self.components = method, k, components
-        self.train_fraction, self.n_max, self.blocks = train_fraction, n_max, blocks
+        self.method, self.train_fraction, self.k = method, train_fraction, whole("knn: k", k, 1)
+        self.components = None if components is None else whole("knn: components", components, 1)
+        self.n_max, self.blocks = whole("knn: n_max", n_max, 20), whole("knn: blocks", blocks, 2)
+
+    def _fitted(self, n: int) -> int:
+        """How many of ``n`` images the principal axes are fitted on."""
+        return 0 if self.components is None else round(n * self.train_fraction)
 
     def held_out(self, n: int) -> int:
-        fitted = 0 if self.components is None else round(n * self.train_fraction)
-        return min(n - fitted, self.n_max)
+        return min(n - self._fitted(n), self.n_max)
 
     def estimate(
         self, problem: Problem, cells: Sequence[Cell], folder: FilePath | None = None, say: Say = lambda _: None
     ) -> Iterator[tuple[Cell, Estimate]]:
-        n = len(problem.images)
-        order = torch.randperm(n, generator=generator(problem.seed, SPLIT))
-        scored = order[-self.held_out(n) :]
-        if len(scored) - -(-len(scored) // self.blocks) <= self.k:
-            raise PhasewiseError(f"knn: {len(scored)} images are too few for k = {self.k} and {self.blocks} blocks")
-        fitted = problem.flat[order[: round(n * self.train_fraction)]]
+        fitted, scored = self._split(problem)
+        spaces = {j: self._spaces(problem, fitted, problem.radii[j]) for j in sorted({j for _, j in cells})}
         for i, j in sorted(cells):
             say(f"knn: t = {problem.times[i]:g}, r = {problem.radii[j]}")
             noisy = _noisy(problem, scored, i)
-            b, c = problem.geometry.b(problem.radii[j]), problem.geometry.c(problem.radii[j])
-            near, far = (_project(noisy[:, e], fitted[:, e], self.components) for e in (b, c))
+            near, far = (_project(noisy[:, entries], axes) for entries, axes in spaces[j])
             yield (i, j), self._summary(_standard(noisy[:, problem.a]), _standard(near), _standard(far), problem.seed)
+
+    def _split(self, problem: Problem) -> tuple[Tensor, Tensor]:
+        """(fitted, scored): two sets of images by number, in random order.
+
+        Raises :class:`PhasewiseError` where too few remain to score.
+        """
+        n = len(problem.images)
+        held, fitted = self.held_out(n), self._fitted(n)
+        if held - -(-held // self.blocks) <= self.k:
+            raise PhasewiseError(
+                f"knn: {n} images leave {held} to score ({fitted} are kept for the principal axes), too few for "
+                f"k = {self.k} and {self.blocks} blocks; give more images, or a smaller k or train_fraction"
+            )
+        order = torch.randperm(n, generator=generator(problem.seed, SPLIT))
+        return order[:fitted], order[n - held :]
+
+    def _spaces(self, problem: Problem, fitted: Tensor, radius: int) -> list[tuple[Tensor, Tensor | None]]:
+        """Entries and principal axes of B and of C; they do not depend on the time."""
+        regions = problem.geometry.b(radius), problem.geometry.c(radius)
+        return [(entries, _axes(problem.flat[fitted][:, entries], self.components)) for entries in regions]
 
     def _summary(self, a: Array, b: Array, c: Array, seed: int) -> Estimate:
         """The estimate and its delete-a-block jackknife error."""
@@ -136,12 +150,24 @@ def _noisy(problem: Problem, images: Tensor, time: int) -> Tensor:
     return alpha * clean + sigma * torch.randn(clean.shape, generator=rng)
 
 
-def _project(noisy: Tensor, clean: Tensor, components: int | None) -> Tensor:
-    """``noisy`` (m, d) on the leading principal axes of ``clean`` (n, d); unchanged where d is no larger."""
-    if components is None or noisy.shape[1] <= components:
-        return noisy
-    axes = torch.linalg.svd((clean - clean.mean(0)).double(), full_matrices=False)[2][:components]
-    return noisy @ axes.T.float()
+def _axes(clean: Tensor, components: int | None) -> Tensor | None:
+    """(d, components) leading principal axes of ``clean`` (n, d); None where d is no larger, or all are kept.
+
+    Raises :class:`PhasewiseError` where the images are too few to have so many axes.
+    """
+    if components is None or clean.shape[1] <= components:
+        return None
+    if len(clean) <= components:
+        raise PhasewiseError(
+            f"knn: {len(clean)} images to fit the principal axes cannot give {components} components; give more images, "
+            "a larger train_fraction or fewer components"
+        )
+    return torch.linalg.eigh(torch.cov(clean.double().T))[1].flip(1)[:, :components].float()
+
+
+def _project(noisy: Tensor, axes: Tensor | None) -> Tensor:
+    """``noisy`` (m, d) on ``axes`` (d, components); unchanged where there are none."""
+    return noisy if axes is None else noisy @ axes
 
 
 def _standard(x: Tensor) -> Array:

@@ -7,8 +7,9 @@ entries of B_r, or of B and C together.  Under ``N(mu, K)`` noised to t each fac
     Var(a_i | ..) = L_ii^2,      E[a_i | ..] - alpha mu_i = - L_ii sum_{j<i} (L^{-1})_ij (x_j - alpha mu_j)
 
 K is shrunk towards a *stationary* covariance (correlations averaged over all pairs of pixels at the same
-displacement, each pixel keeping its own variance):  ``K_shrunk = (1 - l) K + l K_stationary``.  The weight l is chosen
-for every time and region by the score on validation images, so structure that is not stationary is not forced to be.
+displacement, each pixel keeping its own variance but for negative eigenvalues, which are cut off):
+``K_shrunk = (1 - l) K + l K_stationary``.  The weight l is chosen for every time and region by the score on validation
+images, so structure that is not stationary is not forced to be.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from phasewise.errors import PhasewiseError
 from phasewise.information.problem import Problem
 
 WEIGHTS = (0.0, 0.1, 0.3, 0.6, 0.9, 1.0)
@@ -71,7 +73,11 @@ def chain_regression(q: Tensor, context: Tensor, a: Tensor) -> tuple[Tensor, Ten
     """Weights (P, D) and variances (P,) of each a_i given ``context`` and the entries of ``a`` before it, from the
     covariance ``q`` (D, D) of the noisy entries; weights are 0 outside what is given."""
     order = torch.cat([context, a])
-    factor = torch.linalg.cholesky(q[order][:, order])
+    factor, failed = torch.linalg.cholesky_ex(q[order][:, order])
+    if int(failed):
+        raise PhasewiseError(
+            "the noise is too weak to tell the pixels' covariance from a singular one; take a larger t"
+        )
     last = torch.eye(len(order), dtype=q.dtype)[:, len(context) :]
     rows = torch.linalg.solve_triangular(factor.T, last, upper=True).T
     pivots = factor.diagonal()[len(context) :]

@@ -20,7 +20,7 @@ from phasewise.files import read_json, write_json
 from phasewise.information.base import Cell, CMIEstimator, Say, make_estimator
 from phasewise.information.problem import Problem, make_problem, warn_if_too_few
 from phasewise.information.regions import Center
-from phasewise.paths import Path
+from phasewise.paths import LinearPath, Path
 from phasewise.results import CMIMap, Estimate
 
 
@@ -44,12 +44,12 @@ def cmi_map(
     Args:
         data: ImageData (all its parts are used; held-out scoring is the estimator's own) or (n, C, H, W).
         radii: widths r of the buffer B in pixels, >= 0 and small enough to leave pixels for C.
-        times: noise times in (0, 1]; at t = 1 exactly nothing is left of the image and the value is 0 by definition.
+        times: noise times in (0, 1]; where alpha(1) = 0 nothing is left of the image at t = 1 and the value is 0.
         block: side of A in pixels.  center: (row, col) of A, see :mod:`phasewise.information.regions`; a list of
             positions gives their average, with each position's own map under ``config["positions"]``.
         estimator: a name from :data:`ESTIMATORS`, with its ``options``, or an estimator.
         accuracy: standard error asked for, in nats; a warning tells when the images are too few for it.
-        folder: where finished cells and networks are kept; the same call again goes on where it stopped.
+        folder: where finished cells and the scores of finished folds are kept; the same call again goes on from there.
 
     Returns the map; values are never clamped, and where A is constant they are 0 with a warning.
 
@@ -60,7 +60,8 @@ def cmi_map(
     if not len(times):
         raise PhasewiseError("give at least one time")
     images = torch.cat([data.train, data.validation, data.test]) if isinstance(data, ImageData) else data
-    live = [t for t in times if t != 1]
+    path = path or LinearPath()
+    live = [t for t in times if not _nothing_left(path, t)]
     centers = _centers(center)
     maps = []
     for at in centers:
@@ -69,7 +70,7 @@ def cmi_map(
         if len(set(times)) < len(times):
             raise PhasewiseError(f"times must be distinct, got {list(times)}")
         value, stderr, n = _one_position(problem, chosen, bool(live), accuracy, folder, say)
-        maps.append((problem, _with_ends(value, times), _with_ends(stderr, times), n))
+        maps.append((problem, _with_ends(value, times, live), _with_ends(stderr, times, live), n))
     problem = maps[0][0]
     config: dict[str, Any] = {"options": chosen.options(), "bound": chosen.bound, "path": problem.path.config()}
     if len(maps) > 1:
@@ -133,11 +134,19 @@ def _one_position(
     return value, stderr, n
 
 
-def _with_ends(rows: np.ndarray, times: Sequence[float]) -> np.ndarray:
-    """Rows of the live times, with rows of 0 where t = 1."""
+def _nothing_left(path: Path, t: float) -> bool:
+    return t == 1 and float(path.alpha(torch.tensor(1.0, dtype=torch.float64))) == 0
+
+
+def _with_ends(rows: np.ndarray, times: Sequence[float], live: Sequence[float]) -> np.ndarray:
+    """Rows of the live times, with rows of 0 for the others."""
     out = np.zeros((len(times), rows.shape[1]))
-    out[[i for i, t in enumerate(times) if t != 1]] = rows[: sum(t != 1 for t in times)]
+    out[[i for i, t in enumerate(times) if t in live]] = rows[: len(live)]
     return out
+
+
+REVISION = 1
+"""Raised when an estimator changes, so that cells of before are not taken for its own."""
 
 
 class Store:
@@ -175,10 +184,10 @@ class Store:
 
 
 def _key(problem: Problem, estimator: CMIEstimator) -> str:
-    digest = hashlib.sha256(problem.images.contiguous().numpy().tobytes())
+    digest = hashlib.sha256(problem.images.contiguous().numpy().data)
     about = [
-        problem.times, problem.radii, problem.geometry.block, problem.geometry.center, problem.path.config(),
-        problem.seed, estimator.name, estimator.options(),
+        REVISION, problem.image_shape, problem.times, problem.radii, problem.geometry.block, problem.geometry.center,
+        problem.path.config(), problem.seed, estimator.name, estimator.options(),
     ]  # fmt: skip
     digest.update(json.dumps(about, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:12]

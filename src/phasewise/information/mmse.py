@@ -18,21 +18,12 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from phasewise import seeding
-from phasewise.information.amortised import (
-    CHUNK,
-    AmortisedEstimator,
-    Fold,
-    build_network,
-    random_batch,
-    train_network,
-)
-from phasewise.information.base import Say
+from phasewise.information.amortised import AmortisedEstimator, build_network
 from phasewise.information.conditional import Trunk, TrunkShape, zero_linear
 from phasewise.information.inputs import Inputs
 from phasewise.information.linear import LinearChain
-from phasewise.information.problem import Problem
-from phasewise.information.stacking import NestedStack, Residuals
+from phasewise.information.readings import Readings
+from phasewise.information.stacking import Residuals, Rule
 
 
 class MMSEEstimator(AmortisedEstimator):
@@ -49,30 +40,13 @@ class MMSEEstimator(AmortisedEstimator):
     name: ClassVar[str] = "mmse"
     bound: ClassVar[str] = "neither (difference of two upper bounds of mmse); low where far structure is unlearnt"
 
-    def fit_and_score(self, problem: Problem, fold: Fold, say: Say) -> Tensor:
-        inputs = Inputs.fit(problem, fold.train, fold.validation, seeding.generator(fold.seed, 0))
-        errors = Errors(inputs, self.trunk_shape(problem, inputs), fold.seed)
-        generator = seeding.generator(fold.seed, 1)
+    rule: ClassVar[Rule] = Residuals()
 
-        def loss_of(clean: Tensor, time: int, regions: Tensor) -> Tensor:
-            return errors(clean, time, regions, self.draws, generator)[..., 0].square().mean()
+    def readings(self, inputs: Inputs, shape: TrunkShape, seed: int) -> Errors:
+        return Errors(inputs, shape, seed)
 
-        batch = random_batch(problem, fold, self.batch, inputs.regions, generator, loss_of)
-        train_network(errors.net, batch, self.train_steps(len(fold.train)), self.lr, self.weight_decay, say)
-        return torch.stack([self._score_time(errors, fold, k) for k in range(len(problem.times))], 1)
-
-    @torch.inference_mode()
-    def _score_time(self, errors: Errors, fold: Fold, time: int) -> Tensor:
-        """(n, R) per-image scores at one time."""
-        held = errors.everything(fold.validation, time, 2, seeding.generator(fold.seed, 2, time))
-        stack = NestedStack(held, errors.inputs.order(), Residuals())
-        generator = seeding.generator(fold.seed, 3, time)
-        out = []
-        for clean in fold.scored.split(CHUNK):
-            values = errors.everything(clean, time, self.draws, generator, learned=stack.uses(0))
-            squares = stack(values).square().sum(2).mean(1)
-            out.append(squares[:, :-1] - squares[:, -1:])
-        return torch.cat(out)
+    def training_draws(self, entries: int) -> int:
+        return self.draws
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +89,7 @@ class Denoiser(nn.Module):
         return mean + std * self.body(h)
 
 
-class Errors:
+class Errors(Readings):
     """Weighted errors ``sqrt(w / 2) (prediction - x_A)``: the sum of their squares has mean ``1/2 int mmse ds``."""
 
     def __init__(self, inputs: Inputs, shape: TrunkShape, seed: int) -> None:
@@ -133,7 +107,7 @@ class Errors:
         generator: torch.Generator,
         learned: bool = True,
     ) -> Tensor:
-        """``clean`` (n, D) through ``regions`` (n, q) -> (n, q, M, P, 2): network, Gaussian; the same noise for all."""
+        """Weighted errors; see :class:`Readings`."""
         inp = self.inputs
         noisy = inp.noisy(clean, time, generator)
         x = (clean - inp.linear.mean)[:, inp.a]
@@ -144,7 +118,7 @@ class Errors:
             mean_a = (mean / inp.std_a).flatten(0, 1)
             std_a = (std / inp.std_a).flatten(0, 1)
             seen = own / (1 + s[..., None] * inp.std_a.square()).sqrt()
-            level = (1 + self.variance[time] * s).log()[..., None]
+            level = (self.variance[time] * s).log1p()[..., None]
             about = torch.cat([seen, level], -1)[:, None].expand(-1, regions.shape[1], -1, -1).flatten(0, 1)
             features = torch.cat([about, mean_a, std_a.clamp(min=1e-6).log()], -1)
             network = self.net(*inp.context(noisy, time, regions), features, mean_a, std_a).view_as(mean) * inp.std_a
@@ -156,7 +130,7 @@ class Errors:
     def _ratios(self, n: int, draws: int, time: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """s (n, M), stratified over the draws, and the inverse of its density."""
         inp, v = self.inputs, self.variance[time]
-        whole = (1 + v * (inp.alpha[time] / inp.sigma[time]).square()).log()
+        whole = (v * (inp.alpha[time] / inp.sigma[time]).square()).log1p()
         u = (torch.arange(draws) + torch.rand((n, draws), generator=generator)) / draws
         s = (u * whole).expm1() / v
         return s, (1 + v * s) * whole / v
@@ -173,14 +147,3 @@ class Errors:
         left = values / (1 + root.square() * values)
         mean = prior + torch.einsum("nqmk,nqpk->nqmp", left * root * surprise, vectors)
         return mean, torch.einsum("nqmk,nqpk->nqmp", left, vectors.square()).sqrt()
-
-    def everything(
-        self, clean: Tensor, time: int, draws: int, generator: torch.Generator, learned: bool = True
-    ) -> Tensor:
-        """(n, M, P, R + 1, 2) in all regions."""
-        regions = torch.arange(self.inputs.regions)
-        parts = [
-            self(part, time, regions.expand(len(part), -1), draws, generator, learned).movedim(1, 3)
-            for part in clean.split(CHUNK)
-        ]
-        return torch.cat(parts)

@@ -23,7 +23,7 @@ TYPICAL = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Clean ``images`` (n, C, H, W) float32; ``times`` in (0, 1); ``radii`` >= 0, each leaving pixels for C."""
+    """``images`` (n, C, H, W) clean float32; ``times`` in (0, 1] that leave a signal; ``radii`` that leave a C."""
 
     images: Tensor
     times: tuple[float, ...]
@@ -65,19 +65,22 @@ def make_problem(
 ) -> Problem:
     """A checked :class:`Problem`; ``images`` (n, C, H, W), any real values.
 
-    Raises :class:`PhasewiseError` for images that are not finite or fewer than 20, times outside (0, 1), radii that
+    Raises :class:`PhasewiseError` for images that are not finite or fewer than 20, times outside (0, 1], radii that
     are negative or leave nothing for C, and a block that does not fit.
     """
     if not isinstance(images, Tensor) or images.dim() != 4:
         raise PhasewiseError("images must be a tensor (n, C, H, W)")
     if len(images) < 20:
         raise PhasewiseError(f"need at least 20 images for an estimate with an error, got {len(images)}")
-    images = images.detach().float()
+    images = images.detach().cpu().float()
     if not bool(torch.isfinite(images).all()):
         raise PhasewiseError("the images hold NaN or infinite pixels; drop or mend those images")
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
     geometry = make_geometry(shape, block, center)
+    path = path or LinearPath()
     check_times(times)
+    if any(float(path.alpha(torch.tensor(float(t), dtype=torch.float64))) == 0 for t in times):
+        raise PhasewiseError(f"nothing of the image is left at t = {max(times):g} on this path: the CMI is 0 there")
     if not len(radii) or len(set(radii)) < len(radii):
         raise PhasewiseError(f"radii must be distinct, at least one; got {list(radii)}")
     for r in radii:
@@ -88,9 +91,7 @@ def make_problem(
                 f"radius {r} leaves no pixel for C in a {shape[1]}x{shape[2]} image with A at {geometry.center}: the "
                 f"CMI is 0 there by definition; the largest radius with something to measure is {geometry.reach - 1}"
             )
-    return Problem(
-        images, tuple(float(t) for t in times), tuple(int(r) for r in radii), geometry, path or LinearPath(), int(seed)
-    )
+    return Problem(images, tuple(float(t) for t in times), tuple(int(r) for r in radii), geometry, path, int(seed))
 
 
 def check_times(times: Sequence[float]) -> None:
@@ -103,8 +104,8 @@ def check_times(times: Sequence[float]) -> None:
                 "t = 0 has no noise, and entropies of pixels with few grey levels are not finite there; the limit "
                 "t -> 0 is the CMI of the clean images: take a small time such as 0.02"
             )
-        if not 0 < t < 1:
-            raise PhasewiseError(f"noise times must lie in (0, 1) (0 = data, 1 = noise), got {t!r}")
+        if not 0 < t <= 1:
+            raise PhasewiseError(f"noise times must lie in (0, 1] (0 = data, 1 = noise), got {t!r}")
 
 
 def expected_stderr(n: int, cmi: float = TYPICAL) -> float:

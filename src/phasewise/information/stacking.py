@@ -83,7 +83,8 @@ class Residuals(Rule):
 class NestedStack:
     """Fitted on ``values`` (n, M, P, R, 2) of two models in R regions; called on the like -> (n, M, P, R).
 
-    ``order`` lists the regions from the smallest to the largest, each holding those before it.
+    ``order`` lists the regions from the smallest to the largest, each holding those before it.  ``doubt`` (R,) is the
+    standard error of what choosing gained over the region's main model: 0 where that was kept.
     """
 
     def __init__(self, values: Tensor, order: list[int], rule: Rule) -> None:
@@ -91,6 +92,7 @@ class NestedStack:
         self.main: dict[int, int] = {}
         self.within: dict[int, float] = {}
         self.before: dict[int, float] = {}
+        doubt = torch.zeros(len(order))
         previous = None
         for region in order:
             pair = values[..., region, :]
@@ -100,6 +102,9 @@ class NestedStack:
             own = self._mix(pair[..., main], pair[..., 1 - main], self.within[region])
             self.before[region] = 0.0 if previous is None else rule.weight(own, previous)
             previous = own if previous is None else self._mix(own, previous, self.before[region])
+            gain = (rule.score(previous) - rule.score(pair[..., main])).sum(2).double().mean(1)
+            doubt[region] = float(gain.std() / len(gain) ** 0.5) if len(gain) > 1 else 0.0
+        self.doubt = doubt
 
     def __call__(self, values: Tensor) -> Tensor:
         out: dict[int, Tensor] = {}
