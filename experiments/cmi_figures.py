@@ -1,4 +1,4 @@
-"""Figures of docs/cmi.md from the JSON records beside them: no measuring.
+"""Figures and tables of docs/cmi.md from the JSON records in docs/cmi: no measuring.
 
 python experiments/cmi_figures.py
 """
@@ -14,6 +14,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from tables import replace_table
 
 import phasewise as pw
 
@@ -85,10 +86,41 @@ def sets() -> None:
     figure.savefig(DOCS / "sets.png", dpi=150)
 
 
+def rows_of(found: pw.CMIMap, radii: tuple[int, ...], fit_range: tuple[int, int]) -> list[str]:
+    """One row a time: CMI at the radii, and the Markov length over ``fit_range``."""
+    fit = pw.markov_length(found, fit_range)
+    radii = tuple(r for r in radii if r in found.radii)
+    head = "| t | " + " | ".join(f"r = {r}" for r in radii) + f" | Markov length, r = {fit_range[0]}..{fit_range[1]} |"
+    rows = [head, "|---" * (len(radii) + 2) + "|"]
+    for i in np.argsort(found.times):
+        if found.times[i] == 1:
+            continue
+        cells = [f"{found.value[i, k]:.4f} ± {found.stderr[i, k]:.4f}" for k in map(found.radii.index, radii)]
+        length = f"{fit.xi[i]:.2f} ({fit.low[i]:.2f} to {fit.high[i]:.2f})" if np.isfinite(fit.xi[i]) else ""
+        verdict = "" if fit.status[i] == "ok" else f" {fit.status[i]}"
+        rows.append(f"| {found.times[i]:g} | {' | '.join(cells)} | {length}{verdict} |")
+    return rows
+
+
+def tables() -> None:
+    page = Path("docs/cmi.md")
+    for name, title, radii in (
+        ("mnist-b1", "MNIST, centre pixel", (1, 2, 3, 4, 6, 9, 12)),
+        ("mnist-b4", "MNIST, 4x4 block", (1, 2, 3, 4, 6, 9)),
+        ("fashion_mnist-b1", "Fashion-MNIST, centre pixel", (1, 2, 3, 4, 6, 9, 12)),
+    ):
+        found = load(name)
+        if found is not None:
+            rows = rows_of(found, radii, (1, 4))
+            about = f"{title}, nats; n = {found.n}, seed {found.seed}:"
+            replace_table(page, f"{name}, python experiments/cmi_figures.py", "\n".join([about, "", *rows]))
+
+
 def main() -> None:
     plt.rcParams.update({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False})
     against_published()
     sets()
+    tables()
 
 
 if __name__ == "__main__":

@@ -311,7 +311,11 @@ class DataRecord(Record):
 
 @dataclass(frozen=True)
 class CMIMap(Record):
-    """I(A:C|B) in nats over times x radii, shape (T, R), with standard errors; never clamped at 0."""
+    """I(A:C|B) in nats over times x radii, shape (T, R), with standard errors; never clamped at 0.
+
+    ``config["covariance"]``, a list of shape (T, R, R), is optional: the covariance of the errors at different radii of
+    one time, with the squares of ``stderr`` on its diagonals.
+    """
 
     times: Array
     radii: tuple[int, ...]
@@ -337,10 +341,12 @@ class MarkovFit(Record):
     """Decay of a CMI map with the radius: ``I(r) ~ amplitude * exp(-r / xi)`` at each time, over the fixed ``radii``.
 
     Shapes (T,), in the order of the map's times: ``xi`` in pixels with its 95 % interval ``low`` .. ``high``,
-    ``amplitude`` in nats, ``p_value`` of the chi-square test; NaN where ``status`` is "not resolved" (the others: "ok",
-    "not exponential"), ``reason`` in words.
+    ``amplitude`` in nats, ``p_value`` of the chi-square test.  ``status`` is "ok", "not exponential" or "not resolved",
+    ``reason`` says why.  Where it is not resolved, all of these are NaN, but for a CMI that does not fall significantly
+    with the radius: there ``high`` is infinite and ``low`` a lower bound of xi, or NaN where there is none.
     ``t_c``: time of the largest xi with a 95 % interval, None where it cannot be told; ``t_c_note``: what limits it.
-    ``window``: times where the CMI at ``window_radius`` exceeds ``tolerance`` nats, None where it nowhere does.
+    ``window``: times where the CMI at ``window_radius`` exceeds ``tolerance`` nats; None where it nowhere does, or
+    where it cannot be told: a single measured time, or no number at any.
     ``peak_times`` (R,): time of the largest CMI at each radius of the map, ``peak_radii``.
     """
 

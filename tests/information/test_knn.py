@@ -142,5 +142,5 @@ def test_images_of_the_axes_are_never_scored() -> None:
 
 def test_too_few_images_for_the_axes_are_refused() -> None:
     problem = make_problem(TwoMode((2, 8)).sample(50, 1), [0.5], [1])
-    with pytest.raises(PhasewiseError, match="2 images .* cannot give 4 components; .*larger train_fraction or fewer"):
+    with pytest.raises(PhasewiseError, match=r"2 images .* cannot give 4 components; .*larger train_fraction or fewer"):
         next(iter(NearestNeighbours(train_fraction=0.04).estimate(problem, [(0, 0)])))

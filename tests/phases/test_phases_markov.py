@@ -16,10 +16,11 @@ from phasewise.phases.markov import CriticalTime
 from phasewise.results import CMIMap, MarkovFit
 
 
-def make_map(times, radii, value, stderr):
+def make_map(times, radii, value, stderr, covariance=None):
     value = np.asarray(value, dtype=float)
     stderr = np.broadcast_to(np.asarray(stderr, dtype=float), value.shape)
-    return CMIMap(np.asarray(times, float), tuple(radii), value, stderr, "test", 1, (3, 3), 1000, 0)
+    config = {} if covariance is None else {"covariance": np.asarray(covariance).tolist()}
+    return CMIMap(np.asarray(times, float), tuple(radii), value, stderr, "test", 1, (3, 3), 1000, 0, config=config)
 
 
 def decays(xi, amplitude, radii):
@@ -35,10 +36,85 @@ def peaked_map(noise=0.0, seed=0):
     return make_map(times, radii, value + noise * stderr * rng.standard_normal(value.shape), stderr)
 
 
+def nested_errors(truth, scale):
+    """cov(I_r, I_r') = scale^2 I_max(r, r'), as differences from one common score have; (R, R)."""
+    r = np.arange(len(truth))
+    return scale**2 * truth[np.maximum.outer(r, r)]
+
+
+def draw(covariance, n, seed=0):
+    return np.random.default_rng(seed).multivariate_normal(np.zeros(len(covariance)), covariance, n)
+
+
+NOTHING = CriticalTime(None, None, None, "not asked for", np.zeros(0))
+
+
+@pytest.mark.parametrize(
+    ("xi", "n_radii", "without"),  # coverage from the ratios of the errors, true to claimed: 0.50, 1.81, 1.30
+    [(4.0, 3, 1.0), (2.0, 12, 0.72), (8.0, 12, 0.87)],
+)
+def test_intervals_cover_the_truth_with_nested_errors_when_the_covariance_is_given(xi, n_radii, without, monkeypatch):
+    monkeypatch.setattr("phasewise.phases.markov.t_c", lambda *_: NOTHING)
+    n, radii = 2000, tuple(range(n_radii))
+    truth = decays([xi], [0.2], radii)[0]
+    covariance = nested_errors(truth, np.sqrt(truth[-1]) / 20)
+    stderr, times = np.sqrt(np.diag(covariance)), np.linspace(0.01, 0.99, n)
+    value = truth + draw(covariance, n)
+    fit = markov_length(make_map(times, radii, value, np.tile(stderr, (n, 1)), np.tile(covariance, (n, 1, 1))))
+    plain = markov_length(make_map(times, radii, value, np.tile(stderr, (n, 1))))
+    assert np.mean([s == "ok" for s in fit.status]) > 0.98
+    covered, naive = ((f.low <= xi) & (xi <= f.high) for f in (fit, plain))
+    assert 0.935 < covered.mean() < 0.965  # standard error .005
+    assert naive.mean() == pytest.approx(without, abs=0.03)
+    assert 0.003 < (fit.p_value < 0.01).mean() < 0.03
+
+
+def test_a_covariance_without_correlations_changes_nothing():
+    cmi = peaked_map(noise=1.0)
+    diagonal = cmi.stderr[:, :, None] ** 2 * np.eye(4)
+    fit, other = markov_length(cmi), markov_length(make_map(cmi.times, cmi.radii, cmi.value, cmi.stderr, diagonal))
+    for name in ("xi", "low", "high", "p_value", "t_c_low", "t_c_high"):
+        assert getattr(other, name) == pytest.approx(getattr(fit, name), rel=1e-9)
+    assert (other.status, other.reason) == (fit.status, fit.reason)
+
+
+def test_t_c_draws_errors_as_they_go_together():
+    cmi = peaked_map()
+    stderr = 0.08 * cmi.value  # one common factor at each time: the slope is known exactly
+    common = stderr[:, :, None] * stderr[:, None, :]
+    together = markov_length(make_map(cmi.times, cmi.radii, cmi.value, stderr, common))
+    apart = markov_length(make_map(cmi.times, cmi.radii, cmi.value, stderr))
+    assert (together.t_c_low, together.t_c_high) == pytest.approx((0.45, 0.55))
+    assert apart.t_c_high - apart.t_c_low > 0.25
+    assert together.high[4] - together.low[4] < 1e-3 < apart.high[4] - apart.low[4]
+
+
+def test_the_covariance_belongs_to_the_radii_of_the_range():
+    radii, truth = (0, 1, 2, 3, 4, 5), decays([3.0], [0.2], range(6))[0]
+    covariance = nested_errors(truth, 0.002)
+    stderr = np.sqrt(np.diag(covariance))
+    whole = markov_length(make_map([0.5], radii, [truth], [stderr], [covariance]), (2, 5))
+    part = markov_length(make_map([0.5], radii[2:], [truth[2:]], [stderr[2:]], [covariance[2:, 2:]]))
+    assert (whole.low, whole.high) == (pytest.approx(part.low), pytest.approx(part.high))
+
+
+def test_a_covariance_that_does_not_fit_is_refused_and_unknown_ones_are_not_resolved():
+    cmi = peaked_map()
+    with pytest.raises(PhasewiseError, match=r"has shape \(9, 4, 4\); this one has \(9, 3, 3\)"):
+        markov_length(dataclasses.replace(cmi, config={"covariance": np.zeros((9, 3, 3)).tolist()}))
+    with pytest.raises(PhasewiseError, match="not an array of numbers"):
+        markov_length(dataclasses.replace(cmi, config={"covariance": [[1.0], [1.0, 2.0]]}))
+    covariance = cmi.stderr[:, :, None] ** 2 * np.eye(4)
+    covariance[0, 1, 2] = np.nan
+    record = CMIMap.from_dict(json.loads(make_map(cmi.times, cmi.radii, cmi.value, cmi.stderr, covariance).to_json()))
+    fit = markov_length(record)
+    assert fit.status == ("not resolved", *("ok",) * 8)
+    assert "covariance" in fit.reason[0]
+
+
 @pytest.mark.parametrize(("xi", "radii", "sigmas"), [(2.0, (1, 2, 3, 4), 12), (0.8, (1, 2, 3), 15), (4.0, range(7), 9)])
 def test_intervals_cover_the_truth_95_times_in_100(xi, radii, sigmas, monkeypatch):
-    nothing = CriticalTime(None, None, None, "not asked for", np.zeros(0))
-    monkeypatch.setattr("phasewise.phases.markov.t_c", lambda *_: nothing)  # a bootstrap over 4000 times is slow
+    monkeypatch.setattr("phasewise.phases.markov.t_c", lambda *_: NOTHING)  # a bootstrap over 4000 times is slow
     n, radii = 4000, tuple(radii)
     truth = decays([xi], [0.2], radii)
     stderr = truth[0, -1] / sigmas  # the weakest radius stands out by so many standard errors

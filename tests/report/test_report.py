@@ -21,7 +21,8 @@ from synthetic_run import cmi_map, evaluations, loss_table, markov_fit, schedule
 
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import write_json
-from phasewise.report import build_report
+from phasewise.phases import markov_length
+from phasewise.report import build_report, cmi_figures
 from phasewise.report.load import load_run
 from phasewise.report.pictures import shrink, tile
 from phasewise.report.style import Palette, num, percent, pm
@@ -224,16 +225,61 @@ def test_cmi_says_what_was_found_and_what_was_not(built: Path) -> None:
 
 
 def test_cmi_without_fit_or_window(run_folder: Path) -> None:
-    fit = dataclasses.replace(markov_fit(), t_c=None, t_c_low=None, t_c_high=None, t_c_note="1 times", window=None)
-    write(run_folder, "markov", fit)
+    absent = {"t_c": None, "t_c_low": None, "t_c_high": None, "t_c_note": "1 times", "window": None}
+    write(run_folder, "markov", dataclasses.replace(markov_fit(), **absent, tolerance=0.5))
     build_report(run_folder)
     assert "No critical time: 1 times." in read(run_folder)[1].text
-    assert "exceeds 0.01 nats at r = 2 at no measured time" in read(run_folder)[1].text
+    assert read(run_folder)[1].text.count("exceeds 0.5 nats at r = 2 at no measured time") == 2  # finding and caption
     (run_folder / "records/markov.json").unlink()
     build_report(run_folder)
     _, page = read(run_folder)
     assert "Not in this run: records/markov.json. Made by `phasewise diagnose --cmi --out DIR`" in page.text
     assert page.tags.count("svg") == len(FIGURES)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.2, "the CMI exceeds 0.01 nats at r = 2, but a window cannot be told from one time"),
+        (0.002, "the CMI exceeds 0.01 nats at r = 2 at no measured time"),
+        (math.nan, "the CMI at r = 2 is not a number at any measured time"),
+    ],
+)
+def test_a_window_of_one_time_is_not_denied(run_folder: Path, value: float, said: str) -> None:
+    record = dataclasses.replace(
+        cmi_map(), times=np.array([0.5]), value=np.full((1, 4), value), stderr=np.full((1, 4), 0.001)
+    )
+    fit = markov_length(record, radius=2)
+    assert fit.window is None
+    write(run_folder, "cmi", record)
+    write(run_folder, "markov", fit)
+    build_report(run_folder)
+    _, page = read(run_folder)
+    assert f"No critical window: {said}." in page.text
+    assert f"No critical window: {said.replace('the CMI', 'it')}." in page.text
+    assert "below the tolerance" not in page.text
+
+
+def test_caption_of_lengths_tells_whether_errors_go_together(run_folder: Path) -> None:
+    build_report(run_folder)
+    assert "are treated as independent" in read(run_folder)[1].text
+    covariance = np.tile(np.full((4, 4), 0.002**2), (5, 1, 1)).tolist()
+    record = cmi_map()
+    write(run_folder, "cmi", dataclasses.replace(record, config={**record.config, "covariance": covariance}))
+    build_report(run_folder)
+    _, page = read(run_folder)
+    assert "go together, which the intervals and p-values take into account" in page.text
+    assert "are treated as independent" not in page.text
+
+
+def test_a_cell_of_exactly_zero_is_in_brackets() -> None:
+    record = cmi_map()
+    value, stderr = record.value.copy(), record.stderr.copy()
+    value[0], stderr[0] = 0.0, 0.0
+    figure = cmi_figures.cmi(dataclasses.replace(record, value=value, stderr=stderr))
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts[:4] == ["(0.000)"] * 4
+    assert not any("(0.1" in text for text in texts)
 
 
 def test_cmi_at_several_positions(run_folder: Path) -> None:

@@ -159,8 +159,8 @@ def _axes(clean: Tensor, components: int | None) -> Tensor | None:
         return None
     if len(clean) <= components:
         raise PhasewiseError(
-            f"knn: {len(clean)} images to fit the principal axes cannot give {components} components; give more images, "
-            "a larger train_fraction or fewer components"
+            f"knn: {len(clean)} images to fit the principal axes cannot give {components} components; give more "
+            "images, a larger train_fraction or fewer components"
         )
     return torch.linalg.eigh(torch.cov(clean.double().T))[1].flip(1)[:, :components].float()
 

@@ -71,7 +71,10 @@ def _crossing(times: Array, value: Array, level: float, i: int, step: int) -> fl
 
 
 def window_or_none(cmi: CMIMap, tolerance: float, radius: int) -> tuple[float, float] | None:
-    """:func:`critical_window` without its warning, None where nothing exceeds the tolerance."""
+    """:func:`critical_window` without its warning.
+
+    None where nothing exceeds the tolerance, and where it cannot be told: a single measured time, or no number at any.
+    """
     if radius not in cmi.radii or not tolerance > 0:
         return critical_window(cmi, tolerance, radius)  # bad input is an error all the same
     try:

@@ -35,10 +35,10 @@ def section(run: Run) -> Section:
     tables = [_positions(record, places)] if places else []
     if fit is None:
         return Section("cmi", TITLE, INTRO, (figure, *tables), notes=(missing("markov"),))
-    return Section("cmi", TITLE, INTRO + LENGTH, (figure, _lengths(fit), *tables), items=_findings(fit))
+    return Section("cmi", TITLE, INTRO + LENGTH, (figure, _lengths(record, fit), *tables), items=_findings(record, fit))
 
 
-def _findings(fit: MarkovFit) -> tuple[str, ...]:
+def _findings(record: CMIMap, fit: MarkovFit) -> tuple[str, ...]:
     """Critical time and window, one sentence each."""
     if fit.t_c is None:
         first = f"No critical time: {fit.t_c_note}." if fit.t_c_note else "No critical time."
@@ -47,14 +47,26 @@ def _findings(fit: MarkovFit) -> tuple[str, ...]:
         first = f"Critical time t_c = {fit.t_c:.3g} (95 %: {fit.t_c_low:.3g} to {fit.t_c_high:.3g}), where ξ is "
         first += f"{num(xi)} pixels, the longest resolved."
         first += f" But {fit.t_c_note}." if fit.t_c_note else ""
-    at = f"{fit.tolerance:g} nats at r = {fit.window_radius}"
     if fit.window is None:
-        return first, f"No critical window: the CMI exceeds {at} at no measured time."
+        return first, f"No critical window: the CMI {_no_window(record, fit)}."
+    at = f"{fit.tolerance:g} nats at r = {fit.window_radius}"
     low, high = fit.window
     return first, (
         f"Critical window: the CMI exceeds {at} for t from {low:.3g} to {high:.3g}; outside it a denoiser of that "
         "radius misses little about A."
     )
+
+
+def _no_window(record: CMIMap, fit: MarkovFit) -> str:
+    """Why there is none, of the CMI: it stays below the tolerance, or one cannot tell from what was measured."""
+    at = f"{fit.tolerance:g} nats at r = {fit.window_radius}"
+    column = record.value[:, [r == fit.window_radius for r in record.radii]]
+    measured = int(np.isfinite(column).sum())
+    if not measured:
+        return f"at r = {fit.window_radius} is not a number at any measured time"
+    if not (column > fit.tolerance).any():
+        return f"exceeds {at} at no measured time"
+    return f"exceeds {at}, but a window cannot be told from " + ("one time" if measured == 1 else "the fit on record")
 
 
 def _caption(record: CMIMap, fit: MarkovFit | None, places: list[Position]) -> str:
@@ -76,7 +88,7 @@ def _caption(record: CMIMap, fit: MarkovFit | None, places: list[Position]) -> s
             + (
                 "; tinted, and between the dashed lines in a, the critical window. "
                 if fit.window is not None
-                else "; it stays below the tolerance. "
+                else f". No critical window: it {_no_window(record, fit)}. "
             )
         )
     bound = record.config.get("bound")
@@ -92,10 +104,10 @@ def _alt(record: CMIMap, fit: MarkovFit | None) -> str:
     if np.isfinite(record.value).any():
         i, j = np.unravel_index(int(np.nanargmax(record.value)), record.value.shape)
         text += f" Largest: {num(float(record.value[i, j]))} nats at t = {record.times[i]:.2g}, r = {record.radii[j]}."
-    return text if fit is None else f"{text} {' '.join(_findings(fit))}"
+    return text if fit is None else f"{text} {' '.join(_findings(record, fit))}"
 
 
-def _lengths(fit: MarkovFit) -> Table:
+def _lengths(record: CMIMap, fit: MarkovFit) -> Table:
     rows = []
     for i in np.argsort(fit.times, kind="stable"):
         interval = f"{num(float(fit.low[i]))} to {num(float(fit.high[i]))}" if np.isfinite(fit.xi[i]) else "–"
@@ -103,10 +115,16 @@ def _lengths(fit: MarkovFit) -> Table:
         numbers = (num(float(fit.xi[i])), interval, _p(float(fit.p_value[i])))
         rows.append((f"t = {fit.times[i]:.2g}: {verdict}", *numbers))
     head = ("time and verdict", "Markov length ξ (pixels)", "95 % interval (pixels)", "p-value of the fit")
+    if record.config.get("covariance") is None:
+        errors = (
+            "The errors at different radii are treated as independent, though they share their images: the intervals "
+            "may be too wide with 3 or 4 radii, and too narrow, up to twice, with many."
+        )
+    else:
+        errors = "The errors at different radii go together, which the intervals and p-values take into account."
     caption = (
-        f"Markov length by time, fitted over r = {', '.join(map(str, fit.radii))} at every time. The errors at "
-        "different radii are treated as independent, though they share their images. A small p-value speaks against "
-        "an exponential."
+        f"Markov length by time, fitted over r = {', '.join(map(str, fit.radii))} at every time. {errors} A small "
+        "p-value speaks against an exponential."
     )
     return Table(head, tuple(rows), caption)
 

@@ -60,7 +60,7 @@ def _write_cells(ax: Axes, value: Array, stderr: Array, middle: float) -> None:
     for (i, j), v in np.ndenumerate(value):
         if np.isfinite(v):
             text = f"{round(float(v), 3) + 0.0:.3f}".replace("-", "−")
-            text = f"({text})" if abs(v) < BAND * stderr[i, j] else text
+            text = f"({text})" if abs(v) <= BAND * stderr[i, j] else text
             color = "black" if v > middle else "white"
             ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=6.5, color=color)
 
