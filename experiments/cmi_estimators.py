@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tables import replace_table
+from tables import already_answered, replace_table
 
 import phasewise as pw
 from phasewise.files import read_json, write_json
@@ -39,13 +39,15 @@ def models() -> dict[str, tuple[Any, int, dict[str, int]]]:
     }
 
 
-def measure(file: Path, model: Any, block: int, truth_options: dict[str, int], name: str, arguments: Any) -> None:
+def measure(
+    file: Path, model: Any, block: int, truth_options: dict[str, int], name: str, asked: dict[str, Any]
+) -> None:
     options: dict[str, Any] = {}
     if name in ("mine", "nwj", "infonce", "smile", "classifier"):
-        options = {"steps": arguments.steps}
+        options = {"steps": asked["steps"]}
     elif name in ("density", "mmse"):
-        options = {"steps": arguments.steps, "max_scored": arguments.n}
-    images = model.sample(arguments.n, 1)
+        options = {"steps": asked["steps"], "max_scored": asked["n"]}
+    images = model.sample(asked["n"], 1)
     start = time.perf_counter()
     found = cmi_map(images, RADII, TIMES, block=block, estimator=name, accuracy=1.0, **options)
     seconds = time.perf_counter() - start
@@ -53,6 +55,7 @@ def measure(file: Path, model: Any, block: int, truth_options: dict[str, int], n
     write_json(
         file,
         {
+            "asked": asked,
             "map": found.to_dict(),
             "truth": [[float(getattr(c, "value", c)) for c in row] for row in truth],
             "truth_stderr": [[float(getattr(c, "stderr", 0.0)) for c in row] for row in truth],
@@ -101,8 +104,9 @@ def main() -> None:
         make_estimator(name)
         for k, (model, block, truth_options) in enumerate(known.values()):
             file = arguments.out / f"{k}-{name}.json"
-            if not file.exists():
-                measure(file, model, block, truth_options, name, arguments)
+            asked = {"n": arguments.n, "steps": arguments.steps, "model": list(known)[k]}
+            if not already_answered(file, asked):
+                measure(file, model, block, truth_options, name, asked)
             print(name, list(known)[k], f"{read_json(file)['seconds']:.0f} s", flush=True)
     text = table(arguments.out, ESTIMATORS, list(known))
     print(text)

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import torch
+from tables import already_answered
 
 import phasewise as pw
 from phasewise.files import read_json, write_json
@@ -60,7 +61,8 @@ def main() -> None:
     center = tuple(int(v) for v in arguments.center.split(",")) if arguments.center else None
     at = f"-at{arguments.center.replace(',', '_')}" if center else ""
     file = arguments.out / f"{arguments.name or f'{arguments.data}-b{arguments.block}{at}'}.json"
-    if not file.exists():
+    asked = {k: str(v) for k, v in vars(arguments).items() if k not in ("data_dir", "out", "name", "mine_steps")}
+    if not already_answered(file, asked):
         images = load(arguments.data, arguments.data_dir)
         times, radii = ([float(v) for v in arguments.times.split(",")], [int(v) for v in arguments.radii.split(",")])
         options = {k: json.loads(v) for k, v in (o.split("=") for o in arguments.option)}
@@ -69,7 +71,12 @@ def main() -> None:
             images, radii, times, block=arguments.block, center=center, seed=arguments.seed,
             folder=Path("runs/cmi-images"), say=lambda line: print(line, flush=True), **options,
         )  # fmt: skip
-        content = {"map": found.to_dict(), "seconds": time.perf_counter() - start, "images": len(images)}
+        content = {
+            "asked": asked,
+            "map": found.to_dict(),
+            "seconds": time.perf_counter() - start,
+            "images": len(images),
+        }
         if arguments.mine_steps:
             one = mine_seconds(images, 0.3, 3, arguments.mine_steps)
             whole = PUBLISHED_TRAININGS * PUBLISHED_STEPS / arguments.mine_steps * one

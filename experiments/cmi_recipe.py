@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--time", type=float, default=0.3)
     parser.add_argument("--radii", default="3")
     parser.add_argument("--steps", default="2000,6000,20000")
+    parser.add_argument("--rows", default="published,fresh,held-out,density", help="which rows to measure")
     parser.add_argument("--density-epochs", type=float, default=20)
     parser.add_argument("--out", type=Path, default=Path("runs/cmi-recipe"))
     arguments = parser.parse_args()
@@ -54,7 +55,7 @@ def main() -> None:
     radii = [int(r) for r in arguments.radii.split(",")]
 
     def row(label: str, estimator: CMIEstimator) -> None:
-        file = arguments.out / f"{name}-t{arguments.time:g}-{label}.json"
+        file = arguments.out / f"{name}-t{arguments.time:g}-r{arguments.radii}-{label}.json"
         if not file.exists():
             start = time.perf_counter()
             found = cmi_map(images, radii, [arguments.time], estimator=estimator)
@@ -69,8 +70,10 @@ def main() -> None:
 
     for steps in (int(s) for s in arguments.steps.split(",")):
         for label, estimator in recipes(steps).items():
-            row(f"{label}-{steps}", estimator)
-    row("density", make_estimator("density", epochs=arguments.density_epochs))
+            if label in arguments.rows.split(","):
+                row(f"{label}-{steps}", estimator)
+    if "density" in arguments.rows.split(","):
+        row(f"density-{arguments.density_epochs:g}-epochs", make_estimator("density", epochs=arguments.density_epochs))
     if field is not None:
         print("exact:", ", ".join(f"r = {r}: {field.cmi(arguments.time, r):.4f}" for r in radii))
 

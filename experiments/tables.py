@@ -1,12 +1,23 @@
-"""Tables in the docs that a script makes: what stands between two marks is replaced."""
+"""What these scripts share: answers kept as JSON, and tables in the docs replaced between two marks."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from phasewise.files import write_text
+from phasewise.files import read_json, write_text
 
 END = "<!-- end of table -->"
+
+
+def already_answered(file: Path, asked: dict[str, Any]) -> bool:
+    """Whether ``file`` holds the answer to this very question; stops where it answers another."""
+    if not file.exists():
+        return False
+    found = read_json(file).get("asked")
+    if found != asked:
+        raise SystemExit(f"{file} answers {found}, not {asked}; delete it or choose another --out or --name")
+    return True
 
 
 def replace_table(page: Path, command: str, text: str) -> None:

@@ -270,7 +270,7 @@ def test_window_from_the_cmi_reaches_the_schedules(copy, monkeypatch):
     assert redone == ["cmi", "schedule"]
     assert calls[0][:2] == ((2, 1, 3), times)
     assert calls[0][2]["seed"] == 4
-    assert calls[0][2]["epochs"] == 1
+    assert calls[0][2]["steps"] == 20
     assert calls[0][2]["folder"] == copy / "cmi"
     fit = MarkovFit.load(copy / "records" / "markov.json")
     assert fit.window is not None
