@@ -47,11 +47,14 @@ def main() -> None:
     parser.add_argument("--time", type=float, default=0.3)
     parser.add_argument("--radii", default="3")
     parser.add_argument("--steps", default="2000,6000,20000")
+    parser.add_argument("--limit", type=int, help="only so many images: more passes over each for the same steps")
     parser.add_argument("--rows", default="published,fresh,held-out,density", help="which rows to measure")
     parser.add_argument("--density-epochs", type=float, default=20)
     parser.add_argument("--out", type=Path, default=Path("runs/cmi-recipe"))
     arguments = parser.parse_args()
     name, images, field = images_of(arguments)
+    if arguments.limit:
+        name, images = f"{name}-{arguments.limit}", images[: arguments.limit]
     radii = [int(r) for r in arguments.radii.split(",")]
 
     def row(label: str, estimator: CMIEstimator) -> None:
