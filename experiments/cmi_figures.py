@@ -107,6 +107,7 @@ def tables() -> None:
     for name, title, radii in (
         ("mnist-b1", "MNIST, centre pixel", (1, 2, 3, 4, 6, 9, 12)),
         ("mnist-b4", "MNIST, 4x4 block", (1, 2, 3, 4, 6, 9)),
+        ("mnist-b1-at7_7", "MNIST, pixel (7, 7)", (1, 2, 3, 4, 6, 9, 12)),
         ("fashion_mnist-b1", "Fashion-MNIST, centre pixel", (1, 2, 3, 4, 6, 9, 12)),
     ):
         found = load(name)
