@@ -164,7 +164,7 @@ def test_published_recipe_remembers_its_training_images_where_the_truth_is_zero(
 
 
 def test_calibrated_critics_read_nothing_where_the_truth_is_zero() -> None:
-    """Four seeds gave -0.014 to 0: with 60 images to calibrate on, an over-fitted critic is turned down, mostly to 0."""
+    """Four seeds gave -0.014 to 0: 60 images to calibrate on turn an over-fitted critic down, mostly to 0."""
     images = torch.randn(1200, 1, 5, 5, generator=torch.Generator().manual_seed(0))
     got = first(MINE(steps=150, lr=3e-3, refits=1), make_problem(images, [0.3], [0]))
     assert got.n == 600
