@@ -260,6 +260,30 @@ def test_a_window_of_one_time_is_not_denied(run_folder: Path, value: float, said
     assert "below the tolerance" not in page.text
 
 
+@pytest.mark.parametrize(
+    ("window", "said"),
+    [
+        ((0.0, 0.5), "measure smaller ones"),
+        ((0.5, 1.0), "measure larger ones"),
+        ((0.0, 1.0), "measure smaller and larger ones"),
+        ((0.4, 0.5), None),
+    ],
+)
+def test_a_window_that_reaches_the_first_or_last_time_is_open(
+    run_folder: Path, window: tuple[float, float], said: str | None
+) -> None:
+    fit = markov_fit()
+    low, high = float(fit.times.min()), float(fit.times.max())
+    ends = tuple({0.0: low, 1.0: high}.get(end, end) for end in window)
+    nothing = np.full_like(fit.xi, math.nan)
+    write(run_folder, "markov", dataclasses.replace(fit, window=ends, xi=nothing, low=nothing, high=nothing, t_c=None))
+    build_report(run_folder)
+    _, page = read(run_folder)
+    assert ("reaches the edge of the measured times" in page.text) == (said is not None)
+    assert said is None or said in page.text
+    assert "resolved at no time" in page.text
+
+
 def test_caption_of_lengths_tells_whether_errors_go_together(run_folder: Path) -> None:
     build_report(run_folder)
     assert "are treated as independent" in read(run_folder)[1].text

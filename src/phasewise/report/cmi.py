@@ -51,9 +51,12 @@ def _findings(record: CMIMap, fit: MarkovFit) -> tuple[str, ...]:
         return first, f"No critical window: the CMI {_no_window(record, fit)}."
     at = f"{fit.tolerance:g} nats at r = {fit.window_radius}"
     low, high = fit.window
+    edges = (low <= fit.times.min()) + 2 * (high >= fit.times.max())
+    beyond = ("", "smaller", "larger", "smaller and larger")[int(edges)]
+    open_end = f" It reaches the edge of the measured times: measure {beyond} ones to see its end." if beyond else ""
     return first, (
         f"Critical window: the CMI exceeds {at} for t from {low:.3g} to {high:.3g}; outside it a denoiser of that "
-        "radius misses little about A."
+        f"radius misses little about A.{open_end}"
     )
 
 

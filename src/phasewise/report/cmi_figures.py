@@ -114,6 +114,9 @@ def _length(ax: Axes, fit: MarkovFit) -> None:
         ax.axvspan(fit.t_c_low or fit.t_c, fit.t_c_high or fit.t_c, color=INK, alpha=0.08, linewidth=0)
     label_axes(ax, "c  Markov length", TIME, "ξ (pixels)")
     ax.set_xlim(0, 1)
+    if not np.isfinite(fit.xi).any():
+        ax.set_yticks([])
+        ax.text(0.5, 0.5, "resolved at no time", ha="center", va="center", transform=ax.transAxes, color=WIENER)
     log_y(ax, fit.xi)
     if ax.has_data():
         ax.legend(fontsize=7)
