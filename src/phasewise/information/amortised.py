@@ -86,11 +86,8 @@ class AmortisedEstimator(CMIEstimator):
                 f"epochs and lr must be > 0, weight_decay >= 0, dropout in [0, 1); got {epochs}, {lr}, {weight_decay}, "
                 f"{dropout}"
             )
-        self.folds, self.batch, self.draws = (
-            whole("folds", folds, 2),
-            whole("batch", batch, 4),
-            whole("draws", draws, 1),
-        )
+        self.folds, self.batch = whole("folds", folds, 2), whole("batch", batch, 4)
+        self.draws = whole("draws", draws, 1)
         self.steps = None if steps is None else whole("steps", steps, 1)
         self.width, self.depth = whole("width", width, 1), whole("depth", depth, 0)
         self.max_scored = whole("max_scored", max_scored, 20)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import warnings
@@ -57,18 +56,14 @@ def cmi_map(
     before are kept in ``folder``).
     """
     chosen = make_estimator(estimator, **options)
-    if not len(times):
-        raise PhasewiseError("give at least one time")
+    if not len(times) or len(set(times)) < len(times):
+        raise PhasewiseError(f"times must be distinct, at least one; got {list(times)}")
     images = torch.cat([data.train, data.validation, data.test]) if isinstance(data, ImageData) else data
     path = path or LinearPath()
     live = [t for t in times if not _nothing_left(path, t)]
-    centers = _centers(center)
     maps = []
-    for at in centers:
-        grid = live or [0.5]
-        problem = make_problem(images, grid, radii, block=block, center=at, path=path, seed=seed)
-        if len(set(times)) < len(times):
-            raise PhasewiseError(f"times must be distinct, got {list(times)}")
+    for at in _centers(center):
+        problem = make_problem(images, live or [0.5], radii, block=block, center=at, path=path, seed=seed)
         value, stderr, n = _one_position(problem, chosen, bool(live), accuracy, folder, say)
         maps.append((problem, _with_ends(value, times, live), _with_ends(stderr, times, live), n))
     problem = maps[0][0]
@@ -160,15 +155,9 @@ class Store:
         self.folder: FilePath | None = None
         if folder is not None:
             self.folder = FilePath(folder) / f"{estimator.name}-{_key(problem, estimator)}"
-            with contextlib.suppress(FileNotFoundError):
-                self._read(self.folder / "cells.json")
-
-    def _read(self, file: FilePath) -> None:
-        if not file.exists():
-            raise FileNotFoundError(file)
-        for row in read_json(file):
-            if row["t"] in self.problem.times and row["r"] in self.problem.radii:
-                cell = (self.problem.times.index(row["t"]), self.problem.radii.index(row["r"]))
+            file = self.folder / "cells.json"
+            for row in read_json(file) if file.exists() else []:
+                cell = (problem.times.index(row["t"]), problem.radii.index(row["r"]))
                 self.cells[cell] = Estimate.from_dict(row["estimate"])
 
     def add(self, cell: Cell, estimate: Estimate) -> None:

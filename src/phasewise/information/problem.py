@@ -95,7 +95,7 @@ def make_problem(
 
 
 def check_times(times: Sequence[float]) -> None:
-    """Raise unless the times are distinct and in (0, 1)."""
+    """Raise unless the times are distinct and in (0, 1]."""
     if not len(times) or len(set(times)) < len(times):
         raise PhasewiseError(f"times must be distinct, at least one; got {list(times)}")
     for t in times:

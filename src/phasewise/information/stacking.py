@@ -92,27 +92,24 @@ class NestedStack:
         self.main: dict[int, int] = {}
         self.within: dict[int, float] = {}
         self.before: dict[int, float] = {}
-        doubt = torch.zeros(len(order))
-        previous = None
+        self.doubt = torch.zeros(len(order))
+        previous: Tensor | None = None
         for region in order:
             pair = values[..., region, :]
             main = int(rule.score(pair).flatten(0, -2).double().mean(0).argmax())
             self.main[region] = main
             self.within[region] = rule.weight(pair[..., main], pair[..., 1 - main])
-            own = self._mix(pair[..., main], pair[..., 1 - main], self.within[region])
+            own = self._own(pair, region)
             self.before[region] = 0.0 if previous is None else rule.weight(own, previous)
-            previous = own if previous is None else self._mix(own, previous, self.before[region])
+            previous = self._mix(own, previous, self.before[region])
             gain = (rule.score(previous) - rule.score(pair[..., main])).sum(2).double().mean(1)
-            doubt[region] = float(gain.std() / len(gain) ** 0.5) if len(gain) > 1 else 0.0
-        self.doubt = doubt
+            self.doubt[region] = float(gain.std() / len(gain) ** 0.5) if len(gain) > 1 else 0.0
 
     def __call__(self, values: Tensor) -> Tensor:
         out: dict[int, Tensor] = {}
-        previous = None
+        previous: Tensor | None = None
         for region in self.order:
-            pair, main = values[..., region, :], self.main[region]
-            own = self._mix(pair[..., main], pair[..., 1 - main], self.within[region])
-            previous = own if previous is None else self._mix(own, previous, self.before[region])
+            previous = self._mix(self._own(values[..., region, :], region), previous, self.before[region])
             out[region] = previous
         return torch.stack([out[region] for region in sorted(out)], -1)
 
@@ -120,5 +117,10 @@ class NestedStack:
         """Whether any region draws on model number 0 (learned) or 1 (Gaussian)."""
         return any(self.main[r] == model or self.within[r] > 0 for r in self.order)
 
-    def _mix(self, main: Tensor, other: Tensor, weight: float) -> Tensor:
-        return main if weight == 0 else self.rule.mix(main, other, weight)
+    def _own(self, pair: Tensor, region: int) -> Tensor:
+        """The region's two models (..., 2), mixed."""
+        main = self.main[region]
+        return self._mix(pair[..., main], pair[..., 1 - main], self.within[region])
+
+    def _mix(self, main: Tensor, other: Tensor | None, weight: float) -> Tensor:
+        return main if other is None or weight == 0 else self.rule.mix(main, other, weight)
