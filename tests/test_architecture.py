@@ -34,6 +34,7 @@ NEVER: dict[str, set[str]] = {
     "information": {"denoisers", "training", "sampling", "exact", "phases", "report", "pipeline"},
     "metrics": {"phases", "report", "pipeline", "information"},
     "phases": {"pipeline", "report"},
+    "pretrained": {"pipeline", "report", "phases", "information", "training", "sampling", "exact"},
 }  # fmt: skip
 
 

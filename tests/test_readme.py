@@ -16,7 +16,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 def test_example_runs(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert len(BLOCKS) == 2
+    assert len(BLOCKS) == 3
     names: dict = {}
     exec(compile(BLOCKS[0], "README.md", "exec"), names)
     assert names["x"].shape == (64, 1, 8, 8)
@@ -25,11 +25,20 @@ def test_example_runs(capsys, monkeypatch, tmp_path):
     assert set(names["schedule"].servers) <= {"global", "r2", "wiener"}
 
 
+def test_pretrained_example_runs(monkeypatch):
+    """By the cheapest of its schedules, to be quick."""
+    local_only = functools.partial(pw.load_pretrained("mnist").hybrid, "local_only")
+    monkeypatch.setattr("phasewise.pretrained.Pretrained.hybrid", lambda self: local_only())
+    names = {"pw": pw}
+    exec(compile(BLOCKS[1], "README.md", "exec"), names)
+    assert names["x"].shape == (16, 1, 28, 28)
+
+
 @pytest.mark.filterwarnings("ignore::phasewise.PhasewiseWarning")
 def test_cmi_example_runs(capsys, monkeypatch):
     """With fewer training steps than it would take, to be quick."""
     monkeypatch.setattr(pw, "cmi_map", functools.partial(pw.cmi_map, steps=3))
     names = {"pw": pw, "data": pw.load_images("digits")}
-    exec(compile(BLOCKS[1], "README.md", "exec"), names)
+    exec(compile(BLOCKS[2], "README.md", "exec"), names)
     assert names["cmi"].value.shape == (4, 3)
     assert np.isfinite(names["cmi"].value).all()

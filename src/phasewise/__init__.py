@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from phasewise.phases import window_servers as window_servers
     from phasewise.pipeline import make_config as make_config
     from phasewise.pipeline import run_pipeline as run_pipeline
+    from phasewise.pretrained import load_pretrained as load_pretrained
+    from phasewise.pretrained import pretrained_names as pretrained_names
     from phasewise.report import build_report as build_report
     from phasewise.results import CMIMap as CMIMap
     from phasewise.results import Estimate as Estimate
@@ -79,6 +81,7 @@ _HOMES = {
         "pareto_front", "path_kl", "price_list", "schedule_from_servers", "window_servers",
     ),
     "pipeline": ("make_config", "run_pipeline"),
+    "pretrained": ("load_pretrained", "pretrained_names"),
     "report": ("build_report",),
     "results": ("CMIMap", "Estimate", "HybridSchedule", "LossTable", "MarkovFit", "ParetoFront", "PriceList"),
     "sampling": ("sample", "starting_noise", "time_grid"),

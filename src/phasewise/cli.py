@@ -191,7 +191,8 @@ def run_stages(command: str, out: Path | None, size: str, update: bool, dry_run:
 
 @app.command()
 def sample(
-    run: Annotated[Path, typer.Option(help="Run folder to take the denoisers and the schedule from.")],
+    run: Annotated[Path | None, typer.Option(help="Run folder to take the denoisers and the schedule from.")] = None,
+    pretrained: Annotated[str | None, typer.Option(help="A shipped set instead of a run: mnist, ...")] = None,
     schedule: Annotated[str, typer.Option(help="hybrid, global, global_cheap, window, local_only, ...")] = "hybrid",
     n: Annotated[int, typer.Option("--n", help="Number of images.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed; image i depends on (seed, i) alone.")] = 0,
@@ -199,9 +200,11 @@ def sample(
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     dry_run: DryRun = False,
 ) -> None:
-    """Draw a grid of samples from a finished run.
+    """Draw a grid of samples from a finished run or from a shipped set.
 
-    Example:
+    Examples:
+
+        phasewise sample --pretrained mnist --out grid.png
 
         phasewise sample --run runs/digits --n 64 --seed 0 --out grid.png
     """
@@ -209,7 +212,9 @@ def sample(
         check_device(device)
         from phasewise.pipeline import load_hybrid, write_grid
 
-        hybrid, pixel_range = load_hybrid(run, schedule, device)
+        if (run is None) == (pretrained is None):
+            raise PhasewiseError("say where the denoisers are: either --run DIR or --pretrained NAME")
+        hybrid, pixel_range = load_hybrid(run or str(pretrained), schedule, device)
         if dry_run:
             typer.echo(f"{n} images by {schedule} ({len(hybrid.schedule.times)} steps) to {out}")
             return
@@ -217,6 +222,36 @@ def sample(
 
         write_grid(draw(hybrid, n=n, seed=seed, device=device), pixel_range, out)
         typer.echo(f"wrote {out}: {n} images, {schedule}, seed {seed}")
+
+
+@app.command()
+def demo(
+    name: Annotated[str, typer.Argument(help="A shipped set: mnist, ...")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write. [default: runs/demo-NAME]")] = None,
+    n: Annotated[int, typer.Option("--n", help="Samples per schedule, at least 100.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    dry_run: DryRun = False,
+) -> None:
+    """Compare global, hybrid and local-only sampling with shipped denoisers; nothing is trained, no data is needed.
+
+    Example:
+
+        phasewise demo mnist
+    """
+    with plain_errors():
+        check_device(device)
+        from phasewise import __version__
+        from phasewise.pipeline.demo import COMPARED, demo_config, run_demo
+        from phasewise.pretrained import load_pretrained
+
+        folder = out or Path("runs") / f"demo-{name}"
+        if dry_run:
+            demo_config(load_pretrained(name), n, seed, device)
+            typer.echo(f"{n} samples each by {', '.join(COMPARED)} of {name}, report in {folder}")
+            return
+        run_demo(name, folder, n=n, seed=seed, device=device, version=__version__, say=typer.echo)
+        typer.echo(f"open {folder / 'report.html'}")
 
 
 @app.command()

@@ -26,7 +26,7 @@ from phasewise.denoisers import (
     load_denoiser,
     save_denoiser,
 )
-from phasewise.denoisers.io import CLASSES, load_weights
+from phasewise.denoisers.io import CLASSES, HALVED, load_weights
 from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.paths import CosinePath, VarianceExplodingPath
 from phasewise.results import HybridSchedule
@@ -104,6 +104,22 @@ def test_what_is_read_is_bit_for_bit_what_was_written(name: str, tmp_path: Path)
     with torch.inference_mode():
         assert torch.equal(again(x_t, times), denoiser(x_t, times))
         assert torch.equal(again(x_t, 0.4), denoiser(x_t, 0.4))
+
+
+def test_half_precision_halves_the_file_and_is_read_back_as_float32(tmp_path: Path) -> None:
+    denoiser = network(UNetDenoiser(SHAPE, width=16))
+    sizes = [
+        (save_denoiser(denoiser, tmp_path / str(half), half=half) / "weights.safetensors").stat().st_size
+        for half in (False, True)
+    ]
+    assert sizes[1] < 0.6 * sizes[0]
+    for key, value in load_denoiser(tmp_path / "True").state_dict().items():
+        before = denoiser.state_dict()[key]
+        assert value.dtype == before.dtype
+        if value.numel() < HALVED:
+            assert torch.equal(value, before)
+        else:
+            assert torch.allclose(value, before, rtol=1e-3, atol=1e-6)
 
 
 def test_a_hybrid_keeps_its_schedule_and_the_paths_of_its_members(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from phasewise.errors import PhasewiseError
+from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.metrics import (
     FeatureNetwork,
     FrechetReference,
@@ -234,3 +234,14 @@ def test_kernel_distance_is_unbiased_and_its_error_honest() -> None:
     assert float(values.min()) < 0
     error = math.sqrt(sum(r.stderr**2 for r in runs) / len(runs))
     assert 1.0 < error / spread < 1.7
+
+
+def test_a_reference_on_disk_is_the_same_to_the_bit(tmp_path) -> None:
+    reference = FrechetReference.fit(normal(40, 5, 1), "pixels")
+    again = FrechetReference.load(reference.save(tmp_path / "moments.safetensors"))
+    assert (again.trace, again.n, again.features) == (reference.trace, reference.n, reference.features)
+    assert torch.equal(again.mean, reference.mean)
+    assert torch.equal(again.root, reference.root)
+    (tmp_path / "moments.safetensors").write_bytes(b"not moments")
+    with pytest.raises(CheckpointError, match="holds no feature moments"):
+        FrechetReference.load(tmp_path / "moments.safetensors")

@@ -42,15 +42,24 @@ def build_denoiser(name: str, config: dict[str, Any]) -> Denoiser:
         raise CheckpointError(f"the saved config does not fit {name} ({error}); train it again") from error
 
 
-def save_denoiser(denoiser: Denoiser, folder: str | Path) -> Path:
-    """Write ``denoiser`` into ``folder`` (made if needed), each file atomically. A hybrid's members get subfolders."""
+HALVED = 4096
+"""Tensors of at least so many numbers are stored in half precision on request; smaller ones weigh nothing."""
+
+
+def save_denoiser(denoiser: Denoiser, folder: str | Path, *, half: bool = False) -> Path:
+    """Write ``denoiser`` into ``folder`` (made if needed), each file atomically. A hybrid's members get subfolders.
+
+    ``half`` stores the large tensors as float16: half the size, and about 1e-3 relative rounding of the weights.
+    """
     folder = Path(folder)
     if isinstance(denoiser, HybridDenoiser):
         for name, module in denoiser.members.items():
-            save_denoiser(module.member if isinstance(module, OnPath) else module, folder / name)
+            save_denoiser(module.member if isinstance(module, OnPath) else module, folder / name, half=half)
         config = {"format": FORMAT, "class": "HybridDenoiser", "schedule": denoiser.schedule.to_dict()}
     else:
         state = {k: v.detach().cpu().contiguous() for k, v in denoiser.state_dict().items()}
+        if half:
+            state = {k: v.half() if v.is_floating_point() and v.numel() >= HALVED else v for k, v in state.items()}
         config = {"format": FORMAT, "class": type(denoiser).__name__, "config": denoiser.config()}
         write_bytes(folder / "weights.safetensors", save_tensors(state))
     write_json(folder / "config.json", config)

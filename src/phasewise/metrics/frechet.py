@@ -22,11 +22,15 @@ both to the same numbers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
 
-from phasewise.errors import PhasewiseError
+from phasewise.errors import CheckpointError, PhasewiseError
+from phasewise.files import write_bytes
 from phasewise.metrics.features import FeatureNetwork
 from phasewise.results import Estimate, Record
 
@@ -84,6 +88,22 @@ class FrechetReference:
     def of_images(cls, images: Tensor, network: FeatureNetwork, batch: int = 256) -> FrechetReference:
         """From reference images (N, C, H, W)."""
         return cls.fit(network.extract(images, batch), network.name)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the moments to one safetensors file."""
+        about = {"n": str(self.n), "trace": repr(self.trace), "features": self.features}
+        return write_bytes(path, safetensors.torch.save({"mean": self.mean, "root": self.root.contiguous()}, about))
+
+    @classmethod
+    def load(cls, path: str | Path) -> FrechetReference:
+        """What :meth:`save` wrote.  Raises :class:`CheckpointError` when it is damaged."""
+        try:
+            with safetensors.safe_open(str(path), framework="pt") as handle:
+                about = handle.metadata() or {}
+                mean, root = handle.get_tensor("mean").double(), handle.get_tensor("root").double()
+            return cls(mean, root, float(about["trace"]), int(about["n"]), about["features"])
+        except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+            raise CheckpointError(f"{path} holds no feature moments ({error}); make them again") from error
 
     def distance(self, mean: Tensor, covariance: Tensor) -> float:
         """Frechet distance from a Gaussian with this mean (D,) and covariance (D, D)."""

@@ -67,10 +67,10 @@ class RunFolder:
         how = {name for name in OPTIONS if name.startswith("cmi_")}
         return {"cmi"} if self.path("stages", "cmi.json").is_file() else {"cmi", *how}
 
-    def claim(self) -> None:
-        """Write the config into the folder: from here on it is this run's."""
+    def claim(self, made_by: str | None = None) -> None:
+        """Write the config, and the command that repeats it, into the folder: from here on it is this run's."""
         record = {"kind": KIND, "format": FORMAT, "version": self.version, "config": self.config.to_dict()}
-        write_json(self.root / "run.json", {**record, "command": command(self.config)})
+        write_json(self.root / "run.json", {**record, "command": made_by or command(self.config)})
         self.claimed = True
 
     def path(self, *parts: str) -> Path:

@@ -16,6 +16,7 @@ from phasewise.metrics import (
     ClassifierFeatures,
     FeatureNetwork,
     FrechetReference,
+    FrechetScore,
     classifier_summary,
     fid,
     paired_error,
@@ -98,30 +99,56 @@ class Judgement:
     samples: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Judge:
+    """What samples are held against.
+
+    Attributes:
+        features: the network that FID is measured in; ``reference`` the moments of the training images seen by it.
+        real: FID of held-out real images, the floor, as the report shows it; ``real_images`` some of them, or None.
+    """
+
+    features: FeatureNetwork
+    reference: FrechetReference
+    pixel_range: tuple[float, float]
+    real: dict[str, Any]
+    real_images: Tensor | None = None
+
+    @classmethod
+    def of_data(cls, data: ImageData, features: FeatureNetwork, config: RunConfig) -> Judge:
+        reference = FrechetReference.of_images(data.train, features)
+        n = min(len(data.test), config.n_samples)
+        floor = fid(data.test[:n], reference, features, seed=config.seed)
+        return cls(features, reference, data.pixel_range, real_floor(floor), data.test[: config.n_grid])
+
+
+def real_floor(score: FrechetScore) -> dict[str, Any]:
+    """The FID of real images as records and report keep it."""
+    return {"fid": score.value, "fid_stderr": score.stderr, "fid_bias": score.bias, "n": score.n}
+
+
 def evaluate_all(
     members: Mapping[str, Denoiser],
     schedules: Mapping[str, HybridSchedule],
     prices: PriceList,
-    data: ImageData,
-    features: FeatureNetwork,
+    judge: Judge,
     config: RunConfig,
     say: Callable[[str], None] = lambda _: None,
 ) -> Judgement:
     """Sample every schedule from the same noise; FID against the training images, paired error against all-global."""
-    reference = FrechetReference.of_images(data.train, features)
-    low, high = data.pixel_range
-    n_real = min(len(data.test), config.n_samples)
-    floor = fid(data.test[:n_real], reference, features, seed=config.seed)
-    real = {"fid": floor.value, "fid_stderr": floor.stderr, "fid_bias": floor.bias, "n": n_real}
-    say(f"real test images: FID {floor.value:.2f} (n = {n_real})")
+    low, high = judge.pixel_range
+    features = judge.features
+    say(f"real test images: FID {judge.real['fid']:.2f} (n = {judge.real['n']})")
     hybrids = {name: HybridDenoiser(members, s) for name, s in schedules.items()}
     ms = sampling_ms(hybrids, config.seed)
-    kept, base, evaluations = {"real": data.test[: config.n_grid]}, None, []
+    kept = {} if judge.real_images is None else {"real": judge.real_images}
+    base: Tensor | None = None
+    evaluations = []
     for name in sorted(hybrids, key=lambda k: (k != "global", list(LABELS).index(k))):
         images = sample(hybrids[name], n=config.n_samples, seed=config.seed, batch=250).clamp(low, high)
         base = images if base is None else base
         kept[name] = images[: config.n_grid]
-        score = fid(images.to(data.train.device), reference, features, seed=config.seed)
+        score = fid(images.to(config.device), judge.reference, features, seed=config.seed)
         paired = None if name == "global" else paired_error(images, base)
         nats = _nats(prices, schedules[name])
         row = Evaluation(
@@ -133,7 +160,7 @@ def evaluate_all(
             fid_bias=score.bias,
             features=features.name,
             n=config.n_samples,
-            reference_n=len(data.train),
+            reference_n=judge.reference.n,
             seed=config.seed,
             mflop=schedules[name].mflop or float("nan"),
             ms=ms[name],
@@ -142,11 +169,11 @@ def evaluate_all(
             nats_stderr=nats.price_stderr if nats else None,
             paired_rmse=paired.value if paired else None,
             paired_stderr=paired.stderr if paired else None,
-            extra=_classifier_view(images.to(data.train.device), features),
+            extra=_classifier_view(images.to(config.device), features),
         )
         evaluations.append(row)
         say(f"{name}: FID {row.fid:.2f} ± {row.fid_stderr:.2f}, {row.mflop:.4g} MFLOP, {row.ms:.2f} ms an image")
-    return Judgement(evaluations, real, kept)
+    return Judgement(evaluations, judge.real, kept)
 
 
 def _classifier_view(images: Tensor, features: FeatureNetwork) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import save as save_tensors
-from torch import Tensor
 
 from phasewise.data import ImageData, load_images
 from phasewise.denoisers import Denoiser, LocalDenoiser, UNetDenoiser, WienerDenoiser, load_denoiser, save_denoiser
@@ -22,11 +20,12 @@ from phasewise.metrics import FeatureNetwork, default_features
 from phasewise.paths import path_from_config
 from phasewise.phases import WEIGHTINGS, gap_window, measure_losses, measure_recovery, pareto_front, path_kl, price_list
 from phasewise.pipeline.config import RunConfig
-from phasewise.pipeline.diagnosing import CMI_CHOICES, cmi_summary, cmi_window, measure_cmi
+from phasewise.pipeline.diagnosing import CMI_CHOICES, cmi_window, measure_cmi
 from phasewise.pipeline.folder import RunFolder, Stage
-from phasewise.pipeline.judging import evaluate_all, plan_schedules
+from phasewise.pipeline.judging import Judge, evaluate_all, plan_schedules
+from phasewise.pipeline.recording import to_uint8, write_judgement
 from phasewise.report import build_report
-from phasewise.results import Evaluation, HybridSchedule, LossTable, PriceList
+from phasewise.results import HybridSchedule, LossTable, PriceList
 from phasewise.sampling import time_grid
 from phasewise.training import get_preset, train
 
@@ -147,7 +146,7 @@ def do_recovery(ctx: Context) -> None:
         seed=config.seed + 2, t_min=config.t_min,
     )  # fmt: skip
     ctx.write("recovery.json", record.to_dict())
-    pixels = {k: to_uint8(v, ctx.data) for k, v in pictures.items()}
+    pixels = {k: to_uint8(v, ctx.data.pixel_range) for k, v in pictures.items()}
     write_bytes(ctx.folder.path("samples", "recovery.safetensors"), save_tensors(pixels))
 
 
@@ -194,40 +193,15 @@ def do_evaluate(ctx: Context) -> None:
         k: HybridSchedule.from_dict(v) for k, v in read_json(ctx.folder.path("records", "schedules.json")).items()
     }
     prices = PriceList.from_dict(read_json(ctx.folder.path("records", "prices.json")))
-    result = evaluate_all(ctx.members(control=False), schedules, prices, ctx.data, ctx.features, ctx.config, ctx.say)
-    for name, images in result.samples.items():
-        write_bytes(
-            ctx.folder.path("samples", f"{name}.safetensors"), save_tensors({"samples": to_uint8(images, ctx.data)})
-        )
+    judge = Judge.of_data(ctx.data, ctx.features, ctx.config)
+    result = evaluate_all(ctx.members(control=False), schedules, prices, judge, ctx.config, ctx.say)
     about = read_json(ctx.folder.path("records", "features.json"))
-    record = {"evaluations": [e.to_dict() for e in result.evaluations], "real": result.real, "classifier": about}
-    ctx.write("evaluation.json", record)
-    write_summary(ctx, result.evaluations, result.real)
-
-
-def write_summary(ctx: Context, evaluations: list[Evaluation], real: dict[str, Any]) -> None:
-    rows = {
-        e.name: {"fid": e.fid, "fid_stderr": e.fid_stderr, "n": e.n, "mflop": e.mflop, "ms": e.ms, "nats": e.nats}
-        for e in evaluations
-    }
-    content = {
-        "data": ctx.config.data,
-        "seed": ctx.config.seed,
-        "schedules": rows,
-        "real": real,
-        **cmi_summary(ctx.folder),
-    }
-    clean = json.loads(json.dumps(content), parse_constant=lambda _: None)
-    write_json(ctx.folder.path("summary.json"), clean)
+    write_judgement(ctx.folder, result, about, ctx.data.pixel_range)
 
 
 def do_report(ctx: Context) -> None:
     path = build_report(ctx.folder.root)
     ctx.say(f"report: {path}")
-
-
-def to_uint8(images: Tensor, data: ImageData) -> Tensor:
-    return (data.to_unit(images.cpu()).clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
 
 
 def all_stages(config: RunConfig) -> list[Stage]:

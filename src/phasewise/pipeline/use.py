@@ -17,6 +17,7 @@ from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import read_json, write_bytes
 from phasewise.pipeline.config import RunConfig, follow, make_config
 from phasewise.pipeline.folder import read_config
+from phasewise.pretrained import load_pretrained
 from phasewise.report.pictures import tile
 from phasewise.results import DataRecord
 
@@ -43,18 +44,23 @@ def config_for(folder: Path, size: str, given: dict[str, Any]) -> RunConfig:
     return make_config(side, size, **given)
 
 
-def load_hybrid(run: Path, schedule: str, device: str = "cpu") -> tuple[HybridDenoiser, tuple[float, float]]:
-    """The hybrid of a run's schedule by name, and the pixel range of its images."""
-    if read_config(run) is None:
-        raise RunFolderError(f"{run} holds no phasewise run; make one with `phasewise run --out {run}`")
-    if not (run / "records" / "schedules.json").is_file():
-        raise RunFolderError(f"{run} has no schedules yet; make them with `phasewise schedule --out {run}`")
-    schedules = read_json(run / "records" / "schedules.json")
+def load_hybrid(source: Path | str, schedule: str, device: str = "cpu") -> tuple[HybridDenoiser, tuple[float, float]]:
+    """The hybrid of a schedule by name, and the pixel range of its images: of a run folder (a Path), or of a shipped
+    set (its name)."""
+    if isinstance(source, str):
+        ready = load_pretrained(source)
+        return ready.hybrid(schedule, device), ready.data.pixel_range
+    if read_config(source) is None:
+        raise RunFolderError(f"{source} holds no phasewise run; make one with `phasewise run --out {source}`")
+    file = source / "records" / "schedules.json"
+    if not file.is_file():
+        raise RunFolderError(f"{source} has no schedules yet; make them with `phasewise schedule --out {source}`")
+    schedules = read_json(file)
     if schedule not in schedules:
-        raise PhasewiseError(f"{run} has no schedule {schedule!r}; it has {', '.join(schedules) or 'none'}")
-    plan = schedule_from(schedules[schedule], run / "records" / "schedules.json")
-    members = {name: load_denoiser(run / "models" / name, device) for name in dict.fromkeys(plan.servers)}
-    return HybridDenoiser(members, plan), DataRecord.from_dict(read_json(run / "records" / "data.json")).pixel_range
+        raise PhasewiseError(f"{source} has no schedule {schedule!r}; it has {', '.join(schedules) or 'none'}")
+    plan = schedule_from(schedules[schedule], file)
+    members = {name: load_denoiser(source / "models" / name, device) for name in dict.fromkeys(plan.servers)}
+    return HybridDenoiser(members, plan), DataRecord.from_dict(read_json(source / "records" / "data.json")).pixel_range
 
 
 def write_grid(images: Tensor, pixel_range: tuple[float, float], out: Path, side: int = 56) -> Path:

@@ -1,0 +1,91 @@
+"""The shipped sets: complete, small, loadable without data, as good as their record says."""
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import phasewise as pw
+from phasewise.cli import app
+from phasewise.errors import PhasewiseError, RunFolderError
+from phasewise.files import read_json
+from phasewise.pipeline import demo, judging
+from phasewise.pretrained import load_pretrained, pretrained_names
+
+
+def test_mnist_is_among_the_sets_and_all_are_small():
+    assert "mnist" in pretrained_names()
+    for name in pretrained_names():
+        folder = load_pretrained(name).folder
+        assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 10e6
+
+
+@pytest.mark.parametrize("name", pretrained_names())
+def test_every_denoiser_loads_in_float32_and_denoises(name):
+    ready = load_pretrained(name)
+    x_t = torch.randn(2, *ready.data.image_shape, generator=torch.Generator().manual_seed(0))
+    for key, denoiser in ready.members().items():
+        assert denoiser.radius == (int(key[1:]) if key[0] == "r" else None)
+        assert all(p.dtype == torch.float32 for p in denoiser.parameters())
+        with torch.inference_mode():
+            assert torch.isfinite(denoiser(x_t, 0.5)).all()
+    assert all(len(ready.training[key].val_by_time) for key in ready.names if key != "wiener")
+    assert ready.denoiser("global") is ready.denoiser("global")
+
+
+@pytest.mark.parametrize("name", pretrained_names())
+def test_shipped_feature_moments_fit_the_shipped_classifier(name):
+    ready = load_pretrained(name)
+    score = pw.metrics.frechet_score(ready.real_features(), ready.reference(), seed=0, resamples=4, splits=1)
+    assert ready.features().name == ready.reference().features
+    assert 0 < score.value < 1  # real images: mean variance of a feature is 1, so a shift of a tenth of it would show
+
+
+def test_losses_are_those_of_the_record(shared_data):
+    ready = load_pretrained("mnist")
+    data = pw.load_images("mnist", data_dir=shared_data)
+    recorded = pw.LossTable.load(ready.folder / "records" / "losses.json")
+    members = {k: ready.denoiser(k) for k in ("global", "r3", "wiener")}
+    table = pw.measure_losses(members, data.test[:200], (0.3, 0.6), seed=5)
+    for key in members:
+        for i, t in enumerate(table.times):
+            k, at = recorded.column(key), int(np.argmin(np.abs(recorded.times - t)))
+            error = np.hypot(table.loss_stderr[i, table.column(key)], recorded.loss_stderr[at, k])
+            assert abs(table.loss[i, table.column(key)] - recorded.loss[at, k]) < 5 * error, (key, t)
+
+
+def test_unknown_names_are_answered_with_the_known_ones():
+    ready = load_pretrained("mnist")
+    with pytest.raises(PhasewiseError, match=r"no pretrained set 'cats'; there is .*mnist"):
+        load_pretrained("cats")
+    with pytest.raises(PhasewiseError, match="no 'r99'; it has global"):
+        ready.denoiser("r99")
+    with pytest.raises(PhasewiseError, match="no schedule 'best'; it has global"):
+        ready.hybrid("best")
+
+
+def test_sampling_from_a_shipped_set(tmp_path):
+    arguments = ["sample", "--pretrained", "mnist", "--n", "2", "--schedule", "local_only", "--out"]
+    outcome = CliRunner().invoke(app, [*arguments, str(tmp_path / "grid.png")])
+    assert outcome.exit_code == 0, outcome.output
+    assert (tmp_path / "grid.png").stat().st_size > 200
+    for wrong in (["sample"], ["sample", "--pretrained", "mnist", "--run", "runs/x"]):
+        outcome = CliRunner().invoke(app, wrong)
+        assert outcome.exit_code == 2
+        assert "either --run DIR or --pretrained NAME" in outcome.output
+
+
+def test_demo_reports_without_data_and_leaves_a_run_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "COMPARED", ("window", "local_only"))
+    monkeypatch.setattr(judging, "sampling_ms", lambda hybrids, seed: dict.fromkeys(hybrids, 1.0))
+    folder, said = tmp_path / "demo", []
+    demo.run_demo("mnist", folder, n=100, say=said.append)
+    page = (folder / "report.html").read_text()
+    assert "phasewise demo mnist --n 100 --seed 0" in page
+    assert set(read_json(folder / "summary.json")["schedules"]) == {"window", "local_only"}
+    demo.run_demo("mnist", folder, n=100, say=said.append)
+    assert said[-1] == "sampled and judged before"
+    with pytest.raises(RunFolderError, match="another config"):
+        demo.run_demo("mnist", folder, n=120, say=said.append)
+    with pytest.raises(PhasewiseError, match="at least 100"):
+        demo.run_demo("mnist", tmp_path / "other", n=10)
