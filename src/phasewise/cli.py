@@ -117,7 +117,7 @@ def stage_command(
     global_epochs: Annotated[float | None, typer.Option(help="Passes over the data for the global denoiser.")] = None,
     local_epochs: Annotated[float | None, typer.Option(help="Passes over the data for each local denoiser.")] = None,
     steps: Annotated[int | None, typer.Option(help="Sampling steps.")] = None,
-    solver: Annotated[str | None, typer.Option(help="euler or heun.")] = None,
+    solver: Annotated[str | None, typer.Option(help="heun, euler, multistep, dpmpp_2m, ancestral, heun_churn.")] = None,
     spacing: Annotated[str | None, typer.Option(help="Time grid: uniform, log_snr or edm.")] = None,
     weighting: Annotated[str | None, typer.Option(help="Price to minimise: flow, w2 or kl.")] = None,
     budget: Annotated[float | None, typer.Option(help="Hybrid's cost as a fraction of all-global.")] = None,

@@ -5,9 +5,13 @@ import math
 import pytest
 import torch
 
-from phasewise.denoisers import WienerDenoiser
+from phasewise.denoisers import HybridDenoiser, WienerDenoiser
+from phasewise.denoisers.base import Denoiser
+from phasewise.denoisers.hybrid import OnPath
+from phasewise.errors import PhasewiseError
 from phasewise.paths import CosinePath, LinearPath, VarianceExplodingPath
-from phasewise.sampling import integrate, time_grid
+from phasewise.results import HybridSchedule
+from phasewise.sampling import Carry, integrate, sample, take_step, time_grid
 from phasewise.sampling.solvers import SOLVERS
 
 PATHS = [LinearPath(), CosinePath(), VarianceExplodingPath(0.05, 5.0)]
@@ -36,25 +40,102 @@ def exact_flow(denoiser, x, t, s):
     return (path.alpha(s) * denoiser.mean + (centred * std(s) / std(t)) @ basis.T).view_as(x)
 
 
-@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
+class Plain(Denoiser):
+    """A denoiser whose flow nobody knows."""
+
+    def __init__(self, inner):
+        super().__init__(inner.image_shape, inner.path)
+        self.inner = inner
+
+    def forward(self, x_t, t, cond=None):
+        return self.inner(x_t, t)
+
+
+def noise(n, path, seed=2):
+    x = torch.randn(n, *SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return x * float(path.sigma(torch.tensor(1.0)))
+
+
+def run(denoiser, x, grid, solver):
+    """Down the grid, without the last denoise."""
+    carry = Carry()
+    for t, s in zip(grid, grid[1:], strict=False):
+        x = take_step(SOLVERS[solver], denoiser.serving(t), x, t, s, carry)
+    return x
+
+
+ODE = [name for name, solver in SOLVERS.items() if not solver.stochastic]
+
+
+@pytest.mark.parametrize("solver", ODE)
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
-def test_order_of_convergence(path, solver, order):
-    denoiser = gaussian(path)
-    x = torch.randn(32, *SHAPE, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    x = x * float(path.sigma(torch.tensor(1.0)))
-    t_min = 0.1
-    truth = exact_flow(denoiser, x, 1.0, t_min)
-    step, _ = SOLVERS[solver]
+def test_order_of_convergence(path, solver):
+    exact, t_min, order = gaussian(path), 0.1, SOLVERS[solver].order
+    start, spacing = (0.97, "log_snr") if solver == "dpmpp_2m" else (1.0, "uniform")
+    x = noise(32, path)
+    truth = exact_flow(exact, x, start, t_min)
+    grids = [time_grid(steps + 1, path=path, t_start=start, t_min=t_min, spacing=spacing) for steps in (64, 128, 256)]
+    errors = [float((run(Plain(exact), x, grid, solver) - truth).norm() / truth.norm()) for grid in grids]
+    slopes = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    assert slopes == pytest.approx([order, order], abs=0.12)
+    assert errors[-1] < (2e-2 if order == 1 else 5e-4)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
+def test_multistep_keeps_its_order_where_equal_denoisers_take_turns(path):
+    exact, t_min = gaussian(path), 0.1
+    x = noise(16, path)
+    truth = exact_flow(exact, x, 1.0, t_min)
     errors = []
     for steps in (64, 128, 256):
         grid = time_grid(steps + 1, path=path, t_min=t_min)
-        y = x
-        for t, s in zip(grid, grid[1:], strict=False):
-            y = step(denoiser, y, t, s)
-        errors.append(float((y - truth).norm() / truth.norm()))
-    slopes = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
-    assert slopes == pytest.approx([order, order], abs=0.12)
-    assert errors[-1] < (2e-2 if order == 1 else 2e-4)
+        servers = tuple("ab"[k // 5 % 2] for k in range(len(grid)))
+        schedule = HybridSchedule(times=grid, servers=servers, solver="multistep", path=path.config())
+        hybrid = HybridDenoiser({"a": Plain(exact), "b": Plain(exact)}, schedule)
+        errors.append(float((run(hybrid, x, grid, "multistep") - truth).norm() / truth.norm()))
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.12)
+    assert math.log2(errors[1] / errors[2]) == pytest.approx(2, abs=0.12)
+
+
+def test_a_known_flow_is_one_exact_jump_on_any_path_and_clears_the_history():
+    exact = gaussian(LinearPath())
+    x = noise(8, exact.path)
+    carry = Carry(last=(0.0, x))
+    moved = take_step(SOLVERS["multistep"], exact, x, 1.0, 0.3, carry)
+    torch.testing.assert_close(moved, exact_flow(exact, x, 1.0, 0.3))
+    assert carry.last is None
+    for path in PATHS[1:]:
+        there = gaussian(path)
+        on_path = OnPath(exact, path)
+        y = noise(8, path, seed=4) * 0.5
+        torch.testing.assert_close(on_path.flow(y, 0.8, 0.3), exact_flow(there, y, 0.8, 0.3), rtol=1e-6, atol=1e-6)
+    assert WienerDenoiser(SHAPE, radius=1).flow(x, 0.5, 0.2) is None
+
+
+@pytest.mark.parametrize("solver", [name for name, found in SOLVERS.items() if found.stochastic])
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
+def test_stochastic_solvers_keep_the_distribution(path, solver):
+    """Gaussian data in, Gaussian data out: mean and every eigenvalue, within what 4,000 samples and 80 steps allow."""
+    exact = gaussian(path)
+    grid = time_grid(80, path=path, t_min=0.02, spacing="log_snr")
+    draws = torch.Generator().manual_seed(5)
+    x = noise(4000, path)
+    fresh = lambda: torch.randn(x.shape, generator=draws, dtype=x.dtype)  # noqa: E731
+    out = integrate(Plain(exact), x, grid, solver, noise=fresh)
+    coordinates = (out.flatten(1) - exact.mean) @ exact.eigenvectors
+    assert coordinates.mean(0).abs().max() < 5 * math.sqrt(2.0 / 4000) + 0.02
+    ratio = coordinates.var(0) / exact.eigenvalues
+    assert ((ratio - 1).abs() < 5 * math.sqrt(2 / 4000) + 0.1).all(), ratio
+
+
+def test_stochastic_noise_is_each_samples_own():
+    exact = Plain(gaussian(LinearPath())).float()
+    whole = sample(exact, n=6, seed=3, steps=5, solver="ancestral", batch=6)
+    assert torch.equal(whole, sample(exact, n=6, seed=3, steps=5, solver="ancestral", batch=6))
+    assert (sample(exact, n=6, seed=3, steps=5, solver="ancestral", batch=2) - whole).abs().max() < 1e-5
+    assert (sample(exact, n=6, seed=4, steps=5, solver="ancestral") - whole).abs().max() > 0.1
+    with pytest.raises(PhasewiseError, match="needs a source of noise"):
+        integrate(exact, torch.zeros(1, *SHAPE), (0.5, 0.2), "ancestral")
 
 
 def test_last_step_is_a_denoise():

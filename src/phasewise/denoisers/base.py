@@ -49,6 +49,11 @@ class Denoiser(nn.Module, ABC):
         """The denoiser that serves a sampling step starting at time t: itself, unless it is a hybrid."""
         return self
 
+    def flow(self, x_t: Tensor, t: float, s: float) -> Tensor | None:
+        """``x_s`` on this denoiser's own probability-flow ODE from ``x_t``, exactly, where a closed form is known; else
+        None, and a solver approximates it."""
+        return None
+
     def config(self) -> dict[str, Any]:
         """JSON-ready constructor arguments (without weights)."""
         raise PhasewiseError(f"{type(self).__name__} cannot be saved")

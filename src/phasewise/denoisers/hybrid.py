@@ -25,6 +25,12 @@ class OnPath(Denoiser):
         x_there, t_there = translate(x_t, t, self.path, self.member.path)
         return self.member(x_there, t_there, cond)
 
+    def flow(self, x_t: Tensor, t: float, s: float) -> Tensor | None:
+        x_there, t_there = translate(x_t, t, self.path, self.member.path)
+        s_there = translate(x_t, s, self.path, self.member.path)[1]
+        moved = self.member.flow(x_there, float(t_there), float(s_there))
+        return None if moved is None else translate(moved, s_there, self.member.path, self.path)[0]
+
 
 class HybridDenoiser(Denoiser):
     """Serves each noise time by the member its schedule names.

@@ -105,6 +105,24 @@ class WienerDenoiser(Denoiser):
         out = mean + rest * centred + ((centred @ vectors) * gain) @ vectors.T
         return out.view_as(x_t)
 
+    def flow(self, x_t: Tensor, t: float, s: float) -> Tensor | None:
+        """The Gaussian flow: each eigen-coordinate moves by the ratio of its standard deviations at s and t,
+        ``sqrt((alpha_s^2 v + sigma_s^2) / (alpha_t^2 v + sigma_t^2))``.  None for a windowed filter."""
+        if self.radius is not None:
+            return None
+        mean, values, basis = self.mean.double(), self.eigenvalues.double(), self.eigenvectors.to(x_t.dtype)
+        at, to = torch.tensor(t, dtype=torch.float64), torch.tensor(s, dtype=torch.float64)
+        a_t, s_t, a_s, s_s = self.path.alpha(at), self.path.sigma(at), self.path.alpha(to), self.path.sigma(to)
+
+        def ratio(v: Tensor) -> Tensor:
+            return ((a_s**2 * v + s_s**2) / (a_t**2 * v + s_t**2)).sqrt()
+
+        rest = ratio(self.rest.double())
+        gain = (ratio(values) - rest).to(x_t.dtype)
+        centred = x_t.flatten(1) - (a_t * mean).to(x_t.dtype)
+        moved = rest.to(x_t.dtype) * centred + ((centred @ basis) * gain) @ basis.T
+        return ((a_s * mean).to(x_t.dtype) + moved).view_as(x_t)
+
     def _windowed(self, x_t: Tensor, s: Tensor) -> Tensor:
         mean = self.mean.to(x_t.dtype)
         centred = (x_t - as_scale(self.path.alpha(s), x_t) * mean.view(self.image_shape)).flatten(1)

@@ -2,6 +2,9 @@
 
 from phasewise.sampling.grid import time_grid
 from phasewise.sampling.loop import integrate, sample, starting_noise
-from phasewise.sampling.solvers import SOLVERS, calls_per_step, get_solver, velocity
+from phasewise.sampling.solvers import SOLVERS, Carry, Solver, calls_per_step, get_solver, take_step, velocity
 
-__all__ = ["SOLVERS", "calls_per_step", "get_solver", "integrate", "sample", "starting_noise", "time_grid", "velocity"]
+__all__ = [
+    "SOLVERS", "Carry", "Solver", "calls_per_step", "get_solver", "integrate", "sample", "starting_noise", "take_step",
+    "time_grid", "velocity",
+]  # fmt: skip

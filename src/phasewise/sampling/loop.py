@@ -12,7 +12,7 @@ from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.results import HybridSchedule
 from phasewise.sampling.grid import time_grid
-from phasewise.sampling.solvers import get_solver
+from phasewise.sampling.solvers import Carry, get_solver, take_step
 
 
 def starting_noise(n: int, image_shape: tuple[int, int, int], seed: int = 0, first: int = 0) -> Tensor:
@@ -37,11 +37,13 @@ def sample(
     device: str | torch.device | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Integrate the probability-flow ODE from noise to images: (n, C, H, W) float32, in pixel units, unclamped.
+    """Go from noise to images: (n, C, H, W) float32, in pixel units, unclamped.
 
     A :class:`HybridDenoiser` brings its grid and solver in its schedule; for another denoiser give ``steps`` (default
-    16) and ``solver`` ("heun" default, or "euler"), or the start times themselves (descending, above 0).  The last
-    step, to t = 0, is a denoise.
+    16) and ``solver``, or the start times themselves (descending, above 0).  The last step, to t = 0, is a denoise.
+
+    Solvers: "heun" (default), "euler" and "multistep" of the probability-flow ODE, "dpmpp_2m" (DPM-Solver++(2M));
+    "ancestral" and "heun_churn" add fresh noise, from each sample's own stream (:mod:`phasewise.sampling.solvers`).
 
     Partial runs: ``x_init`` (n, C, H, W) noised to ``t_start`` on ``denoiser.path`` starts there instead of pure noise.
 
@@ -79,18 +81,41 @@ def sample(
             x = starting_noise(size, denoiser.image_shape, seed, start) * float(sigma)
         else:
             x = x_init[start : start + size].float()
-        out.append(integrate(denoiser, x.to(device), grid, solver).cpu())
+        noise = _fresh_noise(size, denoiser.image_shape, seed, start, x.to(device))
+        out.append(integrate(denoiser, x.to(device), grid, solver, noise=noise).cpu())
         if progress is not None:
             progress(start + size, n)
     return torch.cat(out)
 
 
-def integrate(denoiser: Denoiser, x: Tensor, grid: Sequence[float], solver: str = "heun") -> Tensor:
-    """Run ``x`` at time grid[0] down the grid and denoise at its end. (B, C, H, W) -> (B, C, H, W)."""
-    step, _ = get_solver(solver)
+def integrate(
+    denoiser: Denoiser,
+    x: Tensor,
+    grid: Sequence[float],
+    solver: str = "heun",
+    *,
+    noise: Callable[[], Tensor] | None = None,
+) -> Tensor:
+    """Run ``x`` at time grid[0] down the grid and denoise at its end. (B, C, H, W) -> (B, C, H, W).
+
+    ``noise()`` gives fresh standard normal noise shaped like ``x``; stochastic solvers need it.
+    """
+    chosen, carry = get_solver(solver), Carry(noise=noise)
     for t, s in zip(grid, grid[1:], strict=False):
-        x = step(denoiser.serving(t), x, t, s)
+        x = take_step(chosen, denoiser.serving(t), x, t, s, carry)
     return denoiser.serving(grid[-1])(x, grid[-1])
+
+
+def _fresh_noise(n: int, shape: tuple[int, int, int], seed: int, first: int, like: Tensor) -> Callable[[], Tensor]:
+    """Noise (n, C, H, W) for one draw after another; row i of draw k depends on (seed, first + i, k) alone."""
+    drawn = 0
+
+    def draw() -> Tensor:
+        nonlocal drawn
+        drawn += 1
+        return seeding.normal_rows(n, shape, seeding.mix(seed, 30, drawn), first).to(like)
+
+    return draw
 
 
 def check_grid(grid: Sequence[float]) -> tuple[float, ...]:

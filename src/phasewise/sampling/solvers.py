@@ -1,18 +1,57 @@
-r"""Solver steps of the probability-flow ODE ``dx/dt = velocity(x, t) = alpha' D + sigma' (x - alpha D) / sigma``.
+r"""Solver steps from noise time t down to s, for 0 < s < t.
 
-A step is a plain function ``step(denoiser, x, t, s) -> x_s`` for t > s > 0 on ``denoiser.path``.
+A step is a plain function ``step(denoiser, x, t, s, carry) -> x_s`` on ``denoiser.path``; ``carry`` holds what one
+trajectory takes along: the posterior mean of the step before (multistep) and a source of fresh noise (stochastic).
+
+Deterministic steps solve the probability-flow ODE ``dx/dt = velocity(x, t) = alpha' D + sigma' (x - alpha D) / sigma``,
+the same as ``d(x / sigma) = D d(alpha / sigma)``; stochastic ones a reverse SDE with the same marginals.
+
+A denoiser that knows its own flow (:meth:`Denoiser.flow`, the Wiener filter's Gaussian one) is asked for it instead:
+one exact jump, whatever the solver.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
+from phasewise.paths import Path
 
-Step = Callable[[Denoiser, Tensor, float, float], Tensor]
+CHURN = 0.15
+"""By how much ``heun_churn`` raises the noise-to-signal ratio sigma/alpha before each step, relatively."""
+
+
+@dataclass
+class Carry:
+    """What a trajectory carries: ``last`` = (the solver's own time, posterior mean) at the start of the step before;
+    ``noise`` makes fresh standard normal noise shaped like x, one stream per sample."""
+
+    last: tuple[float, Tensor] | None = None
+    noise: Callable[[], Tensor] | None = None
+
+    def draw(self) -> Tensor:
+        if self.noise is None:
+            raise PhasewiseError("a stochastic solver needs a source of noise; use phasewise.sample")
+        return self.noise()
+
+
+Step = Callable[[Denoiser, Tensor, float, float, Carry], Tensor]
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A step, its denoiser calls, its order of convergence on the ODE (0: it solves an SDE), whether it draws noise."""
+
+    step: Step
+    calls: int
+    order: int
+    stochastic: bool = False
 
 
 def velocity(denoiser: Denoiser, x: Tensor, t: float) -> Tensor:
@@ -20,29 +59,123 @@ def velocity(denoiser: Denoiser, x: Tensor, t: float) -> Tensor:
     return denoiser.path.velocity_from_x(x, denoiser(x, t), t)
 
 
-def euler_step(denoiser: Denoiser, x: Tensor, t: float, s: float) -> Tensor:
+def euler_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
     """Order 1, one call."""
     return x + (s - t) * velocity(denoiser, x, t)
 
 
-def heun_step(denoiser: Denoiser, x: Tensor, t: float, s: float) -> Tensor:
+def heun_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
     """Order 2 (explicit trapezoid), two calls, both by the same denoiser."""
     first = velocity(denoiser, x, t)
     second = velocity(denoiser, x + (s - t) * first, s)
     return x + (s - t) / 2 * (first + second)
 
 
-SOLVERS: dict[str, tuple[Step, int]] = {"euler": (euler_step, 1), "heun": (heun_step, 2)}
+def multistep_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
+    r"""Order 2, one call, from t = 1 on: exponential Adams-Bashforth in linear time.
+
+    The posterior mean is carried on linearly in ``w = sigma / (alpha + sigma)``, the time of the linear path, which is
+    regular at both ends, and ``d(x / sigma) = D d(alpha / sigma)`` is integrated exactly::
+
+        x_s = (sigma_s / sigma_t) x + (alpha_s - alpha_t sigma_s / sigma_t) (D + c (D - D') / (w_t - w'))
+        c = (w_t / w_s - 1 - log(w_t / w_s)) / (1 / w_t - 1 / w_s)
+
+    Order 1 where there is no step before.  The history is kept when another denoiser takes over: both estimate the same
+    posterior mean, so between equal ones the order stays.
+    """
+    alpha_t, sigma_t = _scales(denoiser.path, t)
+    alpha_s, sigma_s = _scales(denoiser.path, s)
+    here, there = sigma_t / (alpha_t + sigma_t), sigma_s / (alpha_s + sigma_s)
+    mean = found = denoiser(x, t)
+    if carry.last is not None:
+        before, earlier = carry.last
+        reach = (here / there - 1 - math.log(here / there)) / (1 / here - 1 / there)
+        mean = found + reach / (here - before) * (found - earlier)
+    carry.last = (here, found)
+    return sigma_s / sigma_t * x + (alpha_s - alpha_t * sigma_s / sigma_t) * mean
 
 
-def get_solver(name: str) -> tuple[Step, int]:
-    """(step function, calls per step); PhasewiseError naming the known solvers."""
+def dpmpp_2m_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
+    r"""DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2); one call.
+
+    With ``l = log(alpha / sigma)`` and steps ``h = l_s - l_t``, ``h'`` the step before, the mean above is
+    ``D + h / (2 h') (D - D')``.  Order 2 on grids regular in log-SNR; 1 where there is no step before, and where a step
+    is infinite in l (it starts at alpha = 0), so a grid uniform in t from t = 1 has steps of ever lower order there.
+    """
+    alpha_t, sigma_t = _scales(denoiser.path, t)
+    alpha_s, sigma_s = _scales(denoiser.path, s)
+    here, there = _half_log_snr(denoiser.path, t), _half_log_snr(denoiser.path, s)
+    mean = found = denoiser(x, t)
+    if carry.last is not None:
+        before, earlier = carry.last
+        if math.isfinite(before):
+            mean = found + (there - here) / (2 * (here - before)) * (found - earlier)
+    carry.last = (here, found)
+    return sigma_s / sigma_t * x + (alpha_s - alpha_t * sigma_s / sigma_t) * mean
+
+
+def ancestral_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
+    """One draw from ``q(x_s | x_t, x = D)`` (Ho et al. 2020, arXiv 2006.11239, eq. 7, for a general path); one call.
+
+    The sampler that the ``kl`` price bounds.
+    """
+    alpha_t, sigma_t = _scales(denoiser.path, t)
+    alpha_s, sigma_s = _scales(denoiser.path, s)
+    forward = alpha_t / alpha_s
+    added = max(sigma_t**2 - (forward * sigma_s) ** 2, 0.0)  # variance that the forward path adds from s to t
+    mean = forward * (sigma_s / sigma_t) ** 2 * x + alpha_s * added / sigma_t**2 * denoiser(x, t)
+    return mean + math.sqrt(added) * sigma_s / sigma_t * carry.draw()
+
+
+def heun_churn_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
+    """Raise the noise by :data:`CHURN`, then a Heun step (Karras et al. 2022, arXiv 2206.00364, algorithm 2); two
+    calls.  At alpha = 0 there is nothing to raise."""
+    path = denoiser.path
+    alpha, sigma = _scales(path, t)
+    if alpha > 0:
+        ratio = (1 + CHURN) * sigma / alpha
+        t = max(t, min(1.0, float(path.t_of_log_snr(torch.tensor(-2 * math.log(ratio), dtype=torch.float64)))))
+        alpha_up, sigma_up = _scales(path, t)
+        rescale = alpha_up / alpha
+        x = rescale * x + math.sqrt(max(sigma_up**2 - (rescale * sigma) ** 2, 0.0)) * carry.draw()
+    return heun_step(denoiser, x, t, s, carry)
+
+
+SOLVERS: dict[str, Solver] = {
+    "euler": Solver(euler_step, 1, 1),
+    "heun": Solver(heun_step, 2, 2),
+    "multistep": Solver(multistep_step, 1, 2),
+    "dpmpp_2m": Solver(dpmpp_2m_step, 1, 2),
+    "ancestral": Solver(ancestral_step, 1, 0, stochastic=True),
+    "heun_churn": Solver(heun_churn_step, 2, 0, stochastic=True),
+}
+
+
+def get_solver(name: str) -> Solver:
+    """The solver of this name; PhasewiseError naming the known ones."""
     if name not in SOLVERS:
         raise PhasewiseError(f"unknown solver {name!r}; known: {', '.join(SOLVERS)}")
     return SOLVERS[name]
 
 
+def take_step(solver: Solver, denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
+    """One step by the denoiser's own flow where it knows it, else by the solver."""
+    jumped = denoiser.flow(x, t, s)
+    if jumped is None:
+        return solver.step(denoiser, x, t, s, carry)
+    carry.last = None
+    return jumped
+
+
 def calls_per_step(solver: str, steps: int) -> list[int]:
     """Denoiser calls of each of ``steps`` steps; the last one is a denoise and takes one."""
-    _, calls = get_solver(solver)
-    return [calls] * (steps - 1) + [1]
+    return [get_solver(solver).calls] * (steps - 1) + [1]
+
+
+def _scales(path: Path, t: float) -> tuple[float, float]:
+    at = torch.tensor(t, dtype=torch.float64)
+    return float(path.alpha(at)), float(path.sigma(at))
+
+
+def _half_log_snr(path: Path, t: float) -> float:
+    return float(path.log_snr(t)) / 2
