@@ -42,9 +42,12 @@ if TYPE_CHECKING:
     from phasewise.phases import markov_length as markov_length
     from phasewise.phases import measure_losses as measure_losses
     from phasewise.phases import measure_recovery as measure_recovery
+    from phasewise.phases import measure_step_errors as measure_step_errors
     from phasewise.phases import optimise_schedule as optimise_schedule
     from phasewise.phases import pareto_front as pareto_front
     from phasewise.phases import path_kl as path_kl
+    from phasewise.phases import place_steps as place_steps
+    from phasewise.phases import placement_front as placement_front
     from phasewise.phases import price_list as price_list
     from phasewise.phases import schedule_from_servers as schedule_from_servers
     from phasewise.phases import window_servers as window_servers
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
     from phasewise.results import MarkovFit as MarkovFit
     from phasewise.results import ParetoFront as ParetoFront
     from phasewise.results import PriceList as PriceList
+    from phasewise.results import StepErrors as StepErrors
     from phasewise.sampling import sample as sample
     from phasewise.sampling import starting_noise as starting_noise
     from phasewise.sampling import time_grid as time_grid
@@ -77,13 +81,15 @@ _HOMES = {
     "metrics": ("count_flops", "default_features", "fid", "measure_ms", "paired_error"),
     "paths": ("CosinePath", "LinearPath", "VarianceExplodingPath"),
     "phases": (
-        "critical_window", "gap_window", "markov_length", "measure_losses", "measure_recovery", "optimise_schedule",
-        "pareto_front", "path_kl", "price_list", "schedule_from_servers", "window_servers",
+        "critical_window", "gap_window", "markov_length", "measure_losses", "measure_recovery",
+        "measure_step_errors", "optimise_schedule", "pareto_front", "path_kl", "place_steps", "placement_front",
+        "price_list", "schedule_from_servers", "window_servers",
     ),
     "pipeline": ("make_config", "run_pipeline"),
     "pretrained": ("load_pretrained", "pretrained_names"),
     "report": ("build_report",),
-    "results": ("CMIMap", "Estimate", "HybridSchedule", "LossTable", "MarkovFit", "ParetoFront", "PriceList"),
+    "results": ("CMIMap", "Estimate", "HybridSchedule", "LossTable", "MarkovFit", "ParetoFront", "PriceList",
+        "StepErrors"),
     "sampling": ("sample", "starting_noise", "time_grid"),
     "training": ("TrainPreset", "train"),
 }  # fmt: skip

@@ -122,7 +122,8 @@ class PriceList(Record):
 
     ``losses.times`` is the grid (descending from 1 to t_min > 0; the step from t_min to 0 is a denoise).
     ``flops`` (N,) per image and call, multiply and add counted as two; ``ms`` (N,) measured milliseconds per image
-    and call on ``device`` at ``batch`` images a call.
+    and call on ``device`` at ``batch`` images a call.  ``jumps`` names those that know their own flow: one call takes
+    them over a step of any length, whatever the solver.
     """
 
     losses: LossTable
@@ -130,8 +131,10 @@ class PriceList(Record):
     ms: Array
     device: str = "cpu"
     batch: int = 64
+    jumps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "jumps", tuple(self.jumps))
         if isinstance(self.losses, dict):
             object.__setattr__(self, "losses", LossTable.from_dict(self.losses))
         object.__setattr__(self, "flops", _array(self.flops))
@@ -144,6 +147,28 @@ class PriceList(Record):
     @property
     def times(self) -> Array:
         return self.losses.times
+
+
+@dataclass(frozen=True)
+class StepErrors(Record):
+    """What a solver's finite steps do to the image: one step of each length on the reference denoiser's true ODE path.
+
+    ``error`` (T, T): root mean square, over ``n`` images, of the L2 distance between the image reached with one step
+    from times[i] to times[j], j > i, and the image the path leads to, pixel units; NaN elsewhere.  ``stop`` (T,): the
+    same for ending with a denoise at times[i].  ``times`` descend.
+    """
+
+    times: Array
+    error: Array
+    stop: Array
+    solver: str
+    n: int
+    seed: int
+    path: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        for name in ("times", "error", "stop"):
+            object.__setattr__(self, name, _array(getattr(self, name)))
 
 
 @dataclass(frozen=True)

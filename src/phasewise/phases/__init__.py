@@ -2,6 +2,7 @@
 
 from phasewise.phases.losses import gap_window, measure_losses, path_kl
 from phasewise.phases.markov import markov_length, t_c
+from phasewise.phases.placement import PlacementFront, place_steps, placement_front
 from phasewise.phases.prices import WEIGHTINGS, price_list, step_prices
 from phasewise.phases.recovery import measure_recovery
 from phasewise.phases.schedule import (
@@ -11,18 +12,23 @@ from phasewise.phases.schedule import (
     schedule_from_servers,
     window_servers,
 )
+from phasewise.phases.step_errors import measure_step_errors
 from phasewise.phases.window import critical_window
 
 __all__ = [
     "WEIGHTINGS",
+    "PlacementFront",
     "critical_window",
     "gap_window",
     "markov_length",
     "measure_losses",
     "measure_recovery",
+    "measure_step_errors",
     "optimise_schedule",
     "pareto_front",
     "path_kl",
+    "place_steps",
+    "placement_front",
     "price_list",
     "reference_mflop",
     "schedule_from_servers",

@@ -30,6 +30,7 @@ from phasewise.metrics.cost import count_flops, measure_ms
 from phasewise.paths import path_from_config
 from phasewise.phases.losses import measure_losses
 from phasewise.results import PriceList
+from phasewise.sampling.solvers import calls_per_step
 
 WEIGHTINGS = {"kl": "nats", "w2": "pixel units", "flow": "squared pixel units"}
 
@@ -59,7 +60,21 @@ def price_list(
         ms=np.array([ms[name][0] for name in denoisers]),
         device=str(images.device),
         batch=batch,
+        jumps=tuple(name for name, d in denoisers.items() if _knows_its_flow(d)),
     )
+
+
+@torch.inference_mode()
+def _knows_its_flow(denoiser: Denoiser) -> bool:
+    at = next((b.device for b in [*denoiser.buffers(), *denoiser.parameters()]), torch.device("cpu"))
+    return denoiser.flow(torch.zeros(1, *denoiser.image_shape, device=at), 0.9, 0.8) is not None
+
+
+def calls_of(prices: PriceList, solver: str, steps: int) -> np.ndarray:
+    """(S, N) denoiser calls of every step by every denoiser; one for those that jump by their own flow."""
+    calls = np.repeat(np.array(calls_per_step(solver, steps))[:, None], len(prices.names), axis=1)
+    calls[:, [name in prices.jumps for name in prices.names]] = 1
+    return calls
 
 
 def step_prices(prices: PriceList, weighting: str = "flow") -> tuple[np.ndarray, np.ndarray]:
@@ -90,6 +105,19 @@ def step_prices(prices: PriceList, weighting: str = "flow") -> tuple[np.ndarray,
     if weighting == "flow":
         return _flow(table.gap, table.gap_stderr, gain, times)
     return _w2(table.distance, table.distance_stderr, gain, times)
+
+
+def stop_prices(prices: PriceList, weighting: str) -> np.ndarray:
+    """(S, N): excess price of ending with a denoise by n at each time of the grid, as :func:`step_prices` charges the
+    last one."""
+    step_prices(prices, weighting)  # refuses what it refuses
+    table, path = prices.losses, path_from_config(prices.losses.path)
+    t = torch.as_tensor(table.times)
+    if weighting == "w2":
+        return np.sqrt(np.maximum(table.distance, 0.0))
+    if weighting == "flow":
+        return table.gap * path.velocity_gain(t).numpy()[:, None] ** 2 * table.times[:, None]
+    return table.gap * path.gamma(t).numpy()[:, None] / 2
 
 
 def _kl_weights(gamma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

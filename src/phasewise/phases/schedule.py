@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from phasewise.errors import PhasewiseError
-from phasewise.phases.prices import WEIGHTINGS, step_prices
+from phasewise.phases.prices import WEIGHTINGS, calls_of, step_prices
 from phasewise.results import HybridSchedule, ParetoFront, PriceList
 from phasewise.sampling.solvers import calls_per_step
 
@@ -33,14 +33,14 @@ def pareto_front(
     columns = [prices.names.index(n) for n in names]
     price, stderr = (a[:, columns] for a in step_prices(prices, weighting))
     flops = prices.flops[columns] / 1e6
-    calls = calls_per_step(solver, len(price))
+    calls = calls_of(prices, solver, len(price))[:, columns]
     cost, total = np.zeros(1), np.zeros(1)
     choices: list[np.ndarray] = []
     parents: list[np.ndarray] = []
     for k in range(len(price)):
         cost_next = (cost[:, None] + calls[k] * flops).ravel()
         total_next = (total[:, None] + price[k]).ravel()
-        keep = _undominated(cost_next, total_next)
+        keep = undominated(cost_next, total_next)
         parents.append(keep // len(names))
         choices.append(keep % len(names))
         cost, total = cost_next[keep], total_next[keep]
@@ -61,7 +61,7 @@ def pareto_front(
     )
 
 
-def _undominated(cost: np.ndarray, price: np.ndarray) -> np.ndarray:
+def undominated(cost: np.ndarray, price: np.ndarray) -> np.ndarray:
     """Indices of the undominated points, cost rising and price strictly falling."""
     order = np.lexsort((price, np.round(cost, 9)))
     best = np.minimum.accumulate(price[order])
@@ -123,7 +123,7 @@ def schedule_from_servers(
     price, stderr = step_prices(prices, weighting)
     columns = [prices.names.index(n) for n in servers]
     steps = np.arange(len(columns))
-    calls = np.array(calls_per_step(solver, len(columns)))
+    calls = calls_of(prices, solver, len(columns))
     return HybridSchedule(
         times=tuple(prices.times.tolist()),
         servers=tuple(servers),
@@ -132,7 +132,7 @@ def schedule_from_servers(
         price=float(price[steps, columns].sum()),
         price_stderr=float(np.sqrt((stderr[steps, columns] ** 2).sum())),
         price_unit=WEIGHTINGS[weighting],
-        mflop=float((calls * prices.flops[columns]).sum() / 1e6),
+        mflop=float((calls[steps, columns] * prices.flops[columns]).sum() / 1e6),
     )
 
 

@@ -46,12 +46,14 @@ Step = Callable[[Denoiser, Tensor, float, float, Carry], Tensor]
 
 @dataclass(frozen=True)
 class Solver:
-    """A step, its denoiser calls, its order of convergence on the ODE (0: it solves an SDE), whether it draws noise."""
+    """A step, its denoiser calls, its order of convergence on the ODE (0: it solves an SDE); whether it draws noise,
+    and whether it leans on the step before."""
 
     step: Step
     calls: int
     order: int
     stochastic: bool = False
+    multistep: bool = False
 
 
 def velocity(denoiser: Denoiser, x: Tensor, t: float) -> Tensor:
@@ -144,8 +146,8 @@ def heun_churn_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Ca
 SOLVERS: dict[str, Solver] = {
     "euler": Solver(euler_step, 1, 1),
     "heun": Solver(heun_step, 2, 2),
-    "multistep": Solver(multistep_step, 1, 2),
-    "dpmpp_2m": Solver(dpmpp_2m_step, 1, 2),
+    "multistep": Solver(multistep_step, 1, 2, multistep=True),
+    "dpmpp_2m": Solver(dpmpp_2m_step, 1, 2, multistep=True),
     "ancestral": Solver(ancestral_step, 1, 0, stochastic=True),
     "heun_churn": Solver(heun_churn_step, 2, 0, stochastic=True),
 }

@@ -1,0 +1,104 @@
+"""What one solver step of finite length does to the image in the end, by where it starts and where it ends.
+
+The price of a step's *length*: without it, one giant step would look free.  Measured with the reference denoiser: on
+its own ODE path, finely solved, one step is taken by the solver instead, and both ends of the step are carried on down
+to the image; their distance there is the step's error.  Carrying on matters: what a step gets wrong in directions that
+are noise still is forgotten, what it gets wrong of the coarse image grows.  A step by another denoiser is taken to
+stray as far.
+
+For one-step solvers only: the error of a multistep step depends on the steps before it, and successive ones cancel in
+part, so a sum over steps ranks grids wrongly (experiments/LOG.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from phasewise.denoisers.base import Denoiser
+from phasewise.errors import PhasewiseError
+from phasewise.results import StepErrors
+from phasewise.sampling import Carry, get_solver, integrate, starting_noise
+from phasewise.sampling.loop import check_grid
+
+FINE, BATCH = 3, 64
+
+
+@torch.inference_mode()
+def measure_step_errors(
+    denoiser: Denoiser, times: Sequence[float], *, solver: str = "heun", n: int = 32, seed: int = 0
+) -> StepErrors:
+    """One step of ``solver`` from every candidate time to every later one, on ``n`` paths of ``denoiser`` from noise.
+
+    The path: Heun with 3 steps between neighbouring candidates, and on below the last one to a quarter of it.  Strayed
+    and true points are carried on alike, one multistep step per candidate, so that what this adds cancels.  A multistep
+    ``solver`` is given the step before, of the same length where the grid allows; a first step has none.
+
+    Takes about ``T^3 / 6`` calls on ``n`` images for T candidates.
+
+    Raises PhasewiseError for a stochastic solver (the ``kl`` price knows its steps' length already), a grid that does
+    not decrease, or fewer than 2 images.
+    """
+    grid, chosen = check_grid(times), get_solver(solver)
+    if chosen.stochastic:
+        raise PhasewiseError(f"{solver} has no ODE path to stray from; price its steps by weighting 'kl'")
+    if chosen.multistep:
+        raise PhasewiseError(f"the errors of {solver} do not add up over steps; place the steps for heun or euler")
+    if n < 2:
+        raise PhasewiseError(f"need at least 2 images, got {n}")
+    points, end = _paths(denoiser, grid, n, seed)
+    known = _Remembering(denoiser, dict(zip(grid, points, strict=True)))
+    size = len(grid)
+    error = np.full((size, size), np.nan)
+    for j in range(1, size):
+        strayed = [chosen.step(known, points[i], grid[i], grid[j], Carry()) for i in range(j)]
+        carried = _carry_on(denoiser, torch.cat([points[j], *strayed]), grid[j:])
+        truth, *others = carried.split(n)
+        error[:j, j] = [_rms(x - truth) for x in others]
+    stop = np.array([_rms(known(points[i], t) - end) for i, t in enumerate(grid)])
+    return StepErrors(
+        times=np.array(grid), error=error, stop=stop, solver=solver, n=n, seed=seed, path=denoiser.path.config()
+    )
+
+
+def _carry_on(denoiser: Denoiser, x: Tensor, grid: tuple[float, ...]) -> Tensor:
+    """From grid[0] to the image, 64 images at a time."""
+    return torch.cat([integrate(denoiser, part, grid, "multistep") for part in x.split(BATCH)])
+
+
+class _Remembering(Denoiser):
+    """Answers at the points of a path from memory."""
+
+    def __init__(self, inner: Denoiser, path: dict[float, Tensor]) -> None:
+        super().__init__(inner.image_shape, inner.path)
+        self.inner, self.points = inner, path
+        self.answers: dict[float, Tensor] = {}
+
+    def forward(self, x_t: Tensor, t: float, cond: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        if self.points.get(t) is not x_t:
+            return self.inner(x_t, t)
+        if t not in self.answers:
+            self.answers[t] = self.inner(x_t, t)
+        return self.answers[t]
+
+
+def _paths(denoiser: Denoiser, grid: tuple[float, ...], n: int, seed: int) -> tuple[list[Tensor], Tensor]:
+    """Points (n, C, H, W) at every time of the grid, and the end of the path."""
+    heun = get_solver("heun").step
+    at = next((b.device for b in [*denoiser.parameters(), *denoiser.buffers()]), torch.device("cpu"))
+    scale = float(denoiser.path.sigma(torch.tensor(grid[0], dtype=torch.float64)))
+    x = starting_noise(n, denoiser.image_shape, seed).to(at) * scale
+    points = [x]
+    for t, s in zip(grid, (*grid[1:], grid[-1] / 4), strict=True):
+        fine = np.linspace(t, s, FINE + 1).tolist()
+        for a, b in zip(fine, fine[1:], strict=False):
+            x = heun(denoiser, x, a, b, Carry())
+        points.append(x)
+    return points[:-1], denoiser(x, grid[-1] / 4)
+
+
+def _rms(difference: Tensor) -> float:
+    return float(difference.double().flatten(1).square().sum(1).mean().sqrt())

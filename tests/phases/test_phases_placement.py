@@ -1,0 +1,181 @@
+"""Who serves and where the steps lie: against brute force, and against what the choice really does on Gaussian data."""
+
+import itertools
+
+import numpy as np
+import pytest
+from test_phases_schedule import make_prices
+
+import phasewise as pw
+from phasewise.denoisers.base import Denoiser
+from phasewise.errors import PhasewiseError
+from phasewise.phases import step_prices
+from phasewise.phases.placement import _edges, _kl_edges
+from phasewise.results import StepErrors
+from phasewise.sampling import integrate, starting_noise, time_grid
+
+SHAPE = (1, 4, 4)
+PATH = {"name": "linear"}
+
+
+def make_errors(times, seed=0, solver="heun"):
+    """Longer steps stray further."""
+    size = len(times)
+    rng = np.random.default_rng(seed)
+    error = np.full((size, size), np.nan)
+    for i, j in itertools.combinations(range(size), 2):
+        error[i, j] = (times[i] - times[j]) ** 2 * rng.uniform(0.5, 2)
+    return StepErrors(times, error, np.asarray(times) * 0.7, solver, 10, 0, PATH)
+
+
+def random_prices(size, members, seed, jumps=()):
+    rng = np.random.default_rng(seed)
+    gap, distance = rng.uniform(0, 1, (2, size, members))
+    gap[:, 0] = distance[:, 0] = 0
+    prices = make_prices(gap, distance, rng.integers(1, 20, members) * 1e6)
+    return pw.PriceList(prices.losses, prices.flops, prices.ms, jumps=jumps)
+
+
+def every_way(size, members, only_last):
+    """All (node, server) sequences from node 0 to an end."""
+    for middle in itertools.chain.from_iterable(itertools.combinations(range(1, size), k) for k in range(size)):
+        nodes = (0, *middle)
+        if only_last and nodes[-1] != size - 1:
+            continue
+        for servers in itertools.product(range(members), repeat=len(nodes)):
+            yield list(zip(nodes, servers, strict=True))
+
+
+@pytest.mark.parametrize("weighting", ["w2", "flow", "kl"])
+@pytest.mark.parametrize("seed", range(4))
+def test_front_is_the_brute_force_front(weighting, seed):
+    size, members = 5, 2
+    prices = random_prices(size, members, seed, jumps=("r1",) if seed % 2 else ())
+    errors = make_errors(prices.times, seed)
+    front = pw.placement_front(prices, None if weighting == "kl" else errors, weighting=weighting)
+    edge, stop = _kl_edges(prices) if weighting == "kl" else _edges(prices, errors, weighting)
+    calls = 1 if weighting == "kl" else 2
+    points = []
+    for way in every_way(size, members, weighting == "kl"):
+        nodes, servers = zip(*way, strict=True)
+        price = (
+            sum(edge[a, b, n] for a, b, n in zip(nodes, nodes[1:], servers, strict=False))
+            + stop[nodes[-1], servers[-1]]
+        )
+        often = [1 if prices.names[n] in prices.jumps else calls for n in servers[:-1]] + [1]
+        points.append((sum(c * prices.flops[n] / 1e6 for c, n in zip(often, servers, strict=True)), price))
+    for cost, price, schedule in zip(front.cost, front.price, front.schedules, strict=True):
+        assert price == pytest.approx(min(p for c, p in points if c <= cost + 1e-9))
+        assert (schedule.mflop, schedule.price) == (pytest.approx(cost), pytest.approx(price))
+    cheapest = min(c for c, _ in points)
+    assert front.cost[0] == pytest.approx(cheapest)
+    assert front.price[-1] == pytest.approx(min(p for _, p in points))
+
+
+def test_span_prices_add_up_to_those_of_the_fixed_grid():
+    """Taking every candidate time, the price is that of the fixed-grid optimiser plus the step errors."""
+    prices, n = random_prices(6, 2, 1), 1
+    errors = make_errors(prices.times)
+    edge, stop = _edges(prices, errors, "w2")
+    total = sum(edge[k, k + 1, n] for k in range(5)) + stop[5, n]
+    strayed = sum(errors.error[k, k + 1] for k in range(5)) + errors.stop[5]
+    assert total - strayed == pytest.approx(step_prices(prices, "w2")[0][:, n].sum())
+
+
+def test_classes_of_cost_stay_near_the_exact_front(monkeypatch):
+    prices = random_prices(9, 3, 7)
+    errors = make_errors(prices.times)
+    exact = pw.placement_front(prices, errors)
+    monkeypatch.setattr("phasewise.phases.placement.WAYS", 40)
+    rough = pw.placement_front(prices, errors)
+    for cost in np.linspace(exact.cost[0] * 1.2, exact.cost[-1], 12):
+        best = exact.price[exact.cost <= cost][-1]
+        assert rough.price[rough.cost <= cost][-1] <= best + 0.1 * (exact.price[0] - exact.price[-1])
+
+
+class Plain(Denoiser):
+    """A Wiener filter whose flow is not known."""
+
+    def __init__(self, inner):
+        super().__init__(inner.image_shape, inner.path)
+        self.inner = inner
+
+    def forward(self, x_t, t, cond=None):
+        return self.inner(x_t, t)
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    field = pw.exact.GaussianField((4, 4), mass=0.1)
+    return pw.WienerDenoiser.fit(field.sample(4000, 0)).double()
+
+
+@pytest.mark.parametrize("solver", ["heun", "euler"])
+def test_placed_steps_end_nearer_to_the_true_path_than_even_ones(gaussian, solver):
+    plain = Plain(gaussian)
+    candidates = time_grid(20, t_min=0.02)
+    errors = pw.measure_step_errors(plain, candidates, solver=solver, n=32, seed=1)
+    zeros = np.zeros((20, 1))
+    prices = make_prices(zeros, zeros, [1e6], candidates)
+    x = starting_noise(200, SHAPE, seed=5).double()
+    truth = gaussian.flow(x, 1.0, 1e-6)
+    calls = pw.sampling.get_solver(solver).calls
+    for steps in (5, 8):
+        placed = pw.place_steps(prices, errors, budget=float(calls * (steps - 1) + 1))
+        assert len(placed.times) == steps
+
+        def off(grid):
+            return float((integrate(plain, x, grid, solver) - truth).square().sum((1, 2, 3)).mean().sqrt())
+
+        assert off(placed.times) < 0.9 * off(time_grid(steps, t_min=0.02))
+        assert off(placed.times) < 1.2 * placed.price  # the errors of the steps bound that of the whole
+
+
+def test_a_known_flow_is_free_of_step_errors_and_costs_one_call(gaussian):
+    members = {"global": Plain(gaussian), "wiener": gaussian}
+    images = pw.exact.GaussianField((4, 4), mass=0.1).sample(400, 3)
+    float_members = {k: d.float() for k, d in members.items()}
+    prices = pw.price_list(float_members, images, time_grid(8, t_min=0.05), n=50)
+    assert prices.jumps == ("wiener",)
+    errors = pw.measure_step_errors(float_members["global"], prices.times, n=8)
+    best = pw.placement_front(prices, errors, weighting="w2").schedules[-1]
+    assert best.servers[0] == "wiener"  # equal denoisers: the one that jumps is never worse
+    assert best.price == pytest.approx(errors.stop[-1], rel=0.05)
+    gaussian.double()
+
+
+def test_what_is_refused():
+    prices = random_prices(5, 2, 0)
+    errors = make_errors(prices.times)
+    with pytest.raises(PhasewiseError, match=r"no schedule fits 0.5 mflop an image; the cheapest costs"):
+        pw.place_steps(prices, errors, budget=0.5)
+    with pytest.raises(PhasewiseError, match="no schedule reaches a price of -9; the lowest is"):
+        pw.place_steps(prices, errors, tolerance=-9)
+    with pytest.raises(PhasewiseError, match="either budget"):
+        pw.place_steps(prices, errors)
+    with pytest.raises(PhasewiseError, match="needs step errors"):
+        pw.place_steps(prices, budget=50)
+    with pytest.raises(PhasewiseError, match="prices ODE steps, not 'ancestral'"):
+        pw.place_steps(prices, errors, budget=50, solver="ancestral")
+    with pytest.raises(PhasewiseError, match="asked for is euler"):
+        pw.place_steps(prices, errors, budget=50, solver="euler")
+    with pytest.raises(PhasewiseError, match="different times"):
+        pw.place_steps(prices, make_errors(np.asarray(prices.times) * 0.9), budget=50)
+    with pytest.raises(PhasewiseError, match="no prices for r9"):
+        pw.place_steps(prices, errors, budget=50, members=["r9"])
+    with pytest.raises(PhasewiseError, match="'mflop' or 'ms'"):
+        pw.place_steps(prices, errors, budget=50, cost="watts")
+    with pytest.raises(PhasewiseError, match="no ODE path"):
+        pw.measure_step_errors(pw.WienerDenoiser(SHAPE), (0.9, 0.1), solver="ancestral")
+    with pytest.raises(PhasewiseError, match="do not add up"):
+        pw.measure_step_errors(pw.WienerDenoiser(SHAPE), (0.9, 0.1), solver="multistep")
+    with pytest.raises(PhasewiseError, match="decrease"):
+        pw.measure_step_errors(pw.WienerDenoiser(SHAPE), (0.1, 0.9))
+
+
+def test_costs_in_milliseconds_follow_the_measured_ones():
+    prices = random_prices(5, 2, 3)
+    slow = pw.PriceList(prices.losses, prices.flops, np.array([1.0, 50.0]))
+    front = pw.placement_front(slow, make_errors(prices.times), cost="ms")
+    assert front.cost[0] == pytest.approx(1.0)
+    assert set(front.schedules[0].servers) == {"global"}
