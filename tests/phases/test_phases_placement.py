@@ -10,7 +10,7 @@ import phasewise as pw
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.phases import step_prices
-from phasewise.phases.placement import _edges, _kl_edges
+from phasewise.phases.placement import _edges, _kl_edges, price_of
 from phasewise.results import StepErrors
 from phasewise.sampling import integrate, starting_noise, time_grid
 
@@ -66,6 +66,8 @@ def test_front_is_the_brute_force_front(weighting, seed):
         points.append((sum(c * prices.flops[n] / 1e6 for c, n in zip(often, servers, strict=True)), price))
     for cost, price, schedule in zip(front.cost, front.price, front.schedules, strict=True):
         assert price == pytest.approx(min(p for c, p in points if c <= cost + 1e-9))
+        again = price_of(prices, None if weighting == "kl" else errors, schedule, weighting)
+        assert again == pytest.approx(price)
         assert (schedule.mflop, schedule.price) == (pytest.approx(cost), pytest.approx(price))
     cheapest = min(c for c, _ in points)
     assert front.cost[0] == pytest.approx(cheapest)
@@ -171,6 +173,17 @@ def test_what_is_refused():
         pw.measure_step_errors(pw.WienerDenoiser(SHAPE), (0.9, 0.1), solver="multistep")
     with pytest.raises(PhasewiseError, match="decrease"):
         pw.measure_step_errors(pw.WienerDenoiser(SHAPE), (0.1, 0.9))
+
+
+def test_a_schedule_off_the_candidates_or_of_another_solver_has_no_price():
+    prices = random_prices(5, 2, 0)
+    errors, times = make_errors(prices.times), tuple(prices.times)
+    schedule = pw.HybridSchedule(times, ("global",) * 5, "heun", PATH)
+    assert price_of(prices, errors, schedule) > 0
+    assert price_of(prices, errors, pw.HybridSchedule(times, ("global",) * 5, "euler", PATH)) is None
+    assert price_of(prices, errors, pw.HybridSchedule((1.0, 0.77), ("global",) * 2, "heun", PATH)) is None
+    with pytest.raises(PhasewiseError, match="no prices for r7"):
+        price_of(prices, errors, pw.HybridSchedule(times, ("r7",) * 5, "heun", PATH))
 
 
 def test_costs_in_milliseconds_follow_the_measured_ones():

@@ -118,6 +118,26 @@ def placement_front(
     return PlacementFront(found.cost[order], found.price[order], schedules)
 
 
+def price_of(
+    prices: PriceList, errors: StepErrors | None, schedule: HybridSchedule, weighting: str = "w2"
+) -> float | None:
+    """What a schedule is charged here; None where it leaves the candidate times or uses another solver.
+
+    Raises PhasewiseError as :func:`placement_front` does, and for a server without prices.
+    """
+    solver = "ancestral" if weighting == "kl" else errors.solver if errors else "heun"
+    _check(prices, errors, weighting, solver)
+    unknown = [n for n in schedule.servers if n not in prices.names]
+    if unknown:
+        raise PhasewiseError(f"no prices for {unknown[0]}; the list has {', '.join(prices.names)}")
+    distance = np.abs(np.array(schedule.times)[:, None] - prices.times)
+    if schedule.solver != solver or (distance.min(1) > 1e-9).any():
+        return None
+    nodes, by = distance.argmin(1), [prices.names.index(n) for n in schedule.servers]
+    edge, stop = _kl_edges(prices) if weighting == "kl" else _edges(prices, errors, weighting)
+    return float(edge[nodes[:-1], nodes[1:], by[:-1]].sum() + stop[nodes[-1], by[-1]])
+
+
 def _check(prices: PriceList, errors: StepErrors | None, weighting: str, solver: str) -> None:
     step_prices(prices, weighting)
     stochastic = get_solver(solver).stochastic
