@@ -27,13 +27,14 @@ import phasewise as pw
 from phasewise.denoisers import Denoiser
 from phasewise.files import read_json, write_json
 from phasewise.metrics import FeatureNetwork, FrechetReference, default_features
-from phasewise.phases import placement_front
+from phasewise.phases import placement_front, prices_at
 from phasewise.pipeline.folder import read_config
 from phasewise.pretrained import load_pretrained
 from phasewise.sampling import calls_per_step
 
 CANDIDATES, T_MIN = 20, 0.02
 EVEN = (3, 4, 5, 6, 8, 10, 14)
+MULTISTEPS, SHARES = (6, 8, 12), (0.4, 0.6, 0.8)
 BUDGETS = (0.12, 0.2, 0.3, 0.45, 0.65)
 WEIGHTINGS = ("w2", "flow")
 
@@ -88,6 +89,16 @@ def schedules(prices: pw.PriceList, errors: pw.StepErrors) -> Iterator[tuple[str
         yield f"global heun/{steps}", even(steps, "heun")
         for solver in ("multistep", "dpmpp_2m"):
             yield f"global {solver}/{2 * steps}", even(2 * steps, solver)
+    small = max((n for n in prices.names if n[0] == "r"), key=lambda n: int(n[1:]))
+    for steps in MULTISTEPS:
+        grid = prices_at(prices, pw.time_grid(steps, t_min=T_MIN))
+        for share in SHARES:
+            for weighting in WEIGHTINGS:
+                found = pw.optimise_schedule(grid, share, weighting=weighting, solver="multistep")
+                yield f"hybrid multistep {weighting}/{steps} at {share}", found
+            first = round((1 - share) * steps)
+            servers = (small,) * first + ("global",) * (steps - first)
+            yield f"small then large/{steps} at {share}", pw.schedule_from_servers(grid, servers, solver="multistep")
     whole = unit * sum(calls_per_step("heun", 14))
     for weighting in WEIGHTINGS:
         alone = placement_front(prices, errors, weighting=weighting, members=["global"])

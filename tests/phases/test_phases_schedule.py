@@ -12,6 +12,7 @@ from phasewise.paths import LinearPath
 from phasewise.phases import (
     optimise_schedule,
     pareto_front,
+    prices_at,
     reference_mflop,
     schedule_from_servers,
     step_prices,
@@ -178,3 +179,20 @@ def test_nan_prices_and_rising_grids_are_refused():
         step_prices(make_prices(bad, gap, [2, 1], (1.0, 0.5, 0.1)), "kl")
     with pytest.raises(PhasewiseError, match="must decrease"):
         step_prices(make_prices(gap, gap, [2, 1], (0.1, 0.5, 0.9)), "w2")
+
+
+def test_prices_carried_over_to_another_grid_meet_those_measured_there():
+    """At measured times they stay; between, they are near what was left out (a smooth gap in velocity units)."""
+    times = np.linspace(1, 0.05, 20)
+    smooth = np.stack([np.zeros(20), (np.sin(3 * times) + 2) * times**2], 1)
+    full = make_prices(smooth, smooth, [3e6, 1e6], times)
+    half = make_prices(smooth[::2], smooth[::2], [3e6, 1e6], times[::2])
+    kept = prices_at(full, times[::2])
+    assert np.allclose(kept.losses.gap, half.losses.gap)
+    inner = times[1:18]
+    assert np.allclose(prices_at(half, inner).losses.distance, smooth[1:18], rtol=0.01)
+    assert np.allclose(prices_at(half, inner).losses.log_snr, full.losses.log_snr[1:18])
+    with pytest.raises(PhasewiseError, match=r"no prices at t = 0.01: they were measured from 0.05 to 1"):
+        prices_at(full, [0.5, 0.01])
+    with pytest.raises(PhasewiseError, match="decrease strictly"):
+        prices_at(full, [0.1, 0.5])

@@ -3,7 +3,7 @@
 from phasewise.phases.losses import gap_window, measure_losses, path_kl
 from phasewise.phases.markov import markov_length, t_c
 from phasewise.phases.placement import PlacementFront, place_steps, placement_front
-from phasewise.phases.prices import WEIGHTINGS, price_list, step_prices
+from phasewise.phases.prices import WEIGHTINGS, price_list, prices_at, step_prices
 from phasewise.phases.recovery import measure_recovery
 from phasewise.phases.schedule import (
     optimise_schedule,
@@ -30,6 +30,7 @@ __all__ = [
     "place_steps",
     "placement_front",
     "price_list",
+    "prices_at",
     "reference_mflop",
     "schedule_from_servers",
     "step_prices",

@@ -18,6 +18,8 @@ Price of serving step k (from t_k to t_{k+1}) by denoiser n instead of the refer
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,6 +70,33 @@ def price_list(
 def _knows_its_flow(denoiser: Denoiser) -> bool:
     at = next((b.device for b in [*denoiser.buffers(), *denoiser.parameters()]), torch.device("cpu"))
     return denoiser.flow(torch.zeros(1, *denoiser.image_shape, device=at), 0.9, 0.8) is not None
+
+
+def prices_at(prices: PriceList, times: Sequence[float]) -> PriceList:
+    """The price list carried over to another grid inside its span, without measuring again.
+
+    Losses, gaps and distances, and their errors, are interpolated linearly in t in velocity units (times
+    ``velocity_gain^2``), in which they vary least.  Raises PhasewiseError for a time outside the measured span.
+    """
+    table, grid = prices.losses, np.asarray(times, dtype=np.float64)
+    if grid.ndim != 1 or not len(grid) or (np.diff(grid) >= 0).any():
+        raise PhasewiseError(f"times must decrease strictly, at least one; got {list(times)}")
+    low, high = float(table.times.min()), float(table.times.max())
+    outside = grid[(grid < low - 1e-9) | (grid > high + 1e-9)]
+    if len(outside):
+        raise PhasewiseError(f"no prices at t = {outside[0]:.3g}: they were measured from {low:.3g} to {high:.3g}")
+    path, order = path_from_config(table.path), np.argsort(table.times)
+    known, wanted = (path.velocity_gain(torch.as_tensor(t)).numpy()[:, None] ** 2 for t in (table.times, grid))
+
+    def carried(values: np.ndarray) -> np.ndarray:
+        scaled = (values * known)[order]
+        columns = [np.interp(grid, table.times[order], scaled[:, n]) for n in range(values.shape[1])]
+        return np.stack(columns, 1) / wanted
+
+    fields = ("loss", "loss_stderr", "gap", "gap_stderr", "distance", "distance_stderr")
+    moved: dict[str, Any] = {name: carried(getattr(table, name)) for name in fields}
+    moved["log_snr"] = path.log_snr(torch.as_tensor(grid)).numpy()
+    return replace(prices, losses=replace(table, times=grid, **moved))
 
 
 def calls_of(prices: PriceList, solver: str, steps: int) -> np.ndarray:
