@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from phasewise.paths import LinearPath as LinearPath
     from phasewise.paths import VarianceExplodingPath as VarianceExplodingPath
     from phasewise.phases import critical_window as critical_window
+    from phasewise.phases import explain as explain
     from phasewise.phases import gap_window as gap_window
     from phasewise.phases import markov_length as markov_length
     from phasewise.phases import measure_losses as measure_losses
@@ -82,7 +83,7 @@ _HOMES = {
     "metrics": ("count_flops", "default_features", "fid", "measure_ms", "paired_error"),
     "paths": ("CosinePath", "LinearPath", "VarianceExplodingPath"),
     "phases": (
-        "critical_window", "gap_window", "markov_length", "measure_losses", "measure_recovery",
+        "critical_window", "explain", "gap_window", "markov_length", "measure_losses", "measure_recovery",
         "measure_step_errors", "optimise_schedule", "pareto_front", "path_kl", "place_steps", "placement_front",
         "price_list", "prices_at", "schedule_from_servers", "window_servers",
     ),

@@ -14,11 +14,13 @@ from phasewise.phases.schedule import (
 )
 from phasewise.phases.step_errors import measure_step_errors
 from phasewise.phases.window import critical_window
+from phasewise.phases.wording import explain
 
 __all__ = [
     "WEIGHTINGS",
     "PlacementFront",
     "critical_window",
+    "explain",
     "gap_window",
     "markov_length",
     "measure_losses",

@@ -1,0 +1,64 @@
+"""A schedule in words: who serves which span of noise time, and what the choice saves and costs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from phasewise.errors import PhasewiseError
+from phasewise.phases.prices import WEIGHTINGS, calls_of, prices_at, step_prices
+from phasewise.results import HybridSchedule, PriceList
+
+CHEAP = 0.5
+"""A stand-in has to cost less than this share of the one it stands in for."""
+
+
+def explain(schedule: HybridSchedule, prices: PriceList, *, weighting: str = "w2") -> list[str]:
+    """One sentence per span of the schedule, in sampling order.
+
+    A span of a dear denoiser: what its best stand-in (of at most half its cost) would save and how much it would add to
+    the price, and where.  A span of a cheap one: what the reference would cost more there, and gain.  Prices are those
+    of :func:`phasewise.step_prices`, carried over to the schedule's own grid; the length of the steps is not in them.
+
+    Raises PhasewiseError for a server without prices and for times outside the measured span.
+    """
+    unknown = [n for n in schedule.servers if n not in prices.names]
+    if unknown:
+        raise PhasewiseError(f"no prices for {unknown[0]}; the list has {', '.join(prices.names)}")
+    here = prices_at(prices, schedule.times)
+    price, _ = step_prices(here, weighting)
+    cost = calls_of(here, schedule.solver, len(schedule.times)) * here.flops / 1e6
+    own = [prices.names.index(n) for n in schedule.servers]
+    total = float(cost[np.arange(len(own)), own].sum())
+    lines, first = [], 0
+    for start, end, name in schedule.spans():
+        last = first
+        while last < len(own) and schedule.servers[last] == name:
+            last += 1
+        rows = slice(first, last)
+        share = float(cost[rows, own[first]].sum()) / total
+        steps = f"{last - first} step{'s' if last - first > 1 else ''}"
+        head = f"{name} serves t = {start:.2f} to {end:.2f} ({steps}, {share:.0%} of the cost)"
+        times = np.array(schedule.times)[rows]
+        lines.append(f"{head}: {_why(here, price[rows], cost[rows], own[first], times, weighting)}")
+        first = last
+    return lines
+
+
+def _why(prices: PriceList, price: np.ndarray, cost: np.ndarray, own: int, times: np.ndarray, weighting: str) -> str:
+    unit, names = WEIGHTINGS[weighting], prices.names
+    spent, charged = cost.sum(0), price.sum(0)
+    cheaper = [n for n in range(len(names)) if spent[n] < CHEAP * spent[own]]
+    if cheaper:
+        other = min(cheaper, key=lambda n: charged[n])
+        added = charged[other] - charged[own]
+        saved = f"{names[other]} would save {spent[own] - spent[other]:.3g} MFLOP there"
+        if added <= 0:
+            return f"{saved} at no price by this measure"
+        worst = int(np.argmax(price[:, other] - price[:, own]))
+        return f"{saved} and add {added:.3g} {unit}, most of it from t = {times[worst]:.2f} on"
+    reference = names.index(prices.losses.reference)
+    if own == reference:
+        return "nothing that costs half as much has a price here"
+    gained = charged[own] - charged[reference]
+    more = f"{names[reference]} would cost {spent[reference] - spent[own]:.3g} MFLOP more"
+    return f"{more} and gain {gained:.3g} {unit}" if gained > 0 else f"{more} and be no better"
