@@ -84,6 +84,10 @@ def run_folder(tmp_path: Path) -> Path:
     return write_run(tmp_path / "run")
 
 
+def test_the_schedule_is_told_in_words(run_folder: Path) -> None:
+    assert "global serves t = 0.80 to 0.10: told in words" in build_report(run_folder).read_text()
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete run, its report built once."""

@@ -15,8 +15,8 @@ CHEAP = 0.5
 def explain(schedule: HybridSchedule, prices: PriceList, *, weighting: str = "w2") -> list[str]:
     """One sentence per span of the schedule, in sampling order.
 
-    A span of a dear denoiser: what its best stand-in (of at most half its cost) would save and how much it would add to
-    the price, and where.  A span of a cheap one: what the reference would cost more there, and gain.  Prices are those
+    A span of the reference: what its best stand-in (of at most half its cost) would save and how much it would add to
+    the price, and where.  A span of another: what the reference would cost more there, and gain.  Prices are those
     of :func:`phasewise.step_prices`, carried over to the schedule's own grid; the length of the steps is not in them.
 
     Raises PhasewiseError for a server without prices and for times outside the measured span.
@@ -47,18 +47,18 @@ def explain(schedule: HybridSchedule, prices: PriceList, *, weighting: str = "w2
 def _why(prices: PriceList, price: np.ndarray, cost: np.ndarray, own: int, times: np.ndarray, weighting: str) -> str:
     unit, names = WEIGHTINGS[weighting], prices.names
     spent, charged = cost.sum(0), price.sum(0)
-    cheaper = [n for n in range(len(names)) if spent[n] < CHEAP * spent[own]]
-    if cheaper:
-        other = min(cheaper, key=lambda n: charged[n])
-        added = charged[other] - charged[own]
-        saved = f"{names[other]} would save {spent[own] - spent[other]:.3g} MFLOP there"
-        if added <= 0:
-            return f"{saved} at no price by this measure"
-        worst = int(np.argmax(price[:, other] - price[:, own]))
-        return f"{saved} and add {added:.3g} {unit}, most of it from t = {times[worst]:.2f} on"
     reference = names.index(prices.losses.reference)
-    if own == reference:
-        return "nothing that costs half as much has a price here"
-    gained = charged[own] - charged[reference]
-    more = f"{names[reference]} would cost {spent[reference] - spent[own]:.3g} MFLOP more"
-    return f"{more} and gain {gained:.3g} {unit}" if gained > 0 else f"{more} and be no better"
+    if own != reference:
+        gained = charged[own] - charged[reference]
+        more = f"{names[reference]} would cost {spent[reference] - spent[own]:.3g} MFLOP more"
+        return f"{more} and gain {gained:.3g} {unit}" if gained > 0 else f"{more} and be no better"
+    cheaper = [n for n in range(len(names)) if spent[n] < CHEAP * spent[own]]
+    if not cheaper:
+        return "nothing of half its cost could stand in"
+    other = min(cheaper, key=lambda n: charged[n])
+    added = charged[other] - charged[own]
+    saved = f"{names[other]} would save {spent[own] - spent[other]:.3g} MFLOP there"
+    if added <= 0:
+        return f"{saved} at no price by this measure"
+    worst = int(np.argmax(price[:, other] - price[:, own]))
+    return f"{saved} and add {added:.3g} {unit}, most of it from t = {times[worst]:.2f} on"

@@ -18,7 +18,16 @@ from phasewise.errors import PhasewiseError
 from phasewise.files import read_json, write_bytes, write_json
 from phasewise.metrics import FeatureNetwork, default_features
 from phasewise.paths import path_from_config
-from phasewise.phases import WEIGHTINGS, gap_window, measure_losses, measure_recovery, pareto_front, path_kl, price_list
+from phasewise.phases import (
+    WEIGHTINGS,
+    explain,
+    gap_window,
+    measure_losses,
+    measure_recovery,
+    pareto_front,
+    path_kl,
+    price_list,
+)
 from phasewise.pipeline.config import RunConfig
 from phasewise.pipeline.diagnosing import CMI_CHOICES, cmi_window, measure_cmi
 from phasewise.pipeline.folder import RunFolder, Stage
@@ -174,9 +183,13 @@ def do_schedule(ctx: Context) -> None:
         ctx.folder.path(old).unlink(missing_ok=True)
     ctx.write("fronts.json", content)
     ctx.write("schedules.json", {k: s.to_dict() for k, s in schedules.items()})
+    told = explain(schedules["hybrid"], prices, weighting=config.weighting)
+    ctx.write("explanations.json", {"hybrid": told})
     share = (schedules["hybrid"].mflop or 0.0) / (schedules["global"].mflop or 1.0)
     spans = ", ".join(f"{name} {start:.2f}-{end:.2f}" for start, end, name in schedules["hybrid"].spans())
     ctx.say(f"hybrid: {spans}; {share:.0%} of the all-global FLOPs")
+    for line in told:
+        ctx.say(f"  {line}")
 
 
 def read_gap(ctx: Context) -> tuple[float, float] | None:

@@ -89,6 +89,7 @@ class Run:
     prices: PriceList | None = None
     fronts: dict[str, ParetoFront] = field(default_factory=dict)
     schedules: dict[str, HybridSchedule] = field(default_factory=dict)
+    explanations: dict[str, tuple[str, ...]] = field(default_factory=dict)
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     real: dict[str, Any] = field(default_factory=dict)
     classifier: dict[str, Any] = field(default_factory=dict)
@@ -135,6 +136,7 @@ def load_run(folder: str | Path) -> Run:
         prices=_json(root / "records/prices.json", _prices),
         fronts=_json(root / "records/fronts.json", _fronts) or {},
         schedules=_json(root / "records/schedules.json", _schedules) or {},
+        explanations=_json(root / "records/explanations.json", _explanations) or {},
         evaluations=judged,
         real=evaluation.get("real") or {},
         classifier=evaluation.get("classifier") or {},
@@ -244,6 +246,10 @@ def _fronts(values: dict[str, Any]) -> dict[str, ParetoFront]:
 
 def _schedules(values: dict[str, Any]) -> dict[str, HybridSchedule]:
     return {k: HybridSchedule.from_dict(v) for k, v in values.items()}
+
+
+def _explanations(values: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    return {k: tuple(str(line) for line in v) for k, v in values.items()}
 
 
 def _by_name(values: list[dict[str, Any]]) -> dict[str, Evaluation]:

@@ -150,4 +150,6 @@ def schedules(run: Run, palette: Palette) -> Section:
         described.append(f"{schedule_label(run, name)}: {', '.join(spans)}")
     alt = "Colour bands over time. " + "; ".join(described)
     figure = drawing("schedules", schedule_figures.schedules(run, palette), alt, caption)
-    return Section("schedules", title, blocks=(figure,))
+    told = run.explanations.get("hybrid", ())
+    intro = "Below the figure: why the optimised schedule looks as it does, span by span." if told else ""
+    return Section("schedules", title, intro, blocks=(figure,), items=tuple(told))
