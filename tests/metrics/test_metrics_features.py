@@ -24,7 +24,7 @@ from phasewise.metrics import (
     inception_features,
     train_classifier,
 )
-from phasewise.metrics.features import random_shift
+from phasewise.metrics.classifier import random_shift
 
 
 @pytest.fixture(scope="module", autouse=True)

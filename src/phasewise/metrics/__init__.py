@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from phasewise.metrics.classifier import ClassifierFeatures, classifier_summary, train_classifier
 from phasewise.metrics.cost import count_flops, measure_ms
+from phasewise.metrics.feature_base import FeatureNetwork
 from phasewise.metrics.features import (
-    ClassifierFeatures,
-    FeatureNetwork,
     InceptionFeatures,
     PCAFeatures,
     RandomFeatures,
-    classifier_summary,
     default_features,
     inception_features,
-    train_classifier,
 )
 from phasewise.metrics.frechet import (
     FrechetReference,

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.files import write_bytes
-from phasewise.metrics.features import FeatureNetwork
+from phasewise.metrics.feature_base import FeatureNetwork
 from phasewise.results import Estimate, Record
 
 MIN_SAMPLES = 8

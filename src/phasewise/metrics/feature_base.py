@@ -1,0 +1,98 @@
+"""What every feature network is: a named, frozen map from images to R^D."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from phasewise.errors import PhasewiseError
+
+ImageShape = tuple[int, int, int]
+
+
+class FeatureNetwork(nn.Module, ABC):
+    """``network(images) -> features``: (N, C, H, W) float in ``pixel_range`` -> (N, D) float32, frozen.
+
+    Values outside ``pixel_range`` are taken as they are: a sampler's overshoot is part of what is judged.
+
+    Attributes:
+        name: plain description, printed beside every number computed with this network.
+        dim: D.
+        image_shape: (C, H, W), or None when any size is taken.
+        pixel_range: the two numbers that stand for black and white.
+        test_accuracy: fraction correct on held-out test images, or None for a network that does not classify.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dim: int,
+        image_shape: ImageShape | None,
+        pixel_range: tuple[float, float] = (0.0, 1.0),
+        test_accuracy: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.dim = int(dim)
+        self.image_shape = None if image_shape is None else (image_shape[0], image_shape[1], image_shape[2])
+        self.pixel_range = (float(pixel_range[0]), float(pixel_range[1]))
+        self.test_accuracy = test_accuracy
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor: ...
+
+    @property
+    def num_features(self) -> int:
+        """D, under the name torchmetrics asks for."""
+        return self.dim
+
+    def extract(self, images: Tensor, batch: int = 256) -> Tensor:
+        """Features of (N, C, H, W) images on this network's device, ``batch`` at a time: (N, D) float32 on the CPU.
+
+        Raises :class:`PhasewiseError` on a wrong shape, an empty set, or NaN and infinite pixels.
+        """
+        return map_batches(self, self, images, batch)
+
+
+def map_batches(network: FeatureNetwork, function: Callable[[Tensor], Tensor], images: Tensor, batch: int) -> Tensor:
+    """``function`` over checked ``images`` in batches, without gradients, in evaluation mode."""
+    check_images(images, network.image_shape)
+    if batch < 1:
+        raise PhasewiseError(f"batch must be at least 1, got {batch}")
+    device = next((t.device for t in (*network.parameters(), *network.buffers())), torch.device("cpu"))
+    training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode():
+            parts = [function(part.to(device, torch.float32)).float().cpu() for part in images.split(batch)]
+    finally:
+        network.train(training)
+    return torch.cat(parts)
+
+
+def check_images(images: Tensor, image_shape: ImageShape | None) -> None:
+    """Raises :class:`PhasewiseError` unless ``images`` are finite float (N, C, H, W), N >= 1, of that shape."""
+    if images.dim() != 4 or images.shape[0] < 1:
+        raise PhasewiseError(f"images must have shape (N, C, H, W) with N >= 1, got {tuple(images.shape)}")
+    if image_shape is not None and tuple(images.shape[1:]) != image_shape:
+        raise PhasewiseError(
+            f"images of shape {tuple(images.shape[1:])} do not fit a feature network for {image_shape}; "
+            "resize or crop them, or build features for this size"
+        )
+    if not images.is_floating_point():
+        raise PhasewiseError(f"images must be floating point in the data's pixel range, got {images.dtype}")
+    bad = int((~torch.isfinite(images).flatten(1).all(1)).sum())
+    if bad:
+        raise PhasewiseError(
+            f"{bad} of {images.shape[0]} images contain NaN or infinite pixels; the sampler diverged: "
+            "use more steps, or check the denoiser"
+        )
+
+
+def frozen(network: Any) -> Any:
+    """``network`` in evaluation mode, without gradients."""
+    return network.eval().requires_grad_(False)
