@@ -82,9 +82,9 @@ def test_front_is_the_brute_force_front(prices, weighting, solver):
 @given(prices=price_lists(), share=st.floats(0.05, 1.0))
 @settings(max_examples=40, deadline=None)
 def test_optimum_within_a_budget_is_brute_force(prices, share):
-    price, _ = step_prices(prices, "flow")
-    calls = calls_per_step("heun", len(price))
-    limit = share * reference_mflop(prices, "heun")
+    price, _ = step_prices(prices, "w2")
+    calls = calls_per_step("multistep", len(price))
+    limit = share * reference_mflop(prices, "multistep")
     fits = [
         sum(price[k, i] for k, i in enumerate(pick))
         for pick in itertools.product(range(price.shape[1]), repeat=len(price))

@@ -12,7 +12,7 @@ Price of serving step k (from t_k to t_{k+1}) by denoiser n instead of the refer
   velocities.
 
 ``kl`` is an SDE price; for the ODE samplers here it is a heuristic, ``w2`` the matching one.
-``flow`` is the default: see experiments/LOG.md.
+``w2`` is the default: see experiments/LOG.md.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def calls_of(prices: PriceList, solver: str, steps: int) -> np.ndarray:
     return calls
 
 
-def step_prices(prices: PriceList, weighting: str = "flow") -> tuple[np.ndarray, np.ndarray]:
+def step_prices(prices: PriceList, weighting: str = "w2") -> tuple[np.ndarray, np.ndarray]:
     """(price, stderr), each (S, N): excess over the reference of serving step k by denoiser n.
 
     Raises PhasewiseError for an unknown weighting, a grid that does not decrease, or prices that are not finite.

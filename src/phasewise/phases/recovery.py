@@ -21,7 +21,7 @@ def measure_recovery(
     times: Sequence[float],
     *,
     steps: int = 16,
-    solver: str = "heun",
+    solver: str = "multistep",
     seed: int = 0,
     keep: int = 8,
     t_min: float = 0.02,

@@ -18,7 +18,7 @@ from phasewise.sampling.solvers import calls_per_step
 
 
 def pareto_front(
-    prices: PriceList, *, weighting: str = "flow", solver: str = "heun", members: Sequence[str] | None = None
+    prices: PriceList, *, weighting: str = "w2", solver: str = "multistep", members: Sequence[str] | None = None
 ) -> ParetoFront:
     """Every undominated assignment of denoisers to steps: cost in MFLOP an image, price as in :func:`step_prices`.
 
@@ -75,8 +75,8 @@ def optimise_schedule(
     budget: float | None = None,
     *,
     tolerance: float | None = None,
-    weighting: str = "flow",
-    solver: str = "heun",
+    weighting: str = "w2",
+    solver: str = "multistep",
     members: Sequence[str] | None = None,
     front: ParetoFront | None = None,
 ) -> HybridSchedule:
@@ -112,7 +112,7 @@ def optimise_schedule(
 
 
 def schedule_from_servers(
-    prices: PriceList, servers: Sequence[str], *, weighting: str = "flow", solver: str = "heun"
+    prices: PriceList, servers: Sequence[str], *, weighting: str = "w2", solver: str = "multistep"
 ) -> HybridSchedule:
     """A schedule on the price list's grid with the given server per step, priced."""
     if len(servers) != len(prices.times):
@@ -144,7 +144,7 @@ def window_servers(times: Sequence[float], window: tuple[float, float], inside: 
     return tuple(inside if low <= t <= high else outside for t in times)
 
 
-def reference_mflop(prices: PriceList, solver: str = "heun") -> float:
+def reference_mflop(prices: PriceList, solver: str = "multistep") -> float:
     """MFLOP an image of running the reference at every step."""
     calls = sum(calls_per_step(solver, len(prices.times)))
     return calls * float(prices.flops[prices.names.index(prices.losses.reference)]) / 1e6

@@ -27,7 +27,7 @@ class RunConfig:
         global_width: channels of the U-Net.  global_epochs, local_epochs: passes over the training images.
         preset, batch: training preset (:data:`phasewise.training.PRESETS`) and batch size.
         steps, solver, spacing, t_min: the sampling grid, see :func:`phasewise.time_grid`.
-        weighting: price the optimiser minimises, "flow", "w2" or "kl".  budget: cost as a fraction of all-global.
+        weighting: price the optimiser minimises, "w2", "flow" or "kl".  budget: cost as a fraction of all-global.
         window: (low, high) in noise time, "gap" to place it where the measured denoising gap is, or "cmi" to place it
             where the conditional mutual information at the window's radius exceeds ``cmi_tolerance`` nats.
         features: feature network for FID: "auto", "classifier", "inception", "pca" or "random".
@@ -52,10 +52,10 @@ class RunConfig:
     global_epochs: float = 130
     local_epochs: float = 110
     steps: int = 10
-    solver: str = "heun"
+    solver: str = "multistep"
     spacing: str = "uniform"
     t_min: float = 0.02
-    weighting: str = "flow"
+    weighting: str = "w2"
     budget: float = 0.75
     window: tuple[float, float] | str = (0.2, 0.5)
     times: tuple[float, ...] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)

@@ -42,7 +42,7 @@ def sample(
     A :class:`HybridDenoiser` brings its grid and solver in its schedule; for another denoiser give ``steps`` (default
     16) and ``solver``, or the start times themselves (descending, above 0).  The last step, to t = 0, is a denoise.
 
-    Solvers: "heun" (default), "euler" and "multistep" of the probability-flow ODE, "dpmpp_2m" (DPM-Solver++(2M));
+    Solvers: "multistep" (default), "dpmpp_2m" (DPM-Solver++(2M)), "heun" and "euler" of the probability-flow ODE;
     "ancestral" and "heun_churn" add fresh noise, from each sample's own stream (:mod:`phasewise.sampling.solvers`).
 
     Partial runs: ``x_init`` (n, C, H, W) noised to ``t_start`` on ``denoiser.path`` starts there instead of pure noise.
@@ -57,7 +57,7 @@ def sample(
             raise PhasewiseError("a hybrid brings its own grid and solver; edit its schedule instead of passing steps")
         grid, solver = schedule.times, schedule.solver
     else:
-        solver = solver or "heun"
+        solver = solver or "multistep"
         if times is not None:
             grid = tuple(float(t) for t in times)
         else:
@@ -92,7 +92,7 @@ def integrate(
     denoiser: Denoiser,
     x: Tensor,
     grid: Sequence[float],
-    solver: str = "heun",
+    solver: str = "multistep",
     *,
     noise: Callable[[], Tensor] | None = None,
 ) -> Tensor:
