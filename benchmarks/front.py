@@ -63,11 +63,18 @@ class Subject:
             self.reference = FrechetReference.of_images(self.data.train, self.features)
 
 
+def priced(subject: Subject, times: tuple[float, ...], n: int) -> pw.PriceList:
+    start = time.perf_counter()
+    found = pw.price_list(subject.members, subject.data, times, n=n, seed=3, paths=16)
+    print(f"prices: {time.perf_counter() - start:.0f} s", flush=True)
+    return found
+
+
 def prices_and_errors(subject: Subject, out: Path, n: int) -> tuple[pw.PriceList, pw.StepErrors]:
     """Prices and Heun step errors at the candidate times, measured once and kept."""
     times = pw.time_grid(CANDIDATES, t_min=T_MIN)
     if not (out / "prices.json").exists():
-        write_json(out / "prices.json", pw.price_list(subject.members, subject.data, times, n=n, seed=3).to_dict())
+        write_json(out / "prices.json", priced(subject, times, n).to_dict())
     if not (out / "errors.json").exists():
         start = time.perf_counter()
         found = pw.measure_step_errors(subject.members["global"], times, solver="heun", n=32, seed=4)

@@ -123,7 +123,8 @@ class PriceList(Record):
     ``losses.times`` is the grid (descending from 1 to t_min > 0; the step from t_min to 0 is a denoise).
     ``flops`` (N,) per image and call, multiply and add counted as two; ``ms`` (N,) measured milliseconds per image
     and call on ``device`` at ``batch`` images a call.  ``jumps`` names those that know their own flow: one call takes
-    them over a step of any length, whatever the solver.
+    them over a step of any length, whatever the solver.  ``reach`` (S, N), where it was measured: by what factor a push
+    of denoiser n off the reference's path at times[k] has grown when the path arrives at the image.
     """
 
     losses: LossTable
@@ -132,9 +133,12 @@ class PriceList(Record):
     device: str = "cpu"
     batch: int = 64
     jumps: tuple[str, ...] = ()
+    reach: Array | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "jumps", tuple(self.jumps))
+        if self.reach is not None:
+            object.__setattr__(self, "reach", _array(self.reach))
         if isinstance(self.losses, dict):
             object.__setattr__(self, "losses", LossTable.from_dict(self.losses))
         object.__setattr__(self, "flops", _array(self.flops))

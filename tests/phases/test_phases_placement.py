@@ -11,6 +11,7 @@ from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.phases import step_prices
 from phasewise.phases.placement import _edges, _kl_edges, price_of
+from phasewise.phases.step_errors import measure_reach
 from phasewise.results import StepErrors
 from phasewise.sampling import integrate, starting_noise, time_grid
 
@@ -192,3 +193,32 @@ def test_costs_in_milliseconds_follow_the_measured_ones():
     front = pw.placement_front(slow, make_errors(prices.times), cost="ms")
     assert front.cost[0] == pytest.approx(1.0)
     assert set(front.schedules[0].servers) == {"global"}
+
+
+def test_reach_is_how_a_push_grows_on_gaussian_data():
+    """A denoiser off by a constant along one eigenvector: the flow stretches the push by the ratio of that mode's
+    standard deviations."""
+    field = pw.exact.GaussianField((4, 4), mass=0.1)
+    wiener = pw.WienerDenoiser.fit(field.sample(4000, 0)).double()
+
+    class Off(Plain):
+        def forward(self, x_t, t, cond=None):
+            return self.inner(x_t, t) + 0.05 * wiener.eigenvectors[:, -1].view(SHAPE)
+
+    times = np.array(time_grid(40, t_min=0.02))
+    reach = measure_reach({"global": Plain(wiener), "off": Off(wiener)}, times, n=4, seed=0)
+    variance = float(wiener.eigenvalues[-1])
+    expected = np.sqrt(variance / ((1 - times) ** 2 * variance + times**2))
+    assert np.array_equal(reach[:, 0], np.ones(40))
+    assert reach[-1, 1] == 1
+    assert np.allclose(reach[1:-4, 1], expected[2:-3], rtol=0.1)
+
+
+def test_prices_count_the_reach_under_w2_alone():
+    plain = random_prices(6, 2, 2)
+    far = pw.PriceList(plain.losses, plain.flops, plain.ms, reach=np.full((6, 2), 3.0))
+    assert np.allclose(step_prices(far, "w2")[0][:-1], 3 * step_prices(plain, "w2")[0][:-1])
+    assert np.allclose(step_prices(far, "w2")[0][-1], step_prices(plain, "w2")[0][-1])
+    assert np.allclose(step_prices(far, "flow")[0], step_prices(plain, "flow")[0])
+    assert np.allclose(pw.prices_at(far, (0.8, 0.3)).reach, 3.0)
+    assert np.allclose(pw.PriceList.from_dict(far.to_dict()).reach, 3.0)

@@ -6,7 +6,7 @@ its undominated (cost, price) ways in, so one pass gives the whole Pareto front.
 Price of a step from t to s by denoiser n, by weighting, with e the solver's own error over that step
 (:mod:`phasewise.phases.step_errors`) and the excess over the reference as in :mod:`phasewise.phases.prices`:
 
-* ``w2``:   ``integral |v_n - v_ref| dt + e``           (the end: ``|D_n - D_ref| + e_stop``)
+* ``w2``:   ``integral |v_n - v_ref| reach dt + e``           (the end: ``|D_n - D_ref| + e_stop``)
 * ``flow``: ``integral (|v_n - v|^2 - |v_ref - v|^2) dt + e^2 / (t - s)``, an error e being a velocity error
   e / (t - s) held over the step  (the end: ``... + e_stop^2 / t``)
 * ``kl``:   ``1/2 (gamma_s - gamma_t) loss_n(t) - 1/2 integral loss_ref d gamma``, the ancestral sampler's own price of

@@ -5,8 +5,9 @@ Price of serving step k (from t_k to t_{k+1}) by denoiser n instead of the refer
 * ``kl``: ``1/2 * integral_{t_k}^{t_{k+1}} (loss_n - loss_ref) d gamma``, nats per image.  The sum over steps bounds
   what the KL of the samples grows by for the reverse SDE of unit churn (Girsanov; Kingma et al. 2021).  The last step,
   the denoise, is charged ``1/2 gamma(t_min) (loss_n - loss_ref)``: the reconstruction term of a Gaussian decoder.
-* ``w2``: ``integral |v - v_ref|_{L2} dt``, pixel units: how far the ODE is pushed off its course (a 2-Wasserstein
-  bound up to a Lipschitz factor); the last step is charged the distance of the two denoised images.
+* ``w2``: ``integral |v - v_ref|_{L2} reach dt``, pixel units: how far the ODE is pushed off its course, times the
+  measured factor by which that has grown at the image (1 where it was not measured; then it is a 2-Wasserstein bound
+  up to a Lipschitz factor); the last step is charged the distance of the two denoised images.
 * ``flow``: ``integral (|v_n - v|^2 - |v_ref - v|^2) dt``, squared pixel units: the excess flow-matching loss, with
   the true velocity v; like ``kl`` it sees when a denoiser is better than the reference, like ``w2`` it weighs
   velocities.
@@ -31,6 +32,7 @@ from phasewise.errors import PhasewiseError
 from phasewise.metrics.cost import count_flops, measure_ms
 from phasewise.paths import path_from_config
 from phasewise.phases.losses import measure_losses
+from phasewise.phases.step_errors import measure_reach
 from phasewise.results import PriceList
 from phasewise.sampling.solvers import calls_per_step
 
@@ -46,8 +48,12 @@ def price_list(
     seed: int = 0,
     n: int = 1000,
     batch: int = 64,
+    paths: int = 0,
 ) -> PriceList:
     """Losses and costs of every denoiser at every start time of a grid (descending, as for :func:`phasewise.sample`).
+
+    ``paths`` > 0 also follows so many sampling paths to measure how far each denoiser's error reaches
+    (:func:`phasewise.phases.step_errors.measure_reach`), which the ``w2`` price then counts.
 
     Measured on up to ``n`` validation images of ``data`` (a tensor is split as :func:`phasewise.train` splits it) with
     fresh noise, so that the test images stay unseen by the schedule.
@@ -63,6 +69,7 @@ def price_list(
         device=str(images.device),
         batch=batch,
         jumps=tuple(name for name, d in denoisers.items() if _knows_its_flow(d)),
+        reach=measure_reach(denoisers, times, reference=reference, n=paths, seed=seed) if paths else None,
     )
 
 
@@ -95,8 +102,11 @@ def prices_at(prices: PriceList, times: Sequence[float]) -> PriceList:
 
     fields = ("loss", "loss_stderr", "gap", "gap_stderr", "distance", "distance_stderr")
     moved: dict[str, Any] = {name: carried(getattr(table, name)) for name in fields}
+    reach = prices.reach
+    if reach is not None:
+        reach = np.stack([np.interp(grid, table.times[order], column[order]) for column in reach.T], 1)
     moved["log_snr"] = path.log_snr(torch.as_tensor(grid)).numpy()
-    return replace(prices, losses=replace(table, times=grid, **moved))
+    return replace(prices, losses=replace(table, times=grid, **moved), reach=reach)
 
 
 def calls_of(prices: PriceList, solver: str, steps: int) -> np.ndarray:
@@ -133,7 +143,12 @@ def step_prices(prices: PriceList, weighting: str = "w2") -> tuple[np.ndarray, n
     gain = path.velocity_gain(t).numpy()[:, None]
     if weighting == "flow":
         return _flow(table.gap, table.gap_stderr, gain, times)
-    return _w2(table.distance, table.distance_stderr, gain, times)
+    return _w2(table.distance, table.distance_stderr, gain * _reach(prices), times)
+
+
+def _reach(prices: PriceList) -> np.ndarray:
+    """(S, N) or 1 where it was not measured."""
+    return np.ones(1) if prices.reach is None else prices.reach
 
 
 def stop_prices(prices: PriceList, weighting: str) -> np.ndarray:

@@ -12,13 +12,14 @@ part, so a sum over steps ranks grids wrongly (experiments/LOG.md).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from phasewise.denoisers.base import Denoiser
+from phasewise.denoisers.hybrid import OnPath
 from phasewise.errors import PhasewiseError
 from phasewise.results import StepErrors
 from phasewise.sampling import Carry, get_solver, integrate, starting_noise
@@ -67,6 +68,39 @@ def measure_step_errors(
 def _carry_on(denoiser: Denoiser, x: Tensor, grid: tuple[float, ...]) -> Tensor:
     """From grid[0] to the image, 64 images at a time."""
     return torch.cat([integrate(denoiser, part, grid, "multistep") for part in x.split(BATCH)])
+
+
+@torch.inference_mode()
+def measure_reach(
+    denoisers: Mapping[str, Denoiser], times: Sequence[float], *, reference: str = "global", n: int = 16, seed: int = 0
+) -> np.ndarray:
+    """(T, N): by what factor a push off the reference's path grows on its way to the image.
+
+    On ``n`` paths of the reference each denoiser in turn serves one Euler step from one time to the next; pushed and
+    true points are then carried on by the reference.  Root mean square of their distance at the image over that of the
+    push: above 1 where the flow spreads, below 1 where it forgets.  1 for the reference itself, and at the last time.
+
+    Takes about ``N T^2 / 2`` calls on ``n`` images.  Raises PhasewiseError as :func:`measure_step_errors` does.
+    """
+    grid = check_grid(times)
+    if n < 2:
+        raise PhasewiseError(f"need at least 2 images, got {n}")
+    base = denoisers[reference]
+    points, _ = _paths(base, grid, n, seed)
+    out = np.ones((len(grid), len(denoisers)))
+    others = [(k, OnPath(d, base.path) if d.path != base.path else d) for k, d in enumerate(denoisers.values())]
+    others = [(k, d) for k, d in others if d is not base]
+    for i, (t, s) in enumerate(zip(grid, grid[1:], strict=False)):
+        known = base(points[i], t)
+        truth = points[i + 1]
+        scale = float(base.path.velocity_gain(t)) * (t - s)
+        pushes = [scale * (d(points[i], t) - known) for _, d in others]
+        carried = _carry_on(base, torch.cat([truth, *(truth + push for push in pushes)]), grid[i + 1 :])
+        end, *ends = carried.split(n)
+        for (k, _), push, moved in zip(others, pushes, ends, strict=True):
+            size = _rms(push)
+            out[i, k] = _rms(moved - end) / size if size > 0 else 1.0
+    return out
 
 
 class _Remembering(Denoiser):
