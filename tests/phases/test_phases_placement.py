@@ -53,7 +53,7 @@ def test_front_is_the_brute_force_front(weighting, seed):
     size, members = 5, 2
     prices = random_prices(size, members, seed, jumps=("r1",) if seed % 2 else ())
     errors = make_errors(prices.times, seed)
-    front = pw.placement_front(prices, None if weighting == "kl" else errors, weighting=weighting)
+    front = pw.placement_front(prices, None if weighting == "kl" else errors, weighting=weighting, end_by=1.0)
     edge, stop = _kl_edges(prices) if weighting == "kl" else _edges(prices, errors, weighting)
     calls = 1 if weighting == "kl" else 2
     points = []
@@ -147,6 +147,17 @@ def test_a_known_flow_is_free_of_step_errors_and_costs_one_call(gaussian):
     gaussian.double()
 
 
+def test_the_last_step_starts_by_the_time_asked_for():
+    prices = random_prices(9, 2, 4)
+    errors = make_errors(prices.times)
+    early = pw.placement_front(prices, errors, end_by=0.5).schedules
+    assert all(s.times[-1] <= 0.5 for s in early)
+    assert any(s.times[-1] > 0.1 for s in early)
+    assert all(s.times[-1] <= 0.1 for s in pw.placement_front(prices, errors).schedules)
+    with pytest.raises(PhasewiseError, match=r"at or below end_by 0.01; the last is 0.05"):
+        pw.place_steps(prices, errors, budget=50, end_by=0.01)
+
+
 def test_what_is_refused():
     prices = random_prices(5, 2, 0)
     errors = make_errors(prices.times)
@@ -190,7 +201,7 @@ def test_a_schedule_off_the_candidates_or_of_another_solver_has_no_price():
 def test_costs_in_milliseconds_follow_the_measured_ones():
     prices = random_prices(5, 2, 3)
     slow = pw.PriceList(prices.losses, prices.flops, np.array([1.0, 50.0]))
-    front = pw.placement_front(slow, make_errors(prices.times), cost="ms")
+    front = pw.placement_front(slow, make_errors(prices.times), cost="ms", end_by=1.0)
     assert front.cost[0] == pytest.approx(1.0)
     assert set(front.schedules[0].servers) == {"global"}
 

@@ -31,6 +31,7 @@ from phasewise.phases.schedule import undominated
 from phasewise.results import HybridSchedule, PriceList, StepErrors
 from phasewise.sampling import get_solver
 
+END_BY = 0.1
 WAYS = 400
 """Most undominated ways kept per node; beyond, the cheapest-priced in each of so many classes of cost."""
 
@@ -45,6 +46,7 @@ def place_steps(
     cost: str = "mflop",
     solver: str | None = None,
     members: Sequence[str] | None = None,
+    end_by: float = END_BY,
 ) -> HybridSchedule:
     """The best schedule, grid and servers, whose times are candidates of the price list.
 
@@ -53,13 +55,17 @@ def place_steps(
         budget: the most it may cost an image, in the unit of ``cost``: "mflop" or "ms"; or give
         tolerance: the largest price accepted; the cheapest such schedule.
         solver: default that of ``errors``; "ancestral" for "kl".  members: who may serve, default all.
+        end_by: the last step, a denoise, may start at this time at the latest; a denoise from far out is a blurred
+            image, which FID on a classifier's features hardly sees (experiments/LOG.md).
 
     Raises PhasewiseError when nothing fits, naming the least cost or price there is, and as
     :func:`placement_front` does.
     """
     if (budget is None) == (tolerance is None):
         raise PhasewiseError(f"give either budget (in {cost} an image) or tolerance (largest price)")
-    front = placement_front(prices, errors, weighting=weighting, cost=cost, solver=solver, members=members)
+    front = placement_front(
+        prices, errors, weighting=weighting, cost=cost, solver=solver, members=members, end_by=end_by
+    )
     if budget is not None:
         fits = np.flatnonzero(front.cost <= budget * (1 + 1e-9))
         if not len(fits):
@@ -91,11 +97,13 @@ def placement_front(
     cost: str = "mflop",
     solver: str | None = None,
     members: Sequence[str] | None = None,
+    end_by: float = END_BY,
 ) -> PlacementFront:
     """Every undominated schedule over the candidate times; exact while a node has at most 400 undominated ways in.
 
-    Raises PhasewiseError for unknown members, weighting, cost or solver, for step errors measured at other times or for
-    another solver, and for a stochastic solver under a weighting other than "kl".
+    Arguments as for :func:`place_steps`.  Raises PhasewiseError for unknown members, weighting, cost or solver, for
+    step errors measured at other times or for another solver, for a stochastic solver under a weighting other than
+    "kl", and where no candidate time is at or below ``end_by``.
     """
     names = list(prices.names if members is None else members)
     unknown = [n for n in names if n not in prices.names]
@@ -112,7 +120,11 @@ def placement_front(
     unit = (prices.flops / 1e6 if cost == "mflop" else prices.ms)[columns]
     jumps = np.array([n in prices.jumps for n in names])
     paid = unit * np.where(jumps, 1, get_solver(solver).calls)
-    found = _Search(edge, stop, paid, unit, only_last=weighting == "kl").run()
+    ends = np.flatnonzero(prices.times <= end_by + 1e-9)
+    if not len(ends):
+        least = float(prices.times[-1])
+        raise PhasewiseError(f"no candidate time is at or below end_by {end_by:g}; the last is {least:.3g}")
+    found = _Search(edge, stop, paid, unit, ends[-1:] if weighting == "kl" else ends).run()
     order = undominated(found.cost, found.price)
     schedules = tuple(_schedule(prices, found.way(int(k)), names, solver, weighting, found, int(k)) for k in order)
     return PlacementFront(found.cost[order], found.price[order], schedules)
@@ -193,11 +205,12 @@ def _kl_edges(prices: PriceList) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Search:
-    """Label setting from the first time down; the ends of all ways are in ``cost`` and ``price``."""
+    """Label setting from the first time down; ways end at the nodes ``last``, their sums are ``cost`` and ``price``."""
 
-    def __init__(self, edge: np.ndarray, stop: np.ndarray, paid: np.ndarray, once: np.ndarray, only_last: bool) -> None:
-        self.edge, self.stop, self.paid, self.once = edge, stop, paid, once
-        self.only_last = only_last
+    def __init__(
+        self, edge: np.ndarray, stop: np.ndarray, paid: np.ndarray, once: np.ndarray, last: np.ndarray
+    ) -> None:
+        self.edge, self.stop, self.paid, self.once, self.last = edge, stop, paid, once, last
         self.labels: list[dict[str, np.ndarray]] = []
 
     def run(self) -> _Search:
@@ -207,8 +220,7 @@ class _Search:
         for j in range(1, size):
             parts = [self._along(i, self.edge[i, j], self.paid) for i in range(j)]
             self.labels.append(_pruned({key: np.concatenate([p[key] for p in parts]) for key in parts[0]}))
-        last = range(size - 1, size) if self.only_last else range(size)
-        ends = [self._along(i, self.stop[i], self.once) for i in last]
+        ends = [self._along(int(i), self.stop[i], self.once) for i in self.last]
         self.ends = {key: np.concatenate([p[key] for p in ends]) for key in ends[0]}
         self.cost, self.price = self.ends["cost"], self.ends["price"]
         return self
