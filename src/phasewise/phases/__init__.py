@@ -2,7 +2,7 @@
 
 from phasewise.phases.losses import gap_window, measure_losses, path_kl
 from phasewise.phases.markov import markov_length, t_c
-from phasewise.phases.placement import PlacementFront, place_steps, placement_front
+from phasewise.phases.placement import PlacementFront, place_steps, placement_front, price_of
 from phasewise.phases.prices import WEIGHTINGS, price_list, prices_at, step_prices
 from phasewise.phases.recovery import measure_recovery
 from phasewise.phases.schedule import (
@@ -32,6 +32,7 @@ __all__ = [
     "place_steps",
     "placement_front",
     "price_list",
+    "price_of",
     "prices_at",
     "reference_mflop",
     "schedule_from_servers",

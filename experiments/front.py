@@ -1,8 +1,8 @@
 """The honest front: FID against cost for global-only choices, fixed-grid hybrids and placed hybrids, from equal noise.
 
-    python benchmarks/front.py --pretrained mnist --data-dir DIR --n 2000
-    python benchmarks/front.py --run runs/digits --n 2000
-    python benchmarks/front.py --pretrained mnist --summary          # the table and the figure again
+    python experiments/front.py --pretrained mnist --data-dir DIR --n 2000
+    python experiments/front.py --run runs/digits --n 2000
+    python experiments/front.py --pretrained mnist --summary --docs docs    # table and figure again, into the docs
 
 Every schedule is sampled from the same starting noise and judged by FID in the set's own classifier features against
 the training images, with a bootstrap error. Which price ranks the schedules best is told by Spearman's correlation of
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,13 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from scipy.stats import spearmanr
+from tables import replace_table
 
 import phasewise as pw
 from phasewise.denoisers import Denoiser
-from phasewise.files import read_json, write_json
+from phasewise.files import read_json, write_bytes, write_json
 from phasewise.metrics import FeatureNetwork, FrechetReference, default_features
-from phasewise.phases import placement_front, prices_at
+from phasewise.phases import placement_front, price_of, prices_at
 from phasewise.pipeline.folder import read_config
 from phasewise.pretrained import load_pretrained
 from phasewise.sampling import calls_per_step
@@ -117,10 +117,8 @@ def schedules(prices: pw.PriceList, errors: pw.StepErrors) -> Iterator[tuple[str
                     yield f"{label} {weighting}/{budget}", front.schedules[int(fits[-1])]
 
 
-def predicted(prices: pw.PriceList, errors: pw.StepErrors, schedule: pw.HybridSchedule) -> dict[str, float]:
+def predicted(prices: pw.PriceList, errors: pw.StepErrors, schedule: pw.HybridSchedule) -> dict[str, float | None]:
     """Price of a schedule on the candidate grid under every weighting; nothing off that grid or for another solver."""
-    from phasewise.phases.placement import price_of
-
     return {w: price_of(prices, errors, schedule, w) for w in WEIGHTINGS}
 
 
@@ -196,7 +194,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="only schedules whose name holds this")
     parser.add_argument("--out", type=Path, default=Path("runs/front"))
-    parser.add_argument("--summary", action="store_true")
+    parser.add_argument("--summary", action="store_true", help="judge nothing, only show what is there")
+    parser.add_argument("--docs", type=Path, help="folder of schedules.md: its table and figure are replaced")
     arguments = parser.parse_args()
     torch.set_grad_enabled(False)
     out = arguments.out / (arguments.pretrained or arguments.run.name)
@@ -207,9 +206,14 @@ def main() -> None:
             file = out / f"{name.replace('/', '__')}.json"
             if arguments.only in name and not file.exists():
                 row = judge(subject, schedule, arguments.n, arguments.seed)
-                write_json(file, {**row, "price": predicted(prices, errors, replace(schedule))})
+                write_json(file, {**row, "price": predicted(prices, errors, schedule)})
                 print(f"{name}: FID {row['fid']:.2f} ± {row['fid_stderr']:.2f}, {row['mflop']:.0f} MFLOP", flush=True)
-    print(summary(out))
+    text = summary(out)
+    print(text)
+    if arguments.docs:
+        name = f"{out.name}, python experiments/front.py"
+        replace_table(arguments.docs / "schedules.md", name, text)
+        write_bytes(arguments.docs / "schedules" / f"{out.name}.png", (out / "front.png").read_bytes())
 
 
 if __name__ == "__main__":
