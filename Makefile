@@ -14,7 +14,7 @@ run: $(SETUP)
 	$(BIN)/phasewise run $(ARGS)
 
 test: $(SETUP) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

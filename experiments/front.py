@@ -126,27 +126,25 @@ def judge(subject: Subject, schedule: pw.HybridSchedule, n: int, seed: int) -> d
     members: Mapping[str, Denoiser] = {k: subject.members[k] for k in dict.fromkeys(schedule.servers)}
     hybrid = pw.HybridDenoiser(members, schedule)
     low, high = subject.data.pixel_range
-    start = time.perf_counter()
     images = pw.sample(hybrid, n=n, seed=seed, batch=64).clamp(low, high)
-    seconds = time.perf_counter() - start
     score = pw.fid(images, subject.reference, subject.features, seed=seed)
     return {
         "fid": score.value, "fid_stderr": score.stderr, "n": n, "seed": seed, "mflop": schedule.mflop,
-        "ms": seconds / n * 1e3, "schedule": schedule.to_dict(),
+        "schedule": schedule.to_dict(),
     }  # fmt: skip
 
 
 def summary(out: Path) -> str:
     rows = {f.stem.replace("__", "/"): read_json(f) for f in sorted(out.glob("*__*.json"))}
     order = sorted(rows, key=lambda k: (k.split("/")[0], rows[k]["mflop"]))
-    lines = ["| schedule | MFLOP | ms | FID | price w2 | price flow | who, when |", "|---|---|---|---|---|---|---|"]
+    lines = ["| schedule | MFLOP | FID | price w2 | price flow | who, when |", "|---|---|---|---|---|---|"]
     for name in order:
         row = rows[name]
         spans = pw.HybridSchedule.from_dict(row["schedule"]).spans()
         who = ", ".join(f"{by} {a:.2f}–{b:.2f}" for a, b, by in spans) + f" ({len(row['schedule']['times'])} steps)"
         cells = [f"{row['price'][w]:.3g}" if row["price"].get(w) is not None else "" for w in WEIGHTINGS]
         lines.append(
-            f"| {name} | {row['mflop']:.0f} | {row['ms']:.2f} | {row['fid']:.2f} ± {row['fid_stderr']:.2f} "
+            f"| {name} | {row['mflop']:.0f} | {row['fid']:.2f} ± {row['fid_stderr']:.2f} "
             f"| {' | '.join(cells)} | {who} |"
         )
     for weighting in WEIGHTINGS:
@@ -162,22 +160,24 @@ def summary(out: Path) -> str:
 def draw(rows: dict[str, Any], file: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import ScalarFormatter
 
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True)
-    families = sorted({k.split("/")[0] for k in rows})
-    for family in families:
+    figure, axis = plt.subplots(figsize=(8, 4.8))
+    for family in sorted({k.split("/")[0] for k in rows}):
         found = sorted((r for k, r in rows.items() if k.split("/")[0] == family), key=lambda r: r["mflop"])
-        for axis, cost in zip(axes, ("mflop", "ms"), strict=True):
-            axis.errorbar(
-                [r[cost] for r in found], [r["fid"] for r in found], [2 * r["fid_stderr"] for r in found],
-                marker="o" if "hybrid" in family else "s", ms=4, lw=1, capsize=2, label=family,
-                ls="-" if "hybrid" in family else "--",
-            )  # fmt: skip
-    for axis, text in zip(axes, ("MFLOP an image", "milliseconds an image (batch 64)"), strict=True):
-        axis.set(xscale="log", yscale="log", xlabel=text)
-        axis.grid(alpha=0.3, which="both")
-    axes[0].set_ylabel("FID (classifier features; bars: 2 standard errors)")
-    axes[0].legend(fontsize=7)
+        several_grids = "hybrid multistep" in family or "small" in family
+        axis.errorbar(
+            [r["mflop"] for r in found], [r["fid"] for r in found], [2 * r["fid_stderr"] for r in found],
+            marker="s" if "global" in family else "o", ms=5, lw=1, capsize=2, label=family,
+            ls="none" if several_grids else "--" if "global" in family else "-",
+        )  # fmt: skip
+    axis.set(xscale="log", yscale="log", xlabel="MFLOP an image", ylabel="FID (classifier features; bars: 2 se)")
+    for which in (axis.xaxis, axis.yaxis):
+        which.set_major_formatter(ScalarFormatter())
+        which.set_minor_formatter(ScalarFormatter())
+    axis.tick_params(which="minor", labelsize=7)
+    axis.grid(alpha=0.3, which="both")
+    axis.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(file, dpi=110)
     plt.close(figure)

@@ -1,4 +1,4 @@
-"""Shared by all tests: two threads, and the folder of large image sets where there is one."""
+"""Shared by all tests: two threads, or one where two processes share the tests; the folder of large image sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning th
 import pytest
 import torch
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(scope="session")
