@@ -166,3 +166,40 @@ def test_an_unknown_path_and_times_out_of_range_are_refused() -> None:
     for t in (-0.1, 1.1, float("nan"), torch.tensor([0.5, 0.5, 0.5])):
         with pytest.raises(PhasewiseError):
             hybrid(noise(2), t)
+
+
+# --- of one kind ----------------------------------------------------------------------------------------------------
+
+
+def fitted(images: Tensor) -> LocalDenoiser:
+    shape = (images.shape[1], images.shape[2], images.shape[3])
+    denoiser = LocalDenoiser(shape, 1)
+    denoiser.fit_moments(images)
+    return denoiser
+
+
+def test_networks_and_closed_forms_agree_on_the_pixels_they_were_fitted_to() -> None:
+    colour = torch.rand(300, 3, 5, 4, generator=torch.Generator().manual_seed(3)) * torch.tensor([1.0, 2, 3]).view(
+        3, 1, 1
+    )
+    mean, std = fitted(colour).pixel_moments() or (None, None)
+    assert mean is not None
+    for wiener in (WienerDenoiser.fit(colour), WienerDenoiser.fit(colour, rank=40)):
+        found = wiener.pixel_moments()
+        assert found is not None
+        torch.testing.assert_close(found[0], mean, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found[1], std, rtol=0.02, atol=0.01)
+    assert WienerDenoiser(SHAPE).pixel_moments() is None
+    assert LocalDenoiser(SHAPE, 1).pixel_moments() is None
+
+
+def test_members_of_other_data_or_another_pixel_range_are_refused() -> None:
+    unit = images()
+    schedule = HybridSchedule((0.9, 0.3), ("a", "b"))
+    HybridDenoiser({"a": fitted(unit), "b": WienerDenoiser.fit(unit, path=CosinePath())}, schedule)
+    HybridDenoiser({"a": fitted(unit), "b": LocalDenoiser(SHAPE, 2)}, schedule)  # not fitted yet
+    for other in (2 * unit - 1, unit + 1):
+        with pytest.raises(
+            PhasewiseError, match=r"a was fitted to pixels of mean .* other data, or another pixel range"
+        ):
+            HybridDenoiser({"a": fitted(unit), "b": WienerDenoiser.fit(other)}, schedule)

@@ -48,7 +48,7 @@ def hybrid() -> HybridDenoiser:
     """Members on two paths, one of them serving twice, one not at all."""
     members = {
         "r2": network(LocalDenoiser(SHAPE, 2)),
-        "linear": WienerDenoiser.fit(noise(30, *SHAPE), 1, path=CosinePath()),
+        "linear": WienerDenoiser.fit(noise(30, *SHAPE) * 0.3 + 0.7, 1, path=CosinePath()),
         "idle": WienerDenoiser(SHAPE),
     }
     return HybridDenoiser(members, HybridSchedule((1.0, 0.6, 0.3), ("linear", "r2", "linear"), price=0.5, mflop=1.5))

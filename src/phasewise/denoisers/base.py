@@ -49,6 +49,11 @@ class Denoiser(nn.Module, ABC):
         """The denoiser that serves a sampling step starting at time t: itself, unless it is a hybrid."""
         return self
 
+    def pixel_moments(self) -> tuple[Tensor, Tensor] | None:
+        """Mean and standard deviation per channel, (C,) each, of the pixels it was made for; None where it is not known
+        or was not fitted yet."""
+        return None
+
     def flow(self, x_t: Tensor, t: float, s: float) -> Tensor | None:
         """``x_s`` on this denoiser's own probability-flow ODE from ``x_t``, exactly, where a closed form is known; else
         None, and a solver approximates it."""
@@ -90,6 +95,11 @@ class NetworkDenoiser(Denoiser):
             raise PhasewiseError("a channel of the training images is constant; drop it or check the data")
         self.data_mean.copy_(mean)
         self.data_std.copy_(std)
+
+    def pixel_moments(self) -> tuple[Tensor, Tensor] | None:
+        mean, std = self.data_mean.flatten().cpu(), self.data_std.flatten().cpu()
+        untouched = bool((mean == 0).all() and (std == 1).all())
+        return None if untouched else (mean, std)
 
     def precondition(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(alpha, sqrt(v_t), sigma) broadcast to (1 or B, C, 1, 1)."""

@@ -13,6 +13,9 @@ from phasewise.errors import PhasewiseError
 from phasewise.paths import Path, Time, as_time, path_from_config, translate
 from phasewise.results import HybridSchedule
 
+APART = 0.1
+"""How far members' pixel means and standard deviations may lie apart, in standard deviations."""
+
 
 class OnPath(Denoiser):
     """``member`` spoken to on another path: x_t and t are translated at equal log-SNR, exactly (rescale, relabel)."""
@@ -24,6 +27,9 @@ class OnPath(Denoiser):
     def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
         x_there, t_there = translate(x_t, t, self.path, self.member.path)
         return self.member(x_there, t_there, cond)
+
+    def pixel_moments(self) -> tuple[Tensor, Tensor] | None:
+        return self.member.pixel_moments()
 
     def flow(self, x_t: Tensor, t: float, s: float) -> Tensor | None:
         x_there, t_there = translate(x_t, t, self.path, self.member.path)
@@ -39,7 +45,8 @@ class HybridDenoiser(Denoiser):
     point belongs to the first step.  A sampler asks :meth:`serving` once per step, so predictor and corrector of a
     step use one member.  Members on another path than the schedule's are translated through log-SNR.
 
-    Raises PhasewiseError when the schedule names a missing member, or members differ in image shape.
+    Raises PhasewiseError when the schedule names a missing member, or members differ in image shape or were fitted to
+    other data or another pixel range (mean or standard deviation of a channel more than a tenth of the latter apart).
     """
 
     def __init__(self, members: Mapping[str, Denoiser], schedule: HybridSchedule) -> None:
@@ -52,6 +59,7 @@ class HybridDenoiser(Denoiser):
         shapes = {members[name].image_shape for name in needed}
         if len(shapes) > 1:
             raise PhasewiseError(f"members are for images of different shape: {sorted(shapes)}")
+        _same_pixels({name: members[name] for name in needed})
         path = path_from_config(schedule.path)
         radii = [members[name].radius for name in needed]
         radius = None if any(r is None for r in radii) else max(r for r in radii if r is not None)
@@ -84,3 +92,20 @@ class HybridDenoiser(Denoiser):
             member = self.members[self.schedule.servers[k]]
             out[rows] = member(x_t[rows], s[rows], None if cond is None else cond[rows])
         return out
+
+
+def _same_pixels(members: Mapping[str, Denoiser]) -> None:
+    known = {name: moments for name, d in members.items() if (moments := d.pixel_moments()) is not None}
+    for name, (mean, std) in known.items():
+        first, (mean_0, std_0) = next(iter(known.items()))
+        limit = APART * std_0
+        if bool(((mean - mean_0).abs() > limit).any() or ((std - std_0).abs() > limit).any()):
+            raise PhasewiseError(
+                f"{first} was fitted to pixels of mean {_listed(mean_0)} and standard deviation {_listed(std_0)}, "
+                f"{name} to {_listed(mean)} and {_listed(std)}: other data, or another pixel range; put only denoisers "
+                "of the same images together"
+            )
+
+
+def _listed(values: Tensor) -> str:
+    return ", ".join(f"{v:.3g}" for v in values.tolist())

@@ -105,6 +105,17 @@ class WienerDenoiser(Denoiser):
         out = mean + rest * centred + ((centred @ vectors) * gain) @ vectors.T
         return out.view_as(x_t)
 
+    def pixel_moments(self) -> tuple[Tensor, Tensor] | None:
+        mean, values, vectors = (b.double().cpu() for b in (self.mean, self.eigenvalues, self.eigenvectors))
+        if bool((mean == 0).all() and (values == 1).all()):
+            return None
+        kept = vectors.square()
+        variance = kept @ values + (1 - kept.sum(1)) * self.rest.double().cpu()
+        channels = self.image_shape[0]
+        per_channel = mean.view(channels, -1)
+        total = variance.view(channels, -1).mean(1) + per_channel.var(1, correction=0)
+        return per_channel.mean(1).float(), total.clamp(min=0).sqrt().float()
+
     def flow(self, x_t: Tensor, t: float, s: float) -> Tensor | None:
         """The Gaussian flow: each eigen-coordinate moves by the ratio of its standard deviations at s and t,
         ``sqrt((alpha_s^2 v + sigma_s^2) / (alpha_t^2 v + sigma_t^2))``.  None for a windowed filter."""
