@@ -24,7 +24,7 @@ from phasewise.pipeline.folder import read_config
 from phasewise.pretrained.sets import HOME
 
 RECORDS = (
-    "data.json", "features.json", "gap.json", "losses.json", "prices.json", "fronts.json", "schedules.json",
+    "data.json", "features.json", "gap.json", "losses.json", "prices.json", "fronts.json", "schedules.json", "explanations.json",
     "recovery.json", "training",
 )  # fmt: skip
 REAL = 3000
