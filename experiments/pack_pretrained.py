@@ -24,8 +24,8 @@ from phasewise.pipeline.folder import read_config
 from phasewise.pretrained.sets import HOME
 
 RECORDS = (
-    "data.json", "features.json", "gap.json", "losses.json", "prices.json", "fronts.json", "schedules.json", "explanations.json",
-    "recovery.json", "training",
+    "data.json", "features.json", "gap.json", "losses.json", "prices.json", "fronts.json", "schedules.json",
+    "explanations.json", "recovery.json", "training",
 )  # fmt: skip
 REAL = 3000
 TIMES = (0.05, 0.2, 0.4, 0.6, 0.8)

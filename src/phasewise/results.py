@@ -269,7 +269,8 @@ class Evaluation(Record):
     ``fid_bias`` estimates how much of it is due to finite n (FID(n/2) - FID(n); bias falls as 1/n).
     ``fid_stderr`` by bootstrap over samples. ``paired_rmse``: per-pixel RMS difference from the all-global sample of
     the same starting noise, ``paired_stderr`` its error. ``mflop`` and ``ms`` per image over the whole sampling.
-    ``price`` as in :class:`HybridSchedule`. ``accuracy_entropy``: see ``extra``.
+    ``price`` as in :class:`HybridSchedule`. ``accuracy_entropy``: see ``extra``.  ``fid_minus``: by the name of another
+    schedule sampled from the same noise, [this FID minus that one, its paired standard error].
     """
 
     name: str
@@ -290,6 +291,7 @@ class Evaluation(Record):
     paired_rmse: float | None = None
     paired_stderr: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    fid_minus: dict[str, list[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.schedule, dict):

@@ -17,6 +17,7 @@ from phasewise.metrics import (
     FeatureNetwork,
     FrechetReference,
     fid,
+    frechet_difference,
     frechet_distance,
     frechet_score,
     polynomial_mmd,
@@ -245,3 +246,25 @@ def test_a_reference_on_disk_is_the_same_to_the_bit(tmp_path) -> None:
     (tmp_path / "moments.safetensors").write_bytes(b"not moments")
     with pytest.raises(CheckpointError, match="holds no feature moments"):
         FrechetReference.load(tmp_path / "moments.safetensors")
+
+
+def test_paired_difference_knows_what_the_samples_share() -> None:
+    """Two sets from the same noise, one shifted a little: the error is a fraction of the independent one, and the
+    spread over fresh sets agrees with it."""
+    reference = exact_reference(4)
+    shift = torch.tensor([0.2, 0.0, 0.0, 0.0], dtype=torch.float64)
+    found = [frechet_difference(x + shift, x, reference, resamples=40) for x in (normal(400, 4, s) for s in range(40))]
+    values = torch.tensor([f.value for f in found])
+    claimed = sum(f.stderr for f in found) / len(found)
+    assert 0.75 < float(values.std()) / claimed < 1.33
+    assert abs(float(values.mean()) - 0.04) < 3 * claimed / 40**0.5
+    x = normal(400, 4, 0)
+    alone = frechet_score(x + shift, reference).stderr
+    assert found[0].stderr < 1.1 * alone
+    assert frechet_difference(x, x, reference).value == 0
+    assert frechet_difference(x, x, reference).stderr == 0
+    assert (
+        frechet_difference(x, x + shift, reference, seed=3).value == -frechet_difference(x + shift, x, reference).value
+    )
+    with pytest.raises(PhasewiseError, match="one shape"):
+        frechet_difference(x, x[:100], reference)

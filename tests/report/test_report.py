@@ -450,6 +450,16 @@ def test_verdict_says_what_the_numbers_say(hybrid: float, cheap: float, expected
     assert re.search(expected, text), text
 
 
+def test_a_paired_difference_decides_where_it_was_measured() -> None:
+    full, hybrid = judged("global", 12.0, 100.0), judged("hybrid", 12.1, 31.0)
+    assert compare(hybrid, full) == "level"
+    paired = dataclasses.replace(hybrid, fid_minus={"global": [0.1, 0.01]})
+    assert compare(paired, full) == "higher"
+    assert compare(full, paired) == "lower"
+    again = Evaluation.from_dict(paired.to_dict())
+    assert compare(again, full) == "higher"
+
+
 def test_verdict_without_saving_or_rival() -> None:
     full = judged("global", 12.0, 100.0)
     assert "saves nothing" in headline(judged("hybrid", 1.0, 100.0), full, None)

@@ -19,12 +19,17 @@ from phasewise.metrics import (
     FrechetScore,
     classifier_summary,
     fid,
+    frechet_difference,
+    frechet_score,
     paired_error,
 )
 from phasewise.phases import optimise_schedule, reference_mflop, schedule_from_servers, window_servers
 from phasewise.pipeline.config import RunConfig
 from phasewise.results import Evaluation, HybridSchedule, ParetoFront, PriceList
 from phasewise.sampling import calls_per_step, sample, time_grid
+
+RIVALS = ("global", "global_cheap")
+"""Schedules that every other one's FID is compared with, sample by sample."""
 
 LABELS = {
     "global": "global at every step",
@@ -143,12 +148,19 @@ def evaluate_all(
     ms = sampling_ms(hybrids, config.seed)
     kept = {} if judge.real_images is None else {"real": judge.real_images}
     base: Tensor | None = None
+    rivals: dict[str, Tensor] = {}
     evaluations = []
-    for name in sorted(hybrids, key=lambda k: (k != "global", list(LABELS).index(k))):
+    for name in sorted(hybrids, key=lambda k: (k not in RIVALS, list(LABELS).index(k))):
         images = sample(hybrids[name], n=config.n_samples, seed=config.seed, batch=250).clamp(low, high)
         base = images if base is None else base
         kept[name] = images[: config.n_grid]
-        score = fid(images.to(config.device), judge.reference, features, seed=config.seed)
+        seen = features.extract(images.to(config.device))
+        score = frechet_score(seen, judge.reference, config.seed)
+        minus = {
+            rival: frechet_difference(seen, known, judge.reference, config.seed) for rival, known in rivals.items()
+        }
+        if name in RIVALS:
+            rivals[name] = seen
         paired = None if name == "global" else paired_error(images, base)
         nats = _nats(prices, schedules[name])
         row = Evaluation(
@@ -169,6 +181,7 @@ def evaluate_all(
             nats_stderr=nats.price_stderr if nats else None,
             paired_rmse=paired.value if paired else None,
             paired_stderr=paired.stderr if paired else None,
+            fid_minus={r: [d.value, d.stderr] for r, d in minus.items()},
             extra=_classifier_view(images.to(config.device), features),
         )
         evaluations.append(row)

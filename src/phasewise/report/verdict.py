@@ -1,8 +1,9 @@
 """The one-line answer of a run, worded from its evaluations.
 
-Two FIDs count as different when they lie more than two standard errors of their difference apart, the errors taken
-as independent.  The hybrid has to beat two rivals: the global denoiser at full cost, and the same global denoiser
-with fewer steps at about the hybrid's cost; a gain over the first alone may be had by anyone who takes fewer steps.
+Two FIDs count as different when they lie more than two standard errors of their difference apart: the paired error
+where the samples share their noise and it was measured, else the errors taken as independent.  The hybrid has to beat
+two rivals: the global denoiser at full cost, and the same global denoiser with fewer steps at about the hybrid's cost;
+a gain over the first alone may be had by anyone who takes fewer steps.
 """
 
 from __future__ import annotations
@@ -32,10 +33,19 @@ def compare(a: Evaluation, b: Evaluation) -> str | None:
     numbers = (a.fid, b.fid, a.fid_stderr, b.fid_stderr)
     if not all(is_number(v) for v in numbers):
         return None
-    difference, error = a.fid - b.fid, math.hypot(a.fid_stderr, b.fid_stderr)
+    difference, error = difference_of(a, b)
     if abs(difference) <= RESOLVED * error:
         return "level"
     return "lower" if difference < 0 else "higher"
+
+
+def difference_of(a: Evaluation, b: Evaluation) -> tuple[float, float]:
+    """FID of ``a`` minus that of ``b``, and its standard error: paired where it was measured."""
+    for one, other, sign in ((a, b, 1), (b, a, -1)):
+        found = one.fid_minus.get(other.name)
+        if found and all(is_number(v) for v in found):
+            return sign * found[0], found[1]
+    return a.fid - b.fid, math.hypot(a.fid_stderr, b.fid_stderr)
 
 
 def verdict(run: Run) -> Verdict:
@@ -86,7 +96,7 @@ def _against_full(hybrid: Evaluation, full: Evaluation) -> str:
 def _difference(a: Evaluation, b: Evaluation) -> str:
     if compare(a, b) is None:
         return ""
-    value = pm(a.fid - b.fid, math.hypot(a.fid_stderr, b.fid_stderr))
+    value = pm(*difference_of(a, b))
     return f"; difference {'' if value.startswith('−') else '+'}{value}"
 
 
