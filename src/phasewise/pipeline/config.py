@@ -51,12 +51,12 @@ class RunConfig:
     batch: int = 128
     global_epochs: float = 130
     local_epochs: float = 110
-    steps: int = 10
+    steps: int = 8
     solver: str = "multistep"
     spacing: str = "uniform"
     t_min: float = 0.02
     weighting: str = "w2"
-    budget: float = 0.75
+    budget: float = 0.8
     window: tuple[float, float] | str = (0.2, 0.5)
     times: tuple[float, ...] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
     recovery_times: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
