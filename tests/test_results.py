@@ -26,6 +26,7 @@ from phasewise.results import (
     PriceList,
     Record,
     Recovery,
+    StepErrors,
     TrainingRecord,
 )
 
@@ -43,6 +44,9 @@ EXAMPLES: list[Record] = [
     Estimate(NAN, INF, 1),
     LOSSES,
     PriceList(LOSSES, flops=np.array([1e6, NAN]), ms=np.array([0.5, INF]), device="cuda", batch=7),
+    PriceList(LOSSES, flops=np.array([1e6, 2e6]), ms=np.array([0.5, 1.0]), jumps=("r1",), reach=np.array([[1.0, NAN]])),
+    StepErrors(np.array([1.0, 0.2]), np.array([[NAN, 0.5], [NAN, NAN]]), np.array([INF, 0.1]), "heun", 16, 3,
+               {"name": "linear"}),
     SCHEDULE,
     HybridSchedule((0.5,), ("a",), path={"name": "variance_exploding", "sigma_min": 0.1, "sigma_max": 3.0}),
     ParetoFront("kl", "nats", np.array([1.0, 0.1]), np.array([1.0, 2.0]), np.array([NAN, 0.0]), np.array([0.0, INF]),
