@@ -109,6 +109,9 @@ def tables() -> None:
         ("mnist-b4", "MNIST, 4x4 block", (1, 2, 3, 4, 6, 9)),
         ("mnist-b1-at7_7", "MNIST, pixel (7, 7)", (1, 2, 3, 4, 6, 9, 12)),
         ("fashion_mnist-b1", "Fashion-MNIST, centre pixel", (1, 2, 3, 4, 6, 9, 12)),
+        ("cifar10-b1", "CIFAR-10, centre pixel (three colours)", (1, 2, 3, 4, 6, 9, 12)),
+        ("mnist-b7", "MNIST, 7x7 block", (1, 2, 3, 4, 6, 9)),
+        ("mnist-b2", "MNIST, 2x2 block", (1, 2, 3, 4, 6, 9)),
     ):
         found = load(name)
         if found is not None:
