@@ -62,7 +62,7 @@ def plain_errors() -> Iterator[None]:
         typer.echo("error: out of memory; try a smaller --batch, --samples or --limit", err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
-        typer.echo("\nstopped; the same command goes on from here", err=True)
+        typer.echo("\nstopped; run the same command again: what is finished is kept", err=True)
         raise typer.Exit(130) from error
 
 

@@ -334,5 +334,5 @@ def test_a_noisy_window_is_warned_about():
         warnings.simplefilter("error")
         critical_window(triangle())
     noisy = dataclasses.replace(triangle(), stderr=np.full((5, 2), 0.02))
-    with pytest.warns(PhasewiseWarning, match="ends of the critical window are uncertain"):
+    with pytest.warns(PhasewiseWarning, match=r"half the tolerance of 0\.01: the ends are uncertain"):
         critical_window(noisy)

@@ -55,6 +55,8 @@ def cmi_map(
     Raises :class:`PhasewiseError` for bad input, and for a loss that is not finite (the cell is named; cells done
     before are kept in ``folder``).
     """
+    if not isinstance(radii, Sequence | np.ndarray) or not isinstance(times, Sequence | np.ndarray):
+        raise PhasewiseError(f"radii and times are lists, e.g. radii=[1, 2], times=[0.3]; got {radii!r} and {times!r}")
     chosen = make_estimator(estimator, **options)
     if not len(times) or len(set(times)) < len(times):
         raise PhasewiseError(f"times must be distinct, at least one; got {list(times)}")

@@ -86,6 +86,11 @@ def make_problem(
     for r in radii:
         if isinstance(r, bool) or int(r) != r or r < 0:
             raise PhasewiseError(f"a radius is a whole number of pixels >= 0, got {r!r}")
+        if geometry.reach <= 0:
+            raise PhasewiseError(
+                f"A of {block} x {block} pixels fills the {shape[1]}x{shape[2]} image: nothing is left for B and C; take "
+                "a smaller block"
+            )
         if r >= geometry.reach:
             raise PhasewiseError(
                 f"radius {r} leaves no pixel for C in a {shape[1]}x{shape[2]} image with A at {geometry.center}: the "

@@ -54,6 +54,12 @@ class Geometry:
         return far.nonzero().reshape(-1)
 
 
+def _where(block: int, height: int, width: int) -> str:
+    if block > 1:
+        return f"choose the centre at least {block // 2} pixels from the border"
+    return f"rows go from 0 to {height - 1}, columns from 0 to {width - 1}"
+
+
 def make_geometry(image_shape: ImageShape, block: int = 1, center: Center | None = None) -> Geometry:
     """The block A in its image.
 
@@ -72,7 +78,7 @@ def make_geometry(image_shape: ImageShape, block: int = 1, center: Center | None
         if not 0 <= first <= side - size:
             raise PhasewiseError(
                 f"a block of {block} x {block} pixels at ({row}, {col}) reaches out of the {height}x{width} image; "
-                f"choose the centre at least {block // 2} pixels from the border"
+                + _where(block, height, width)
             )
         at_axis = torch.arange(side)
         gaps.append(torch.maximum(first - at_axis, at_axis - (first + size - 1)).clamp(min=0))

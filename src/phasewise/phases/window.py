@@ -22,8 +22,8 @@ def critical_window(cmi: CMIMap, tolerance: float = 0.01, radius: int | None = N
 
     Ends are interpolated linearly between measured times; where the CMI still exceeds the tolerance at the first or
     last measured time, that time is the end.  If several spans exceed it, the hull of all.  ``radius``: one of the
-    map's, default the smallest.  Warns (:class:`PhasewiseWarning`) where the standard errors are larger than half the
-    tolerance, so that noise may set the ends.
+    map's, default the smallest.  Warns (:class:`PhasewiseWarning`) where a standard error beside an end is larger than
+    half the tolerance, so that noise may set it.
 
     Raises :class:`PhasewiseError` where nothing exceeds the tolerance (naming the largest value), where only a single
     time was measured, and for a radius that the map does not have.
@@ -39,10 +39,11 @@ def critical_window(cmi: CMIMap, tolerance: float = 0.01, radius: int | None = N
     above = np.flatnonzero(value > tolerance)
     if not len(above):
         raise PhasewiseError(_nowhere(times, value, tolerance, radius))
-    if float(np.median(stderr)) > tolerance / 2:
+    beside = stderr[[k for k in {above[0] - 1, above[0], above[-1], above[-1] + 1} if 0 <= k < len(stderr)]]
+    if float(beside.max()) > tolerance / 2:
         warnings.warn(
-            f"the standard errors at r = {radius} are near {np.median(stderr):.2g} nats, no smaller than half the "
-            f"tolerance of {tolerance:g}: the ends of the critical window are uncertain; use more images or a larger "
+            f"the standard errors at r = {radius} beside the ends of the critical window are up to {beside.max():.2g} "
+            f"nats, more than half the tolerance of {tolerance:g}: the ends are uncertain; use more images or a larger "
             "tolerance",
             PhasewiseWarning,
             stacklevel=2,

@@ -34,6 +34,11 @@ def measure_cmi(data: ImageData, config: RunConfig, folder: RunFolder, say: Call
     write_json(folder.path(*MAP), record.to_dict())
     fit = markov_length(record, tolerance=config.cmi_tolerance, radius=_nearest(record, config))
     write_json(folder.path(*FIT), fit.to_dict())
+    if fit.window is not None:
+        critical_window(record, fit.tolerance, fit.window_radius)  # warns where its ends are uncertain
+    worst = float(record.stderr.max())
+    if worst > config.cmi_accuracy:
+        say(f"  the largest standard error is {worst:.2g} nats, above the {config.cmi_accuracy:g} asked for")
     summary = folder.path("summary.json")
     if summary.is_file():
         write_json(summary, {**read_json(summary), **cmi_summary(folder)})

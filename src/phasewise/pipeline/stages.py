@@ -163,7 +163,10 @@ def do_recovery(ctx: Context) -> None:
 
 def do_cmi(ctx: Context) -> None:
     fit = measure_cmi(ctx.data.to("cpu"), ctx.config, ctx.folder, ctx.say)
-    at = f"t_c = {fit.t_c:.3g}" if fit.t_c is not None else "t_c not resolved"
+    at = "t_c not resolved"
+    if fit.t_c is not None:
+        at = f"t_c = {fit.t_c:.3g} (95 %: {fit.t_c_low:.3g} to {fit.t_c_high:.3g})"
+        at += f", but {fit.t_c_note}" if fit.t_c_note else ""
     where = "nowhere" if fit.window is None else f"for t in [{fit.window[0]:.3g}, {fit.window[1]:.3g}]"
     ctx.say(f"CMI: {at}; above {fit.tolerance:g} nats at r = {fit.window_radius} {where}")
 

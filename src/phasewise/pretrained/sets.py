@@ -89,8 +89,8 @@ def load_pretrained(name: str) -> Pretrained:
     """
     if name not in pretrained_names():
         raise PhasewiseError(
-            f"no pretrained set {name!r}; there is {', '.join(pretrained_names()) or 'none'}. Train one with "
-            f"`phasewise run --data {name}`"
+            f"no pretrained set {name!r}; there is {', '.join(pretrained_names()) or 'none'}. Train your own with "
+            "`phasewise run --data ...` and sample from it with --run"
         )
     folder = HOME / name
     file = folder / "records" / "schedules.json"

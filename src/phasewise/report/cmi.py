@@ -18,8 +18,9 @@ INTRO = (
     "in nats. Where it is close to zero, a denoiser of radius r misses nothing at A; elsewhere far pixels matter."
 )
 LENGTH = (
-    " The Markov length ξ says how fast this falls when the buffer grows: by a factor e = 2.7 for every ξ pixels. It "
-    "is expected to be largest at the transition between the noisy and the data-like phase. A time is “not resolved” "
+    " The Markov length ξ says how fast this falls when the buffer grows: by a factor e = 2.7 for every ξ pixels. In "
+    "the paper's picture it is largest at the transition between the noisy and the data-like phase; in many real data "
+    "it grows with noise as long as it can be measured. A time is “not resolved” "
     "where the data do not bear a fit, mostly because the information at the larger radii drowns in its errors; that "
     "does not mean that ξ is short there. “Not exponential” means that the decay has another shape, which one "
     "length does not describe."
@@ -56,8 +57,16 @@ def _findings(record: CMIMap, fit: MarkovFit) -> tuple[str, ...]:
     open_end = f" It reaches the edge of the measured times: measure {beyond} ones to see its end." if beyond else ""
     return first, (
         f"Critical window: the CMI exceeds {at} for t from {low:.3g} to {high:.3g}; outside it a denoiser of that "
-        f"radius misses little about A.{open_end}"
+        f"radius misses little about A.{open_end} {_ends_error(record, fit)}"
     )
+
+
+def _ends_error(record: CMIMap, fit: MarkovFit) -> str:
+    """How well the values are known off which the window's ends are read."""
+    column = record.stderr[:, list(record.radii).index(fit.window_radius)]
+    worst = float(np.nanmax(column))
+    text = f"Its ends carry no error of their own; values at that radius have errors of up to {num(worst)} nats"
+    return f"{text}, so take them as uncertain." if worst > fit.tolerance / 2 else f"{text}."
 
 
 def _no_window(record: CMIMap, fit: MarkovFit) -> str:

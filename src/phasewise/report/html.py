@@ -25,7 +25,8 @@ CAVEATS = (
     "Gaps compare trained networks. They mix what a window cannot see with what a network has not learned; the control "
     "and the exactly solvable models tell the two apart.",
     "FLOPs are counted, times are measured on one machine with one batch size: ratios of times travel badly.",
-    "Standard errors cover the finite number of images only, not the spread over trainings with another seed.",
+    "Standard errors cover the finite number of images only, not the spread over trainings with another seed; those of "
+    "the conditional mutual information include the spread over refits where the estimator refits.",
 )
 
 
