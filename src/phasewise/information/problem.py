@@ -88,8 +88,8 @@ def make_problem(
             raise PhasewiseError(f"a radius is a whole number of pixels >= 0, got {r!r}")
         if geometry.reach <= 0:
             raise PhasewiseError(
-                f"A of {block} x {block} pixels fills the {shape[1]}x{shape[2]} image: nothing is left for B and C; take "
-                "a smaller block"
+                f"A of {block} x {block} pixels fills the {shape[1]}x{shape[2]} image: nothing is left for B and C; "
+                "take a smaller block"
             )
         if r >= geometry.reach:
             raise PhasewiseError(
