@@ -95,4 +95,7 @@ def make_estimator(estimator: str | CMIEstimator, **options: Any) -> CMIEstimato
     try:
         return kind(**options)
     except TypeError as error:
-        raise PhasewiseError(f"{estimator}: {error}; see the estimator's documentation for its options") from error
+        known = ", ".join(kind().options()) or "none"
+        unknown = ", ".join(k for k in options if k not in kind().options())
+        wrong = f"{estimator} has no option {unknown}" if unknown else f"{estimator}: {error}"
+        raise PhasewiseError(f"{wrong}; its options are {known}") from error
