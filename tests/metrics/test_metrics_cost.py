@@ -133,13 +133,15 @@ def test_units_and_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     assert clock.order == "as" + "as" + "asss" * 3  # warm-up, calibration, rounds of at least 5 ms
 
 
-def test_a_real_network_takes_time_in_proportion_to_its_work() -> None:
+def test_a_real_network_takes_time_in_proportion_to_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By this process's own processor time, which neighbours on the machine hardly touch."""
+    monkeypatch.setattr(cost.time, "perf_counter", cost.time.process_time)
     light = Convolution()
 
     def heavy(x_t: Tensor, t: float) -> Tensor:
         return [light(x_t, t) for _ in range(8)][-1]
 
-    got = measure_ms({"light": light, "heavy": heavy}, (3, 16, 16), batch=8, repeats=5)
+    got = measure_ms({"light": light, "heavy": heavy}, (3, 32, 32), batch=8, repeats=9)
     assert 3 < got["heavy"][0] / got["light"][0] < 20
     assert got["light"][0] > 0
 
