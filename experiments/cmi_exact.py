@@ -67,7 +67,7 @@ def cases(which: str) -> Iterator[Case]:
 def measure(case: Case, block: int, estimator: str, n: int, seed: int, out: Path, options: dict[str, Any]) -> None:
     name = f"{estimator}-{case.name}-b{block}"
     file = out / f"{name}.json"
-    asked = {"n": n, "seed": seed, "options": options}
+    asked = {"n": n, "seed": seed, "times": list(case.times), "options": options}
     if already_answered(file, asked):
         return
     images = case.model.sample(n, seed + 1)
@@ -132,6 +132,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/cmi-exact"))
     parser.add_argument("--option", action="append", default=[], help="NAME=VALUE for the estimator")
     parser.add_argument("--only", default="", help="only cases whose name holds this")
+    parser.add_argument("--times", help="instead of the models' own, e.g. .5")
     parser.add_argument("--summary", action="store_true")
     parser.add_argument("--table", type=Path, help="Markdown file whose marked table is replaced")
     arguments = parser.parse_args()
@@ -146,6 +147,8 @@ def main() -> None:
     print(HEAD)
     options = {k: json.loads(v) for k, v in (o.split("=") for o in arguments.option)}
     for case in cases(arguments.models):
+        if arguments.times:
+            case = dataclasses.replace(case, times=tuple(float(t) for t in arguments.times.split(",")))
         for block in case.blocks:
             if arguments.only in f"{case.name}-b{block}":
                 measure(case, block, arguments.estimator, arguments.n, arguments.seed, arguments.out, options)

@@ -117,11 +117,6 @@ def schedules(prices: pw.PriceList, errors: pw.StepErrors) -> Iterator[tuple[str
                     yield f"{label} {weighting}/{budget}", front.schedules[int(fits[-1])]
 
 
-def predicted(prices: pw.PriceList, errors: pw.StepErrors, schedule: pw.HybridSchedule) -> dict[str, float | None]:
-    """Price of a schedule on the candidate grid under every weighting; nothing off that grid or for another solver."""
-    return {w: price_of(prices, errors, schedule, w) for w in WEIGHTINGS}
-
-
 def judge(subject: Subject, schedule: pw.HybridSchedule, n: int, seed: int) -> dict[str, Any]:
     members: Mapping[str, Denoiser] = {k: subject.members[k] for k in dict.fromkeys(schedule.servers)}
     hybrid = pw.HybridDenoiser(members, schedule)
@@ -183,19 +178,25 @@ def draw(rows: dict[str, Any], file: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """The options of every script that judges schedules of a subject."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--pretrained")
     source.add_argument("--run", type=Path)
     parser.add_argument("--data-dir")
     parser.add_argument("--n", type=int, default=2000)
-    parser.add_argument("--price-n", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="only schedules whose name holds this")
     parser.add_argument("--out", type=Path, default=Path("runs/front"))
+    parser.add_argument("--docs", type=Path, help="folder of schedules.md, whose table (and figure) is replaced")
+    return parser
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("--price-n", type=int, default=500)
+    parser.add_argument("--only", default="", help="only schedules whose name holds this")
     parser.add_argument("--summary", action="store_true", help="judge nothing, only show what is there")
-    parser.add_argument("--docs", type=Path, help="folder of schedules.md: its table and figure are replaced")
     arguments = parser.parse_args()
     torch.set_grad_enabled(False)
     out = arguments.out / (arguments.pretrained or arguments.run.name)
@@ -206,7 +207,8 @@ def main() -> None:
             file = out / f"{name.replace('/', '__')}.json"
             if arguments.only in name and not file.exists():
                 row = judge(subject, schedule, arguments.n, arguments.seed)
-                write_json(file, {**row, "price": predicted(prices, errors, schedule)})
+                price = {w: price_of(prices, errors, schedule, w) for w in WEIGHTINGS}
+                write_json(file, {**row, "price": price})
                 print(f"{name}: FID {row['fid']:.2f} ± {row['fid_stderr']:.2f}, {row['mflop']:.0f} MFLOP", flush=True)
     text = summary(out)
     print(text)

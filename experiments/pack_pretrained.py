@@ -9,6 +9,7 @@ loss by rounding (500 test images, same noise).
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,9 @@ import safetensors.torch
 import torch
 
 import phasewise as pw
-from phasewise.files import read_json, write_bytes, write_json
+from phasewise.files import read_json, write_bytes, write_json, write_text
 from phasewise.metrics import ClassifierFeatures, FrechetReference
-from phasewise.pipeline.folder import read_config
+from phasewise.pipeline.folder import command, read_config
 from phasewise.pretrained.sets import HOME
 
 RECORDS = (
@@ -58,8 +59,11 @@ def main() -> None:
         (target / "records").mkdir(exist_ok=True)
         copy(source, target / "records" / record)
     (target / "records/training/control.json").unlink(missing_ok=True)
+    for file in (target / "records").rglob("*.json"):  # one line each: they are read by programs
+        write_text(file, json.dumps(read_json(file), separators=(",", ":")) + "\n")
     info = read_json(run / "run.json")
     info["config"] = replace(config, data_dir=None, control=False).to_dict()
+    info["command"] = command(replace(config, data_dir="DIR" if config.data_dir else None))
     write_json(target / "run.json", {**info, "version": pw.__version__})
     features = ClassifierFeatures.load(next((run / "models/features").iterdir()))
     features.save(target / "features")
@@ -80,9 +84,7 @@ def main() -> None:
     write_json(
         target / "card.json",
         {
-            "denoisers": sorted(
-                names, key=lambda n: (n != "global", n == "wiener", int(n[1:]) if n[1:].isdigit() else 0)
-            ),
+            "denoisers": sorted(names, key=order_of),
             "data": config.data,
             "trained_by": info["command"],
             "loss_change_by_half_precision": change,

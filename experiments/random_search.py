@@ -12,13 +12,11 @@ OUT/NAME/random.json.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from front import Subject
+from front import Subject, judge, parser_of
 from scipy.stats import spearmanr
 from tables import replace_table
 
@@ -43,11 +41,8 @@ def draw(names: list[str], steps: int, count: int, seed: int) -> list[tuple[str,
 
 
 def judged(subject: Subject, schedule: pw.HybridSchedule, n: int, seed: int) -> tuple[float, float]:
-    members = {k: subject.members[k] for k in dict.fromkeys(schedule.servers)}
-    low, high = subject.data.pixel_range
-    images = pw.sample(pw.HybridDenoiser(members, schedule), n=n, seed=seed, batch=250).clamp(low, high)
-    score = pw.fid(images, subject.reference, subject.features, seed=seed)
-    return score.value, score.stderr
+    row = judge(subject, schedule, n, seed)
+    return row["fid"], row["fid_stderr"]
 
 
 def table(content: dict[str, Any]) -> str:
@@ -76,18 +71,10 @@ def table(content: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--pretrained")
-    source.add_argument("--run", type=Path)
-    parser.add_argument("--data-dir")
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--n", type=int, default=2000)
     parser.add_argument("--again", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/front"))
-    parser.add_argument("--docs", type=Path, help="folder of schedules.md, whose table is replaced")
     arguments = parser.parse_args()
     torch.set_grad_enabled(False)
     subject = Subject(arguments)

@@ -211,10 +211,15 @@ def sample(
     with plain_errors():
         check_device(device)
         from phasewise.pipeline import load_hybrid, write_grid
+        from phasewise.pretrained import load_pretrained
 
         if (run is None) == (pretrained is None):
             raise PhasewiseError("say where the denoisers are: either --run DIR or --pretrained NAME")
-        hybrid, pixel_range = load_hybrid(run or str(pretrained), schedule, device)
+        if run is not None:
+            hybrid, pixel_range = load_hybrid(run, schedule, device)
+        else:
+            ready = load_pretrained(str(pretrained))
+            hybrid, pixel_range = ready.hybrid(schedule, device), ready.data.pixel_range
         if dry_run:
             typer.echo(f"{n} images by {schedule} ({len(hybrid.schedule.times)} steps) to {out}")
             return

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from phasewise.errors import PhasewiseError, PhasewiseWarning
@@ -293,6 +293,7 @@ def test_window_ends_at_the_last_measured_time_and_spans_holes():
 
 
 @given(st.lists(st.floats(-0.1, 0.1), min_size=3, max_size=8), st.floats(0.001, 0.09))
+@example([0.0, 0.0010000000000000002, 0.0], 0.001)  # above by a rounding error: a window of no width
 @settings(max_examples=100, deadline=None)
 def test_window_holds_all_that_exceeds_and_shrinks_with_the_tolerance(values, tolerance):
     times = np.linspace(0.1, 0.9, len(values))

@@ -4,10 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
+from plain_denoiser import Plain
 from test_phases_schedule import make_prices
 
 import phasewise as pw
-from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.phases import step_prices
 from phasewise.phases.placement import _edges, _kl_edges, price_of
@@ -94,17 +94,6 @@ def test_classes_of_cost_stay_near_the_exact_front(monkeypatch):
     for cost in np.linspace(exact.cost[0] * 1.2, exact.cost[-1], 12):
         best = exact.price[exact.cost <= cost][-1]
         assert rough.price[rough.cost <= cost][-1] <= best + 0.1 * (exact.price[0] - exact.price[-1])
-
-
-class Plain(Denoiser):
-    """A Wiener filter whose flow is not known."""
-
-    def __init__(self, inner):
-        super().__init__(inner.image_shape, inner.path)
-        self.inner = inner
-
-    def forward(self, x_t, t, cond=None):
-        return self.inner(x_t, t)
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+from plain_denoiser import Plain
 
 from phasewise.denoisers import HybridDenoiser, WienerDenoiser
-from phasewise.denoisers.base import Denoiser
 from phasewise.denoisers.hybrid import OnPath
 from phasewise.errors import PhasewiseError
 from phasewise.paths import CosinePath, LinearPath, VarianceExplodingPath
@@ -38,17 +38,6 @@ def exact_flow(denoiser, x, t, s):
 
     centred = (x.flatten(1) - path.alpha(t) * denoiser.mean) @ basis
     return (path.alpha(s) * denoiser.mean + (centred * std(s) / std(t)) @ basis.T).view_as(x)
-
-
-class Plain(Denoiser):
-    """A denoiser whose flow nobody knows."""
-
-    def __init__(self, inner):
-        super().__init__(inner.image_shape, inner.path)
-        self.inner = inner
-
-    def forward(self, x_t, t, cond=None):
-        return self.inner(x_t, t)
 
 
 def noise(n, path, seed=2):

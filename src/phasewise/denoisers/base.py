@@ -54,6 +54,16 @@ class Denoiser(nn.Module, ABC):
         or was not fitted yet."""
         return None
 
+    @property
+    def has_flow(self) -> bool:
+        """Whether :meth:`flow` knows a closed form."""
+        return False
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are; the CPU for one without any."""
+        return next((w.device for w in (*self.parameters(), *self.buffers())), torch.device("cpu"))
+
     def flow(self, x_t: Tensor, t: float, s: float) -> Tensor | None:
         """``x_s`` on this denoiser's own probability-flow ODE from ``x_t``, exactly, where a closed form is known; else
         None, and a solver approximates it."""

@@ -31,7 +31,13 @@ class OnPath(Denoiser):
     def pixel_moments(self) -> tuple[Tensor, Tensor] | None:
         return self.member.pixel_moments()
 
+    @property
+    def has_flow(self) -> bool:
+        return self.member.has_flow
+
     def flow(self, x_t: Tensor, t: float, s: float) -> Tensor | None:
+        if not self.has_flow:
+            return None
         x_there, t_there = translate(x_t, t, self.path, self.member.path)
         s_there = translate(x_t, s, self.path, self.member.path)[1]
         moved = self.member.flow(x_there, float(t_there), float(s_there))

@@ -22,6 +22,8 @@ from phasewise.paths import path_from_config
 from phasewise.results import HybridSchedule
 
 FORMAT = 1
+HALVED = 4096
+"""Tensors of at least so many numbers are stored in half precision on request; smaller ones weigh nothing."""
 CLASSES: dict[str, type[Denoiser]] = {
     c.__name__: c for c in (LocalDenoiser, UNetDenoiser, WienerDenoiser, PublishedLocal, PublishedUNet)
 }
@@ -40,10 +42,6 @@ def build_denoiser(name: str, config: dict[str, Any]) -> Denoiser:
         return CLASSES[name](**kwargs)
     except TypeError as error:
         raise CheckpointError(f"the saved config does not fit {name} ({error}); train it again") from error
-
-
-HALVED = 4096
-"""Tensors of at least so many numbers are stored in half precision on request; smaller ones weigh nothing."""
 
 
 def save_denoiser(denoiser: Denoiser, folder: str | Path, *, half: bool = False) -> Path:

@@ -116,10 +116,14 @@ class WienerDenoiser(Denoiser):
         total = variance.view(channels, -1).mean(1) + per_channel.var(1, correction=0)
         return per_channel.mean(1).float(), total.clamp(min=0).sqrt().float()
 
+    @property
+    def has_flow(self) -> bool:
+        return self.radius is None
+
     def flow(self, x_t: Tensor, t: float, s: float) -> Tensor | None:
         """The Gaussian flow: each eigen-coordinate moves by the ratio of its standard deviations at s and t,
         ``sqrt((alpha_s^2 v + sigma_s^2) / (alpha_t^2 v + sigma_t^2))``.  None for a windowed filter."""
-        if self.radius is not None:
+        if not self.has_flow:
             return None
         mean, values, basis = self.mean.double(), self.eigenvalues.double(), self.eigenvectors.to(x_t.dtype)
         at, to = torch.tensor(t, dtype=torch.float64), torch.tensor(s, dtype=torch.float64)

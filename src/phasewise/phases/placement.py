@@ -26,7 +26,7 @@ import torch
 
 from phasewise.errors import PhasewiseError
 from phasewise.paths import path_from_config
-from phasewise.phases.prices import WEIGHTINGS, step_prices, stop_prices
+from phasewise.phases.prices import WEIGHTINGS, check_prices, step_prices, stop_prices
 from phasewise.phases.schedule import undominated
 from phasewise.results import HybridSchedule, PriceList, StepErrors
 from phasewise.sampling import get_solver
@@ -126,7 +126,9 @@ def placement_front(
         raise PhasewiseError(f"no candidate time is at or below end_by {end_by:g}; the last is {least:.3g}")
     found = _Search(edge, stop, paid, unit, ends[-1:] if weighting == "kl" else ends).run()
     order = undominated(found.cost, found.price)
-    schedules = tuple(_schedule(prices, found.way(int(k)), names, solver, weighting, found, int(k)) for k in order)
+    schedules = tuple(
+        _schedule(prices, found.way(k), names, solver, weighting, float(found.price[k])) for k in order.tolist()
+    )
     return PlacementFront(found.cost[order], found.price[order], schedules)
 
 
@@ -151,7 +153,7 @@ def price_of(
 
 
 def _check(prices: PriceList, errors: StepErrors | None, weighting: str, solver: str) -> None:
-    step_prices(prices, weighting)
+    check_prices(prices, weighting)
     stochastic = get_solver(solver).stochastic
     if stochastic != (weighting == "kl"):
         raise PhasewiseError(
@@ -188,16 +190,14 @@ def _kl_edges(prices: PriceList) -> tuple[np.ndarray, np.ndarray]:
     table = prices.losses
     gamma = path_from_config(table.path).gamma(torch.as_tensor(table.times)).numpy()
     reference = table.loss[:, table.column(table.reference)]
-    weight = np.zeros(len(gamma))
     low, high = gamma[:-1], gamma[1:]
-    weight[1:] = np.where(low > 0, np.log(high / np.where(low > 0, low, high)), 0.0)
-    each = np.zeros(len(gamma))  # 1/2 integral loss_ref d gamma over every candidate interval, trapezoid in log-SNR
-    each[1:] = np.where(
+    ratio = high / np.where(low > 0, low, high)
+    each = np.where(  # 1/2 integral loss_ref d gamma over every candidate interval, trapezoid in log-SNR
         low > 0,
-        weight[1:] * (low * reference[:-1] + high * reference[1:]) / 4,
+        np.log(ratio) * (low * reference[:-1] + high * reference[1:]) / 4,
         high * (reference[:-1] + reference[1:]) / 4,
     )
-    until = np.cumsum(each)
+    until = np.append(0.0, np.cumsum(each))
     growth = gamma[None] - gamma[:, None]
     edge = 0.5 * growth[:, :, None] * table.loss[:, None] - (until[None] - until[:, None])[:, :, None]
     later = np.arange(len(gamma))[None] > np.arange(len(gamma))[:, None]
@@ -258,13 +258,7 @@ def _pruned(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _schedule(
-    prices: PriceList,
-    way: list[tuple[int, int]],
-    names: list[str],
-    solver: str,
-    weighting: str,
-    found: _Search,
-    k: int,
+    prices: PriceList, way: list[tuple[int, int]], names: list[str], solver: str, weighting: str, price: float
 ) -> HybridSchedule:
     calls = [1 if names[n] in prices.jumps else get_solver(solver).calls for _, n in way[:-1]] + [1]
     flops = [float(prices.flops[prices.names.index(names[n])]) for _, n in way]
@@ -273,7 +267,7 @@ def _schedule(
         servers=tuple(names[n] for _, n in way),
         solver=solver,
         path=prices.losses.path,
-        price=float(found.price[k]),
+        price=price,
         price_unit=WEIGHTINGS[weighting],
         mflop=float(np.dot(calls, flops)) / 1e6,
     )

@@ -1,6 +1,6 @@
 r"""The price list: what each denoiser costs and loses at every step of a time grid.
 
-Price of serving step k (from t_k to t_{k+1}) by denoiser n instead of the reference, under two weightings:
+Price of serving step k (from t_k to t_{k+1}) by denoiser n instead of the reference, under three weightings:
 
 * ``kl``: ``1/2 * integral_{t_k}^{t_{k+1}} (loss_n - loss_ref) d gamma``, nats per image.  The sum over steps bounds
   what the KL of the samples grows by for the reverse SDE of unit churn (Girsanov; Kingma et al. 2021).  The last step,
@@ -68,15 +68,9 @@ def price_list(
         ms=np.array([ms[name][0] for name in denoisers]),
         device=str(images.device),
         batch=batch,
-        jumps=tuple(name for name, d in denoisers.items() if _knows_its_flow(d)),
+        jumps=tuple(name for name, d in denoisers.items() if d.has_flow),
         reach=measure_reach(denoisers, times, reference=reference, n=paths, seed=seed) if paths else None,
     )
-
-
-@torch.inference_mode()
-def _knows_its_flow(denoiser: Denoiser) -> bool:
-    at = next((b.device for b in [*denoiser.buffers(), *denoiser.parameters()]), torch.device("cpu"))
-    return denoiser.flow(torch.zeros(1, *denoiser.image_shape, device=at), 0.9, 0.8) is not None
 
 
 def prices_at(prices: PriceList, times: Sequence[float]) -> PriceList:
@@ -121,6 +115,20 @@ def step_prices(prices: PriceList, weighting: str = "w2") -> tuple[np.ndarray, n
 
     Raises PhasewiseError for an unknown weighting, a grid that does not decrease, or prices that are not finite.
     """
+    check_prices(prices, weighting)
+    table, times = prices.losses, prices.times
+    path = path_from_config(table.path)
+    t = torch.as_tensor(times)
+    if weighting == "kl":
+        return _kl(table.gap, path.gamma(t).numpy()), _kl_error(table.gap_stderr, path.gamma(t).numpy())
+    gain = path.velocity_gain(t).numpy()[:, None]
+    if weighting == "flow":
+        return _flow(table.gap, table.gap_stderr, gain, times)
+    return _w2(table.distance, table.distance_stderr, gain * _reach(prices), times)
+
+
+def check_prices(prices: PriceList, weighting: str) -> None:
+    """Raises PhasewiseError as :func:`step_prices` does."""
     if weighting not in WEIGHTINGS:
         raise PhasewiseError(f"unknown weighting {weighting!r}; known: {', '.join(WEIGHTINGS)}")
     table = prices.losses
@@ -136,14 +144,6 @@ def step_prices(prices: PriceList, weighting: str = "w2") -> tuple[np.ndarray, n
             raise PhasewiseError(
                 f"the {field} of {table.names[i]} at t = {times[k]:.3g} is not a number; measure it again"
             )
-    path = path_from_config(table.path)
-    t = torch.as_tensor(times)
-    if weighting == "kl":
-        return _kl(table.gap, path.gamma(t).numpy()), _kl_error(table.gap_stderr, path.gamma(t).numpy())
-    gain = path.velocity_gain(t).numpy()[:, None]
-    if weighting == "flow":
-        return _flow(table.gap, table.gap_stderr, gain, times)
-    return _w2(table.distance, table.distance_stderr, gain * _reach(prices), times)
 
 
 def _reach(prices: PriceList) -> np.ndarray:
@@ -154,7 +154,7 @@ def _reach(prices: PriceList) -> np.ndarray:
 def stop_prices(prices: PriceList, weighting: str) -> np.ndarray:
     """(S, N): excess price of ending with a denoise by n at each time of the grid, as :func:`step_prices` charges the
     last one."""
-    step_prices(prices, weighting)  # refuses what it refuses
+    check_prices(prices, weighting)
     table, path = prices.losses, path_from_config(prices.losses.path)
     t = torch.as_tensor(table.times)
     if weighting == "w2":

@@ -122,9 +122,8 @@ class _Remembering(Denoiser):
 def _paths(denoiser: Denoiser, grid: tuple[float, ...], n: int, seed: int) -> tuple[list[Tensor], Tensor]:
     """Points (n, C, H, W) at every time of the grid, and the end of the path."""
     heun = get_solver("heun").step
-    at = next((b.device for b in [*denoiser.parameters(), *denoiser.buffers()]), torch.device("cpu"))
     scale = float(denoiser.path.sigma(torch.tensor(grid[0], dtype=torch.float64)))
-    x = starting_noise(n, denoiser.image_shape, seed).to(at) * scale
+    x = starting_noise(n, denoiser.image_shape, seed).to(denoiser.device) * scale
     points = [x]
     for t, s in zip(grid, (*grid[1:], grid[-1] / 4), strict=True):
         fine = np.linspace(t, s, FINE + 1).tolist()

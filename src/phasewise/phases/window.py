@@ -49,7 +49,7 @@ def critical_window(cmi: CMIMap, tolerance: float = 0.01, radius: int | None = N
             stacklevel=2,
         )
     window = _crossing(times, value, tolerance, above[0], -1), _crossing(times, value, tolerance, above[-1], 1)
-    if window[0] == window[1]:
+    if len(times) == 1:
         raise PhasewiseError(f"a window takes more than one measured time; the map has t = {times[0]:g} alone")
     return window
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from phasewise.errors import PhasewiseError
@@ -29,18 +31,14 @@ def explain(schedule: HybridSchedule, prices: PriceList, *, weighting: str = "w2
     cost = calls_of(here, schedule.solver, len(schedule.times)) * here.flops / 1e6
     own = [prices.names.index(n) for n in schedule.servers]
     total = float(cost[np.arange(len(own)), own].sum())
-    lines, first = [], 0
-    for start, end, name in schedule.spans():
-        last = first
-        while last < len(own) and schedule.servers[last] == name:
-            last += 1
-        rows = slice(first, last)
-        share = float(cost[rows, own[first]].sum()) / total
-        steps = f"{last - first} step{'s' if last - first > 1 else ''}"
-        head = f"{name} serves t = {start:.2f} to {end:.2f} ({steps}, {share:.0%} of the cost)"
-        times = np.array(schedule.times)[rows]
-        lines.append(f"{head}: {_why(here, price[rows], cost[rows], own[first], times, weighting)}")
-        first = last
+    times, lines = np.append(schedule.times, 0.0), []
+    for server, group in itertools.groupby(range(len(own)), key=own.__getitem__):
+        rows = list(group)
+        share = float(cost[rows, server].sum()) / total
+        steps = f"{len(rows)} step{'s' if len(rows) > 1 else ''}"
+        span = f"t = {times[rows[0]]:.2f} to {times[rows[-1] + 1]:.2f}"
+        head = f"{prices.names[server]} serves {span} ({steps}, {share:.0%} of the cost)"
+        lines.append(f"{head}: {_why(here, price[rows], cost[rows], server, times[rows], weighting)}")
     return lines
 
 

@@ -135,10 +135,10 @@ def read_config(root: str | Path) -> RunConfig | None:
         raise RunFolderError(f"{file} does not hold a valid config ({error!r}); use another --out") from error
 
 
-def command(config: RunConfig) -> str:
+def command(config: RunConfig, verb: str = "run") -> str:
     """A command line that repeats the run: the size, and every option that differs from the size's own."""
     usual = {**RunConfig().to_dict(), **SIZES.get(config.size, {}), "data": None}
-    words = ["phasewise", "run", "--size", config.size]
+    words = ["phasewise", verb, "--size", config.size]
     for name, value in config.to_dict().items():
         if name in OPTIONS and value != (list(usual[name]) if isinstance(usual[name], tuple) else usual[name]):
             words += _words(OPTIONS[name], value)

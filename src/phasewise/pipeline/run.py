@@ -10,7 +10,7 @@ from phasewise.denoisers.base import check_radius
 from phasewise.pipeline.config import RunConfig
 from phasewise.pipeline.diagnosing import check_cmi
 from phasewise.pipeline.folder import RunFolder
-from phasewise.pipeline.folder import command as command_of
+from phasewise.pipeline.folder import command as command_line
 from phasewise.pipeline.stages import Context, all_stages, discard_training, wanted
 
 
@@ -36,8 +36,7 @@ def run_pipeline(
     if not folder.claimed:
         check_radii(config, context.data.image_shape)
         check_cmi(config, context.data.image_shape)
-        how = command_of(config)
-        folder.claim(how.replace("phasewise run", "phasewise diagnose --cmi") if command == "cmi" else how)
+        folder.claim(command_line(config, "diagnose --cmi" if command == "cmi" else "run"))
     for stage in wanted(command, stages):
         if folder.done(stage, stages):
             say(f"[{stage.name}] done before")

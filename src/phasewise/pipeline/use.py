@@ -17,7 +17,6 @@ from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import read_json, write_bytes
 from phasewise.pipeline.config import RunConfig, follow, make_config
 from phasewise.pipeline.folder import read_config
-from phasewise.pretrained import load_pretrained
 from phasewise.report.pictures import tile
 from phasewise.results import DataRecord
 
@@ -44,12 +43,8 @@ def config_for(folder: Path, size: str, given: dict[str, Any]) -> RunConfig:
     return make_config(side, size, **given)
 
 
-def load_hybrid(source: Path | str, schedule: str, device: str = "cpu") -> tuple[HybridDenoiser, tuple[float, float]]:
-    """The hybrid of a schedule by name, and the pixel range of its images: of a run folder (a Path), or of a shipped
-    set (its name)."""
-    if isinstance(source, str):
-        ready = load_pretrained(source)
-        return ready.hybrid(schedule, device), ready.data.pixel_range
+def load_hybrid(source: Path, schedule: str, device: str = "cpu") -> tuple[HybridDenoiser, tuple[float, float]]:
+    """The hybrid of a run's schedule by name, and the pixel range of its images."""
     if read_config(source) is None:
         raise RunFolderError(f"{source} holds no phasewise run; make one with `phasewise run --out {source}`")
     file = source / "records" / "schedules.json"

@@ -71,7 +71,7 @@ def sample(
         n = len(x_init)
     if n < 1 or batch < 1:
         raise PhasewiseError(f"n and batch must be at least 1, got {n} and {batch}")
-    device = device or next((p.device for p in [*denoiser.parameters(), *denoiser.buffers()]), torch.device("cpu"))
+    device = device or denoiser.device
     denoiser.eval()
     out = []
     for start in range(0, n, batch):
@@ -81,8 +81,9 @@ def sample(
             x = starting_noise(size, denoiser.image_shape, seed, start) * float(sigma)
         else:
             x = x_init[start : start + size].float()
-        noise = _fresh_noise(size, denoiser.image_shape, seed, start, x.to(device))
-        out.append(integrate(denoiser, x.to(device), grid, solver, noise=noise).cpu())
+        x = x.to(device)
+        noise = _fresh_noise(size, denoiser.image_shape, seed, start, x)
+        out.append(integrate(denoiser, x, grid, solver, noise=noise).cpu())
         if progress is not None:
             progress(start + size, n)
     return torch.cat(out)
