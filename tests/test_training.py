@@ -23,19 +23,22 @@ from scipy.stats import norm
 from torch import Tensor
 
 from phasewise.data import ImageData, load_images
-from phasewise.denoisers import LocalDenoiser, UNetDenoiser
+from phasewise.denoisers import Denoiser, LocalDenoiser, UNetDenoiser, WienerDenoiser
 from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.paths import CosinePath, LinearPath, VarianceExplodingPath
+from phasewise.paths import Path as NoisePath
 from phasewise.results import TrainingRecord
 from phasewise.training import (
     PRESETS,
     TrainPreset,
+    batches,
     checkpoint,
     denoising_loss,
     draw_times,
     get_preset,
     learning_rate,
     train,
+    train_together,
     trainer,
 )
 
@@ -224,7 +227,7 @@ def test_a_run_stopped_between_two_rows_keeps_the_running_loss(tmp_path: Path, m
             interrupt()
         return draw_times(*args)
 
-    monkeypatch.setattr(trainer, "draw_times", counted)
+    monkeypatch.setattr(batches, "draw_times", counted)
     with pytest.raises(KeyboardInterrupt):
         train(network(), few(), steps=63, batch=20, progress=False, out=tmp_path)
     assert len(calls) == 32
@@ -331,12 +334,98 @@ def test_every_image_is_seen_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> N
     assert not torch.equal(seen[0], seen[3])
 
 
+# --- several networks in one pass, and a teacher --------------------------------------------------------------------
+
+
+class Constant(Denoiser):
+    """The same image whatever it is shown."""
+
+    def __init__(self, image: Tensor, path: NoisePath | None = None) -> None:
+        super().__init__(tuple(image.shape), path)  # type: ignore[arg-type]
+        self.register_buffer("image", image)
+
+    def forward(self, x_t: Tensor, t: Any, cond: Tensor | None = None) -> Tensor:
+        return self.get_buffer("image").expand_as(x_t)
+
+
+def pair() -> dict[str, LocalDenoiser]:
+    return {"two": network(), "one": network(seed=1, radius=1)}
+
+
+def test_networks_trained_together_learn_what_each_learns_alone() -> None:
+    together = pair()
+    records = train_together(together, few(), steps=STEPS, batch=20, progress=False)
+    for name, alone in pair().items():
+        record = train(alone, few(), steps=STEPS, batch=20, progress=False, name=name)
+        assert torch.equal(weights(alone), weights(together[name])), name
+        assert no_clock(record) == no_clock(records[name])
+
+
+@pytest.mark.parametrize("lost", [None, "one"])
+def test_networks_trained_together_resume_even_where_one_checkpoint_is_behind(tmp_path: Path, lost: str | None) -> None:
+    def stop(row: dict[str, Any]) -> None:
+        if (row["name"], row["step"]) == ("two", 7):
+            interrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        train_together(pair(), few(), steps=STEPS, batch=20, out=tmp_path, progress=stop)
+    if lost:
+        (tmp_path / lost / "checkpoint.safetensors").unlink()
+    resumed = pair()
+    records = train_together(resumed, few(), steps=STEPS, batch=20, out=tmp_path, progress=False)
+    straight = pair()
+    expected = train_together(straight, few(), steps=STEPS, batch=20, progress=False)
+    for name in resumed:
+        assert torch.equal(weights(resumed[name]), weights(straight[name])), name
+        assert no_clock(records[name]) == no_clock(expected[name])
+
+
+def test_the_progress_of_several_names_each(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    train_together(pair(), few(), steps=2, batch=20, progress=rows.append)
+    assert [(row["name"], row["step"]) for row in rows] == [("two", 1), ("one", 1), ("two", 2), ("one", 2)]
+
+
+def test_a_pupil_learns_its_teacher_and_not_the_images() -> None:
+    image = torch.linspace(0, 1, 30).reshape(1, 6, 5)
+    pupil, _ = run(steps=150, teacher=Constant(image))
+    x_t = few().test + torch.randn(few().test.shape, generator=torch.Generator().manual_seed(0))
+    far = (pupil(x_t * 0.5, 0.5) - image).square().mean()
+    assert far < 0.1 * (few().test - image).square().mean()
+
+
+def test_a_teacher_on_another_path_is_translated() -> None:
+    own = WienerDenoiser.fit(few().train)
+    other = WienerDenoiser.fit(few().train, path=CosinePath())
+    (one, _), (two, _) = run(teacher=own), run(teacher=other)
+    torch.testing.assert_close(weights(one), weights(two), atol=1e-3, rtol=1e-3)
+
+
+def test_held_out_losses_of_a_pupil_are_against_the_images() -> None:
+    _, record = run(steps=1, teacher=Constant(torch.zeros(1, 6, 5)))
+    _, plain = run(steps=1)
+    assert record.val_loss == pytest.approx(plain.val_loss, rel=0.01)
+    assert record.history[0]["train_loss"] != pytest.approx(plain.history[0]["train_loss"], rel=0.05)
+
+
+def test_what_cannot_train_together_says_why(tmp_path: Path) -> None:
+    with pytest.raises(PhasewiseError, match="nothing to train"):
+        train_together({}, few())
+    with pytest.raises(PhasewiseError, match="must share one path"):
+        train_together({"a": network(), "b": network(path=CosinePath())}, few())
+    with pytest.raises(PhasewiseError, match=r"teacher denoises images of shape \(1, 8, 8\), the data has \(1, 6, 5\)"):
+        run(teacher=Constant(torch.zeros(1, 8, 8)))
+    run(tmp_path, steps=2, teacher=Constant(torch.zeros(1, 6, 5)))
+    with pytest.raises(CheckpointError, match="teacher"):
+        run(tmp_path, steps=2, teacher=Constant(torch.ones(1, 6, 5)))
+
+
 def test_an_expert_trains_inside_its_span_only(monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[Tensor] = []
 
-    def watched(denoiser: Any, x: Tensor, z: Tensor, t: Tensor, kind: str) -> Tensor:
+    def watched(denoiser: Any, x: Tensor, z: Tensor, t: Tensor, *args: Any) -> Tensor:
         times.append(t)
-        return denoising_loss(denoiser, x, z, t, kind)
+        return denoising_loss(denoiser, x, z, t, *args)
 
     monkeypatch.setattr(trainer, "denoising_loss", watched)
     _, record = run(span=(0.3, 0.5), steps=5)

@@ -76,6 +76,23 @@ def test_the_law_holds_at_any_size_block_and_number_of_channels(
     check_window(randomise(LocalDenoiser(shape, radius, block=block)))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("shape", "radius", "block", "mixing"),
+    [
+        (MNIST, 3, 1, 2),
+        (MNIST, 8, 4, 1),
+        (MNIST, 12, 4, 2),
+        (MNIST, 12, 2, 5),
+        ((1, 9, 13), 5, 2, 2),
+        ((3, 17, 7), 4, 1, 4),
+    ],
+)
+def test_the_law_holds_where_blocks_are_mixed(
+    shape: tuple[int, int, int], radius: int, block: int, mixing: int
+) -> None:
+    check_window(randomise(LocalDenoiser(shape, radius, block=block, depth=mixing, mixing=mixing)))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("t", [1e-3, 0.05, 0.95, 1.0])
 def test_the_law_holds_at_every_noise_time(t: float) -> None:
     denoiser = randomise(LocalDenoiser(MNIST, 3))
@@ -158,7 +175,7 @@ def test_local_networks_are_cheap_at_every_radius() -> None:
 
 
 def test_config_is_what_the_constructor_takes() -> None:
-    denoiser = LocalDenoiser((1, 9, 13), 4, block=2, width=24, depth=3, expansion=1.5, position=False)
+    denoiser = LocalDenoiser((1, 9, 13), 4, block=2, width=24, depth=3, expansion=1.5, mixing=1, position=False)
     config = denoiser.config()
     assert config.pop("path") == {"name": "linear"}
     assert LocalDenoiser(**config).config() == denoiser.config()
@@ -194,6 +211,13 @@ def test_a_block_must_fit_the_radius(block: int) -> None:
     with pytest.raises(PhasewiseError, match=r"block .* does not fit radius 3: need 1 <= block <= radius \+ 1"):
         LocalDenoiser(MNIST, 3, block=block)
     assert LocalDenoiser(MNIST, 3, block=4).ring == 0
+
+
+@pytest.mark.parametrize(("mixing", "depth"), [(-1, 2), (3, 2), (2, 2)])
+def test_mixing_must_fit_radius_block_and_depth(mixing: int, depth: int) -> None:
+    with pytest.raises(PhasewiseError, match=r"mixing .* does not fit radius 8, block 4 and depth 2"):
+        LocalDenoiser(MNIST, 8, block=4, depth=depth, mixing=mixing)
+    assert LocalDenoiser(MNIST, 8, block=4, mixing=1).kernel == 6
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (1, 0, 28), (1, 28, 28, 28)])

@@ -6,9 +6,11 @@ no pixel is farther than ``radius`` from any pixel of the block::
     ring   = radius - block + 1          (so that the farthest pixel of a block sees ``radius``, none sees more)
     kernel = block + 2 ring = 2 radius - block + 2,  stride = block
 
-and residual perceptrons, each acting on one block alone, do the rest.  Normalisation is over channels only and
-nothing is pooled, so d D_i / d x_j = 0 whenever max-norm |i - j| > radius.  With block = 1 a pixel sees the whole
-window N_r(i); with a larger block most pixels see a strict part of it, the price of speed: diagnose with block = 1.
+and residual perceptrons, each acting on one block alone, do the rest.  The first ``mixing`` of them begin with a 3x3
+depthwise convolution over blocks, which reaches one block, ``block`` pixels, farther; the stem then sees
+``radius - mixing * block`` only, so the sum is exactly ``radius``.  Normalisation is over channels only and nothing is
+pooled, so d D_i / d x_j = 0 whenever max-norm |i - j| > radius.  With block = 1 a pixel sees the whole window N_r(i);
+with a larger block most pixels see a strict part of it, the price of speed: diagnose with block = 1.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ class LocalDenoiser(NetworkDenoiser):
         block: pixels per side that share one window, 1 <= block <= radius + 1; default by :func:`default_block`.
         width: channels; default 32 for block 1, 64 for 2 and 3, 128 from 4.
         depth: number of residual perceptrons.  expansion: their hidden width over ``width``.
+        mixing: how many of them, from the first, convolve over neighbouring blocks; the stem's reach
+            ``radius - mixing * block`` must be at least ``block - 1``.
         position: add a learned vector per block position, so that the best predictor may depend on where the pixel
             is (images are centred); it carries no information about other pixels.
 
@@ -54,6 +58,7 @@ class LocalDenoiser(NetworkDenoiser):
         width: int | None = None,
         depth: int = 2,
         expansion: float = 1.0,
+        mixing: int = 0,
         position: bool = True,
         path: Path | None = None,
     ) -> None:
@@ -70,14 +75,21 @@ class LocalDenoiser(NetworkDenoiser):
             raise PhasewiseError(f"need width >= 1, depth >= 0, expansion > 0; got {width}, {depth}, {expansion}")
         self.width = default_width(self.image_shape, self.block) if width is None else int(width)
         self.depth, self.expansion, self.position = int(depth), float(expansion), bool(position)
-        self.ring = self.radius - self.block + 1
-        self.kernel = 2 * self.radius - self.block + 2
+        self.mixing = int(mixing)
+        reach = self.radius - self.mixing * self.block
+        if not 0 <= self.mixing <= self.depth or reach < self.block - 1:
+            raise PhasewiseError(
+                f"mixing {mixing} does not fit radius {self.radius}, block {self.block} and depth {self.depth}: need "
+                f"0 <= mixing <= depth and radius - mixing * block >= block - 1"
+            )
+        self.ring = reach - self.block + 1
+        self.kernel = 2 * reach - self.block + 2
         self.grid = (-(-height // self.block), -(-columns // self.block))
 
         self.stem = nn.Linear(channels * self.kernel**2, self.width)
         self.embed = TimeEmbedding(64)
         hidden = round(self.width * self.expansion)
-        self.blocks = nn.ModuleList(PointwiseBlock(self.width, hidden) for _ in range(self.depth))
+        self.blocks = nn.ModuleList(PointwiseBlock(self.width, hidden, k < self.mixing) for k in range(self.depth))
         self.norm = nn.LayerNorm(self.width)
         self.head = zero_init(nn.Linear(self.width, channels * self.block**2))
         if self.position:
@@ -93,7 +105,7 @@ class LocalDenoiser(NetworkDenoiser):
         if self.position:
             tokens.add_(self.places)
         for block in self.blocks:
-            tokens = block(tokens, time)
+            tokens = block(tokens, time, self.grid)
         out = self.head(self.norm(tokens))
         out = out.view(batch, *self.grid, channels, self.block, self.block).permute(0, 3, 1, 4, 2, 5)
         return out.reshape(batch, channels, self.grid[0] * self.block, self.grid[1] * self.block)[
@@ -114,29 +126,41 @@ class LocalDenoiser(NetworkDenoiser):
             "width": self.width,
             "depth": self.depth,
             "expansion": self.expansion,
+            "mixing": self.mixing,
             "position": self.position,
             "path": self.path.config(),
         }
 
 
 class PointwiseBlock(nn.Module):
-    """Residual perceptron on each token alone, scaled and shifted by the time embedding. (B, L, width), (B, 64)."""
+    """Residual perceptron on each token alone, scaled and shifted by the time embedding. (B, L, width), (B, 64).
 
-    def __init__(self, width: int, hidden: int) -> None:
+    With ``mix`` it acts on a 3x3 depthwise convolution over the grid of tokens instead of the token itself.
+    """
+
+    def __init__(self, width: int, hidden: int, mix: bool = False) -> None:
         super().__init__()
+        self.mix = nn.Conv2d(width, width, 3, padding=1, groups=width) if mix else None
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.film = nn.Linear(64, 2 * width)
         self.up = nn.Linear(width, hidden)
         self.down = zero_init(nn.Linear(hidden, width))
 
-    def forward(self, tokens: Tensor, time: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, time: Tensor, grid: tuple[int, int]) -> Tensor:
         scale, shift = self.film(time)[:, None].chunk(2, dim=-1)
-        h = self.norm(tokens)
+        h = self.norm(tokens if self.mix is None else self.mixed(tokens, grid))
         if torch.is_grad_enabled():
             h = F.silu(self.up(torch.addcmul(shift, h, scale + 1)))
         else:  # fresh buffers cost more than the arithmetic
             h = F.silu(self.up(h.mul_(scale + 1).add_(shift)), inplace=True)
         return self.down(h).add_(tokens)
+
+    def mixed(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The convolution over blocks; (B, L, width) seen as channels-last images, so nothing is copied before it."""
+        assert self.mix is not None
+        batch, length, width = tokens.shape
+        image = tokens.view(batch, *grid, width).permute(0, 3, 1, 2)
+        return self.mix(image).permute(0, 2, 3, 1).reshape(batch, length, width)
 
 
 def default_block(image_shape: ImageShape, radius: int) -> int:

@@ -2,6 +2,15 @@
 
 from phasewise.training.loss import denoising_loss, draw_times
 from phasewise.training.presets import PRESETS, TrainPreset, get_preset, learning_rate
-from phasewise.training.trainer import train
+from phasewise.training.trainer import train, train_together
 
-__all__ = ["PRESETS", "TrainPreset", "denoising_loss", "draw_times", "get_preset", "learning_rate", "train"]
+__all__ = [
+    "PRESETS",
+    "TrainPreset",
+    "denoising_loss",
+    "draw_times",
+    "get_preset",
+    "learning_rate",
+    "train",
+    "train_together",
+]

@@ -17,12 +17,15 @@ from phasewise.denoisers.base import NetworkDenoiser
 from phasewise.paths import Path as NoisePath
 
 
-def denoising_loss(denoiser: NetworkDenoiser, x: Tensor, z: Tensor, t: Tensor, kind: str = "flow") -> Tensor:
-    """Loss per image, (B,): mean over pixels. x, z (B, C, H, W), t (B,)."""
+def denoising_loss(
+    denoiser: NetworkDenoiser, x: Tensor, z: Tensor, t: Tensor, kind: str = "flow", target: Tensor | None = None
+) -> Tensor:
+    """Loss per image, (B,): mean over pixels. x, z (B, C, H, W), t (B,); what is predicted is ``target``, else x."""
     path = denoiser.path
+    target = x if target is None else target
     x_t = path.add_noise(x, z, t)
     out, c_out, skip = denoiser.residual(x_t, t)
-    error = out.float() - (x - skip) / c_out.clamp_min(1e-6)
+    error = out.float() - (target - skip) / c_out.clamp_min(1e-6)
     if kind == "flow":
         return error.square().flatten(1).mean(1)
     return (_paper_weight(path, t).to(x.dtype) * (c_out * error).square().flatten(1).mean(1)).clamp_max(1e6)

@@ -1,7 +1,8 @@
 """The training loop: average of the weights, validation by time bin, checkpoints that resume to the same bit.
 
 Randomness is a function of (seed, step): batch order of (seed, epoch), noise and times of (seed, step).  A run resumed
-from a checkpoint therefore repeats the run that was never stopped.
+from a checkpoint therefore repeats the run that was never stopped, and networks trained together learn what each would
+have learnt alone.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -20,12 +21,13 @@ from torch.optim.swa_utils import AveragedModel
 
 from phasewise import seeding
 from phasewise.data import ImageData, as_images
-from phasewise.denoisers.base import NetworkDenoiser
+from phasewise.denoisers.base import Denoiser, NetworkDenoiser
 from phasewise.errors import PhasewiseError
 from phasewise.files import write_json
 from phasewise.results import TrainingRecord
+from phasewise.training.batches import Batch, Batches, fingerprint
 from phasewise.training.checkpoint import read_checkpoint, write_checkpoint
-from phasewise.training.loss import denoising_loss, draw_times
+from phasewise.training.loss import denoising_loss
 from phasewise.training.presets import TrainPreset, get_preset, learning_rate
 from phasewise.training.progress import Interrupt, Progress
 
@@ -45,6 +47,7 @@ def train(
     out: str | Path | None = None,
     device: str | torch.device | None = None,
     span: tuple[float, float] = (0.0, 1.0),
+    teacher: Denoiser | None = None,
     progress: bool | Callable[[dict[str, Any]], None] = True,
     checkpoint_every: float = 60.0,
 ) -> TrainingRecord:
@@ -55,23 +58,125 @@ def train(
         preset: "default", "paper", or a TrainPreset; ``epochs``, ``steps``, ``batch`` override its fields.
         out: folder for ``checkpoint.safetensors`` and ``training.json``; a stopped training resumes from it.
         span: train only on noise times in this interval (an expert).
+        teacher: learn this denoiser's posterior mean at x_t instead of the clean image (distillation); held-out losses
+            are against the clean image all the same.
         progress: print a live line, or call this function with each row of progress.
 
     Raises PhasewiseError on images of another shape or a loss that is not finite; CheckpointError when the checkpoint
     in ``out`` belongs to another training.  Ctrl-C writes a checkpoint first.
     """
-    if not isinstance(denoiser, NetworkDenoiser):
-        raise PhasewiseError(
-            f"{type(denoiser).__name__} has nothing to train by gradient; a Wiener denoiser is fitted with "
-            "WienerDenoiser.fit(data.train)"
-        )
-    data = as_images(data)
+    name = name or type(denoiser).__name__
     plan = get_preset(preset, epochs=epochs, steps=steps, batch=batch)
-    if not 0 <= span[0] < span[1] <= 1:
-        raise PhasewiseError(f"span must be an interval inside [0, 1], got {span}")
-    denoiser.fit_moments(data.train)
-    trainer = _Trainer(denoiser, data, plan, name or type(denoiser).__name__, seed, out, device, span)
-    return trainer.run(progress, checkpoint_every)
+    run = _Together({name: denoiser}, data, plan, seed, {name: out}, device, span, teacher)
+    return run.run(name, progress, checkpoint_every)[name]
+
+
+def train_together(
+    denoisers: Mapping[str, NetworkDenoiser],
+    data: ImageData | Tensor | str,
+    preset: str | TrainPreset = "default",
+    *,
+    seed: int = 0,
+    epochs: float | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
+    out: str | Path | None = None,
+    device: str | torch.device | None = None,
+    span: tuple[float, float] = (0.0, 1.0),
+    teacher: Denoiser | None = None,
+    progress: bool | Callable[[dict[str, Any]], None] = True,
+    checkpoint_every: float = 60.0,
+) -> dict[str, TrainingRecord]:
+    """Train several networks in one pass over the data: each batch, and a teacher's answer to it, is made once for all.
+
+    Each network ends with the weights :func:`train` would have given it alone; ``out`` holds a folder per name.  Worth
+    it with a ``teacher``, whose call costs more than a local network's step.  Other arguments as for :func:`train`;
+    the networks must share one path.
+    """
+    if not denoisers:
+        raise PhasewiseError("nothing to train: give at least one network")
+    plan = get_preset(preset, epochs=epochs, steps=steps, batch=batch)
+    folders = {name: None if out is None else Path(out) / name for name in denoisers}
+    run = _Together(denoisers, data, plan, seed, folders, device, span, teacher)
+    return run.run(", ".join(denoisers), progress, checkpoint_every)
+
+
+class _Together:
+    """One pass over the data for one or several networks, in step with each other."""
+
+    def __init__(
+        self,
+        denoisers: Mapping[str, NetworkDenoiser],
+        data: ImageData | Tensor | str,
+        plan: TrainPreset,
+        seed: int,
+        folders: Mapping[str, str | Path | None],
+        device: str | torch.device | None,
+        span: tuple[float, float],
+        teacher: Denoiser | None,
+    ) -> None:
+        for denoiser in denoisers.values():
+            if not isinstance(denoiser, NetworkDenoiser):
+                raise PhasewiseError(
+                    f"{type(denoiser).__name__} has nothing to train by gradient; a Wiener denoiser is fitted with "
+                    "WienerDenoiser.fit(data.train)"
+                )
+        if not 0 <= span[0] < span[1] <= 1:
+            raise PhasewiseError(f"span must be an interval inside [0, 1], got {span}")
+        data = as_images(data)
+        first = next(iter(denoisers.values()))
+        if any(denoiser.path != first.path for denoiser in denoisers.values()):
+            raise PhasewiseError("networks trained together must share one path: they see the same noisy images")
+        on = torch.device(device) if device is not None else next(first.parameters()).device
+        self.batches = Batches(
+            data.train.to(on), min(plan.batch, len(data.train)), seed=seed, times=plan.times, span=span,
+            path=first.path, teacher=teacher,
+        )  # fmt: skip
+        self.trainers = {
+            name: _Trainer(denoiser, data, self.batches, plan, name, folders[name])
+            for name, denoiser in denoisers.items()
+        }
+        self.steps = next(iter(self.trainers.values())).steps
+
+    def run(
+        self, title: str, progress: bool | Callable[[dict[str, Any]], None], checkpoint_every: float
+    ) -> dict[str, TrainingRecord]:
+        for trainer in self.trainers.values():
+            trainer.resume()
+        lines = {name: Progress(name, self.steps, progress if callable(progress) else False) for name in self.trainers}
+        report = Progress(title, self.steps, progress is True)
+        step = min(trainer.step for trainer in self.trainers.values())
+        for line in (report, *lines.values()):
+            line.begin(step)
+        try:
+            with Interrupt() as interrupt:
+                self.loop(step, report, lines, interrupt, checkpoint_every)
+        finally:
+            report.end()
+        return {name: trainer.finish() for name, trainer in self.trainers.items()}
+
+    def loop(
+        self, step: int, report: Progress, lines: dict[str, Progress], interrupt: Interrupt, checkpoint_every: float
+    ) -> None:
+        saved = time.monotonic()
+        while step < self.steps:
+            started = time.monotonic()
+            batch = self.batches.draw(step)
+            due = [trainer for trainer in self.trainers.values() if trainer.step == step]
+            share = (time.monotonic() - started) / len(due)
+            for trainer in due:
+                row = trainer.advance(batch, share)
+                if row is not None:
+                    report.row(row)
+                    lines[trainer.name].row(row)
+            step += 1
+            report.tick(step)
+            if interrupt.asked or (time.monotonic() - saved > checkpoint_every and step < self.steps):
+                for trainer in self.trainers.values():
+                    trainer.save_checkpoint()
+                saved = time.monotonic()
+            if interrupt.asked:
+                raise KeyboardInterrupt
 
 
 class _Trainer:
@@ -81,21 +186,18 @@ class _Trainer:
         self,
         denoiser: NetworkDenoiser,
         data: ImageData,
+        batches: Batches,
         plan: TrainPreset,
         name: str,
-        seed: int,
         out: str | Path | None,
-        device: str | torch.device | None,
-        span: tuple[float, float],
     ) -> None:
-        self.device = torch.device(device) if device is not None else next(denoiser.parameters()).device
+        denoiser.fit_moments(data.train)
+        self.device = batches.images.device
         self.denoiser = denoiser.to(self.device)
-        self.images = data.train.to(self.device)
         self.validation = data.validation[:1000].to(self.device)
-        self.plan, self.name, self.seed, self.span = plan, name, seed, span
-        self.batch = min(plan.batch, len(self.images))
-        self.per_epoch = max(len(self.images) // self.batch, 1)
-        self.steps = plan.steps if plan.steps is not None else max(round(plan.epochs * self.per_epoch), 1)
+        self.plan, self.name, self.seed, self.span, self.batch = plan, name, batches.seed, batches.span, batches.size
+        self.steps = plan.steps if plan.steps is not None else max(round(plan.epochs * batches.per_epoch), 1)
+        self.every = max(self.steps // 20, 1)
         self.folder = None if out is None else Path(out)
         self.average = AveragedModel(denoiser, multi_avg_fn=_ema(plan.ema), use_buffers=False)
         self.optimiser = torch.optim.AdamW(
@@ -106,61 +208,40 @@ class _Trainer:
         self.running = torch.zeros((), device=self.device)
         self.identity = json.dumps(
             {
-                "preset": asdict(plan), "steps": self.steps, "seed": seed, "span": list(span),
+                "preset": asdict(plan), "steps": self.steps, "seed": self.seed, "span": list(self.span),
                 "class": type(denoiser).__name__, "config": denoiser.config(), "data": data.fingerprint,
+                "teacher": fingerprint(batches.teacher),
             },
             sort_keys=True,
         )  # fmt: skip
 
-    def run(self, progress: bool | Callable[[dict[str, Any]], None], checkpoint_every: float) -> TrainingRecord:
+    def resume(self) -> None:
         if self.folder is not None and (self.folder / "checkpoint.safetensors").exists():
             self.load_checkpoint(self.folder / "checkpoint.safetensors")
-        report = Progress(self.name, self.steps, progress)
         self.denoiser.train()
-        report.begin(self.step)
-        try:
-            with Interrupt() as interrupt:
-                self.loop(report, interrupt, checkpoint_every)
-        finally:
-            report.end()
-        return self.finish()
 
-    def loop(self, report: Progress, interrupt: Interrupt, checkpoint_every: float) -> None:
-        every = max(self.steps // 20, 1)
-        saved = started = time.monotonic()
-        while self.step < self.steps:
-            self.running = self.running + self.train_step()
-            self.step += 1
-            if self.step % every == 0 or self.step == self.steps:
-                train_loss = float(self.running) / (self.step - self.since)
-                self.running, self.since = torch.zeros_like(self.running), self.step
-                self.check_finite(train_loss)
-                val_loss, _ = self.validate()
-                self.history.append({"step": self.step, "train_loss": train_loss, "val_loss": val_loss})
-                report.row(self.history[-1])
-            report.tick(self.step)
-            due = time.monotonic() - saved > checkpoint_every
-            if self.folder is not None and (interrupt.asked or (due and self.step < self.steps)):
-                self.seconds += time.monotonic() - started
-                self.save_checkpoint()
-                saved = started = time.monotonic()
-            if interrupt.asked:
-                raise KeyboardInterrupt
-        self.seconds += time.monotonic() - started
+    def advance(self, batch: Batch, share: float = 0.0) -> dict[str, Any] | None:
+        """One step on ``batch``, whose making took ``share`` seconds; a row of progress where one is due."""
+        started = time.monotonic()
+        self.running = self.running + self.train_step(batch)
+        self.step += 1
+        row: dict[str, Any] | None = None
+        if self.step % self.every == 0 or self.step == self.steps:
+            train_loss = float(self.running) / (self.step - self.since)
+            self.running, self.since = torch.zeros_like(self.running), self.step
+            self.check_finite(train_loss)
+            val_loss, _ = self.validate()
+            row = {"step": self.step, "train_loss": train_loss, "val_loss": val_loss}
+            self.history.append(row)
+        self.seconds += time.monotonic() - started + share
+        return row
 
-    def train_step(self) -> Tensor:
+    def train_step(self, batch: Batch) -> Tensor:
         plan = self.plan
         for group in self.optimiser.param_groups:
             group["lr"] = plan.lr * learning_rate(plan, self.step, self.steps)
-        generator = seeding.generator(self.seed, 1, self.step)
-        epoch, position = divmod(self.step, self.per_epoch)
-        order = torch.randperm(len(self.images), generator=seeding.generator(self.seed, 2, epoch))
-        chosen = order[position * self.batch : (position + 1) * self.batch].to(self.device)
-        x = self.images[chosen]
-        z = torch.randn(x.shape, generator=generator).to(self.device)
-        t = draw_times(len(x), plan.times, self.span, generator).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=plan.precision == "bfloat16"):
-            loss = denoising_loss(self.denoiser, x, z, t, plan.loss).mean()
+            loss = denoising_loss(self.denoiser, batch.x, batch.z, batch.t, plan.loss, batch.target).mean()
         loss.backward()
         if plan.clip:
             torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), plan.clip)
@@ -221,12 +302,14 @@ class _Trainer:
             seed=self.seed,
             device=str(self.device),
         )
+        self.save_checkpoint()
         if self.folder is not None:
-            self.save_checkpoint()
             write_json(self.folder / "training.json", record.to_dict())
         return record
 
     def save_checkpoint(self) -> None:
+        if self.folder is None:
+            return
         tensors = {f"model.{k}": v for k, v in self.denoiser.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for index, state in self.optimiser.state_dict()["state"].items():
@@ -238,7 +321,6 @@ class _Trainer:
             "identity": self.identity, "step": str(self.step), "since": str(self.since),
             "seconds": repr(self.seconds), "history": json.dumps(self.history),
         }  # fmt: skip
-        assert self.folder is not None
         write_checkpoint(self.folder / "checkpoint.safetensors", tensors, meta)
 
     def load_checkpoint(self, path: Path) -> None:

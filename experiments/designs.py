@@ -1,0 +1,205 @@
+"""Designs of networks compared at equal training time: held-out loss by noise time beside FLOPs and wall-clock.
+
+    python experiments/designs.py GROUP --seconds 300 --data mnist --data-dir DIR
+    python experiments/designs.py local3 --table docs/networks.md
+
+Every design of a group trains for the same time: the cost of a training step is measured first, all designs in turn on
+the same machine, and each gets ``seconds`` divided by its own.  Same images, noise and learning-rate curve (default
+preset, cosine to zero).  Losses are of the averaged weights, E|D - x|^2 per test image, the same noise for all.
+Stops and resumes; leaves OUT/GROUP/{costs.json, DESIGN.json} and the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from tables import already_answered, replace_table
+from window_attention import AttentionLocal
+
+import phasewise as pw
+from phasewise.denoisers import NetworkDenoiser, PublishedLocal
+from phasewise.files import read_json, write_json
+from phasewise.results import LossTable
+from phasewise.training import denoising_loss
+
+SHAPE = (1, 28, 28)
+TIMES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+BATCH = 128
+Make = Callable[[], NetworkDenoiser]
+
+
+def local(radius: int, **choices: Any) -> Make:
+    return lambda: pw.LocalDenoiser(SHAPE, radius, **choices)
+
+
+def attention(radius: int, **choices: Any) -> Make:
+    return lambda: AttentionLocal(SHAPE, radius, **choices)
+
+
+def unet(**choices: Any) -> Make:
+    return lambda: pw.UNetDenoiser(SHAPE, **choices)
+
+
+GROUPS: dict[str, dict[str, Make]] = {
+    "local1": {
+        "stem p1 w32 d2": local(1),
+        "stem p1 w16 d2": local(1, width=16),
+        "stem p1 w32 d1": local(1, depth=1),
+        "stem p2 w64 d2": local(1, block=2, width=64),
+    },
+    "local3": {
+        "stem p1 w32 d2": local(3, block=1),
+        "stem p2 w64 d2": local(3),
+        "stem p2 w64 d1 e2": local(3, depth=1, expansion=2),
+        "stem p4 w128 d2": local(3, block=4),
+        "depthwise p1 w32 d2 m2": local(3, block=1, mixing=2),
+        "depthwise p2 w64 d2 m1": local(3, mixing=1),
+        "attention p2 w64 d2 m1": attention(3, mixing=1),
+    },
+    "local8": {
+        "stem p4 w128 d2": local(8),
+        "stem p4 w128 d4": local(8, depth=4),
+        "stem p2 w64 d2": local(8, block=2),
+        "depthwise p4 w128 d2 m1": local(8, mixing=1),
+        "depthwise p4 w128 d4 m1 e2": local(8, depth=4, mixing=1, expansion=2),
+        "depthwise p2 w64 d3 m3": local(8, block=2, depth=3, mixing=3),
+        "attention p4 w128 d2 m1": attention(8, mixing=1),
+    },
+    "local12": {
+        "stem p4 w128 d2": local(12),
+        "stem p4 w192 d4": local(12, width=192, depth=4),
+        "depthwise p4 w128 d2 m2": local(12, mixing=2),
+        "depthwise p4 w128 d4 m2 e2": local(12, depth=4, mixing=2, expansion=2),
+        "depthwise p2 w64 d5 m5": local(12, block=2, depth=5, mixing=5),
+        "attention p4 w128 d4 m2": attention(12, depth=4, mixing=2),
+    },
+    "global": {
+        "w16 1-3": unet(width=16, multipliers=(1, 3)),
+        "w32 1-2": unet(),
+        "w32 1-2 no attention": unet(heads=0),
+        "w32 1-2, 2 blocks": unet(blocks=2),
+        "w32 1-3": unet(multipliers=(1, 3)),
+        "w32 1-2-4": unet(multipliers=(1, 2, 4)),
+        "w64 1-2 patch 4": unet(width=64, multipliers=(1, 2), patch=4),
+        "w64 1-2": unet(width=64),
+    },
+    "published": {
+        "ours": local(3),
+        "strict": lambda: PublishedLocal(SHAPE, 3),
+        "leaky": lambda: PublishedLocal(SHAPE, 3, norm="leaky"),
+    },
+}
+
+
+def fresh(make: Make) -> NetworkDenoiser:
+    torch.manual_seed(0)
+    return make()
+
+
+def step_seconds(designs: dict[str, Make], rounds: int = 5) -> dict[str, float]:
+    """Median seconds of a training step of each design, all timed in turn."""
+    networks = {name: fresh(make).train() for name, make in designs.items()}
+    optimisers = {name: torch.optim.AdamW(n.parameters(), fused=True) for name, n in networks.items()}
+    x, t = torch.rand(BATCH, *SHAPE), torch.linspace(0.01, 0.99, BATCH)
+    seen: dict[str, list[float]] = {name: [] for name in designs}
+    for _ in range(rounds + 1):
+        for name, network in networks.items():
+            start = time.perf_counter()
+            denoising_loss(network, x, torch.randn_like(x), t).mean().backward()
+            optimisers[name].step()
+            optimisers[name].zero_grad(set_to_none=True)
+            seen[name].append(time.perf_counter() - start)
+    return {name: median(values[1:]) for name, values in seen.items()}
+
+
+def costs_of(designs: dict[str, Make], file: Path) -> dict[str, Any]:
+    """Measured once and kept: step seconds, MFLOP, ms an image at batch 64 and its error, parameters."""
+    if not file.exists():
+        networks = {name: fresh(make) for name, make in designs.items()}
+        ms = pw.measure_ms(networks, SHAPE, batch=64, repeats=9)
+        write_json(
+            file,
+            {
+                "step_seconds": step_seconds(designs),
+                "mflop": {name: pw.count_flops(n, SHAPE) / 1e6 for name, n in networks.items()},
+                "ms": ms,
+                "parameters": {name: sum(p.numel() for p in n.parameters()) for name, n in networks.items()},
+                "threads": torch.get_num_threads(),
+            },
+        )
+    return read_json(file)
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    designs = GROUPS[arguments.group]
+    folder = arguments.out / arguments.group
+    costs = costs_of(designs, folder / "costs.json")
+    data = pw.load_images(arguments.data, data_dir=arguments.data_dir)
+    for name, make in designs.items():
+        steps = max(round(arguments.seconds / costs["step_seconds"][name]), 1)
+        asked = {"data": arguments.data, "seconds": arguments.seconds, "steps": steps, "batch": BATCH}
+        place = folder / name.replace(" ", "_")
+        if already_answered(place / "losses.json", asked):
+            continue
+        network = fresh(make)
+        record = pw.train(
+            network, data, name=name, steps=steps, batch=BATCH, out=place, progress=False, checkpoint_every=120
+        )
+        table = pw.measure_losses({name: network}, data.test[:2000], TIMES, reference=name, seed=1)
+        pw.save_denoiser(network, place)
+        (place / "checkpoint.safetensors").unlink()
+        write_json(place / "losses.json", {"asked": asked, "table": table.to_dict(), "val_loss": record.val_loss})
+        print(f"{arguments.group} {name}: {steps} steps, validation loss {record.val_loss:.4f}", flush=True)
+
+
+def markdown(arguments: argparse.Namespace) -> str:
+    """Rows: cost as fractions of the group's reference where there is one, then loss by time."""
+    folder = arguments.out / arguments.group
+    costs = read_json(folder / "costs.json")
+    shown = [t for t in TIMES if t not in (0.4, 0.6, 0.8)]
+    lines = [
+        "| design | MFLOP | ms, of first | parameters | steps | " + " | ".join(f"t = {t:g}" for t in shown) + " |",
+        "| --- " * (5 + len(shown)) + "|",
+    ]
+    first = next(iter(GROUPS[arguments.group]))
+    largest, n = 0.0, 0
+    for name in GROUPS[arguments.group]:
+        file = folder / name.replace(" ", "_") / "losses.json"
+        if not file.exists():
+            continue
+        content = read_json(file)
+        table = LossTable.from_dict(content["table"])
+        largest, n = max(largest, float(table.loss_stderr.max())), table.n
+        cells = [f"{table.loss[int(np.argmin(np.abs(table.times - t))), 0]:.3g}" for t in shown]
+        lines.append(
+            f"| {name} | {costs['mflop'][name]:.1f} | {costs['ms'][name][0] / costs['ms'][first][0]:.2f} "
+            f"| {costs['parameters'][name] / 1e3:.0f}k | {content['asked']['steps']} | " + " | ".join(cells) + " |"
+        )
+    seconds = content["asked"]["seconds"]
+    return "\n".join([*lines, "", f"{seconds:g} s of one thread each, n = {n}, largest standard error {largest:.2f}."])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("group", choices=list(GROUPS))
+    parser.add_argument("--data", default="mnist")
+    parser.add_argument("--data-dir")
+    parser.add_argument("--seconds", type=float, default=300, help="training time of each design")
+    parser.add_argument("--out", type=Path, default=Path("runs/designs"))
+    parser.add_argument("--table", type=Path, help="write the table into this Markdown page instead of training")
+    arguments = parser.parse_args()
+    if arguments.table:
+        replace_table(arguments.table, f"designs.py {arguments.group}", markdown(arguments))
+    else:
+        compare(arguments)
+
+
+if __name__ == "__main__":
+    main()

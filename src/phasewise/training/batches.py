@@ -1,0 +1,86 @@
+"""What a training step sees, as a function of (seed, step) alone: images, noise, times, and what is to be predicted."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from phasewise import seeding
+from phasewise.denoisers.base import Denoiser
+from phasewise.denoisers.hybrid import OnPath
+from phasewise.errors import PhasewiseError
+from phasewise.paths import Path
+from phasewise.training.loss import draw_times
+
+
+@dataclass(frozen=True)
+class Batch:
+    """x, z (B, C, H, W), t (B,), and the target (B, C, H, W): x itself, or a teacher's posterior mean at x_t."""
+
+    x: Tensor
+    z: Tensor
+    t: Tensor
+    target: Tensor
+
+
+class Batches:
+    """Batches of (n, C, H, W) images already on their device: order of (seed, epoch), noise and times of (seed, step).
+
+    With a ``teacher`` the target is its posterior mean, which, if the teacher is ideal, has the conditional mean of x
+    and less variance; a teacher on another path is translated.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        size: int,
+        *,
+        seed: int,
+        times: str,
+        span: tuple[float, float],
+        path: Path,
+        teacher: Denoiser | None = None,
+    ) -> None:
+        self.images, self.size, self.seed, self.times, self.span, self.path = images, size, seed, times, span, path
+        self.per_epoch = max(len(images) // size, 1)
+        self.teacher: Denoiser | None = None
+        if teacher is not None:
+            if teacher.image_shape != tuple(images.shape[1:]):
+                shape = tuple(images.shape[1:])
+                raise PhasewiseError(
+                    f"the teacher denoises images of shape {teacher.image_shape}, the data has {shape}"
+                )
+            same = teacher if teacher.path == path else OnPath(teacher, path)
+            self.teacher = same.to(images.device).eval()
+        self._order: tuple[int, Tensor] | None = None
+
+    def order(self, epoch: int) -> Tensor:
+        """The images of an epoch in their order; the last one asked for is kept."""
+        if self._order is None or self._order[0] != epoch:
+            self._order = (epoch, torch.randperm(len(self.images), generator=seeding.generator(self.seed, 2, epoch)))
+        return self._order[1]
+
+    def draw(self, step: int) -> Batch:
+        epoch, position = divmod(step, self.per_epoch)
+        device = self.images.device
+        x = self.images[self.order(epoch)[position * self.size : (position + 1) * self.size].to(device)]
+        generator = seeding.generator(self.seed, 1, step)
+        z = torch.randn(x.shape, generator=generator).to(device)
+        t = draw_times(len(x), self.times, self.span, generator).to(device)
+        if self.teacher is None:
+            return Batch(x, z, t, x)
+        with torch.no_grad():
+            return Batch(x, z, t, self.teacher(self.path.add_noise(x, z, t), t))
+
+
+def fingerprint(denoiser: Denoiser | None) -> str | None:
+    """Sixteen hexadecimal digits of a denoiser's weights, so that a checkpoint is not resumed under another teacher."""
+    if denoiser is None:
+        return None
+    digest = hashlib.sha256(type(denoiser).__name__.encode())
+    for name, value in sorted(denoiser.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
