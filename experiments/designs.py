@@ -50,27 +50,27 @@ def unet(**choices: Any) -> Make:
 GROUPS: dict[str, dict[str, Make]] = {
     "local1": {
         "stem p1 w32 d2": local(1),
-        "stem p1 w16 d2": local(1, width=16),
-        "stem p1 w32 d1": local(1, depth=1),
-        "stem p2 w64 d2": local(1, block=2, width=64),
+        "stem p1 w32 d2 no norm": local(1, norm=False),
+        "stem p2 w64 d2 no norm": local(1, block=2, width=64, norm=False),
     },
     "local3": {
-        "stem p1 w32 d2": local(3, block=1),
         "stem p2 w64 d2": local(3),
+        "stem p2 w64 d2 no norm": local(3, norm=False),
+        "stem p1 w32 d2 no norm": local(3, block=1, norm=False),
         "stem p2 w64 d1 e2": local(3, depth=1, expansion=2),
         "stem p4 w128 d2": local(3, block=4),
-        "depthwise p1 w32 d2 m2": local(3, block=1, mixing=2),
-        "depthwise p2 w64 d2 m1": local(3, mixing=1),
+        "depthwise p1 w32 d2 m2 no norm": local(3, block=1, mixing=2, norm=False),
+        "depthwise p2 w64 d2 m1 no norm": local(3, mixing=1, norm=False),
         "attention p2 w64 d2 m1": attention(3, mixing=1),
     },
     "local8": {
         "stem p4 w128 d2": local(8),
+        "stem p4 w128 d2 no norm": local(8, norm=False),
         "stem p4 w128 d4": local(8, depth=4),
         "stem p2 w64 d2": local(8, block=2),
         "depthwise p4 w128 d2 m1": local(8, mixing=1),
         "depthwise p4 w128 d4 m1 e2": local(8, depth=4, mixing=1, expansion=2),
         "depthwise p2 w64 d3 m3": local(8, block=2, depth=3, mixing=3),
-        "attention p4 w128 d2 m1": attention(8, mixing=1),
     },
     "local12": {
         "stem p4 w128 d2": local(12),
@@ -78,7 +78,6 @@ GROUPS: dict[str, dict[str, Make]] = {
         "depthwise p4 w128 d2 m2": local(12, mixing=2),
         "depthwise p4 w128 d4 m2 e2": local(12, depth=4, mixing=2, expansion=2),
         "depthwise p2 w64 d5 m5": local(12, block=2, depth=5, mixing=5),
-        "attention p4 w128 d4 m2": attention(12, depth=4, mixing=2),
     },
     "global": {
         "w16 1-3": unet(width=16, multipliers=(1, 3)),

@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from phasewise.denoisers import Denoiser as Denoiser
     from phasewise.denoisers import HybridDenoiser as HybridDenoiser
     from phasewise.denoisers import LocalDenoiser as LocalDenoiser
+    from phasewise.denoisers import OnnxDenoiser as OnnxDenoiser
     from phasewise.denoisers import PublishedLocal as PublishedLocal
     from phasewise.denoisers import PublishedUNet as PublishedUNet
     from phasewise.denoisers import UNetDenoiser as UNetDenoiser
     from phasewise.denoisers import WienerDenoiser as WienerDenoiser
+    from phasewise.denoisers import accelerate as accelerate
+    from phasewise.denoisers import export_onnx as export_onnx
     from phasewise.denoisers import load_denoiser as load_denoiser
     from phasewise.denoisers import save_denoiser as save_denoiser
     from phasewise.errors import CheckpointError as CheckpointError
@@ -71,12 +74,13 @@ if TYPE_CHECKING:
     from phasewise.sampling import time_grid as time_grid
     from phasewise.training import TrainPreset as TrainPreset
     from phasewise.training import train as train
+    from phasewise.training import train_together as train_together
 
 _HOMES = {
     "data": ("ImageData", "load_images"),
     "denoisers": (
-        "Denoiser", "HybridDenoiser", "LocalDenoiser", "PublishedLocal", "PublishedUNet", "UNetDenoiser",
-        "WienerDenoiser", "load_denoiser", "save_denoiser",
+        "Denoiser", "HybridDenoiser", "LocalDenoiser", "OnnxDenoiser", "PublishedLocal", "PublishedUNet",
+        "UNetDenoiser", "WienerDenoiser", "accelerate", "export_onnx", "load_denoiser", "save_denoiser",
     ),
     "errors": ("CheckpointError", "DataError", "PhasewiseError", "PhasewiseWarning", "RunFolderError"),
     "information": ("cmi_map",),
@@ -93,7 +97,7 @@ _HOMES = {
     "results": ("CMIMap", "Estimate", "HybridSchedule", "LossTable", "MarkovFit", "ParetoFront", "PriceList",
         "StepErrors"),
     "sampling": ("sample", "starting_noise", "time_grid"),
-    "training": ("TrainPreset", "train"),
+    "training": ("TrainPreset", "train", "train_together"),
 }  # fmt: skip
 _WHERE = {name: f"phasewise.{room}" for room, names in _HOMES.items() for name in names}
 

@@ -197,6 +197,11 @@ def sample(
     n: Annotated[int, typer.Option("--n", help="Number of images.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed; image i depends on (seed, i) alone.")] = 0,
     out: Annotated[Path, typer.Option(help="PNG grid to write.")] = Path("grid.png"),
+    batch: Annotated[int, typer.Option(help="Images denoised at a time.")] = 64,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the networks first (minutes; for many images).")
+    ] = False,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16 (see docs/networks.md).")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     dry_run: DryRun = False,
 ) -> None:
@@ -223,9 +228,11 @@ def sample(
         if dry_run:
             typer.echo(f"{n} images by {schedule} ({len(hybrid.schedule.times)} steps) to {out}")
             return
+        from phasewise.denoisers import accelerate
         from phasewise.sampling import sample as draw
 
-        write_grid(draw(hybrid, n=n, seed=seed, device=device), pixel_range, out)
+        fast = accelerate(hybrid, compile=compile, precision=precision)
+        write_grid(draw(fast, n=n, seed=seed, batch=batch, device=device), pixel_range, out)
         typer.echo(f"wrote {out}: {n} images, {schedule}, seed {seed}")
 
 

@@ -6,6 +6,7 @@ from phasewise.denoisers.io import load_denoiser, save_denoiser
 from phasewise.denoisers.linear import WienerDenoiser
 from phasewise.denoisers.local import LocalDenoiser
 from phasewise.denoisers.published import PublishedLocal, PublishedUNet
+from phasewise.denoisers.runtime import OnnxDenoiser, accelerate, export_onnx
 from phasewise.denoisers.unet import UNetDenoiser
 
 __all__ = [
@@ -14,10 +15,13 @@ __all__ = [
     "LocalDenoiser",
     "NetworkDenoiser",
     "OnPath",
+    "OnnxDenoiser",
     "PublishedLocal",
     "PublishedUNet",
     "UNetDenoiser",
     "WienerDenoiser",
+    "accelerate",
+    "export_onnx",
     "load_denoiser",
     "save_denoiser",
 ]

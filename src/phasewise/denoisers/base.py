@@ -11,7 +11,6 @@ At t = 0 this is the identity and at t = 1 the mean plus what F adds; F sees and
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from numbers import Real
 from typing import Any
@@ -120,10 +119,13 @@ class NetworkDenoiser(Denoiser):
         """(F, c_out, skip): the network's raw output, its factor, and the closed-form part; D = skip + c_out F."""
         if tuple(x_t.shape[1:]) != self.image_shape:
             raise PhasewiseError(f"x_t has shape {tuple(x_t.shape)}; this denoiser takes (B, *{self.image_shape})")
-        s = as_time(t, x_t)
+        return self.residual_at(x_t, as_time(t, x_t))
+
+    def residual_at(self, x_t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """:meth:`residual` at times ``s`` that are known to be right, of shape () or (B, 1, 1, 1)."""
         alpha, root_v, sigma = self.precondition(s)
         h = (x_t - alpha * self.data_mean) / root_v
-        log_snr = relative_log_snr(self.path, s, x_t.shape[0], float(self.data_std.mean()))
+        log_snr = relative_log_snr(self.path, s, x_t.shape[0], self.data_std.mean())
         out = self.backbone(h, log_snr).to(x_t.dtype)
         skip = self.data_mean + alpha * self.data_std**2 / root_v * h
         return out, self.data_std * sigma / root_v, skip
@@ -133,9 +135,9 @@ class NetworkDenoiser(Denoiser):
         return skip + c_out * out
 
 
-def relative_log_snr(path: Path, s: Tensor, batch: int, data_std: float) -> Tensor:
+def relative_log_snr(path: Path, s: Tensor, batch: int, data_std: Tensor) -> Tensor:
     """log-SNR relative to the data variance, clamped to [-12, 12], shape (batch,)."""
-    value = path.log_snr(s) + 2 * math.log(data_std)
+    value = path.log_snr(s) + 2 * data_std.log()
     return value.clamp(-12, 12).reshape(-1).expand(batch)
 
 

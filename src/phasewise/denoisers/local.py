@@ -43,6 +43,8 @@ class LocalDenoiser(NetworkDenoiser):
         depth: number of residual perceptrons.  expansion: their hidden width over ``width``.
         mixing: how many of them, from the first, convolve over neighbouring blocks; the stem's reach
             ``radius - mixing * block`` must be at least ``block - 1``.
+        norm: layer norm over the channels of each block before each perceptron.  Without it a call is faster: a norm
+            over few channels costs as much as the products.
         position: add a learned vector per block position, so that the best predictor may depend on where the pixel
             is (images are centred); it carries no information about other pixels.
 
@@ -59,6 +61,7 @@ class LocalDenoiser(NetworkDenoiser):
         depth: int = 2,
         expansion: float = 1.0,
         mixing: int = 0,
+        norm: bool = True,
         position: bool = True,
         path: Path | None = None,
     ) -> None:
@@ -75,7 +78,7 @@ class LocalDenoiser(NetworkDenoiser):
             raise PhasewiseError(f"need width >= 1, depth >= 0, expansion > 0; got {width}, {depth}, {expansion}")
         self.width = default_width(self.image_shape, self.block) if width is None else int(width)
         self.depth, self.expansion, self.position = int(depth), float(expansion), bool(position)
-        self.mixing = int(mixing)
+        self.mixing, self.normed = int(mixing), bool(norm)
         reach = self.radius - self.mixing * self.block
         if not 0 <= self.mixing <= self.depth or reach < self.block - 1:
             raise PhasewiseError(
@@ -89,23 +92,28 @@ class LocalDenoiser(NetworkDenoiser):
         self.stem = nn.Linear(channels * self.kernel**2, self.width)
         self.embed = TimeEmbedding(64)
         hidden = round(self.width * self.expansion)
-        self.blocks = nn.ModuleList(PointwiseBlock(self.width, hidden, k < self.mixing) for k in range(self.depth))
-        self.norm = nn.LayerNorm(self.width)
+        self.blocks = nn.ModuleList(
+            PointwiseBlock(self.width, hidden, mix=k < self.mixing, norm=self.normed) for k in range(self.depth)
+        )
+        self.norm = nn.LayerNorm(self.width) if self.normed else nn.Identity()
         self.head = zero_init(nn.Linear(self.width, channels * self.block**2))
         if self.position:
             self.places = nn.Parameter(torch.zeros(self.grid[0] * self.grid[1], self.width))
 
     def backbone(self, h: Tensor, log_snr: Tensor) -> Tensor:
-        if h.device.type == "cpu" and len(h) > CHUNK and not torch.is_grad_enabled():
+        frozen = not torch.is_grad_enabled() and not torch.compiler.is_exporting()
+        fused = frozen and not torch.is_autocast_enabled(h.device.type)
+        if frozen and h.device.type == "cpu" and len(h) > CHUNK:
             parts = zip(h.split(CHUNK), log_snr.split(CHUNK), strict=True)
             return torch.cat([self.backbone(part, times) for part, times in parts])
         batch, channels, height, columns = h.shape
-        time = self.embed(log_snr)
+        shared = frozen and (log_snr.stride(0) == 0 or len(h) == 1)  # one time for the whole batch
+        time = self.embed(log_snr[:1] if shared else log_snr)
         tokens = self.stem(self.windows(h))
         if self.position:
             tokens.add_(self.places)
         for block in self.blocks:
-            tokens = block(tokens, time, self.grid)
+            tokens = block(tokens, time, self.grid, fused)
         out = self.head(self.norm(tokens))
         out = out.view(batch, *self.grid, channels, self.block, self.block).permute(0, 3, 1, 4, 2, 5)
         return out.reshape(batch, channels, self.grid[0] * self.block, self.grid[1] * self.block)[
@@ -127,6 +135,7 @@ class LocalDenoiser(NetworkDenoiser):
             "depth": self.depth,
             "expansion": self.expansion,
             "mixing": self.mixing,
+            "norm": self.normed,
             "position": self.position,
             "path": self.path.config(),
         }
@@ -138,22 +147,30 @@ class PointwiseBlock(nn.Module):
     With ``mix`` it acts on a 3x3 depthwise convolution over the grid of tokens instead of the token itself.
     """
 
-    def __init__(self, width: int, hidden: int, mix: bool = False) -> None:
+    def __init__(self, width: int, hidden: int, mix: bool = False, norm: bool = True) -> None:
         super().__init__()
         self.mix = nn.Conv2d(width, width, 3, padding=1, groups=width) if mix else None
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False) if norm else nn.Identity()
         self.film = nn.Linear(64, 2 * width)
         self.up = nn.Linear(width, hidden)
         self.down = zero_init(nn.Linear(hidden, width))
 
-    def forward(self, tokens: Tensor, time: Tensor, grid: tuple[int, int]) -> Tensor:
+    def forward(self, tokens: Tensor, time: Tensor, grid: tuple[int, int], fused: bool = False) -> Tensor:
         scale, shift = self.film(time)[:, None].chunk(2, dim=-1)
         h = self.norm(tokens if self.mix is None else self.mixed(tokens, grid))
-        if torch.is_grad_enabled():
-            h = F.silu(self.up(torch.addcmul(shift, h, scale + 1)))
-        else:  # fresh buffers cost more than the arithmetic
-            h = F.silu(self.up(h.mul_(scale + 1).add_(shift)), inplace=True)
-        return self.down(h).add_(tokens)
+        if not fused:
+            return self.down(F.silu(self.up(torch.addcmul(shift, h, scale + 1)))).add_(tokens)
+        # Passes over memory, not arithmetic, are what costs: one time for all folds scale and shift into the weights,
+        # and the residual is added by the matrix product.
+        if len(time) == 1:
+            bias = F.linear(shift[0, 0], self.up.weight, self.up.bias)
+            h = F.linear(h, self.up.weight * (scale[0] + 1), bias)
+        else:
+            h = self.up(torch.addcmul(shift, h, scale + 1))
+        assert self.down.bias is not None
+        flat = tokens.view(-1, tokens.shape[-1]).add_(self.down.bias)
+        torch.addmm(flat, F.silu(h, inplace=True).view(-1, h.shape[-1]), self.down.weight.T, out=flat)
+        return tokens
 
     def mixed(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """The convolution over blocks; (B, L, width) seen as channels-last images, so nothing is copied before it."""

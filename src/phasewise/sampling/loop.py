@@ -10,6 +10,7 @@ from torch import Tensor
 from phasewise import seeding
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
+from phasewise.memory import fitting
 from phasewise.results import HybridSchedule
 from phasewise.sampling.grid import time_grid
 from phasewise.sampling.solvers import Carry, get_solver, take_step
@@ -49,7 +50,8 @@ def sample(
 
     Sample i depends on (seed, i) alone: to the bit at equal batch size, to about 1e-4 across batch sizes.
 
-    Raises PhasewiseError for an unknown solver, a grid that does not decrease, or a start that does not fit.
+    Raises PhasewiseError for an unknown solver, a grid that does not decrease, a start that does not fit, or a batch
+    too large for the memory (naming one that is not).
     """
     schedule = getattr(denoiser, "schedule", None)
     if isinstance(schedule, HybridSchedule):
@@ -76,14 +78,19 @@ def sample(
     out = []
     for start in range(0, n, batch):
         size = min(batch, n - start)
-        if x_init is None:
-            sigma = denoiser.path.sigma(torch.tensor(grid[0], dtype=torch.float64))
-            x = starting_noise(size, denoiser.image_shape, seed, start) * float(sigma)
-        else:
-            x = x_init[start : start + size].float()
-        x = x.to(device)
-        noise = _fresh_noise(size, denoiser.image_shape, seed, start, x)
-        out.append(integrate(denoiser, x, grid, solver, noise=noise).cpu())
+
+        def run(size: int, start: int = start) -> Tensor:
+            if x_init is None:
+                sigma = denoiser.path.sigma(torch.tensor(grid[0], dtype=torch.float64))
+                x = starting_noise(size, denoiser.image_shape, seed, start) * float(sigma)
+            else:
+                x = x_init[start : start + size].float()
+            x = x.to(device)
+            noise = _fresh_noise(size, denoiser.image_shape, seed, start, x)
+            return integrate(denoiser, x, grid, solver, noise=noise).cpu()
+
+        with fitting(size, run, "sampling"):
+            out.append(run(size))
         if progress is not None:
             progress(start + size, n)
     return torch.cat(out)

@@ -25,6 +25,9 @@ class Batch:
     t: Tensor
     target: Tensor
 
+    def first(self, n: int) -> Batch:
+        return Batch(self.x[:n], self.z[:n], self.t[:n], self.target[:n])
+
 
 class Batches:
     """Batches of (n, C, H, W) images already on their device: order of (seed, epoch), noise and times of (seed, step).

@@ -24,6 +24,7 @@ from phasewise.data import ImageData, as_images
 from phasewise.denoisers.base import Denoiser, NetworkDenoiser
 from phasewise.errors import PhasewiseError
 from phasewise.files import write_json
+from phasewise.memory import fitting
 from phasewise.results import TrainingRecord
 from phasewise.training.batches import Batch, Batches, fingerprint
 from phasewise.training.checkpoint import read_checkpoint, write_checkpoint
@@ -62,7 +63,8 @@ def train(
             are against the clean image all the same.
         progress: print a live line, or call this function with each row of progress.
 
-    Raises PhasewiseError on images of another shape or a loss that is not finite; CheckpointError when the checkpoint
+    Raises PhasewiseError on images of another shape, a loss that is not finite, or a batch too large for the memory
+    (naming one that is not); CheckpointError when the checkpoint
     in ``out`` belongs to another training.  Ctrl-C writes a checkpoint first.
     """
     name = name or type(denoiser).__name__
@@ -223,7 +225,8 @@ class _Trainer:
     def advance(self, batch: Batch, share: float = 0.0) -> dict[str, Any] | None:
         """One step on ``batch``, whose making took ``share`` seconds; a row of progress where one is due."""
         started = time.monotonic()
-        self.running = self.running + self.train_step(batch)
+        with fitting(len(batch.x), lambda k: self.loss(batch.first(k)).backward(), f"training {self.name}"):
+            self.running = self.running + self.train_step(batch)
         self.step += 1
         row: dict[str, Any] | None = None
         if self.step % self.every == 0 or self.step == self.steps:
@@ -240,8 +243,7 @@ class _Trainer:
         plan = self.plan
         for group in self.optimiser.param_groups:
             group["lr"] = plan.lr * learning_rate(plan, self.step, self.steps)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=plan.precision == "bfloat16"):
-            loss = denoising_loss(self.denoiser, batch.x, batch.z, batch.t, plan.loss, batch.target).mean()
+        loss = self.loss(batch)
         loss.backward()
         if plan.clip:
             torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), plan.clip)
@@ -249,6 +251,10 @@ class _Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         self.average.update_parameters(self.denoiser)
         return loss.detach()
+
+    def loss(self, batch: Batch) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.precision == "bfloat16"):
+            return denoising_loss(self.denoiser, batch.x, batch.z, batch.t, self.plan.loss, batch.target).mean()
 
     @torch.inference_mode()
     def validate(self) -> tuple[float, list[float]]:

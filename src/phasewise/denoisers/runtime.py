@@ -1,0 +1,162 @@
+"""Faster calls of the same networks: compiled, in bfloat16, or exported to ONNX and run without PyTorch's own kernels.
+
+None of it changes the weights.  Which wins depends on the machine: docs/networks.md has a table, and the command.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from phasewise.denoisers.base import Denoiser, NetworkDenoiser
+from phasewise.denoisers.hybrid import HybridDenoiser, OnPath
+from phasewise.errors import CheckpointError, PhasewiseError
+from phasewise.files import write_bytes
+from phasewise.paths import Time, as_time, path_from_config
+
+PRECISIONS = ("float32", "bfloat16")
+ONNX_FORMAT = 1
+
+
+def accelerate(denoiser: Denoiser, *, compile: bool = False, precision: str = "float32") -> Denoiser:
+    """``denoiser`` with its networks compiled, or their products in bfloat16; it shares the weights of the original.
+
+    Args:
+        denoiser: any; a hybrid's members are each accelerated, what is no network (Wiener) is left as it is.
+        compile: ``torch.compile`` the network: about half a minute at the first call of each batch shape.
+        precision: "float32", or "bfloat16": products and convolutions under autocast, preconditioning in float32.
+
+    Raises PhasewiseError for an unknown precision, or where compiling on a CPU finds no C++ compiler.
+    """
+    if precision not in PRECISIONS:
+        raise PhasewiseError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    if isinstance(denoiser, HybridDenoiser):
+        members = {
+            name: accelerate(
+                member.member if isinstance(member, OnPath) else member, compile=compile, precision=precision
+            )
+            for name, member in denoiser.members.items()
+        }
+        return HybridDenoiser(members, denoiser.schedule).eval()
+    if not isinstance(denoiser, NetworkDenoiser) or (not compile and precision == "float32"):
+        return denoiser
+    if compile and denoiser.device.type == "cpu" and not any(map(shutil.which, compilers())):
+        raise PhasewiseError("compiling for the CPU needs a C++ compiler (g++ or clang++); install one or leave it out")
+    fast = copy.copy(denoiser)  # its parameters are the original's
+    backbone = torch.compile(fast.backbone) if compile else fast.backbone
+
+    def lowered(h: Tensor, log_snr: Tensor) -> Tensor:
+        with torch.autocast(h.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            return backbone(h, log_snr)
+
+    fast.backbone = lowered  # type: ignore[method-assign]
+    return fast.eval()
+
+
+def compilers() -> list[str]:
+    return [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++", "cl"]
+
+
+class _Unchecked(nn.Module):
+    """``denoiser(x_t, t)`` for t (B,) without looking at the values of t, which an exported graph cannot."""
+
+    def __init__(self, denoiser: NetworkDenoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        out, c_out, skip = self.denoiser.residual_at(x_t, t.reshape(-1, 1, 1, 1))
+        return skip + c_out * out
+
+
+def export_onnx(denoiser: Denoiser, file: str | FilePath) -> FilePath:
+    """Write a network as ONNX: inputs ``x_t`` (B, C, H, W) and ``t`` (B,), output ``posterior_mean``, B free.
+
+    Needs the extra ``phasewise[onnx]``.  Read it with :class:`OnnxDenoiser`, or with any ONNX runtime.
+
+    Raises PhasewiseError for a denoiser that is no single network (export a hybrid's members one by one).
+    """
+    if not isinstance(denoiser, NetworkDenoiser):
+        raise PhasewiseError(
+            f"{type(denoiser).__name__} is no single network; only networks are exported, a hybrid member by member"
+        )
+    _need("onnx", "onnxscript")
+    x_t, t = torch.zeros(2, *denoiser.image_shape), torch.tensor([0.4, 0.6])
+    batch = torch.export.Dim("batch")
+    model = _Unchecked(copy.deepcopy(denoiser).cpu().float()).eval()
+    with torch.no_grad():
+        program = torch.onnx.export(
+            model, (x_t, t), dynamo=True, verbose=False, input_names=["x_t", "t"], output_names=["posterior_mean"],
+            dynamic_shapes={"x_t": {0: batch}, "t": {0: batch}},
+        )  # fmt: skip
+    assert program is not None
+    proto = program.model_proto
+    moments = denoiser.pixel_moments()
+    about = {
+        "format": ONNX_FORMAT,
+        "image_shape": list(denoiser.image_shape),
+        "radius": denoiser.radius,
+        "path": denoiser.path.config(),
+        "moments": None if moments is None else [m.tolist() for m in moments],
+    }
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = "phasewise", json.dumps(about)
+    return write_bytes(FilePath(file), proto.SerializeToString())
+
+
+class OnnxDenoiser(Denoiser):
+    """A network that :func:`export_onnx` wrote, run by ONNX Runtime on the CPU; fit for sampling, pricing and hybrids.
+
+    Args:
+        file: the .onnx file.  threads: of the runtime; 0 for its own choice.
+
+    Needs the extra ``phasewise[onnx]``.  Raises CheckpointError for a file that phasewise did not write.
+    """
+
+    def __init__(self, file: str | FilePath, threads: int = 0) -> None:
+        _need("onnxruntime")
+        import onnxruntime as runtime
+
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        try:
+            session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            about = json.loads(session.get_modelmeta().custom_metadata_map["phasewise"])
+            path = path_from_config(about["path"])
+        except Exception as error:  # the runtime has no common error class
+            raise CheckpointError(f"{file} is no network exported by phasewise ({error})") from error
+        if about.get("format") != ONNX_FORMAT:
+            raise CheckpointError(
+                f"{file} has export format {about.get('format')!r}; this phasewise reads {ONNX_FORMAT}"
+            )
+        super().__init__(tuple(about["image_shape"]), path, about["radius"])
+        self.session: Any = session
+        self.moments: list[list[float]] | None = about["moments"]
+
+    def pixel_moments(self) -> tuple[Tensor, Tensor] | None:
+        if self.moments is None:
+            return None
+        mean, std = self.moments
+        return torch.tensor(mean), torch.tensor(std)
+
+    def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
+        times = as_time(t, x_t).reshape(-1).expand(len(x_t))
+        feed = {"x_t": x_t.detach().cpu().float().numpy(), "t": times.cpu().float().numpy()}
+        return torch.from_numpy(self.session.run(None, feed)[0]).to(x_t)
+
+
+def _need(*modules: str) -> None:
+    for module in modules:
+        try:
+            __import__(module)
+        except ImportError as error:
+            raise PhasewiseError(
+                f"this needs the package {module}: install it with `pip install 'phasewise[onnx]'`"
+            ) from error

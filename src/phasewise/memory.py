@@ -1,0 +1,46 @@
+"""A batch that does not fit into memory: recognised, and answered with one that does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from phasewise.errors import PhasewiseError
+
+SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "unable to allocate")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that an allocation failed, on a CPU or a GPU."""
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in SIGNS)
+
+
+@contextmanager
+def fitting(batch: int, attempt: Callable[[int], object], what: str) -> Iterator[None]:
+    """Within it, running out of memory becomes a PhasewiseError that names the largest batch ``attempt`` bears.
+
+    ``attempt(k)`` does with k images what was done with ``batch``; it is tried with halves, quarters, ... of it.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        fits = largest_fitting(batch, attempt)
+        advice = f"a batch of {fits} does" if fits else "not even a single image does: make the network smaller"
+        raise PhasewiseError(f"{what} with a batch of {batch} does not fit into memory; {advice}") from error
+
+
+def largest_fitting(batch: int, attempt: Callable[[int], object]) -> int:
+    """The first of batch/2, batch/4, ..., 1 that ``attempt`` gets through; 0 when none does."""
+    size = batch // 2
+    while size:
+        try:
+            attempt(size)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            size //= 2
+        else:
+            return size
+    return 0
