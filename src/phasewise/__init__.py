@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from phasewise.phases import price_list as price_list
     from phasewise.phases import prices_at as prices_at
     from phasewise.phases import schedule_from_servers as schedule_from_servers
+    from phasewise.phases import spread_servers as spread_servers
+    from phasewise.phases import stitched_servers as stitched_servers
     from phasewise.phases import window_servers as window_servers
     from phasewise.pipeline import make_config as make_config
     from phasewise.pipeline import run_pipeline as run_pipeline
@@ -89,7 +91,8 @@ _HOMES = {
     "phases": (
         "critical_window", "explain", "gap_window", "markov_length", "measure_losses", "measure_recovery",
         "measure_step_errors", "optimise_schedule", "pareto_front", "path_kl", "place_steps", "placement_front",
-        "price_list", "prices_at", "schedule_from_servers", "window_servers",
+        "price_list", "prices_at", "schedule_from_servers", "spread_servers",
+        "stitched_servers", "window_servers",
     ),
     "pipeline": ("make_config", "run_pipeline"),
     "pretrained": ("load_pretrained", "pretrained_names"),

@@ -10,7 +10,7 @@ from receptive_field import jacobian, randomise
 from torch import Tensor
 
 from phasewise.denoisers import LocalDenoiser, NetworkDenoiser, UNetDenoiser
-from phasewise.denoisers.unet import Attention, default_multipliers
+from phasewise.denoisers.unet import GLOBAL_SIZES, Attention, default_multipliers
 from phasewise.errors import PhasewiseError
 from phasewise.metrics.cost import count_flops
 from phasewise.paths import CosinePath, LinearPath, Path, VarianceExplodingPath
@@ -35,6 +35,22 @@ def test_the_default_network_has_the_published_order_of_cost() -> None:
     assert denoiser.width == 32
     assert denoiser.radius is None
     assert 60e6 <= count_flops(denoiser, MNIST) <= 150e6
+
+
+def test_named_sizes_cost_what_they_say() -> None:
+    cost = {size: count_flops(UNetDenoiser.of_size(MNIST, size), MNIST) / 1e6 for size in GLOBAL_SIZES}
+    assert cost == pytest.approx({"coarse": 27, "small": 34, "medium": 81, "large": 319}, rel=0.02)
+    assert UNetDenoiser.of_size(MNIST, "medium").config() == UNetDenoiser(MNIST).config()
+    with pytest.raises(PhasewiseError, match="unknown size 'huge' of a global network; known: coarse, small"):
+        UNetDenoiser.of_size(MNIST, "huge")
+
+
+@pytest.mark.parametrize("size", list(GLOBAL_SIZES))
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (1, 50, 64)])
+def test_every_named_size_takes_images_of_any_size(size: str, shape: tuple[int, int, int]) -> None:
+    denoiser = randomise(UNetDenoiser.of_size(shape, size, path=CosinePath()))
+    assert denoiser(images(1, *shape), 0.5).shape == (1, *shape)
+    assert denoiser.path == CosinePath()
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 8, 8), (1, 27, 27), (2, 9, 21), (1, 17, 5), (1, 1, 3)])

@@ -15,7 +15,9 @@ from phasewise.phases import (
     prices_at,
     reference_mflop,
     schedule_from_servers,
+    spread_servers,
     step_prices,
+    stitched_servers,
     window_servers,
 )
 from phasewise.results import LossTable, PriceList
@@ -152,6 +154,24 @@ def test_published_window():
     assert servers == ("r3", "r3", "global", "global", "global", "r3")
     with pytest.raises(PhasewiseError, match="interval"):
         window_servers((1.0, 0.5), (0.5, 0.2), "a", "b")
+
+
+@given(st.integers(1, 30), st.floats(0, 1))
+def test_baselines_give_the_small_one_its_share_of_the_steps(n, fraction):
+    times = time_grid(n) if n > 1 else (1.0,)
+    stitched, spread = (make(times, "small", "large", fraction) for make in (stitched_servers, spread_servers))
+    count = round(fraction * n)
+    assert stitched == ("small",) * count + ("large",) * (n - count)
+    assert sorted(spread) == sorted(stitched)
+    at = [k for k, name in enumerate(spread) if name == "small"]
+    gaps = {b - a for a, b in zip(at, at[1:], strict=False)}
+    assert not gaps or max(gaps) - min(gaps) <= 1  # as even as whole steps allow
+
+
+def test_a_share_is_a_fraction():
+    for make in (stitched_servers, spread_servers):
+        with pytest.raises(PhasewiseError, match=r"lies in \[0, 1\], got 1.5"):
+            make((1.0, 0.5), "small", "large", 1.5)
 
 
 @pytest.mark.parametrize(

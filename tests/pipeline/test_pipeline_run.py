@@ -375,3 +375,41 @@ def test_the_command_that_repeats_a_run_says_its_cmi_choices():
     assert words.endswith("--window cmi --cmi-times 0.2,0.5 --cmi-option epochs=2 --center 3,3 --center 4,4")
     assert command(changed_config(cmi=False)).endswith("--no-cmi")
     assert changed_config(cmi_center=(3, 3)) == changed_config(cmi_center=[[3, 3]])
+
+
+# --- networks from elsewhere, and cheaper global ones ---------------------------------------------------------------
+
+
+def test_cheaper_global_networks_join_the_run_and_the_schedules(smoke_run, tmp_path):
+    models, folder = tmp_path / "models", tmp_path / "run"
+    shutil.copytree(smoke_run / "models", models)
+    shutil.rmtree(models / "global")
+    plan = make_config(8, "smoke", cheap_globals=("small",), global_width=24, networks=str(models), cmi=False)
+    done, lines = collect(folder, plan, command="schedule")
+    assert "train-small" in done
+    assert "train-global" in done
+    assert "r1: taken from" in " ".join(lines)
+    assert LossTable.load(folder / "records" / "losses.json").names == (
+        "global", "small", "r1", "r2", "control", "wiener",
+    )  # fmt: skip
+    plans = {k: HybridSchedule.from_dict(v) for k, v in read_json(folder / "records" / "schedules.json").items()}
+    assert set(plans["stitched"].servers) <= {"small", "global"}
+    assert list(plans["stitched"].servers) == sorted(plans["stitched"].servers, reverse=True)  # small first
+    for name in ("stitched", "spread"):
+        assert plans[name].mflop <= plans["hybrid"].mflop * (1 + 1e-6)
+    taken = (models / "r1" / "weights.safetensors").read_bytes()
+    assert taken == (folder / "models" / "r1" / "weights.safetensors").read_bytes()
+
+
+def test_a_network_that_does_not_fit_its_name_is_refused(smoke_run, tmp_path):
+    models = tmp_path / "models"
+    shutil.copytree(smoke_run / "models" / "r2", models / "r1")
+    with pytest.raises(PhasewiseError, match="sees a radius of 2, not 1"):
+        collect(tmp_path / "run", make_config(8, "smoke", networks=str(models)), command="train")
+
+
+def test_an_unknown_or_doubled_size_is_refused():
+    with pytest.raises(PhasewiseError, match="unknown size 'tiny' of a global network; known: coarse"):
+        make_config(8, "smoke", cheap_globals=("tiny",))
+    with pytest.raises(PhasewiseError, match="name one twice"):
+        make_config(8, "smoke", cheap_globals=("small", "small"))

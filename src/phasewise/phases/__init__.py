@@ -10,6 +10,8 @@ from phasewise.phases.schedule import (
     pareto_front,
     reference_mflop,
     schedule_from_servers,
+    spread_servers,
+    stitched_servers,
     window_servers,
 )
 from phasewise.phases.step_errors import measure_step_errors
@@ -36,7 +38,9 @@ __all__ = [
     "prices_at",
     "reference_mflop",
     "schedule_from_servers",
+    "spread_servers",
     "step_prices",
+    "stitched_servers",
     "t_c",
     "window_servers",
 ]

@@ -144,6 +144,25 @@ def window_servers(times: Sequence[float], window: tuple[float, float], inside: 
     return tuple(inside if low <= t <= high else outside for t in times)
 
 
+def stitched_servers(times: Sequence[float], small: str, large: str, fraction: float) -> tuple[str, ...]:
+    """Small then large (T-Stitch, Pan et al. 2024, arXiv 2402.14167): ``small`` serves the first ``fraction`` of the
+    steps, rounded, ``large`` the rest."""
+    count = round(_share(fraction) * len(times))
+    return (small,) * count + (large,) * (len(times) - count)
+
+
+def spread_servers(times: Sequence[float], small: str, large: str, fraction: float) -> tuple[str, ...]:
+    """``small`` serves a ``fraction`` of the steps, rounded, spread as evenly as can be; ``large`` the rest."""
+    n, count = len(times), round(_share(fraction) * len(times))
+    return tuple(small if (k + 1) * count // n > k * count // n else large for k in range(n))
+
+
+def _share(fraction: float) -> float:
+    if not 0 <= fraction <= 1:
+        raise PhasewiseError(f"a fraction of the steps lies in [0, 1], got {fraction}")
+    return fraction
+
+
 def reference_mflop(prices: PriceList, solver: str = "multistep") -> float:
     """MFLOP an image of running the reference at every step."""
     calls = sum(calls_per_step(solver, len(prices.times)))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from phasewise.denoisers.unet import GLOBAL_SIZES
 from phasewise.errors import PhasewiseError
 from phasewise.information import ESTIMATORS
 from phasewise.metrics.features import KINDS
@@ -24,7 +25,12 @@ class RunConfig:
         radii: receptive fields of the local denoisers, pixels.  window_radius: the one that serves beside the global
             denoiser in the window, inverted, shifted and local-only schedules.
         control: train the local design with its window opened to the whole image, too.
-        global_width: channels of the U-Net.  global_epochs, local_epochs: passes over the training images.
+        global_width: channels of the U-Net.  cheap_globals: more of them, by size
+            (:data:`phasewise.denoisers.unet.GLOBAL_SIZES`), to switch to where the whole image is needed but not at
+            full price; they train as long as the global one.
+        global_epochs, local_epochs: passes over the training images.
+        networks: folder with trained denoisers to take instead of training them, each in NAME/ as
+            :func:`phasewise.save_denoiser` writes it; a name it has not is trained.
         preset, batch: training preset (:data:`phasewise.training.PRESETS`) and batch size.
         steps, solver, spacing, t_min: the sampling grid, see :func:`phasewise.time_grid`.
         weighting: price the optimiser minimises, "w2", "flow" or "kl".  budget: cost as a fraction of all-global.
@@ -47,6 +53,8 @@ class RunConfig:
     window_radius: int = 2
     control: bool = True
     global_width: int = 16
+    cheap_globals: tuple[str, ...] = ()
+    networks: str | None = None
     preset: str = "default"
     batch: int = 128
     global_epochs: float = 130
@@ -76,7 +84,7 @@ class RunConfig:
     cmi_tolerance: float = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("radii", "times", "recovery_times", "cmi_radii", "cmi_times"):
+        for name in ("radii", "cheap_globals", "times", "recovery_times", "cmi_radii", "cmi_times"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "cmi_center", _positions(self.cmi_center))
         if isinstance(self.window, list):
@@ -97,6 +105,11 @@ class RunConfig:
             raise PhasewiseError(f"the radii {list(self.radii)} name one twice")
         if self.global_width < 8 or self.global_width % 8:
             raise PhasewiseError(f"global_width must be a positive multiple of 8, got {self.global_width}")
+        for size in self.cheap_globals:
+            if size not in GLOBAL_SIZES:
+                raise PhasewiseError(f"unknown size {size!r} of a global network; known: {', '.join(GLOBAL_SIZES)}")
+        if len(set(self.cheap_globals)) < len(self.cheap_globals):
+            raise PhasewiseError(f"cheap_globals {list(self.cheap_globals)} name one twice")
         if not 0 < self.budget <= 1:
             raise PhasewiseError(f"budget is a fraction of the all-global cost, in (0, 1]; got {self.budget}")
         for name, least in (("n_samples", 100), ("n_losses", 2), ("n_recovery", 2), ("n_grid", 1), ("steps", 2)):

@@ -18,7 +18,7 @@ from phasewise.pretrained import Pretrained, load_pretrained
 from phasewise.report import build_report
 from phasewise.results import PriceList
 
-COMPARED = ("global", "global_cheap", "hybrid", "window", "local_only")
+COMPARED = ("global", "global_cheap", "hybrid", "stitched", "window", "local_only")
 LEAST = 100
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,14 @@ from phasewise.metrics import (
     frechet_score,
     paired_error,
 )
-from phasewise.phases import optimise_schedule, reference_mflop, schedule_from_servers, window_servers
+from phasewise.phases import (
+    optimise_schedule,
+    reference_mflop,
+    schedule_from_servers,
+    spread_servers,
+    stitched_servers,
+    window_servers,
+)
 from phasewise.pipeline.config import RunConfig
 from phasewise.results import Evaluation, HybridSchedule, ParetoFront, PriceList
 from phasewise.sampling import calls_per_step, sample, time_grid
@@ -38,6 +46,8 @@ LABELS = {
     "window": "global inside the window, local outside",
     "window_gap": "global where the gap is, local outside",
     "window_cmi": "global where the CMI is, local outside",
+    "stitched": "the cheapest wide network first, then global (T-Stitch), at the hybrid's cost",
+    "spread": "local at evenly spread steps, global between, at the hybrid's cost",
     "window_inverted": "local inside the window, global outside",
     "window_shifted": "window shifted to later noise times",
     "local_only": "local at every step",
@@ -76,10 +86,23 @@ def plan_schedules(
         "window_shifted": on_grid(window_servers(times, shifted, "global", local)),
         "local_only": on_grid((local,) * len(times)),
     }
+    flops = dict(zip(prices.names, prices.flops, strict=True))
+    partner = min((n for n in config.cheap_globals if flops[n] < flops["global"]), key=flops.__getitem__, default=local)
+    share = {name: _share_at(prices, name, hybrid.mflop or 0.0, config) for name in (partner, local)}
+    schedules["stitched"] = on_grid(stitched_servers(times, partner, "global", share[partner]))
+    schedules["spread"] = on_grid(spread_servers(times, local, "global", share[local]))
     for name, span in (("window_gap", gap), ("window_cmi", cmi)):
         if span is not None:
             schedules[name] = on_grid(window_servers(times, span, "global", local))
     return schedules, chosen
+
+
+def _share_at(prices: PriceList, small: str, mflop: float, config: RunConfig) -> float:
+    """The smallest share of the steps that ``small`` must take from the global one for a cost of at most ``mflop``."""
+    calls = sum(calls_per_step(config.solver, config.steps))
+    full, less = (calls * float(prices.flops[prices.names.index(name)]) / 1e6 for name in ("global", small))
+    needed = (full - mflop) / (full - less) if full > less else 0.0
+    return min(max(math.ceil(needed * config.steps - 1e-9) / config.steps, 0.0), 1.0)
 
 
 def _cheap_global(prices: PriceList, hybrid: HybridSchedule, config: RunConfig) -> HybridSchedule:

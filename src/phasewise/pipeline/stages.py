@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -85,15 +86,17 @@ class Context:
 
 def denoiser_names(config: RunConfig) -> list[str]:
     locals_ = [f"r{r}" for r in config.radii]
-    return ["global", *locals_, *(["control"] if config.control else []), "wiener"]
+    return ["global", *config.cheap_globals, *locals_, *(["control"] if config.control else []), "wiener"]
 
 
 def build_untrained(name: str, config: RunConfig, shape: tuple[int, int, int]) -> NetworkDenoiser:
-    """A fresh network by its name in a run: "global", "control", or "r<radius>". Weights depend on (seed, name)."""
+    """A fresh network by its name in a run: "global", a size, "control", or "r<radius>"; weights by (seed, name)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1000 + sum(map(ord, name)))
         if name == "global":
             return UNetDenoiser(shape, width=config.global_width)
+        if name in config.cheap_globals:
+            return UNetDenoiser.of_size(shape, name)
         if name == "control":
             largest = LocalDenoiser(shape, max(config.radii))
             return LocalDenoiser(shape, max(shape[1:]) - 1, block=largest.block, width=largest.width)
@@ -117,8 +120,12 @@ def do_train(name: str) -> Callable[[Context], None]:
         if name == "wiener":
             save_denoiser(WienerDenoiser.fit(ctx.data.train), folder)
             return
+        if config.networks is not None and (Path(config.networks) / name / "config.json").is_file():
+            take_trained(ctx, name, Path(config.networks) / name)
+            return
         network = build_untrained(name, config, ctx.data.image_shape)
-        epochs = config.global_epochs if name == "global" else config.local_epochs
+        wide = name == "global" or name in config.cheap_globals
+        epochs = config.global_epochs if wide else config.local_epochs
         preset = get_preset(config.preset, batch=config.batch, epochs=epochs)
         record = train(
             network, ctx.data, preset, name=name, seed=config.seed, out=folder, device=config.device,
@@ -130,6 +137,21 @@ def do_train(name: str) -> Callable[[Context], None]:
         ctx.say(f"{name}: validation loss {record.val_loss:.4f} after {record.steps} steps, {record.seconds:.0f} s")
 
     return work
+
+
+def take_trained(ctx: Context, name: str, source: Path) -> None:
+    """Put a denoiser trained elsewhere, and its training record where there is one, into the run."""
+    denoiser = load_denoiser(source)
+    if denoiser.image_shape != ctx.data.image_shape:
+        raise PhasewiseError(
+            f"{source} denoises images of shape {denoiser.image_shape}, the data has {ctx.data.image_shape}"
+        )
+    if name.removeprefix("r").isdigit() and denoiser.radius != int(name[1:]):
+        raise PhasewiseError(f"{source} sees a radius of {denoiser.radius}, not {name[1:]}")
+    save_denoiser(denoiser, ctx.folder.path("models", name))
+    if (source / "training.json").is_file():
+        ctx.write(f"training/{name}.json", read_json(source / "training.json"))
+    ctx.say(f"{name}: taken from {source}")
 
 
 def discard_training(folder: RunFolder, name: str) -> None:
@@ -150,7 +172,7 @@ def do_diagnose(ctx: Context) -> None:
 
 def do_recovery(ctx: Context) -> None:
     config = ctx.config
-    keep = ["global", *(f"r{r}" for r in config.radii), *(["control"] if config.control else [])]
+    keep = ["global", *config.cheap_globals, *(f"r{r}" for r in config.radii), *(["control"] if config.control else [])]
     images = ctx.data.test[: config.n_recovery]
     record, pictures = measure_recovery(
         {n: ctx.denoiser(n) for n in keep}, images, config.recovery_times, steps=config.steps, solver=config.solver,
@@ -235,7 +257,9 @@ def all_stages(config: RunConfig) -> list[Stage]:
     for name in names:
         choices: tuple[str, ...] = ()
         if name != "wiener":
-            choices = (*common, *(("global_width", "global_epochs") if name == "global" else ("local_epochs",)))
+            wide = name in config.cheap_globals
+            choices = ("global_width", "global_epochs") if name == "global" else ("local_epochs",)
+            choices = (*common, "networks", *(("global_epochs",) if wide else choices))
             choices = (*choices, *(("radii",) if name == "control" else ()))
         outputs = (f"models/{name}/config.json", f"models/{name}/weights.safetensors")
         stages.append(Stage(f"train-{name}", ("data",), choices, outputs, do_train(name)))

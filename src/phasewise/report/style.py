@@ -61,6 +61,8 @@ SCHEDULE_LABELS = {
     "window": "Given window: global inside, local outside",
     "window_gap": "Window of the denoising gap: global inside, local outside",
     "window_cmi": "Window of the CMI: global inside, local outside",
+    "stitched": "Cheap network first, then global (T-Stitch)",
+    "spread": "Local spread evenly, global between",
     "window_shifted": "Window shifted",
     "window_inverted": "Window inverted: local inside, global outside",
     "local_only": "Local only",
@@ -75,6 +77,8 @@ SCHEDULE_LOOKS = {
     "window_cmi": ("^", "#6A3D9A"),
     "window_shifted": ("D", "#3A9BD1"),
     "window_inverted": ("v", "#CC79A7"),
+    "stitched": ("<", "#7A5195"),
+    "spread": (">", "#A0522D"),
     "local_only": ("X", "#555555"),
 }
 

@@ -111,7 +111,7 @@ def _against_cheap(run: Run, hybrid: Evaluation, full: Evaluation, cheap: Evalua
 
 def _others(run: Run, full: Evaluation | None) -> list[str]:
     shown = []
-    for name in ("window", "window_gap", "window_cmi", "window_inverted", "local_only"):
+    for name in ("stitched", "spread", "window", "window_gap", "window_cmi", "window_inverted", "local_only"):
         e = run.evaluations.get(name)
         if e is not None:
             share = f" at {percent(e.mflop, full.mflop)}" if full else ""
