@@ -72,6 +72,7 @@ def table(content: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = parser_of(__doc__)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--again", type=int, default=10_000)

@@ -22,6 +22,7 @@ from phasewise.metrics.frechet import (
     kid,
     polynomial_mmd,
 )
+from phasewise.metrics.manifold import precision_recall
 from phasewise.metrics.paired import PairedTest, paired_difference_test, paired_error
 
 __all__ = [
@@ -46,5 +47,6 @@ __all__ = [
     "paired_difference_test",
     "paired_error",
     "polynomial_mmd",
+    "precision_recall",
     "train_classifier",
 ]
