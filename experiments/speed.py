@@ -28,7 +28,7 @@ from phasewise.denoisers import Denoiser, NetworkDenoiser
 from phasewise.files import read_json, write_json
 from phasewise.pretrained import load_pretrained
 from phasewise.training import get_preset
-from phasewise.training.trainer import _Together
+from phasewise.training.loop import Together
 
 SHAPE = (1, 28, 28)
 RADII = (1, 2, 3, 5, 8, 12)
@@ -59,13 +59,13 @@ def ratio(seen: Mapping[str, list[float]], name: str, base: str) -> tuple[float,
 
 def trainer_of(
     nets: dict[str, NetworkDenoiser], images: Tensor, teacher: Denoiser | None = None, **plan: Any
-) -> _Together:
+) -> Together:
     preset = replace(get_preset("default"), steps=10**6, batch=128, **plan)
     folders = dict.fromkeys(nets)
-    return _Together(nets, images, preset, 0, folders, None, (0.0, 1.0), teacher)
+    return Together(nets, images, preset, 0, folders, None, (0.0, 1.0), teacher)
 
 
-def step(run: _Together) -> Work:
+def step(run: Together) -> Work:
     def work() -> None:
         batch = run.batches.draw(0)
         for trainer in run.trainers.values():
@@ -105,7 +105,7 @@ def training(rounds: int) -> dict[str, Any]:
     return rows
 
 
-def plain_copy(network: NetworkDenoiser, images: Tensor, name: str) -> _Together:
+def plain_copy(network: NetworkDenoiser, images: Tensor, name: str) -> Together:
     """A trainer whose network keeps its compiled backbone: the average is a copy of a fresh one."""
     compiled = network.backbone
     del network.backbone
