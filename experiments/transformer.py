@@ -1,0 +1,65 @@
+"""A diffusion transformer, for comparison: tokens of p x p pixels, attention over all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from phasewise.denoisers import NetworkDenoiser
+from phasewise.denoisers.base import ImageShape
+from phasewise.denoisers.layers import TimeEmbedding, zero_init
+
+
+class TransformerDenoiser(NetworkDenoiser):
+    """Blocks of attention and perceptron, scaled and shifted by time (after Peebles, Xie 2023, arXiv 2212.09748)."""
+
+    def __init__(self, image_shape: ImageShape, *, width: int = 64, depth: int = 3, patch: int = 2) -> None:
+        super().__init__(image_shape)
+        channels, height, columns = self.image_shape
+        self.patch, self.width, self.depth = patch, width, depth
+        self.grid = (height // patch, columns // patch)
+        self.stem = nn.Linear(channels * patch**2, width)
+        self.places = nn.Parameter(0.02 * torch.randn(self.grid[0] * self.grid[1], width))
+        self.embed = TimeEmbedding(64)
+        self.blocks = nn.ModuleList(TransformerBlock(width) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.head = zero_init(nn.Linear(width, channels * patch**2))
+
+    def backbone(self, h: Tensor, log_snr: Tensor) -> Tensor:
+        batch, channels = h.shape[:2]
+        time = self.embed(log_snr)
+        tokens = self.stem(F.pixel_unshuffle(h, self.patch).flatten(2).transpose(1, 2)) + self.places
+        for block in self.blocks:
+            tokens = block(tokens, time)
+        out = self.head(self.norm(tokens)).transpose(1, 2).reshape(batch, channels * self.patch**2, *self.grid)
+        return F.pixel_shuffle(out, self.patch)
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "image_shape": list(self.image_shape),
+            "width": self.width,
+            "depth": self.depth,
+            "patch": self.patch,
+            "path": self.path.config(),
+        }
+
+
+class TransformerBlock(nn.Module):
+    def __init__(self, width: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(2))
+        self.film = nn.Linear(64, 4 * width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), zero_init(nn.Linear(width, width))
+        self.up, self.down = nn.Linear(width, 4 * width), zero_init(nn.Linear(4 * width, width))
+
+    def forward(self, tokens: Tensor, time: Tensor) -> Tensor:
+        scale_1, shift_1, scale_2, shift_2 = self.film(time)[:, None].chunk(4, dim=-1)
+        h = torch.addcmul(shift_1, self.norms[0](tokens), scale_1 + 1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(h).chunk(3, dim=-1))
+        tokens = tokens + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        h = torch.addcmul(shift_2, self.norms[1](tokens), scale_2 + 1)
+        return tokens + self.down(F.silu(self.up(h)))
