@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
     parser.add_argument("--data-dir")
+    parser.add_argument("--note", help="what the records do not say of how it was trained, for card.json")
     arguments = parser.parse_args()
     run, target = arguments.run, HOME / arguments.name
     config = read_config(run)
@@ -62,8 +63,9 @@ def main() -> None:
     for file in (target / "records").rglob("*.json"):  # one line each: they are read by programs
         write_text(file, json.dumps(read_json(file), separators=(",", ":")) + "\n")
     info = read_json(run / "run.json")
-    info["config"] = replace(config, data_dir=None, control=False).to_dict()
-    info["command"] = command(replace(config, data_dir="DIR" if config.data_dir else None))
+    info["config"] = replace(config, data_dir=None, networks=None, control=False).to_dict()
+    places = {"data_dir": "DIR" if config.data_dir else None, "networks": "NETWORKS" if config.networks else None}
+    info["command"] = command(replace(config, **places))
     write_json(target / "run.json", {**info, "version": pw.__version__})
     features = ClassifierFeatures.load(next((run / "models/features").iterdir()))
     features.save(target / "features")
@@ -87,6 +89,7 @@ def main() -> None:
             "denoisers": sorted(names, key=order_of),
             "data": config.data,
             "trained_by": info["command"],
+            **({"note": arguments.note} if arguments.note else {}),
             "loss_change_by_half_precision": change,
             "fid_when_trained": {**fids, "real": evaluation["real"]},
             "license": "Apache-2.0 (weights); trained on images of the set named under data",

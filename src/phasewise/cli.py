@@ -115,7 +115,9 @@ def stage_command(
     batch: Annotated[int | None, typer.Option(help="Training batch size.")] = None,
     global_width: Annotated[int | None, typer.Option(help="Channels of the global U-Net.")] = None,
     networks: Annotated[str | None, typer.Option(help="Folder of trained denoisers to take, NAME/config.json.")] = None,
-    cheap_globals: Annotated[str | None, typer.Option(help="Cheaper global U-Nets besides: coarse,small.")] = None,
+    cheap_globals: Annotated[
+        str | None, typer.Option(help="Cheaper global U-Nets besides: coarse,small; or none.")
+    ] = None,
     global_epochs: Annotated[float | None, typer.Option(help="Passes over the data for the global denoiser.")] = None,
     local_epochs: Annotated[float | None, typer.Option(help="Passes over the data for each local denoiser.")] = None,
     steps: Annotated[int | None, typer.Option(help="Sampling steps.")] = None,
@@ -150,7 +152,8 @@ def stage_command(
     given = {
         "data": data, "data_dir": data_dir, "seed": seed, "device": device, "limit": limit,
         "radii": numbers(radii, int, "--radii"), "window_radius": window_radius, "preset": preset, "batch": batch,
-        "global_width": global_width, "cheap_globals": numbers(cheap_globals, str, "--cheap-globals"),
+        "global_width": global_width,
+        "cheap_globals": () if cheap_globals == "none" else numbers(cheap_globals, str, "--cheap-globals"),
         "networks": networks, "global_epochs": global_epochs, "local_epochs": local_epochs, "steps": steps,
         "solver": solver, "spacing": spacing, "weighting": weighting, "budget": budget, "n_samples": samples,
         "features": features,

@@ -19,7 +19,8 @@ KIND = "phasewise-run"
 FORMAT = 1
 OPTIONS = {
     "data": "--data", "data_dir": "--data-dir", "limit": "--limit", "seed": "--seed", "device": "--device",
-    "radii": "--radii", "window_radius": "--window-radius", "global_width": "--global-width", "preset": "--preset",
+    "radii": "--radii", "window_radius": "--window-radius", "global_width": "--global-width",
+    "cheap_globals": "--cheap-globals", "networks": "--networks", "preset": "--preset",
     "batch": "--batch", "global_epochs": "--global-epochs", "local_epochs": "--local-epochs", "steps": "--steps",
     "solver": "--solver", "spacing": "--spacing", "weighting": "--weighting", "budget": "--budget",
     "window": "--window", "features": "--features", "n_samples": "--samples", "cmi": "--cmi",
@@ -153,7 +154,8 @@ def _words(option: str, value: Any) -> list[str]:
         return [w for k, v in value.items() for w in (option, shlex.quote(f"{k}={json.dumps(v)}"))]
     if isinstance(value, list) and value and isinstance(value[0], list):
         return [w for pair in value for w in (option, ",".join(map(str, pair)))]
-    return [option, shlex.quote(",".join(map(str, value)) if isinstance(value, list) else str(value))]
+    text = ",".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+    return [option, shlex.quote(text)]
 
 
 def _changes(found: RunConfig, wanted: RunConfig, free: set[str]) -> list[str]:
