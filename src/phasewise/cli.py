@@ -124,6 +124,9 @@ def stage_command(
     solver: Annotated[str | None, typer.Option(help="multistep, dpmpp_2m, heun, euler, ancestral, heun_churn.")] = None,
     spacing: Annotated[str | None, typer.Option(help="Time grid: uniform, log_snr or edm.")] = None,
     weighting: Annotated[str | None, typer.Option(help="Price to minimise: w2, flow or kl.")] = None,
+    reach_paths: Annotated[
+        int | None, typer.Option(help="Paths to measure how far errors reach, for w2; 0: none.")
+    ] = None,
     budget: Annotated[float | None, typer.Option(help="Hybrid's cost as a fraction of all-global.")] = None,
     window: Annotated[str | None, typer.Option(help="LOW,HIGH in noise time, gap or cmi.")] = None,
     features: Annotated[str | None, typer.Option(help="For FID: auto, classifier, inception, pca, random.")] = None,
@@ -155,8 +158,8 @@ def stage_command(
         "global_width": global_width,
         "cheap_globals": () if cheap_globals == "none" else numbers(cheap_globals, str, "--cheap-globals"),
         "networks": networks, "global_epochs": global_epochs, "local_epochs": local_epochs, "steps": steps,
-        "solver": solver, "spacing": spacing, "weighting": weighting, "budget": budget, "n_samples": samples,
-        "features": features,
+        "solver": solver, "spacing": spacing, "weighting": weighting, "reach_paths": reach_paths,
+        "budget": budget, "n_samples": samples, "features": features,
         "window": window if window in (None, "gap", "cmi") else numbers(window, float, "--window (or gap, cmi)"),
         "cmi": cmi, "cmi_estimator": estimator, "cmi_block": block, "cmi_accuracy": cmi_accuracy,
         "cmi_tolerance": cmi_tolerance, "cmi_radii": numbers(cmi_radii, int, "--cmi-radii"),

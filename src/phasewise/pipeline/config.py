@@ -33,7 +33,11 @@ class RunConfig:
             :func:`phasewise.save_denoiser` writes it; a name it has not is trained.
         preset, batch: training preset (:data:`phasewise.training.PRESETS`) and batch size.
         steps, solver, spacing, t_min: the sampling grid, see :func:`phasewise.time_grid`.
-        weighting: price the optimiser minimises, "w2", "flow" or "kl".  budget: cost as a fraction of all-global.
+        weighting: price the optimiser minimises, "w2", "flow" or "kl".
+        reach_paths: sampling paths followed to see how far a push off the path has grown at the image, which the "w2"
+            price then counts; 0 leaves it out (better where cheaper global networks serve early steps: there a push
+            changes which image comes out, not how good it is).
+        budget: cost as a fraction of all-global.
         window: (low, high) in noise time, "gap" to place it where the measured denoising gap is, or "cmi" to place it
             where the conditional mutual information at the window's radius exceeds ``cmi_tolerance`` nats.
         features: feature network for FID: "auto", "classifier", "inception", "pca" or "random".
@@ -64,6 +68,7 @@ class RunConfig:
     spacing: str = "uniform"
     t_min: float = 0.02
     weighting: str = "w2"
+    reach_paths: int = 16
     budget: float = 0.8
     window: tuple[float, float] | str = (0.2, 0.5)
     times: tuple[float, ...] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -112,7 +117,14 @@ class RunConfig:
             raise PhasewiseError(f"cheap_globals {list(self.cheap_globals)} name one twice")
         if not 0 < self.budget <= 1:
             raise PhasewiseError(f"budget is a fraction of the all-global cost, in (0, 1]; got {self.budget}")
-        for name, least in (("n_samples", 100), ("n_losses", 2), ("n_recovery", 2), ("n_grid", 1), ("steps", 2)):
+        for name, least in (
+            ("n_samples", 100),
+            ("n_losses", 2),
+            ("n_recovery", 2),
+            ("n_grid", 1),
+            ("steps", 2),
+            ("reach_paths", 0),
+        ):
             if getattr(self, name) < least:
                 raise PhasewiseError(f"{name} must be at least {least}, got {getattr(self, name)}")
         self._check_cmi()
@@ -165,6 +177,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "small": {},
     "cpu": {
         "radii": (1, 2, 3, 5, 8, 12), "window_radius": 3, "global_width": 32, "cheap_globals": ("coarse",),
+        "reach_paths": 0,
         "global_epochs": 14, "local_epochs": 7, "n_losses": 2000, "n_recovery": 250, "n_samples": 3000,
         "cmi_radii": (1, 2, 3, 4, 5, 6), "cmi_times": (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9),
         "cmi_accuracy": 0.003,

@@ -40,8 +40,6 @@ from phasewise.sampling import time_grid
 from phasewise.training import get_preset, train
 
 Say = Callable[[str], None]
-PATHS = 16
-"""Sampling paths followed to see how far each denoiser's error reaches."""
 
 
 @dataclass
@@ -197,7 +195,7 @@ def do_schedule(ctx: Context) -> None:
     config = ctx.config
     grid = time_grid(config.steps, t_min=config.t_min, spacing=config.spacing)
     members = ctx.members(control=False)
-    prices = price_list(members, ctx.data, grid, seed=config.seed + 3, n=config.n_losses, paths=PATHS)
+    prices = price_list(members, ctx.data, grid, seed=config.seed + 3, n=config.n_losses, paths=config.reach_paths)
     ctx.write("prices.json", prices.to_dict())
     fronts = {w: pareto_front(prices, weighting=w, solver=config.solver) for w in WEIGHTINGS}
     gap, cmi = read_gap(ctx), cmi_window(config, ctx.folder) if config.window == "cmi" else None
@@ -274,7 +272,7 @@ def all_stages(config: RunConfig) -> list[Stage]:
     stages += [
         Stage(
             "schedule", (*trained, "diagnose", *window),
-            (*grid, "n_losses", "weighting", "budget", "window", "window_radius"),
+            (*grid, "n_losses", "weighting", "reach_paths", "budget", "window", "window_radius"),
             ("records/prices.json", "records/schedules.json", "records/fronts.json"), do_schedule,
         ),
         Stage(
