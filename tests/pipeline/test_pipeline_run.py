@@ -421,6 +421,6 @@ def test_an_unknown_or_doubled_size_is_refused():
 
 def test_the_command_that_repeats_a_run_says_its_networks():
     said = command(make_config(8, "smoke", cheap_globals=("coarse", "small"), networks="nets"))
-    assert said == "phasewise run --size smoke --cheap-globals coarse,small --networks nets"
+    assert said == "phasewise run --size smoke --data digits --cheap-globals coarse,small --networks nets"
     assert make_config(28).cheap_globals == ("coarse",)
-    assert command(make_config(28, cheap_globals=())) == "phasewise run --size cpu --cheap-globals none"
+    assert command(make_config(28, cheap_globals=())) == "phasewise run --size cpu --data digits --cheap-globals none"
