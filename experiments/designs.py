@@ -12,15 +12,15 @@ Stops and resumes; leaves OUT/GROUP/{costs.json, DESIGN.json} and the weights.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-from tables import already_answered, replace_table
+from tables import already_answered, replace_table, seconds_of
 from window_attention import AttentionLocal
 
 import phasewise as pw
@@ -110,15 +110,14 @@ def step_seconds(designs: dict[str, Make], rounds: int = 5, side: int = 28) -> d
     networks = {name: fresh(make).train() for name, make in designs.items()}
     optimisers = {name: torch.optim.AdamW(n.parameters(), fused=True) for name, n in networks.items()}
     x, t = torch.rand(BATCH, 1, side, side), torch.linspace(0.01, 0.99, BATCH)
-    seen: dict[str, list[float]] = {name: [] for name in designs}
-    for _ in range(rounds + 1):
-        for name, network in networks.items():
-            start = time.perf_counter()
-            denoising_loss(network, x, torch.randn_like(x), t).mean().backward()
-            optimisers[name].step()
-            optimisers[name].zero_grad(set_to_none=True)
-            seen[name].append(time.perf_counter() - start)
-    return {name: median(values[1:]) for name, values in seen.items()}
+
+    def step(name: str) -> None:
+        denoising_loss(networks[name], x, torch.randn_like(x), t).mean().backward()
+        optimisers[name].step()
+        optimisers[name].zero_grad(set_to_none=True)
+
+    seen = seconds_of({name: partial(step, name) for name in designs}, rounds)
+    return {name: median(values) for name, values in seen.items()}
 
 
 def costs_of(designs: dict[str, Make], file: Path) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def prices_and_errors(subject: Subject, out: Path, n: int) -> tuple[pw.PriceList
 
 
 def schedules(prices: pw.PriceList, errors: pw.StepErrors) -> Iterator[tuple[str, pw.HybridSchedule]]:
-    """(family/detail, schedule) for everything compared; families of :data:`GLOBAL_ONLY` never use a local member."""
+    """(family/detail, schedule) for everything compared; see :func:`global_only`."""
     path, table = prices.losses.path, prices.losses
     flops = {name: float(f) / 1e6 for name, f in zip(prices.names, prices.flops, strict=True)}
     wide = [n for n, r in zip(table.names, table.radii, strict=True) if r is None and n not in ("wiener", "control")]
@@ -159,14 +159,16 @@ def global_only(name: str) -> bool:
     return not any(word in name for word in ("hybrid", "alone", "spread", "window"))
 
 
+def images_of(subject: Subject, schedule: pw.HybridSchedule, n: int, seed: int) -> Tensor:
+    members: Mapping[str, Denoiser] = {k: subject.members[k] for k in dict.fromkeys(schedule.servers)}
+    return pw.sample(pw.HybridDenoiser(members, schedule), n=n, seed=seed, batch=64).clamp(*subject.data.pixel_range)
+
+
 def judge(
     subject: Subject, schedule: pw.HybridSchedule, n: int, seed: int, base: Tensor | None = None
 ) -> dict[str, Any]:
     """FID, KID, precision, recall, what the classifier says, and the paired error against ``base`` from equal noise."""
-    members: Mapping[str, Denoiser] = {k: subject.members[k] for k in dict.fromkeys(schedule.servers)}
-    hybrid = pw.HybridDenoiser(members, schedule)
-    low, high = subject.data.pixel_range
-    images = pw.sample(hybrid, n=n, seed=seed, batch=64).clamp(low, high)
+    images = images_of(subject, schedule, n, seed)
     seen = subject.features.extract(images)
     score = frechet_score(seen, subject.reference, seed=seed)
     kernel = polynomial_mmd(seen, subject.real[:n])

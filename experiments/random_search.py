@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from front import Subject, judge, parser_of
+from front import Subject, images_of, parser_of
 from scipy.stats import spearmanr
 from tables import replace_table
 
@@ -41,8 +41,8 @@ def draw(names: list[str], steps: int, count: int, seed: int) -> list[tuple[str,
 
 
 def judged(subject: Subject, schedule: pw.HybridSchedule, n: int, seed: int) -> tuple[float, float]:
-    row = judge(subject, schedule, n, seed)
-    return row["fid"], row["fid_stderr"]
+    score = pw.fid(images_of(subject, schedule, n, seed), subject.reference, subject.features, seed=seed)
+    return score.value, score.stderr
 
 
 def table(content: dict[str, Any]) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tables import already_answered, replace_table
+from tables import already_answered, replace_table, seconds_of
 from torch import Tensor
 
 import phasewise as pw
@@ -34,18 +33,6 @@ SHAPE = (1, 28, 28)
 RADII = (1, 2, 3, 5, 8, 12)
 BATCHES = (1, 64, 1024)
 Work = Callable[[], object]
-
-
-def seconds_of(variants: Mapping[str, Work], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every variant in every round, after one round untimed."""
-    seen: dict[str, list[float]] = {name: [] for name in variants}
-    for round_ in range(rounds + 1):
-        for name, work in variants.items():
-            start = time.perf_counter()
-            work()
-            if round_:
-                seen[name].append(time.perf_counter() - start)
-    return seen
 
 
 def ratio(seen: Mapping[str, list[float]], name: str, base: str) -> tuple[float, float]:

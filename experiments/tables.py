@@ -1,7 +1,9 @@
-"""What these scripts share: answers kept as JSON, and tables in the docs replaced between two marks."""
+"""What these scripts share: answers kept as JSON, interleaved timing, tables in the docs between two marks."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,18 @@ def already_answered(file: Path, asked: dict[str, Any]) -> bool:
     if found != asked:
         raise SystemExit(f"{file} answers {found}, not {asked}; delete it or choose another --out or --name")
     return True
+
+
+def seconds_of(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every variant in every round, after one round untimed."""
+    seen: dict[str, list[float]] = {name: [] for name in variants}
+    for round_ in range(rounds + 1):
+        for name, work in variants.items():
+            start = time.perf_counter()
+            work()
+            if round_:
+                seen[name].append(time.perf_counter() - start)
+    return seen
 
 
 def replace_table(page: Path, command: str, text: str) -> None:

@@ -380,7 +380,7 @@ def test_networks_trained_together_resume_even_where_one_checkpoint_is_behind(tm
         assert no_clock(records[name]) == no_clock(expected[name])
 
 
-def test_the_progress_of_several_names_each(tmp_path: Path) -> None:
+def test_the_progress_of_several_names_each() -> None:
     rows: list[dict[str, Any]] = []
     train_together(pair(), few(), steps=2, batch=20, progress=rows.append)
     assert [(row["name"], row["step"]) for row in rows] == [("two", 1), ("one", 1), ("two", 2), ("one", 2)]

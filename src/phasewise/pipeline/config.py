@@ -189,8 +189,8 @@ SIZES: dict[str, dict[str, Any]] = {
         "cmi_options": {"steps": 20, "folds": 2},
     },
 }  # fmt: skip
-"""Named sizes: "small" for images up to 16 pixels (minutes), "cpu" for larger ones (about an hour on 2 cores), "smoke"
-to try the whole chain in seconds, results meaningless."""
+"""Named sizes: "small" for images up to 16 pixels (minutes), "cpu" for larger ones (somewhat over an hour on 2 cores),
+"smoke" to try the whole chain in seconds, results meaningless."""
 
 
 def make_config(image_side: int, size: str = "auto", **given: Any) -> RunConfig:

@@ -170,7 +170,7 @@ def do_diagnose(ctx: Context) -> None:
 
 def do_recovery(ctx: Context) -> None:
     config = ctx.config
-    keep = ["global", *config.cheap_globals, *(f"r{r}" for r in config.radii), *(["control"] if config.control else [])]
+    keep = [name for name in denoiser_names(config) if name != "wiener"]
     images = ctx.data.test[: config.n_recovery]
     record, pictures = measure_recovery(
         {n: ctx.denoiser(n) for n in keep}, images, config.recovery_times, steps=config.steps, solver=config.solver,
