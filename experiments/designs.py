@@ -24,7 +24,7 @@ from tables import already_answered, replace_table, seconds_of
 from window_attention import AttentionLocal
 
 import phasewise as pw
-from phasewise.denoisers import NetworkDenoiser, PublishedLocal
+from phasewise.denoisers import Denoiser, NetworkDenoiser, PublishedLocal
 from phasewise.files import read_json, write_json
 from phasewise.results import LossTable
 from phasewise.training import denoising_loss
@@ -66,18 +66,25 @@ GROUPS: dict[str, dict[str, Make]] = {
     "local8": {
         "stem p4 w128 d2": local(8),
         "stem p4 w128 d2 no norm": local(8, norm=False),
-        "stem p4 w128 d4": local(8, depth=4),
-        "stem p2 w64 d2": local(8, block=2),
         "depthwise p4 w128 d2 m1": local(8, mixing=1),
-        "depthwise p4 w128 d4 m1 e2": local(8, depth=4, mixing=1, expansion=2),
-        "depthwise p2 w64 d3 m3": local(8, block=2, depth=3, mixing=3),
+        "depthwise p4 w128 d2 m1 no norm": local(8, mixing=1, norm=False),
+        "depthwise p2 w64 d3 m3 no norm": local(8, block=2, depth=3, mixing=3, norm=False),
     },
     "local12": {
         "stem p4 w128 d2": local(12),
         "stem p4 w192 d4": local(12, width=192, depth=4),
         "depthwise p4 w128 d2 m2": local(12, mixing=2),
+        "depthwise p4 w128 d2 m2 no norm": local(12, mixing=2, norm=False),
         "depthwise p4 w128 d4 m2 e2": local(12, depth=4, mixing=2, expansion=2),
         "depthwise p2 w64 d5 m5": local(12, block=2, depth=5, mixing=5),
+    },
+    "training3": {
+        "one network": local(3, norm=False),
+        "expert below 0.25": local(3, norm=False),
+        "expert 0.25 to 0.6": local(3, norm=False),
+        "expert above 0.6": local(3, norm=False),
+        "taught": local(3, norm=False),
+        "taught, as many steps": local(3, norm=False),
     },
     "global": {
         "w16 1-3": unet(width=16, multipliers=(1, 3)),
@@ -96,8 +103,11 @@ GROUPS: dict[str, dict[str, Make]] = {
     },
 }
 
-SAME_STEPS = {"leaky": "strict"}
+SAME_STEPS = {"leaky": "strict", "taught, as many steps": "one network"}
 """Which design takes the steps of which other, not its own: the two norms are compared at equal training."""
+
+SPANS = {"expert below 0.25": (0.0, 0.25), "expert 0.25 to 0.6": (0.25, 0.6), "expert above 0.6": (0.6, 1.0)}
+"""Experts: each is trained on these noise times for a third of the time."""
 
 
 def fresh(make: Make) -> NetworkDenoiser:
@@ -105,13 +115,23 @@ def fresh(make: Make) -> NetworkDenoiser:
     return make()
 
 
+def teacher_of(name: str) -> Denoiser | None:
+    """The shipped global network, for the designs that learn its posterior mean."""
+    return pw.load_pretrained("mnist").denoiser("global") if name.startswith("taught") else None
+
+
 def step_seconds(designs: dict[str, Make], rounds: int = 5, side: int = 28) -> dict[str, float]:
     """Median seconds of a training step of each design, all timed in turn."""
     networks = {name: fresh(make).train() for name, make in designs.items()}
     optimisers = {name: torch.optim.AdamW(n.parameters(), fused=True) for name, n in networks.items()}
     x, t = torch.rand(BATCH, 1, side, side), torch.linspace(0.01, 0.99, BATCH)
+    teachers = {name: teacher_of(name) for name in designs}
 
     def step(name: str) -> None:
+        teacher = teachers[name]
+        if teacher is not None:
+            with torch.no_grad():
+                teacher(x, t)
         denoising_loss(networks[name], x, torch.randn_like(x), t).mean().backward()
         optimisers[name].step()
         optimisers[name].zero_grad(set_to_none=True)
@@ -144,15 +164,17 @@ def compare(arguments: argparse.Namespace) -> None:
     costs = costs_of(designs, folder / "costs.json")
     data = pw.load_images(arguments.data, data_dir=arguments.data_dir)
     for name, make in designs.items():
-        steps = max(round(arguments.seconds / costs["step_seconds"][SAME_STEPS.get(name, name)]), 1)
+        seconds = arguments.seconds / (len(SPANS) if name in SPANS else 1)
+        steps = max(round(seconds / costs["step_seconds"][SAME_STEPS.get(name, name)]), 1)
         asked = {"data": arguments.data, "seconds": arguments.seconds, "steps": steps, "batch": BATCH}
         place = folder / name.replace(" ", "_")
         if already_answered(place / "losses.json", asked):
             continue
         network = fresh(make)
         record = pw.train(
-            network, data, name=name, steps=steps, batch=BATCH, out=place, progress=False, checkpoint_every=120
-        )
+            network, data, name=name, steps=steps, batch=BATCH, out=place, progress=False, checkpoint_every=120,
+            span=SPANS.get(name, (0.0, 1.0)), teacher=teacher_of(name),
+        )  # fmt: skip
         table = pw.measure_losses({name: network}, data.test[:2000], TIMES, reference=name, seed=1)
         pw.save_denoiser(network, place)
         (place / "checkpoint.safetensors").unlink()
@@ -178,7 +200,9 @@ def markdown(arguments: argparse.Namespace) -> str:
         content = read_json(file)
         table = LossTable.from_dict(content["table"])
         largest, n = max(largest, float(table.loss_stderr.max())), table.n
-        cells = [f"{table.loss[int(np.argmin(np.abs(table.times - t))), 0]:.3g}" for t in shown]
+        low, high = SPANS.get(name, (0.0, 1.0))
+        at = {t: table.loss[int(np.argmin(np.abs(table.times - t))), 0] for t in shown}
+        cells = [f"{loss:.3g}" if low <= t <= high else "" for t, loss in at.items()]
         lines.append(
             f"| {name} | {costs['mflop'][name]:.1f} | {costs['ms'][name][0] / costs['ms'][first][0]:.2f} "
             f"| {costs['parameters'][name] / 1e3:.0f}k | {content['asked']['steps']} | " + " | ".join(cells) + " |"

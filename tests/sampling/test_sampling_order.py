@@ -70,6 +70,33 @@ def test_order_of_convergence(path, solver):
     assert errors[-1] < (2e-2 if order == 1 else 5e-4)
 
 
+def variance_after(solver, exact, steps, t_min):
+    """Variance of every eigen-coordinate at ``t_min``, exactly: an exact Gaussian denoiser makes a step linear in the
+    start and in every draw, so each is sent through alone, as a row of one batch, and the squares are added."""
+    path, size = exact.path, len(exact.eigenvalues)
+    rows = torch.zeros(steps + 1, steps + 1, size, dtype=torch.float64)
+    rows.diagonal()[:] = 1
+    rows[0] *= path.sigma(torch.tensor(1.0, dtype=torch.float64))
+    start, *draws = (rows @ exact.eigenvectors.T).view(steps + 1, steps + 1, *SHAPE).unbind()
+    carry, x = Carry(noise=iter(draws).__next__), start
+    grid = time_grid(steps + 1, path=path, t_min=t_min)
+    for t, s in zip(grid, grid[1:], strict=False):
+        x = take_step(SOLVERS[solver], Plain(exact), x, t, s, carry)
+    return (x.flatten(1) @ exact.eigenvectors).square().sum(0)
+
+
+@pytest.mark.parametrize("solver", ["ancestral", "sde_multistep"])
+@pytest.mark.parametrize("path", [LinearPath(), CosinePath()], ids=lambda p: p.name)
+def test_order_of_the_variance_of_the_reverse_sde(path, solver):
+    exact, end = gaussian(path), torch.tensor(0.1, dtype=torch.float64)
+    exact.mean.zero_()
+    truth = path.alpha(end) ** 2 * exact.eigenvalues + path.sigma(end) ** 2
+    errors = [float((variance_after(solver, exact, n, 0.1) / truth - 1).abs().max()) for n in (32, 64, 128)]
+    slopes = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    assert slopes == pytest.approx([SOLVERS[solver].order] * 2, abs=0.12)
+    assert errors[-1] < (5e-2 if solver == "ancestral" else 2e-3)
+
+
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
 def test_multistep_keeps_its_order_where_equal_denoisers_take_turns(path):
     exact, t_min = gaussian(path), 0.1

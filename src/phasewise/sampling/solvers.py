@@ -46,8 +46,8 @@ Step = Callable[[Denoiser, Tensor, float, float, Carry], Tensor]
 
 @dataclass(frozen=True)
 class Solver:
-    """A step, its denoiser calls, its order of convergence on the ODE (0: it solves an SDE); whether it draws noise,
-    and whether it leans on the step before."""
+    """A step, its denoiser calls, its order of convergence (of samples for an ODE, of their covariance for an SDE; 0:
+    not known); whether it draws noise, and whether it leans on the step before."""
 
     step: Step
     calls: int
@@ -88,12 +88,7 @@ def multistep_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Car
     alpha_t, sigma_t = _scales(denoiser.path, t)
     alpha_s, sigma_s = _scales(denoiser.path, s)
     here, there = sigma_t / (alpha_t + sigma_t), sigma_s / (alpha_s + sigma_s)
-    mean = found = denoiser(x, t)
-    if carry.last is not None:
-        before, earlier = carry.last
-        reach = (here / there - 1 - math.log(here / there)) / (1 / here - 1 / there)
-        mean = found + reach / (here - before) * (found - earlier)
-    carry.last = (here, found)
+    mean = _carried_on(denoiser(x, t), carry, here, (here / there - 1 - math.log(here / there)) / (1 / here - 1 / there))
     return sigma_s / sigma_t * x + (alpha_s - alpha_t * sigma_s / sigma_t) * mean
 
 
@@ -121,12 +116,28 @@ def ancestral_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Car
 
     The sampler that the ``kl`` price bounds.
     """
-    alpha_t, sigma_t = _scales(denoiser.path, t)
-    alpha_s, sigma_s = _scales(denoiser.path, s)
-    forward = alpha_t / alpha_s
-    added = max(sigma_t**2 - (forward * sigma_s) ** 2, 0.0)  # variance that the forward path adds from s to t
-    mean = forward * (sigma_s / sigma_t) ** 2 * x + alpha_s * added / sigma_t**2 * denoiser(x, t)
-    return mean + math.sqrt(added) * sigma_s / sigma_t * carry.draw()
+    return _draw(denoiser.path, x, denoiser(x, t), t, s, carry)
+
+
+def sde_multistep_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
+    r"""The ancestral step with the posterior mean carried on linearly as in :func:`multistep_step`; one call.
+
+    The reverse SDE that keeps the forward path's own noise has ``d(alpha x / sigma^2) = D d gamma + noise``, with
+    ``gamma = (alpha / sigma)^2``; it is integrated exactly for D linear in w (the SDE-DPM-Solver++(2M) of Lu et al.
+    2022, arXiv 2211.01095, in a time regular at both ends)::
+
+        x_s ~ q(x_s | x_t, x = D + c (D - D') / (w_t - w'))
+        c = ((w_s - w_t) gamma_s - G(w_s) + G(w_t)) / (gamma_s - gamma_t),   G(w) = w - 2 log w - 1 / w
+
+    Along the SDE D is a martingale, so the ancestral step already has the right mean; what it lacks is the variance that
+    D gathers within the step, and that is what D - D' brings: the samples' covariance is of order 2, not 1.
+    """
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = (_scales(denoiser.path, time) for time in (t, s))
+    here, there = sigma_t / (alpha_t + sigma_t), sigma_s / (alpha_s + sigma_s)
+    gamma_t, gamma_s = (alpha_t / sigma_t) ** 2, (alpha_s / sigma_s) ** 2
+    area = there - here - 2 * math.log(there / here) - 1 / there + 1 / here
+    mean = _carried_on(denoiser(x, t), carry, here, ((there - here) * gamma_s - area) / (gamma_s - gamma_t))
+    return _draw(denoiser.path, x, mean, t, s, carry)
 
 
 def heun_churn_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
@@ -148,7 +159,8 @@ SOLVERS: dict[str, Solver] = {
     "heun": Solver(heun_step, 2, 2),
     "multistep": Solver(multistep_step, 1, 2, multistep=True),
     "dpmpp_2m": Solver(dpmpp_2m_step, 1, 2, multistep=True),
-    "ancestral": Solver(ancestral_step, 1, 0, stochastic=True),
+    "ancestral": Solver(ancestral_step, 1, 1, stochastic=True),
+    "sde_multistep": Solver(sde_multistep_step, 1, 2, stochastic=True, multistep=True),
     "heun_churn": Solver(heun_churn_step, 2, 0, stochastic=True),
 }
 
@@ -172,6 +184,23 @@ def take_step(solver: Solver, denoiser: Denoiser, x: Tensor, t: float, s: float,
 def calls_per_step(solver: str, steps: int) -> list[int]:
     """Denoiser calls of each of ``steps`` steps; the last one is a denoise and takes one."""
     return [get_solver(solver).calls] * (steps - 1) + [1]
+
+
+def _carried_on(found: Tensor, carry: Carry, here: float, reach: float) -> Tensor:
+    """The posterior mean ``found`` at the solver's time ``here``, carried on by ``reach`` along the line through the one
+    before, if there is one; remembered for the next step."""
+    before, carry.last = carry.last, (here, found)
+    return found if before is None else found + reach / (here - before[0]) * (found - before[1])
+
+
+def _draw(path: Path, x: Tensor, mean: Tensor, t: float, s: float, carry: Carry) -> Tensor:
+    """One draw from ``q(x_s | x_t, x = mean)``."""
+    alpha_t, sigma_t = _scales(path, t)
+    alpha_s, sigma_s = _scales(path, s)
+    forward = alpha_t / alpha_s
+    added = max(sigma_t**2 - (forward * sigma_s) ** 2, 0.0)  # variance that the forward path adds from s to t
+    middle = forward * (sigma_s / sigma_t) ** 2 * x + alpha_s * added / sigma_t**2 * mean
+    return middle + math.sqrt(added) * sigma_s / sigma_t * carry.draw()
 
 
 def _scales(path: Path, t: float) -> tuple[float, float]:
