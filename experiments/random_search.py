@@ -3,11 +3,11 @@
     python experiments/random_search.py --run runs/digits --docs docs
     python experiments/random_search.py --pretrained mnist --data-dir DIR --count 30 --n 500
 
-On one grid of multistep steps each step gets a server drawn at random (half of the schedules change server at most
-three times, as real ones do). Every schedule is sampled from the same noise. Spearman's correlation of FID with each
-price tells which weighting to minimise (99 % interval by bootstrap over schedules). The ten best per third of the cost
-range are judged again on more samples, beside what the optimiser chooses at their cost. Stops and resumes; leaves
-OUT/NAME/random.json.
+On one grid, by one multistep solver, each step gets a server drawn at random (half of the schedules change server at
+most three times, as real ones do). Every schedule is sampled from the same noise. Spearman's correlation of FID with
+each price tells which weighting to minimise (99 % interval by bootstrap over schedules). The ten best per third of
+the cost range are judged again on more samples, beside what the optimiser chooses at their cost. Stops and resumes;
+leaves OUT/NAME/random.json.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def table(content: dict[str, Any]) -> str:
         again = [spearmanr(price[k], fid[k]).statistic for k in rng.integers(0, len(rows), (500, len(rows)))]
         low, high = np.quantile(again, (0.005, 0.995))
         lines.append(f"| {weighting} | {spearmanr(price, fid).statistic:.3f} | {low:.3f} to {high:.3f} |")
-    lines += ["", f"{len(rows)} schedules of {content['steps']} multistep steps, n = {content['n']} samples each.", ""]
+    about = f"{len(rows)} schedules of {content['steps']} {content.get('solver', 'multistep')} steps"
+    lines += ["", f"{about}, n = {content['n']} samples each.", ""]
     lines += ["| MFLOP | FID, best random | FID, optimiser (w2) at that cost | who, when |", "|---|---|---|---|"]
     for row in content["best"]:
         plan = pw.HybridSchedule.from_dict(row["chosen"])
@@ -74,6 +75,8 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--solver", default="multistep")
+    parser.add_argument("--reach-paths", type=int, default=0)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--again", type=int, default=10_000)
     arguments = parser.parse_args()
@@ -82,28 +85,30 @@ def main() -> None:
     file = arguments.out / subject.name / "random.json"
     grid = pw.time_grid(arguments.steps)
     content = read_json(file) if file.exists() else {"schedules": [], "best": []}
-    content |= {"steps": arguments.steps, "n": arguments.n, "again": arguments.again}
+    content |= {"steps": arguments.steps, "n": arguments.n, "again": arguments.again, "solver": arguments.solver}
     kept = file.with_name("random-prices.json")
     if not kept.exists():
-        write_json(kept, pw.price_list(subject.members, subject.data, grid, n=500, seed=3, paths=32).to_dict())
+        found = pw.price_list(subject.members, subject.data, grid, n=2000, seed=3, paths=arguments.reach_paths)
+        write_json(kept, found.to_dict())
     prices = pw.PriceList.load(kept)
+    solver = arguments.solver
     plans = draw(list(subject.members), arguments.steps, arguments.count, arguments.seed)
     for servers in plans[len(content["schedules"]) :]:
-        each = {w: pw.schedule_from_servers(prices, servers, weighting=w) for w in WEIGHTINGS}
+        each = {w: pw.schedule_from_servers(prices, servers, weighting=w, solver=solver) for w in WEIGHTINGS}
         value, error = judged(subject, each["w2"], arguments.n, arguments.seed)
         row = {"servers": servers, "mflop": each["w2"].mflop, "fid": value, "fid_stderr": error}
         content["schedules"].append({**row, "price": {w: s.price for w, s in each.items()}})
         write_json(file, content)
     rows = sorted(content["schedules"], key=lambda r: r["mflop"])
-    front = pw.pareto_front(prices)
+    front = pw.pareto_front(prices, solver=solver)
     for third in np.array_split(np.arange(len(rows)), 3)[len(content["best"]) :]:
         contest = []
         for row in sorted((rows[i] for i in third), key=lambda r: r["fid"])[:BEST]:
-            plan = pw.schedule_from_servers(prices, row["servers"])
+            plan = pw.schedule_from_servers(prices, row["servers"], solver=solver)
             contest.append((judged(subject, plan, arguments.again, arguments.seed + 1), row))
         score, row = min(contest, key=lambda pair: pair[0][0])
         index = int(np.flatnonzero(front.mflop <= row["mflop"] * (1 + 1e-9))[-1])
-        chosen = pw.schedule_from_servers(prices, front.servers[index])
+        chosen = pw.schedule_from_servers(prices, front.servers[index], solver=solver)
         again = judged(subject, chosen, arguments.again, arguments.seed + 1)
         content["best"].append({**row, "fid": score, "optimised": again, "chosen": chosen.to_dict()})
         write_json(file, content)

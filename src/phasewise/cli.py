@@ -121,7 +121,7 @@ def stage_command(
     global_epochs: Annotated[float | None, typer.Option(help="Passes over the data for the global denoiser.")] = None,
     local_epochs: Annotated[float | None, typer.Option(help="Passes over the data for each local denoiser.")] = None,
     steps: Annotated[int | None, typer.Option(help="Sampling steps.")] = None,
-    solver: Annotated[str | None, typer.Option(help="multistep, dpmpp_2m, heun, euler, ancestral, sde_multistep, heun_churn.")] = None,
+    solver: Annotated[str | None, typer.Option(help="multistep, sde_multistep, dpmpp_2m, heun ...")] = None,
     spacing: Annotated[str | None, typer.Option(help="Time grid: uniform, log_snr or edm.")] = None,
     weighting: Annotated[str | None, typer.Option(help="Price to minimise: w2, flow or kl.")] = None,
     reach_paths: Annotated[

@@ -10,7 +10,7 @@ from phasewise.denoisers import Denoiser
 Pixel = tuple[int, int]
 
 
-def randomise(network: nn.Module, seed: int = 0, std: float = 0.2) -> nn.Module:
+def randomise(network: nn.Module, seed: int = 0, std: float = 0.1) -> nn.Module:
     """Every parameter drawn from N(0, std^2), those that start at zero too; eval mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

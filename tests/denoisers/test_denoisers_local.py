@@ -146,8 +146,9 @@ def test_the_estimate_has_the_shape_of_the_image(shape: tuple[int, int, int], bl
         assert torch.isfinite(out).all()
 
 
-def test_an_image_of_a_batch_is_denoised_as_if_alone() -> None:
-    denoiser = randomise(LocalDenoiser(MNIST, 5))
+@pytest.mark.parametrize("norm", [False, True])
+def test_an_image_of_a_batch_is_denoised_as_if_alone(norm: bool) -> None:
+    denoiser = randomise(LocalDenoiser(MNIST, 5, norm=norm))
     generator = torch.Generator().manual_seed(1)
     x, times = torch.randn(7, *MNIST, generator=generator), torch.rand(7, generator=generator)
     order = torch.randperm(7, generator=generator)
@@ -172,6 +173,12 @@ def test_local_networks_are_cheap_at_every_radius() -> None:
     cost = {r: count_flops(LocalDenoiser(MNIST, r), MNIST) / 1e6 for r in range(1, 13)}
     assert cost[3] <= 8
     assert max(cost.values()) <= 16
+
+
+def test_only_far_windows_are_reached_in_steps() -> None:
+    assert [LocalDenoiser(MNIST, r).mixing for r in (1, 3, 8, 12, 20)] == [0, 0, 1, 2, 2]
+    assert LocalDenoiser(MNIST, 12, depth=1).mixing == 1
+    assert LocalDenoiser(MNIST, 12, block=2).mixing == 0
 
 
 def test_config_is_what_the_constructor_takes() -> None:

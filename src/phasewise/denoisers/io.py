@@ -34,6 +34,8 @@ def build_denoiser(name: str, config: dict[str, Any]) -> Denoiser:
     if name not in CLASSES:
         raise CheckpointError(f"unknown denoiser class {name!r}; known: {', '.join(CLASSES)}")
     kwargs = dict(config)
+    if name == "LocalDenoiser":  # what was always so before it could be chosen
+        kwargs = {"norm": True, "mixing": 0, **kwargs}
     kwargs["path"] = path_from_config(kwargs.get("path", {"name": "linear"}))
     for key in ("image_shape", "multipliers"):
         if key in kwargs:

@@ -42,9 +42,9 @@ class LocalDenoiser(NetworkDenoiser):
         width: channels; default 32 for block 1, 64 for 2 and 3, 128 from 4.
         depth: number of residual perceptrons.  expansion: their hidden width over ``width``.
         mixing: how many of them, from the first, convolve over neighbouring blocks; the stem's reach
-            ``radius - mixing * block`` must be at least ``block - 1``.
-        norm: layer norm over the channels of each block before each perceptron.  Without it a call is faster: a norm
-            over few channels costs as much as the products.
+            ``radius - mixing * block`` must be at least ``block - 1``.  Default by :func:`default_mixing`.
+        norm: layer norm over the channels of each block before each perceptron.  Without it, the default, a call is
+            faster and the network as good: a norm over few channels costs as much as the products (docs/networks.md).
         position: add a learned vector per block position, so that the best predictor may depend on where the pixel
             is (images are centred); it carries no information about other pixels.
 
@@ -60,8 +60,8 @@ class LocalDenoiser(NetworkDenoiser):
         width: int | None = None,
         depth: int = 2,
         expansion: float = 1.0,
-        mixing: int = 0,
-        norm: bool = True,
+        mixing: int | None = None,
+        norm: bool = False,
         position: bool = True,
         path: Path | None = None,
     ) -> None:
@@ -78,12 +78,13 @@ class LocalDenoiser(NetworkDenoiser):
             raise PhasewiseError(f"need width >= 1, depth >= 0, expansion > 0; got {width}, {depth}, {expansion}")
         self.width = default_width(self.image_shape, self.block) if width is None else int(width)
         self.depth, self.expansion, self.position = int(depth), float(expansion), bool(position)
-        self.mixing, self.normed = int(mixing), bool(norm)
+        self.mixing = default_mixing(self.radius, self.block, self.depth) if mixing is None else int(mixing)
+        self.normed = bool(norm)
         reach = self.radius - self.mixing * self.block
         if not 0 <= self.mixing <= self.depth or reach < self.block - 1:
             raise PhasewiseError(
-                f"mixing {mixing} does not fit radius {self.radius}, block {self.block} and depth {self.depth}: need "
-                f"0 <= mixing <= depth and radius - mixing * block >= block - 1"
+                f"mixing {self.mixing} does not fit radius {self.radius}, block {self.block} and depth {self.depth}: "
+                f"need 0 <= mixing <= depth and radius - mixing * block >= block - 1"
             )
         self.ring = reach - self.block + 1
         self.kernel = 2 * reach - self.block + 2
@@ -185,6 +186,12 @@ def default_block(image_shape: ImageShape, radius: int) -> int:
     if max(image_shape[1:]) <= 16 or radius == 1:
         return 1
     return 2 if radius <= 5 else 4
+
+
+def default_mixing(radius: int, block: int, depth: int) -> int:
+    """Blocks of 4 or more pixels reach a far window in steps (docs/networks.md): one block each, two at most, the stem
+    seeing at least one more."""
+    return max(min(2, depth, radius // block - 1), 0) if block >= 4 else 0
 
 
 def default_width(image_shape: ImageShape, block: int) -> int:

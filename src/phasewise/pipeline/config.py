@@ -177,7 +177,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "small": {},
     "cpu": {
         "radii": (1, 2, 3, 5, 8, 12), "window_radius": 3, "global_width": 32, "cheap_globals": ("coarse",),
-        "reach_paths": 0,
+        "reach_paths": 0, "solver": "sde_multistep",
         "global_epochs": 14, "local_epochs": 7, "n_losses": 2000, "n_recovery": 250, "n_samples": 3000,
         "cmi_radii": (1, 2, 3, 4, 5, 6), "cmi_times": (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9),
         "cmi_accuracy": 0.003,

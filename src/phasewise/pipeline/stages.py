@@ -97,7 +97,9 @@ def build_untrained(name: str, config: RunConfig, shape: tuple[int, int, int]) -
             return UNetDenoiser.of_size(shape, name)
         if name == "control":
             largest = LocalDenoiser(shape, max(config.radii))
-            return LocalDenoiser(shape, max(shape[1:]) - 1, block=largest.block, width=largest.width)
+            return LocalDenoiser(
+                shape, max(shape[1:]) - 1, block=largest.block, width=largest.width, mixing=largest.mixing
+            )
         return LocalDenoiser(shape, int(name[1:]))
 
 

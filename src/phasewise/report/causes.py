@@ -80,7 +80,7 @@ PRICE_MEANINGS = {
         "Excess flow-matching loss: the squared error of the velocity (what the sampler follows) beyond that of the "
         "global denoiser, added up over t; it sees where a local denoiser is the better one."
     ),
-    "w2": "Velocity error: how far the deterministic (ODE) sampler is pushed off the course of the global denoiser.",
+    "w2": "Velocity error: how far a deterministic (ODE) sampler is pushed off the course of the global denoiser.",
     "kl": "Path KL: the information in nats lost by a stochastic sampler.",
 }
 

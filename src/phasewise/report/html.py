@@ -20,8 +20,8 @@ from phasewise.report.verdict import verdict
 CAVEATS = (
     "FID depends on the feature network and falls with the number of samples: compare only numbers of equal n on equal "
     "features, within one report.",
-    "The path KL prices a stochastic sampler run with these denoisers; the sampler here solves an ODE. It ranks "
-    "schedules, and is no bound on what they produce.",
+    "The path KL prices a stochastic sampler of infinitely many steps run with these denoisers. It ranks "
+    "schedules, and is no bound on what their few steps produce.",
     "Gaps compare trained networks. They mix what a window cannot see with what a network has not learned; the control "
     "and the exactly solvable models tell the two apart.",
     "FLOPs are counted, times are measured on one machine with one batch size: ratios of times travel badly.",

@@ -44,7 +44,8 @@ def sample(
     16) and ``solver``, or the start times themselves (descending, above 0).  The last step, to t = 0, is a denoise.
 
     Solvers: "multistep" (default), "dpmpp_2m" (DPM-Solver++(2M)), "heun" and "euler" of the probability-flow ODE;
-    "ancestral", "sde_multistep" and "heun_churn" add fresh noise, from each sample's own stream (:mod:`phasewise.sampling.solvers`).
+    "sde_multistep" (SDE-DPM-Solver++(2M)), "ancestral" and "heun_churn" add fresh noise, from each sample's own
+    stream (:mod:`phasewise.sampling.solvers`).
 
     Partial runs: ``x_init`` (n, C, H, W) noised to ``t_start`` on ``denoiser.path`` starts there instead of pure noise.
 

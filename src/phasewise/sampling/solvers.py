@@ -6,8 +6,9 @@ trajectory takes along: the posterior mean of the step before (multistep) and a 
 Deterministic steps solve the probability-flow ODE ``dx/dt = velocity(x, t) = alpha' D + sigma' (x - alpha D) / sigma``,
 the same as ``d(x / sigma) = D d(alpha / sigma)``; stochastic ones a reverse SDE with the same marginals.
 
-A denoiser that knows its own flow (:meth:`Denoiser.flow`, the Wiener filter's Gaussian one) is asked for it instead:
-one exact jump, whatever the solver.
+A denoiser that knows its own flow (:meth:`Denoiser.flow`, the Wiener filter's Gaussian one) is asked for it instead,
+one exact jump, by every solver that keeps no history.  A multistep solver asks it for its posterior mean like any
+other: a jump would leave the next step without a step before, which costs more than it saves (experiments/LOG.md).
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ def multistep_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Car
     alpha_t, sigma_t = _scales(denoiser.path, t)
     alpha_s, sigma_s = _scales(denoiser.path, s)
     here, there = sigma_t / (alpha_t + sigma_t), sigma_s / (alpha_s + sigma_s)
-    mean = _carried_on(denoiser(x, t), carry, here, (here / there - 1 - math.log(here / there)) / (1 / here - 1 / there))
+    reach = (here / there - 1 - math.log(here / there)) / (1 / here - 1 / there)
+    mean = _carried_on(denoiser(x, t), carry, here, reach)
     return sigma_s / sigma_t * x + (alpha_s - alpha_t * sigma_s / sigma_t) * mean
 
 
@@ -129,8 +131,8 @@ def sde_multistep_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry:
         x_s ~ q(x_s | x_t, x = D + c (D - D') / (w_t - w'))
         c = ((w_s - w_t) gamma_s - G(w_s) + G(w_t)) / (gamma_s - gamma_t),   G(w) = w - 2 log w - 1 / w
 
-    Along the SDE D is a martingale, so the ancestral step already has the right mean; what it lacks is the variance that
-    D gathers within the step, and that is what D - D' brings: the samples' covariance is of order 2, not 1.
+    Along the SDE D is a martingale, so the ancestral step already has the right mean; what it lacks is the variance
+    that D gathers within the step, and that is what D - D' brings: the samples' covariance is of order 2, not 1.
     """
     (alpha_t, sigma_t), (alpha_s, sigma_s) = (_scales(denoiser.path, time) for time in (t, s))
     here, there = sigma_t / (alpha_t + sigma_t), sigma_s / (alpha_s + sigma_s)
@@ -173,12 +175,9 @@ def get_solver(name: str) -> Solver:
 
 
 def take_step(solver: Solver, denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
-    """One step by the denoiser's own flow where it knows it, else by the solver."""
-    jumped = denoiser.flow(x, t, s)
-    if jumped is None:
-        return solver.step(denoiser, x, t, s, carry)
-    carry.last = None
-    return jumped
+    """One step by the denoiser's own flow where it knows it and the solver keeps no history, else by the solver."""
+    jumped = None if solver.multistep else denoiser.flow(x, t, s)
+    return solver.step(denoiser, x, t, s, carry) if jumped is None else jumped
 
 
 def calls_per_step(solver: str, steps: int) -> list[int]:
@@ -187,8 +186,8 @@ def calls_per_step(solver: str, steps: int) -> list[int]:
 
 
 def _carried_on(found: Tensor, carry: Carry, here: float, reach: float) -> Tensor:
-    """The posterior mean ``found`` at the solver's time ``here``, carried on by ``reach`` along the line through the one
-    before, if there is one; remembered for the next step."""
+    """The posterior mean ``found`` at the solver's time ``here``, carried on by ``reach`` along the line through the
+    one before, if there is one; remembered for the next step."""
     before, carry.last = carry.last, (here, found)
     return found if before is None else found + reach / (here - before[0]) * (found - before[1])
 
