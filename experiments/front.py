@@ -15,8 +15,10 @@ Stops and resumes; leaves OUT/NAME/{SCHEDULE--seedS.json, final/..., final/ms.js
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +49,15 @@ from phasewise.pretrained import load_pretrained
 from phasewise.sampling import calls_per_step
 
 CANDIDATES, T_MIN = 20, 0.02
-SOLVED = {"multistep": (4, 5, 6, 7, 8, 10, 12, 16), "sde_multistep": (4, 5, 6, 7, 8, 10, 12, 16), "ancestral": (12, 20),
-          "heun": (4, 6, 8)}  # fmt: skip
-MIXED, SHARES = (6, 8, 10, 12), (0.4, 0.5, 0.6, 0.7, 0.8)
-BUDGETS = (0.12, 0.2, 0.3, 0.45, 0.65)
-WEIGHTINGS = ("w2", "flow", "kl")
-PLACED = ("w2", "flow")
+SOLVED = {"multistep": (6, 8, 12), "sde_multistep": (4, 5, 6, 7, 8, 10, 12, 16), "ancestral": (12, 20), "heun": (4, 8)}
+CHEAP_SOLVED = {"multistep": (8,), "sde_multistep": (5, 6, 7, 8, 10, 12)}
+"""Solvers and numbers of steps of one network alone: the global one, and the cheaper global ones."""
+MIXED, SHARES = (6, 7, 8, 10), (0.4, 0.5, 0.6, 0.7)
+JUMP = 0.8
+"""Two grids: uniform, and one that goes from t = 1 to here in its first step and is uniform from there."""
+BUDGETS = (0.12, 0.2, 0.3, 0.45)
+WEIGHTINGS = ("w2", "kl")
+PLACED = ("w2",)
 AGAINST = "global sde_multistep/8"
 """What every finalist's FID is paired with."""
 Plan = pw.HybridSchedule
@@ -117,13 +122,15 @@ def schedules(prices: pw.PriceList, errors: pw.StepErrors, solvers: tuple[str, .
         return pw.HybridSchedule(pw.time_grid(steps, t_min=T_MIN), (name,) * steps, solver, path, mflop=cost)
 
     for name in [*cheap, "global"]:
-        for solver, counts in SOLVED.items():
+        for solver, counts in (SOLVED if name == "global" else CHEAP_SOLVED).items():
             for steps in counts:
                 yield f"{name} {solver}/{steps}", even(name, steps, solver)
-    for solver in solvers:
-        seen: set[tuple[str, ...]] = set()
         for steps in MIXED:
-            times = pw.time_grid(steps, t_min=T_MIN)
+            plan = even(name, steps, "sde_multistep")
+            yield f"{name} sde_multistep/{steps}, jump", replace(plan, times=grids(steps)[", jump"])
+    for solver in solvers:
+        for steps, (which, times) in ((s, g) for s in MIXED for g in grids(s).items()):
+            seen: set[tuple[str, ...]] = set()
             grid = prices_at(prices, times)
 
             def on_grid(servers: tuple[str, ...], grid: pw.PriceList = grid, solver: str = solver) -> Plan:
@@ -134,17 +141,19 @@ def schedules(prices: pw.PriceList, errors: pw.StepErrors, solvers: tuple[str, .
                     servers = pw.stitched_servers(
                         times, small, "global", (1 - share) / (1 - flops[small] / flops["global"])
                     )
-                    yield f"small then large, {small} {solver}/{steps} at {share}", on_grid(servers)
+                    if servers not in seen:
+                        yield f"small then large, {small} {solver}/{steps} at {share}{which}", on_grid(servers)
+                    seen.add(servers)
                 for weighting in WEIGHTINGS:
                     found = pw.optimise_schedule(grid, share, weighting=weighting, solver=solver)
                     if found.servers not in seen:
-                        yield f"hybrid {solver} {weighting}/{steps} at {share}", found
+                        yield f"hybrid {solver} {weighting}/{steps} at {share}{which}", found
                     seen.add(found.servers)
             servers = pw.spread_servers(times, local, "global", 0.5)
-            yield f"{local} spread evenly {solver}/{steps}", on_grid(servers)
+            yield f"{local} spread evenly {solver}/{steps}{which}", on_grid(servers)
             outside = pw.window_servers(times, (0.2, 0.5), "global", local)
-            yield f"published window, {local} outside, {solver}/{steps}", on_grid(outside)
-            yield f"{local} alone {solver}/{steps}", on_grid((local,) * steps)
+            yield f"published window, {local} outside, {solver}/{steps}{which}", on_grid(outside)
+            yield f"{local} alone {solver}/{steps}{which}", on_grid((local,) * steps)
     whole = flops["global"] * sum(calls_per_step("heun", 14))
     for weighting in PLACED:
         alone = placement_front(prices, errors, weighting=weighting, members=["global"])
@@ -154,6 +163,12 @@ def schedules(prices: pw.PriceList, errors: pw.StepErrors, solvers: tuple[str, .
                 fits = np.flatnonzero(front.cost <= budget * whole)
                 if len(fits):
                     yield f"{label} {weighting}/{budget}", front.schedules[int(fits[-1])]
+
+
+def grids(steps: int) -> dict[str, tuple[float, ...]]:
+    """Both grids of so many steps, by what a schedule's name says of them."""
+    jumped = (1.0, *(float(t) for t in np.linspace(JUMP, T_MIN, steps - 1)))
+    return {"": pw.time_grid(steps, t_min=T_MIN), ", jump": jumped}
 
 
 def images_of(subject: Subject, schedule: pw.HybridSchedule, n: int, seed: int) -> Tensor:
@@ -190,7 +205,7 @@ def judge_all(arguments: argparse.Namespace, subject: Subject, out: Path) -> Non
     prices, errors = prices_and_errors(subject, out, arguments.price_n)
     for name, plan in schedules(prices, errors, tuple(arguments.solvers.split(","))):
         file = file_of(out, name, 0)
-        if arguments.only in name and not file.exists():
+        if re.search(arguments.only, name) and not file.exists():
             row, _ = judge(subject, plan, arguments.n, 0)
             row["price"] = {w: price_of(prices, errors, plan, w) for w in PLACED}
             write_json(file, row)
@@ -250,7 +265,7 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--price-n", type=int, default=500)
     parser.add_argument("--solvers", default="sde_multistep", help="of mixtures and hybrids, comma-separated")
-    parser.add_argument("--only", default="", help="only schedules whose name holds this")
+    parser.add_argument("--only", default="", help="only schedules whose name matches this regular expression")
     parser.add_argument("--final", type=int, help="judge the finalists again on so many samples")
     parser.add_argument("--seeds", default="1,2,3", help="of the finalists' noise")
     parser.add_argument("--summary", action="store_true", help="judge nothing, only show what is there")

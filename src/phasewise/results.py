@@ -220,7 +220,10 @@ class HybridSchedule(Record):
 
 @dataclass(frozen=True)
 class ParetoFront(Record):
-    """All undominated schedules on one grid: ``mflop`` rising, ``price`` falling; ``servers[i]`` is the i-th one."""
+    """All undominated schedules on one grid: ``price`` falls as the cost rises; ``servers[i]`` is the i-th one.
+
+    ``mflop`` and ``ms`` (where known) of every schedule, an image; ``cost`` names the one that rises.
+    """
 
     weighting: str
     price_unit: str
@@ -230,9 +233,11 @@ class ParetoFront(Record):
     price_stderr: Array
     servers: tuple[tuple[str, ...], ...]
     chosen: int | None = None
+    ms: Array | None = None
+    cost: str = "mflop"
 
     def __post_init__(self) -> None:
-        for name in ("times", "mflop", "price", "price_stderr"):
+        for name in ("times", "mflop", "price", "price_stderr", *(("ms",) if self.ms is not None else ())):
             object.__setattr__(self, name, _array(getattr(self, name)))
         object.__setattr__(self, "servers", tuple(tuple(s) for s in self.servers))
 

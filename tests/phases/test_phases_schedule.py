@@ -1,6 +1,7 @@
 """The optimiser against brute force, prices against hand integrals, and what is refused."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -174,6 +175,40 @@ def test_a_share_is_a_fraction():
             make((1.0, 0.5), "small", "large", 1.5)
 
 
+def flat(prices):
+    return np.ones(3)
+
+
+def late(prices):
+    """A weighting of one's own: only the last two steps count."""
+    price = prices.losses.gap * (np.arange(len(prices.times)) >= len(prices.times) - 2)[:, None]
+    return price, np.zeros_like(price)
+
+
+def test_a_weighting_of_ones_own_decides():
+    gap = np.array([[0, 1.0]] * 4)
+    prices = make_prices(gap, gap, [10e6, 1e6])
+    chosen = optimise_schedule(prices, 0.6, weighting=late)
+    assert chosen.servers == ("r1", "r1", "global", "global")
+    assert chosen.price == 0
+    front = pareto_front(prices, weighting=late)
+    assert front.weighting == "late"
+    assert list(front.price) == [2, 1, 0]
+    assert optimise_schedule(prices, 0.6, weighting=late, front=front) == chosen
+
+
+def test_a_budget_in_milliseconds_follows_the_clock_not_the_flops():
+    gap = np.array([[0, 0.5, 1.0]] * 4)
+    prices = replace(make_prices(gap, gap, [10e6, 5e6, 4e6]), ms=np.array([10.0, 2.0, 6.0]))  # r2: few FLOPs, slow
+    front = pareto_front(prices, weighting="flow", cost="ms")
+    assert all("r2" not in servers for servers in front.servers)
+    assert np.allclose(front.ms, [sum({"global": 10, "r1": 2}[s] for s in servers) for servers in front.servers])
+    assert (np.diff(front.ms) > 0).all()
+    chosen = optimise_schedule(prices, 0.5, weighting="flow", cost="ms")
+    assert sum(s == "global" for s in chosen.servers) == 1  # 20 of 40 ms: 10 + 3 x 2, not 2 x 10 + 2 x 2
+    assert any("r2" in servers for servers in pareto_front(prices, weighting="flow").servers)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -183,6 +218,11 @@ def test_a_share_is_a_fraction():
         (lambda p: optimise_schedule(p, 0.5, members=["r9"]), "no prices for r9"),
         (lambda p: schedule_from_servers(p, ["global"]), "1 servers for a grid of 4"),
         (lambda p: pareto_front(p, solver="rk"), "known: euler, heun"),
+        (lambda p: pareto_front(p, cost="gold"), "cost is counted in 'mflop' or 'ms', not 'gold'"),
+        (
+            lambda p: pareto_front(p, weighting=flat),
+            r"flat must give \(price, stderr\), two finite arrays of shape \(4, 2",
+        ),
     ],
 )
 def test_refusals(change, message):

@@ -27,7 +27,7 @@ import torch
 from phasewise.errors import PhasewiseError
 from phasewise.paths import path_from_config
 from phasewise.phases.prices import WEIGHTINGS, check_prices, step_prices, stop_prices
-from phasewise.phases.schedule import undominated
+from phasewise.phases.schedule import check_cost, undominated
 from phasewise.results import HybridSchedule, PriceList, StepErrors
 from phasewise.sampling import get_solver
 
@@ -110,8 +110,7 @@ def placement_front(
     if unknown or not names:
         known = ", ".join(prices.names)
         raise PhasewiseError(f"no prices for {', '.join(unknown) or 'an empty list'}; the list has {known}")
-    if cost not in ("mflop", "ms"):
-        raise PhasewiseError(f"cost is counted in 'mflop' or 'ms', not {cost!r}")
+    check_cost(cost)
     columns = [prices.names.index(n) for n in names]
     solver = solver or ("ancestral" if weighting == "kl" else errors.solver if errors else "heun")
     _check(prices, errors, weighting, solver)

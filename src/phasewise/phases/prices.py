@@ -18,7 +18,7 @@ Price of serving step k (from t_k to t_{k+1}) by denoiser n instead of the refer
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +37,9 @@ from phasewise.results import PriceList
 from phasewise.sampling.solvers import calls_per_step
 
 WEIGHTINGS = {"kl": "nats", "w2": "pixel units", "flow": "squared pixel units"}
+Weighting = str | Callable[[PriceList], tuple[np.ndarray, np.ndarray]]
+"""A name of :data:`WEIGHTINGS`, or your own: a function of the price list that gives the price of every step by every
+denoiser and its standard error, both (S, N)."""
 
 
 def price_list(
@@ -110,12 +113,20 @@ def calls_of(prices: PriceList, solver: str, steps: int) -> np.ndarray:
     return calls
 
 
-def step_prices(prices: PriceList, weighting: str = "w2") -> tuple[np.ndarray, np.ndarray]:
+def weighting_name(weighting: Weighting) -> str:
+    """Its name: of a function, the function's."""
+    return weighting if isinstance(weighting, str) else getattr(weighting, "__name__", type(weighting).__name__)
+
+
+def step_prices(prices: PriceList, weighting: Weighting = "w2") -> tuple[np.ndarray, np.ndarray]:
     """(price, stderr), each (S, N): excess over the reference of serving step k by denoiser n.
 
-    Raises PhasewiseError for an unknown weighting, a grid that does not decrease, or prices that are not finite.
+    Raises PhasewiseError for an unknown weighting, a grid that does not decrease, prices that are not finite, or your
+    own weighting's of another shape.
     """
     check_prices(prices, weighting)
+    if not isinstance(weighting, str):
+        return _own(weighting, prices)
     table, times = prices.losses, prices.times
     path = path_from_config(table.path)
     t = torch.as_tensor(times)
@@ -127,10 +138,23 @@ def step_prices(prices: PriceList, weighting: str = "w2") -> tuple[np.ndarray, n
     return _w2(table.distance, table.distance_stderr, gain * _reach(prices), times)
 
 
-def check_prices(prices: PriceList, weighting: str) -> None:
+def _own(weighting: Callable[[PriceList], Any], prices: PriceList) -> tuple[np.ndarray, np.ndarray]:
+    shape, found = prices.losses.loss.shape, weighting(prices)
+    arrays = tuple(np.asarray(a, dtype=np.float64) for a in found) if isinstance(found, tuple) else ()
+    if len(arrays) != 2 or any(a.shape != shape for a in arrays) or not all(np.isfinite(a).all() for a in arrays):
+        raise PhasewiseError(
+            f"the weighting {weighting_name(weighting)} must give (price, stderr), two finite arrays of shape {shape}: "
+            "steps x denoisers"
+        )
+    return arrays[0], arrays[1]
+
+
+def check_prices(prices: PriceList, weighting: Weighting) -> None:
     """Raises PhasewiseError as :func:`step_prices` does."""
-    if weighting not in WEIGHTINGS:
-        raise PhasewiseError(f"unknown weighting {weighting!r}; known: {', '.join(WEIGHTINGS)}")
+    if isinstance(weighting, str) and weighting not in WEIGHTINGS:
+        raise PhasewiseError(
+            f"unknown weighting {weighting!r}; known: {', '.join(WEIGHTINGS)}, or a function of the price list"
+        )
     table = prices.losses
     times = table.times
     if (np.diff(times) >= 0).any():

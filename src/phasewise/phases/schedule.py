@@ -12,18 +12,28 @@ from collections.abc import Sequence
 import numpy as np
 
 from phasewise.errors import PhasewiseError
-from phasewise.phases.prices import WEIGHTINGS, calls_of, step_prices
+from phasewise.phases.prices import WEIGHTINGS, Weighting, calls_of, step_prices, weighting_name
 from phasewise.results import HybridSchedule, ParetoFront, PriceList
 from phasewise.sampling.solvers import calls_per_step
 
+COSTS = ("mflop", "ms")
+"""What a schedule may be charged for: operations, or the milliseconds measured with the price list."""
+
 
 def pareto_front(
-    prices: PriceList, *, weighting: str = "w2", solver: str = "multistep", members: Sequence[str] | None = None
+    prices: PriceList,
+    *,
+    weighting: Weighting = "w2",
+    solver: str = "multistep",
+    members: Sequence[str] | None = None,
+    cost: str = "mflop",
 ) -> ParetoFront:
-    """Every undominated assignment of denoisers to steps: cost in MFLOP an image, price as in :func:`step_prices`.
+    """Every undominated assignment of denoisers to steps: cost in ``cost`` an image, price as in :func:`step_prices`.
 
     ``members`` limits who may serve (default all).  Cost rises and price falls along the front.
+    Raises PhasewiseError as :func:`step_prices` does, and for an unknown member or cost.
     """
+    check_cost(cost)
     names = list(prices.names if members is None else members)
     unknown = [n for n in names if n not in prices.names]
     if unknown or not names:
@@ -32,33 +42,42 @@ def pareto_front(
         )
     columns = [prices.names.index(n) for n in names]
     price, stderr = (a[:, columns] for a in step_prices(prices, weighting))
-    flops = prices.flops[columns] / 1e6
+    each = {"mflop": prices.flops[columns] / 1e6, "ms": prices.ms[columns]}
     calls = calls_of(prices, solver, len(price))[:, columns]
-    cost, total = np.zeros(1), np.zeros(1)
+    spent, total = np.zeros(1), np.zeros(1)
     choices: list[np.ndarray] = []
     parents: list[np.ndarray] = []
     for k in range(len(price)):
-        cost_next = (cost[:, None] + calls[k] * flops).ravel()
+        spent_next = (spent[:, None] + calls[k] * each[cost]).ravel()
         total_next = (total[:, None] + price[k]).ravel()
-        keep = undominated(cost_next, total_next)
+        keep = undominated(spent_next, total_next)
         parents.append(keep // len(names))
         choices.append(keep % len(names))
-        cost, total = cost_next[keep], total_next[keep]
-    picks = np.zeros((len(cost), len(price)), dtype=int)
-    row = np.arange(len(cost))
+        spent, total = spent_next[keep], total_next[keep]
+    picks = np.zeros((len(spent), len(price)), dtype=int)
+    row = np.arange(len(spent))
     for k in reversed(range(len(price))):
         picks[:, k] = choices[k][row]
         row = parents[k][row]
-    error = np.sqrt((stderr[np.arange(len(price)), picks] ** 2).sum(1))
+    steps = np.arange(len(price))
+    error = np.sqrt((stderr[steps, picks] ** 2).sum(1))
+    charged = {name: (calls[steps, picks] * per_call[picks]).sum(1) for name, per_call in each.items()}
     return ParetoFront(
-        weighting=weighting,
-        price_unit=WEIGHTINGS[weighting],
+        weighting=weighting_name(weighting),
+        price_unit=_unit(weighting),
         times=prices.times,
-        mflop=cost,
+        mflop=charged["mflop"],
+        ms=charged["ms"],
+        cost=cost,
         price=total,
         price_stderr=error,
         servers=tuple(tuple(names[i] for i in pick) for pick in picks),
     )
+
+
+def check_cost(cost: str) -> None:
+    if cost not in COSTS:
+        raise PhasewiseError(f"cost is counted in {' or '.join(map(repr, COSTS))}, not {cost!r}")
 
 
 def undominated(cost: np.ndarray, price: np.ndarray) -> np.ndarray:
@@ -75,9 +94,10 @@ def optimise_schedule(
     budget: float | None = None,
     *,
     tolerance: float | None = None,
-    weighting: str = "w2",
+    weighting: Weighting = "w2",
     solver: str = "multistep",
     members: Sequence[str] | None = None,
+    cost: str = "mflop",
     front: ParetoFront | None = None,
 ) -> HybridSchedule:
     """The cheapest-priced schedule on the price list's grid within a cost budget, exactly.
@@ -85,21 +105,24 @@ def optimise_schedule(
     Args:
         budget: fraction of the cost of running the reference at every step, in (0, 1]; or give
         tolerance: the largest price accepted, in the weighting's unit; the cheapest such schedule.
+        weighting: "w2", "flow", "kl", or your own (:data:`phasewise.phases.prices.Weighting`).
+        cost: what the budget is of, "mflop" or "ms" (measured on the price list's device).
         front: a front computed before with the same arguments, to save work.
 
     Raises PhasewiseError when no schedule fits, naming the least budget or price there is.
     """
     if (budget is None) == (tolerance is None):
         raise PhasewiseError("give either budget (fraction of the all-reference cost) or tolerance (largest price)")
-    front = front or pareto_front(prices, weighting=weighting, solver=solver, members=members)
+    front = front or pareto_front(prices, weighting=weighting, solver=solver, members=members, cost=cost)
     if budget is not None:
-        whole = reference_mflop(prices, solver)
-        least = front.mflop[0] / whole
+        whole = reference_cost(prices, solver, front.cost)
+        spent = front.mflop if front.cost == "mflop" or front.ms is None else front.ms
+        least = spent[0] / whole
         if not budget > 0 or budget < least * (1 - 1e-9):
             raise PhasewiseError(
                 f"no schedule fits a budget of {budget:g}; the cheapest costs {least:.4g} of the all-global one"
             )
-        chosen = int(np.flatnonzero(front.mflop <= budget * whole * (1 + 1e-9))[-1])
+        chosen = int(np.flatnonzero(spent <= budget * whole * (1 + 1e-9))[-1])
     else:
         assert tolerance is not None
         fits = np.flatnonzero(front.price <= tolerance)
@@ -108,11 +131,12 @@ def optimise_schedule(
                 f"no schedule reaches a price of {tolerance:g}; the lowest is {front.price[-1]:.4g} {front.price_unit}"
             )
         chosen = int(fits[0])
-    return schedule_from_servers(prices, front.servers[chosen], weighting=front.weighting, solver=solver)
+    own = weighting if not isinstance(weighting, str) else front.weighting
+    return schedule_from_servers(prices, front.servers[chosen], weighting=own, solver=solver)
 
 
 def schedule_from_servers(
-    prices: PriceList, servers: Sequence[str], *, weighting: str = "w2", solver: str = "multistep"
+    prices: PriceList, servers: Sequence[str], *, weighting: Weighting = "w2", solver: str = "multistep"
 ) -> HybridSchedule:
     """A schedule on the price list's grid with the given server per step, priced."""
     if len(servers) != len(prices.times):
@@ -131,7 +155,7 @@ def schedule_from_servers(
         path=prices.losses.path,
         price=float(price[steps, columns].sum()),
         price_stderr=float(np.sqrt((stderr[steps, columns] ** 2).sum())),
-        price_unit=WEIGHTINGS[weighting],
+        price_unit=_unit(weighting),
         mflop=float((calls[steps, columns] * prices.flops[columns]).sum() / 1e6),
     )
 
@@ -165,5 +189,14 @@ def _share(fraction: float) -> float:
 
 def reference_mflop(prices: PriceList, solver: str = "multistep") -> float:
     """MFLOP an image of running the reference at every step."""
-    calls = sum(calls_per_step(solver, len(prices.times)))
-    return calls * float(prices.flops[prices.names.index(prices.losses.reference)]) / 1e6
+    return reference_cost(prices, solver, "mflop")
+
+
+def reference_cost(prices: PriceList, solver: str, cost: str) -> float:
+    """MFLOP, or ms, an image of running the reference at every step."""
+    calls, column = sum(calls_per_step(solver, len(prices.times))), prices.names.index(prices.losses.reference)
+    return calls * float(prices.flops[column] / 1e6 if cost == "mflop" else prices.ms[column])
+
+
+def _unit(weighting: Weighting) -> str:
+    return WEIGHTINGS.get(weighting_name(weighting), "of its own unit")

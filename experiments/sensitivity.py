@@ -1,0 +1,100 @@
+"""How critical time, gap and prices move with the architecture of the global network they are measured against.
+
+    python experiments/designs.py global --seconds 90 --data mnist --data-dir DIR
+    python experiments/designs.py published --seconds 300 --data mnist --data-dir DIR
+    python experiments/sensitivity.py --data-dir DIR --docs docs
+
+One local network (r = 3, "ours" of the second line) against every design of the first, all trained for equal time, and
+against the shipped global network; the same test images and noise for all.  t_c is where the gap is largest (parabola
+through the three points round it), the window where it exceeds a tenth of that in velocity units.
+Leaves OUT/sensitivity.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from designs import GROUPS, SHAPE
+from tables import already_answered, replace_table
+
+import phasewise as pw
+from phasewise.files import read_json, write_json
+from phasewise.phases import gap_window
+
+TIMES = (0.02, *(round(0.05 * k, 2) for k in range(1, 20)))
+LOCAL = "r3"
+SHIPPED = "shipped, trained long"
+
+
+def measure(out: Path, data_dir: str | None, n: int) -> dict[str, Any]:
+    members = {LOCAL: pw.load_denoiser(out / "published" / "ours")}
+    members |= {name: pw.load_denoiser(out / "global" / name.replace(" ", "_")) for name in GROUPS["global"]}
+    members[SHIPPED] = pw.load_pretrained("mnist").denoiser("global")
+    images = pw.load_images("mnist", data_dir=data_dir).test[:n]
+    table = pw.measure_losses(members, images, TIMES, reference=LOCAL, seed=5)
+    cost = {name: pw.count_flops(member, SHAPE) / 1e6 for name, member in members.items()}
+    return {"table": table.to_dict(), "mflop": cost}
+
+
+def peak(times: np.ndarray, values: np.ndarray) -> float:
+    """Where the parabola through the largest value and its neighbours is highest."""
+    k = int(np.clip(np.argmax(values), 1, len(values) - 2))
+    a, b, _ = np.polyfit(times[k - 1 : k + 2], values[k - 1 : k + 2], 2)
+    return float(-b / (2 * a))
+
+
+def markdown(content: dict[str, Any]) -> str:
+    """A row for every global network; gap and prices are those of the local one against it."""
+    table = pw.LossTable.from_dict(content["table"])
+    path = pw.LinearPath()
+    gain = path.velocity_gain(torch.as_tensor(table.times)).numpy()
+    step = np.gradient(table.times)
+    lines = [
+        "| global network | MFLOP | loss, t = 0.3 | t = 0.5 | t = 0.7 | t_c | gap | window | w2 price | flow price |",
+        "| --- " * 10 + "|",
+    ]
+    for name in [n for n in table.names if n != LOCAL]:
+        i = table.column(name)
+        gap, error = -table.gap[:, i], table.gap_stderr[:, i]
+        against = replace(table, reference=name, gap=np.repeat(gap[:, None], len(table.names), 1))
+        low, high = gap_window(against, path, LOCAL)
+        w2 = float((np.sqrt(table.distance[:, i]) * gain * step).sum())
+        flow = float((gap * gain**2 * step).sum())
+        loss = {t: table.loss[int(np.argmin(np.abs(table.times - t))), i] for t in (0.3, 0.5, 0.7)}
+        k = int(np.argmax(gap))
+        cells = [
+            f"{content['mflop'][name]:.0f}",
+            *(f"{v:.2f}" for v in loss.values()),
+            f"{peak(table.times, gap):.3f}",
+            f"{gap[k]:.2f} ± {error[k]:.2f}",
+            f"{low:.2f} to {high:.2f}",
+            f"{w2:.2f}",
+            f"{flow:.1f}",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"Gap and prices of one r = 3 network against each; n = {table.n} test images."])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir")
+    parser.add_argument("--n", type=int, default=500)
+    parser.add_argument("--out", type=Path, default=Path("runs/designs"))
+    parser.add_argument("--docs", type=Path, help="put the table into networks.md there")
+    arguments = parser.parse_args()
+    file, asked = arguments.out / "sensitivity.json", {"n": arguments.n}
+    if not already_answered(file, asked):
+        write_json(file, {"asked": asked, **measure(arguments.out, arguments.data_dir, arguments.n)})
+    text = markdown(read_json(file))
+    print(text)
+    if arguments.docs:
+        replace_table(arguments.docs / "networks.md", "sensitivity.py", text)
+
+
+if __name__ == "__main__":
+    main()
