@@ -2,10 +2,12 @@
 
     python experiments/speed.py training --docs docs
     python experiments/speed.py inference --docs docs
+    python experiments/speed.py sampling --docs docs
 
 All variants are timed in turn, round after round; figures are medians of the ratio to the plain variant of the same
 round, with half the interquartile range.  Untrained weights serve: time does not depend on them.  Errors of bfloat16
-and ONNX are those of the shipped MNIST networks at t = 0.4.  Leaves OUT/{training,inference}.json.
+and ONNX are those of the shipped MNIST networks at t = 0.4.  "sampling" sets a whole call of pw.sample, 8 steps,
+against its network calls alone.  Leaves OUT/{training,inference,sampling}.json.
 """
 
 from __future__ import annotations
@@ -137,6 +139,44 @@ def inference(rounds: int) -> dict[str, Any]:
     return rows
 
 
+# --- sampling -------------------------------------------------------------------------------------------------------
+
+
+def sampling(rounds: int) -> dict[str, Any]:
+    """Time of drawing images over that of the denoiser calls in it; and, of the hybrid, over the global network's."""
+    ready, times = load_pretrained("mnist"), pw.time_grid(8)
+    rows: dict[str, Any] = {}
+    for batch in BATCHES:
+        x = torch.randn(batch, *SHAPE, generator=torch.Generator().manual_seed(0))
+        works: dict[str, Work] = {}
+        for solver in ("multistep", "sde_multistep"):
+            for name in ("global", "hybrid", "local_only"):
+                plan = replace(ready.schedules[name], times=times, solver=solver)
+                hybrid = pw.HybridDenoiser(ready.members(), plan)
+                works[f"{name}/{solver}"] = lambda h=hybrid, n=batch: pw.sample(h, n, batch=n)
+                works[f"{name}/calls"] = lambda h=hybrid, x=x: [h.serving(t)(x, t) for t in times]
+        with torch.inference_mode():
+            seen = seconds_of(works, rounds if batch <= 64 else max(rounds // 3, 3))
+        for name in works:
+            kind = name.split("/")[0]
+            rows[f"{batch}/{name}"] = [
+                ratio(seen, name, f"{kind}/calls"),
+                ratio(seen, name, name.replace(kind, "global")),
+            ]
+    return rows
+
+
+def sampling_table(rows: dict[str, Any]) -> str:
+    lines = ["| batch | schedule | solver | of its network calls | of the global network's |", "| --- " * 5 + "|"]
+    for key, (calls, whole) in rows.items():
+        batch, name, solver = key.split("/")
+        if solver != "calls":
+            lines.append(
+                f"| {batch} | {name} | {solver} | {calls[0]:.2f} ± {calls[1]:.2f} | {whole[0]:.2f} ± {whole[1]:.2f} |"
+            )
+    return "\n".join(lines)
+
+
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
@@ -166,7 +206,11 @@ def inference_table(rows: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-TABLES = {"training": (training, training_table), "inference": (inference, inference_table)}
+TABLES = {
+    "training": (training, training_table),
+    "inference": (inference, inference_table),
+    "sampling": (sampling, sampling_table),
+}
 
 
 def main() -> None:

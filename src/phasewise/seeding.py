@@ -29,10 +29,21 @@ def mix(*parts: int) -> int:
     return h >> 1
 
 
+class RowStreams:
+    """One random stream per row, opened once: row i of every draw comes from the stream of (seed, first + i)."""
+
+    def __init__(self, n: int, seed: int, first: int = 0) -> None:
+        keys = (np.array([seed & MASK, first + i], dtype=np.uint64) for i in range(n))
+        self.streams = [np.random.Generator(np.random.Philox(key=key)) for key in keys]
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal (n, *shape) float32, the next numbers of every stream."""
+        out = np.empty((len(self.streams), *shape), dtype=np.float32)
+        for row, stream in zip(out, self.streams, strict=True):
+            stream.standard_normal(out=row, dtype=np.float32)
+        return torch.from_numpy(out)
+
+
 def normal_rows(n: int, shape: tuple[int, ...], seed: int, first: int = 0) -> Tensor:
     """Standard normal (n, *shape) float32; row i depends on (seed, first + i) alone."""
-    out = np.empty((n, *shape), dtype=np.float32)
-    for i in range(n):
-        stream = np.random.Generator(np.random.Philox(key=np.array([seed & MASK, first + i], dtype=np.uint64)))
-        stream.standard_normal(out=out[i], dtype=np.float32)
-    return torch.from_numpy(out)
+    return RowStreams(n, seed, first).normal(shape)

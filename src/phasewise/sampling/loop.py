@@ -117,12 +117,12 @@ def integrate(
 
 def _fresh_noise(n: int, shape: tuple[int, int, int], seed: int, first: int, like: Tensor) -> Callable[[], Tensor]:
     """Noise (n, C, H, W) for one draw after another; row i of draw k depends on (seed, first + i, k) alone."""
-    drawn = 0
+    opened: list[seeding.RowStreams] = []
 
     def draw() -> Tensor:
-        nonlocal drawn
-        drawn += 1
-        return seeding.normal_rows(n, shape, seeding.mix(seed, 30, drawn), first).to(like)
+        if not opened:  # deterministic solvers never ask
+            opened.append(seeding.RowStreams(n, seeding.mix(seed, 30), first))
+        return opened[0].normal(shape).to(like)
 
     return draw
 
