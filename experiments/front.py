@@ -55,6 +55,8 @@ CHEAP_SOLVED = {"multistep": (8,), "sde_multistep": (5, 6, 7, 8, 10, 12)}
 MIXED, SHARES = (6, 7, 8, 10), (0.4, 0.5, 0.6, 0.7)
 JUMP = 0.8
 """Two grids: uniform, and one that goes from t = 1 to here in its first step and is uniform from there."""
+WINDOWS, WINDOWED = ((0.2, 0.5), (0.2, 0.7), (0.2, 0.9), (0.1, 0.7), (0.1, 0.9), (0.05, 0.9), (0.02, 0.9)), 12
+"""The published window and wider ones, on a grid of so many steps."""
 BUDGETS = (0.12, 0.2, 0.3, 0.45)
 WEIGHTINGS = ("w2", "kl")
 PLACED = ("w2",)
@@ -151,9 +153,12 @@ def schedules(prices: pw.PriceList, errors: pw.StepErrors, solvers: tuple[str, .
                     seen.add(found.servers)
             servers = pw.spread_servers(times, local, "global", 0.5)
             yield f"{local} spread evenly {solver}/{steps}{which}", on_grid(servers)
-            outside = pw.window_servers(times, (0.2, 0.5), "global", local)
-            yield f"published window, {local} outside, {solver}/{steps}{which}", on_grid(outside)
             yield f"{local} alone {solver}/{steps}{which}", on_grid((local,) * steps)
+        grid = prices_at(prices, pw.time_grid(WINDOWED, t_min=T_MIN))
+        for low, high in WINDOWS:
+            servers = pw.window_servers(grid.times, (low, high), "global", local)
+            plan = pw.schedule_from_servers(grid, servers, solver=solver)
+            yield f"window {low} to {high}, {local} outside, {solver}/{WINDOWED}", plan
     whole = flops["global"] * sum(calls_per_step("heun", 14))
     for weighting in PLACED:
         alone = placement_front(prices, errors, weighting=weighting, members=["global"])
