@@ -24,7 +24,6 @@ import phasewise as pw
 from phasewise.files import read_json, write_json
 
 WEIGHTINGS = ("w2", "flow", "kl")
-BEST = 10
 
 
 def draw(names: list[str], steps: int, count: int, seed: int) -> list[tuple[str, ...]]:
@@ -66,7 +65,7 @@ def table(content: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        f"Judged again on {content['again']} samples with another seed; best of ten by FID, per third of the cost.",
+        f"Judged again on {content['again']} samples with another seed; best of {content.get('tried', 10)} by FID, per third of the cost.",
     ]
     return "\n".join(lines)
 
@@ -78,14 +77,15 @@ def main() -> None:
     parser.add_argument("--solver", default="multistep")
     parser.add_argument("--reach-paths", type=int, default=0)
     parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--again", type=int, default=10_000)
+    parser.add_argument("--best", type=int, default=10, help="judged again in every third of the cost range")
+    parser.add_argument("--again", type=int, default=10_000, help="on so many samples")
     arguments = parser.parse_args()
     torch.set_grad_enabled(False)
     subject = Subject(arguments)
     file = arguments.out / subject.name / "random.json"
     grid = pw.time_grid(arguments.steps)
     content = read_json(file) if file.exists() else {"schedules": [], "best": []}
-    content |= {"steps": arguments.steps, "n": arguments.n, "again": arguments.again, "solver": arguments.solver}
+    content |= {"steps": arguments.steps, "n": arguments.n, "again": arguments.again, "tried": arguments.best, "solver": arguments.solver}
     kept = file.with_name("random-prices.json")
     if not kept.exists():
         found = pw.price_list(subject.members, subject.data, grid, n=2000, seed=3, paths=arguments.reach_paths)
@@ -103,7 +103,7 @@ def main() -> None:
     front = pw.pareto_front(prices, solver=solver)
     for third in np.array_split(np.arange(len(rows)), 3)[len(content["best"]) :]:
         contest = []
-        for row in sorted((rows[i] for i in third), key=lambda r: r["fid"])[:BEST]:
+        for row in sorted((rows[i] for i in third), key=lambda r: r["fid"])[: arguments.best]:
             plan = pw.schedule_from_servers(prices, row["servers"], solver=solver)
             contest.append((judged(subject, plan, arguments.again, arguments.seed + 1), row))
         score, row = min(contest, key=lambda pair: pair[0][0])
