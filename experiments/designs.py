@@ -36,7 +36,7 @@ Make = Callable[[], NetworkDenoiser]
 
 
 def local(radius: int, **choices: Any) -> Make:
-    return lambda: pw.LocalDenoiser(SHAPE, radius, **choices)
+    return lambda: pw.LocalDenoiser(SHAPE, radius, **{"norm": True, "mixing": 0, **choices})
 
 
 def attention(radius: int, **choices: Any) -> Make:

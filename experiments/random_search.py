@@ -65,7 +65,8 @@ def table(content: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        f"Judged again on {content['again']} samples with another seed; best of {content.get('tried', 10)} by FID, per third of the cost.",
+        f"Judged again on {content['again']} samples with another seed; best of {content.get('tried', 10)} by FID, per "
+        "third of the cost.",
     ]
     return "\n".join(lines)
 
@@ -85,7 +86,8 @@ def main() -> None:
     file = arguments.out / subject.name / "random.json"
     grid = pw.time_grid(arguments.steps)
     content = read_json(file) if file.exists() else {"schedules": [], "best": []}
-    content |= {"steps": arguments.steps, "n": arguments.n, "again": arguments.again, "tried": arguments.best, "solver": arguments.solver}
+    content |= {"steps": arguments.steps, "n": arguments.n, "solver": arguments.solver}
+    content |= {"again": arguments.again, "tried": arguments.best}
     kept = file.with_name("random-prices.json")
     if not kept.exists():
         found = pw.price_list(subject.members, subject.data, grid, n=2000, seed=3, paths=arguments.reach_paths)
