@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from front_report import draw, final_table, finalists, headline, read_rows, table
+from front_report import draw, final_table, finalists, headline, ranked, read_rows, table
 from tables import replace_table
 from torch import Tensor
 
@@ -52,7 +52,7 @@ CANDIDATES, T_MIN = 20, 0.02
 SOLVED = {"multistep": (6, 8, 12), "sde_multistep": (4, 5, 6, 7, 8, 10, 12, 16), "ancestral": (12, 20), "heun": (4, 8)}
 CHEAP_SOLVED = {"multistep": (8,), "sde_multistep": (5, 6, 7, 8, 10, 12)}
 """Solvers and numbers of steps of one network alone: the global one, and the cheaper global ones."""
-MIXED, SHARES = (6, 7, 8, 10), (0.4, 0.5, 0.6, 0.7)
+MIXED, SHARES = (6, 8, 10), (0.4, 0.5, 0.6, 0.7)
 JUMP = 0.8
 """Two grids: uniform, and one that goes from t = 1 to here in its first step and is uniform from there."""
 WINDOWS, WINDOWED = ((0.2, 0.5), (0.2, 0.7), (0.2, 0.9), (0.1, 0.7), (0.1, 0.9), (0.05, 0.9), (0.02, 0.9)), 12
@@ -139,7 +139,7 @@ def schedules(prices: pw.PriceList, errors: pw.StepErrors, solvers: tuple[str, .
                 return pw.schedule_from_servers(grid, servers, solver=solver)
 
             for share in SHARES:
-                for small in cheap:
+                for small in (n for n in cheap if flops[n] <= share * flops["global"]):
                     servers = pw.stitched_servers(
                         times, small, "global", (1 - share) / (1 - flops[small] / flops["global"])
                     )
@@ -257,7 +257,10 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
 def show(out: Path, docs: Path | None) -> None:
     rows, finals = read_rows(out), read_rows(out / "final")
     draw(rows, finals, out / "front.png")
-    texts = {"": "\n".join([table(rows), "", *headline(rows)])} | ({" final": final_table(finals)} if finals else {})
+    prices = pw.PriceList.load(out / "prices.json")
+    texts = {"": "\n\n".join([table(rows), " ".join(headline(rows)), *ranked(rows, prices)])} | (
+        {" final": final_table(finals)} if finals else {}
+    )
     for which, text in texts.items():
         print(text, end="\n\n")
         if docs:

@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 
 import phasewise as pw
 from phasewise.files import read_json
+from phasewise.phases import prices_at
 from phasewise.report.style import RC
 
 mpl.use("Agg")
@@ -28,6 +29,10 @@ KINDS = {
 }
 ALONE = ("one global network, ODE", "one global network, SDE", "small then large (T-Stitch)")
 """Kinds that use nothing but networks that see the whole image."""
+
+
+LEAST = 8
+"""So many schedules of one grid are needed to rank them."""
 
 
 def kind_of(name: str) -> str:
@@ -70,7 +75,7 @@ def undominated(rows: Rows, cost: str = "mflop") -> list[str]:
     return kept
 
 
-def finalists(rows: Rows, factor: float = 2.5) -> list[str]:
+def finalists(rows: Rows, factor: float = 1.7) -> list[str]:
     """The undominated schedules of every kind whose FID is at most ``factor`` times the best."""
     best = min(row["fid"][0] for row in rows.values())
     found = []
@@ -114,6 +119,29 @@ def table(rows: Rows) -> str:
     seeds = f"{some['seeds']} seed{'s' if some['seeds'] > 1 else ''}"
     lines += ["", f"n = {some['n']} samples, {seeds}; per kind only what no cheaper one of it beats."]
     return "\n".join(lines)
+
+
+def ranked(rows: Rows, prices: pw.PriceList) -> list[str]:
+    """How well each price ranks FID among schedules of one grid: Spearman's correlation, averaged over grids."""
+    grids: dict[tuple[float, ...], list[dict[str, Any]]] = {}
+    for row in rows.values():
+        if row["schedule"]["solver"] == "sde_multistep":
+            grids.setdefault(tuple(row["schedule"]["times"]), []).append(row)
+    said = []
+    for weighting in ("w2", "flow", "kl"):
+        found, sizes = [], []
+        for times, some in grids.items():
+            if len(some) >= LEAST:
+                on_grid = prices_at(prices, times)
+                price = [
+                    pw.schedule_from_servers(on_grid, r["schedule"]["servers"], weighting=weighting).price for r in some
+                ]
+                found.append(spearmanr(price, [r["fid"][0] for r in some]).statistic)
+                sizes.append(len(some))
+        if found:
+            each = ", ".join(f"{r:.2f} ({n})" for r, n in zip(found, sizes, strict=True))
+            said.append(f"Spearman's correlation of the {weighting} price with FID on each grid (schedules): {each}.")
+    return said
 
 
 def headline(rows: Rows) -> list[str]:
@@ -166,7 +194,12 @@ def final_table(rows: Rows) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     some = next(iter(rows.values()))
     first = next((r["against"] for r in rows.values() if r.get("against")), None)
-    lines += ["", f"n = {some['n']} samples, {some['seeds']} seeds; the first is {first}.", "", *headline(rows)]
+    lines += [
+        "",
+        f"n = {some['n']} samples, {some['seeds']} seeds; the first is {first}.",
+        "",
+        " ".join(headline(rows)),
+    ]
     return "\n".join(lines)
 
 

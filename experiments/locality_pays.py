@@ -4,8 +4,9 @@
 
 Gaussian fields with free borders (precision m^2 + graph Laplacian) have any size and a known optimum at every noise
 time. At each trained side every network learns the span of times t +- 0.05 for the same nominal time; its held-out loss
-is set against the exact global optimum. The cheapest of each family within TOLERANCE of the optimum is its price there;
-at sides that were not trained the same network's FLOPs are counted. Leaves OUT/SIDE/TIME/NAME.json.
+is set against the exact global optimum. The local network of least loss has as its rival, in every family of global
+ones, the cheapest that loses no more; what the rival costs beyond it is shown by image side, where at sides that were
+not trained the same networks' FLOPs are counted. Leaves OUT/SIDE/TIME/NAME.json.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ import matplotlib.pyplot as plt
 
 MASS, HALF, N_TRAIN, N_TEST = 0.1, 0.05, 20_000, 1_000
 TIMES, COUNTED = (0.3, 0.6), (16, 28, 32, 64, 128, 256)
-TOLERANCE = 0.03
 Make = Callable[[int], NetworkDenoiser]
 
 
@@ -73,7 +73,11 @@ def measure(side: int, arguments: argparse.Namespace) -> None:
     seconds = read_json(folder / "steps.json")
     for t in TIMES:
         for name, make in NETWORKS.items():
-            asked = {"seconds": arguments.seconds, "steps": round(arguments.seconds / seconds[name]), "batch": 128}
+            asked = {
+                "seconds": arguments.seconds,
+                "steps": max(round(arguments.seconds / seconds[name]), 1),
+                "batch": 128,
+            }
             file = folder / f"{t:g}" / f"{name.replace(' ', '_')}.json"
             if already_answered(file, asked):
                 continue
@@ -117,34 +121,63 @@ def markdown(out: Path) -> str:
     return "\n".join(lines)
 
 
+def rivals(found: dict[tuple[int, float, str], dict[str, float]], side: int, t: float) -> tuple[str, dict[str, str]]:
+    """The local network of least loss; and of every other family the cheapest that loses no more (within two standard
+    errors), where there is one."""
+    here = {name: row for (s, u, name), row in found.items() if (s, u) == (side, t)}
+    best = min((n for n in here if n.startswith("local")), key=lambda n: here[n]["excess"])
+    bound = here[best]["excess"] + 2 * here[best]["error"]
+    cheapest = {}
+    for family in list(FAMILIES)[1:]:
+        good = [n for n in here if n.startswith(family) and here[n]["excess"] <= bound]
+        if good:
+            cheapest[family] = min(good, key=lambda n: cost(n, side))
+    return best, cheapest
+
+
 def draw(out: Path, file: Path) -> None:
+    """Left: loss against cost where trained. Right: what the rivals of equal loss cost over the local one, by side."""
     plt.rcParams.update(RC)
     found = results(out)
-    figure, axes = plt.subplots(1, len(TIMES), figsize=(8.4, 3.4), layout="constrained", sharey=True)
-    for ax, t in zip(axes, TIMES, strict=True):
+    side = max(s for s, _, _ in found)
+    figure, axes = plt.subplots(1, len(TIMES) + 1, figsize=(10.5, 3.4), layout="constrained")
+    for ax, t in zip(axes, TIMES, strict=False):
         for family, colour in FAMILIES.items():
-            chosen: dict[int, str] = {}
-            for side in COUNTED:
-                near = [n for s, u, n in found if (s, u) == (side, t) and n.startswith(family)]
-                good = [n for n in near if found[side, t, n]["excess"] <= TOLERANCE]
-                if good:
-                    chosen[side] = min(good, key=lambda n: cost(n, side))
-            if not chosen:
-                ax.plot([], [], color=colour, label=f"{family}: none within {TOLERANCE:.0%}")
-                continue
-            nearest = {side: chosen[min(chosen, key=lambda s: abs(s - side))] for side in COUNTED}
-            price = [cost(nearest[side], side) / side**2 * 1e3 for side in COUNTED]
-            ax.plot(COUNTED, price, "--", color=colour, lw=1)
-            solid = [k for k, side in enumerate(COUNTED) if side in chosen]
-            names = ", ".join(dict.fromkeys(n.removeprefix(family + " ") for n in chosen.values()))
-            ax.plot(
-                [COUNTED[k] for k in solid], [price[k] for k in solid], "o", color=colour, label=f"{family} ({names})"
+            names = sorted(
+                (n for s, u, n in found if (s, u) == (side, t) and n.startswith(family)), key=lambda n: cost(n, side)
             )
-        ax.set(xscale="log", yscale="log", xlabel="side, pixels", title=f"t = {t:g}")
-        ax.set_xticks(COUNTED, [str(s) for s in COUNTED])
-        ax.minorticks_off()
+            ax.errorbar(
+                [cost(n, side) / side**2 * 1e3 for n in names],
+                [100 * found[side, t, n]["excess"] for n in names],
+                [100 * found[side, t, n]["error"] for n in names],
+                marker="o",
+                ms=4,
+                color=colour,
+                label=family,
+            )
+            for n in names:
+                ax.annotate(
+                    n.removeprefix(family + " "),
+                    (cost(n, side) / side**2 * 1e3, 100 * found[side, t, n]["excess"]),
+                    xytext=(3, 4),
+                    textcoords="offset points",
+                    fontsize=6,
+                )
+        ax.set(xscale="log", yscale="log", xlabel="kFLOP a pixel", title=f"t = {t:g}, {side}x{side}")
         ax.legend(fontsize=7)
-    axes[0].set_ylabel(f"kFLOP a pixel, cheapest within {TOLERANCE:.0%} of the optimum")
+    axes[0].set_ylabel("held-out loss above the optimum, %")
+    for t, style in zip(TIMES, ("-", "--"), strict=True):
+        best, cheapest = rivals(found, side, t)
+        for family, name in cheapest.items():
+            ratio = [cost(name, s) / cost(best, s) for s in COUNTED]
+            axes[-1].plot(
+                COUNTED, ratio, style, marker="o", ms=3, color=FAMILIES[family], label=f"{name} for {best}, t = {t:g}"
+            )
+    axes[-1].axhline(1, color="black", lw=0.7)
+    axes[-1].set(xscale="log", yscale="log", xlabel="side, pixels", title="cost at equal loss, of the local network's")
+    axes[-1].set_xticks(COUNTED, [str(s) for s in COUNTED])
+    axes[-1].minorticks_off()
+    axes[-1].legend(fontsize=6)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=140)
 
