@@ -1,13 +1,12 @@
-"""How critical time, gap and prices move with the architecture of the global network they are measured against.
+"""How critical time, gap and prices move with the global network that they are measured against.
 
-    python experiments/designs.py global --seconds 90 --data mnist --data-dir DIR
-    python experiments/designs.py published --seconds 300 --data mnist --data-dir DIR
     python experiments/sensitivity.py --data-dir DIR --docs docs
+    python experiments/sensitivity.py --data-dir DIR --also "global, 14 epochs=runs/mnist/models/global" --docs docs
 
-One local network (r = 3, "ours" of the second line) against every design of the first, all trained for equal time, and
-against the shipped global network; the same test images and noise for all.  t_c is where the gap is largest (parabola
-through the three points round it), the window where it exceeds a tenth of that in velocity units.
-Leaves OUT/sensitivity.json.
+The shipped r = 3 network against every shipped global network (they differ in pixel folding, width, depth and
+attention), and against others in folders; the same test images and noise for all. t_c is where the gap is largest
+(parabola through the three points round it), the window where it exceeds a tenth of its peak in velocity units, the
+prices those of r = 3 at every time. Leaves OUT/sensitivity.json.
 """
 
 from __future__ import annotations
@@ -19,22 +18,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from designs import GROUPS, SHAPE
 from tables import already_answered, replace_table
 
 import phasewise as pw
 from phasewise.files import read_json, write_json
 from phasewise.phases import gap_window
 
+SHAPE = (1, 28, 28)
 TIMES = (0.02, *(round(0.05 * k, 2) for k in range(1, 20)))
 LOCAL = "r3"
-SHIPPED = "shipped, trained long"
 
 
-def measure(out: Path, data_dir: str | None, n: int) -> dict[str, Any]:
-    members = {LOCAL: pw.load_denoiser(out / "published" / "ours")}
-    members |= {name: pw.load_denoiser(out / "global" / name.replace(" ", "_")) for name in GROUPS["global"]}
-    members[SHIPPED] = pw.load_pretrained("mnist").denoiser("global")
+def measure(also: list[str], data_dir: str | None, n: int) -> dict[str, Any]:
+    ready = pw.load_pretrained("mnist")
+    members = {name: ready.denoiser(name) for name in (LOCAL, "global", "small", "coarse")}
+    members |= {name: pw.load_denoiser(folder) for name, folder in (pair.split("=") for pair in also)}
     images = pw.load_images("mnist", data_dir=data_dir).test[:n]
     table = pw.measure_losses(members, images, TIMES, reference=LOCAL, seed=5)
     cost = {name: pw.count_flops(member, SHAPE) / 1e6 for name, member in members.items()}
@@ -84,12 +82,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir")
     parser.add_argument("--n", type=int, default=500)
+    parser.add_argument("--also", action="append", default=[], metavar="NAME=FOLDER", help="another global network")
     parser.add_argument("--out", type=Path, default=Path("runs/designs"))
     parser.add_argument("--docs", type=Path, help="put the table into networks.md there")
     arguments = parser.parse_args()
-    file, asked = arguments.out / "sensitivity.json", {"n": arguments.n}
+    file, asked = arguments.out / "sensitivity.json", {"n": arguments.n, "also": arguments.also}
     if not already_answered(file, asked):
-        write_json(file, {"asked": asked, **measure(arguments.out, arguments.data_dir, arguments.n)})
+        write_json(file, {"asked": asked, **measure(arguments.also, arguments.data_dir, arguments.n)})
     text = markdown(read_json(file))
     print(text)
     if arguments.docs:
