@@ -219,7 +219,7 @@ def judge_all(arguments: argparse.Namespace, subject: Subject, out: Path) -> Non
 
 def judge_finalists(arguments: argparse.Namespace, subject: Subject, out: Path) -> None:
     rows, folder = read_rows(out), out / "final"
-    names = [AGAINST, *[k for k in finalists(rows) if k != AGAINST]]
+    names = [AGAINST, *[k for k in finalists(rows) if k != AGAINST and re.search(arguments.only, k)]]
     plans = {name: pw.HybridSchedule.from_dict(rows[name]["schedule"]) for name in names}
     for seed in (int(s) for s in arguments.seeds.split(",")):
         against: Tensor | None = None
