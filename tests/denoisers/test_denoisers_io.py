@@ -106,6 +106,17 @@ def test_what_is_read_is_bit_for_bit_what_was_written(name: str, tmp_path: Path)
         assert torch.equal(again(x_t, 0.4), denoiser(x_t, 0.4))
 
 
+def test_a_local_network_saved_before_norms_and_mixing_could_be_chosen_is_read_as_it_was(tmp_path: Path) -> None:
+    before = randomise(LocalDenoiser((1, 28, 28), 12, norm=True, mixing=0))
+    save_denoiser(before, tmp_path)  # type: ignore[arg-type]
+    file = tmp_path / "config.json"
+    config = json.loads(file.read_text())
+    del config["config"]["norm"], config["config"]["mixing"]
+    file.write_text(json.dumps(config))
+    x = noise(2, 1, 28, 28)
+    assert torch.equal(load_denoiser(tmp_path)(x, 0.4), before(x, 0.4))
+
+
 def test_half_precision_halves_the_file_and_is_read_back_as_float32(tmp_path: Path) -> None:
     denoiser = network(UNetDenoiser(SHAPE, width=16))
     sizes = [
