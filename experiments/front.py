@@ -1,7 +1,7 @@
 """The honest front: quality against cost for global-only choices of every size, mixtures and hybrids, from equal noise.
 
     python experiments/front.py --pretrained mnist --data-dir DIR --n 2000
-    python experiments/front.py --pretrained mnist --data-dir DIR --final 10000 --seeds 1,2,3
+    python experiments/front.py --pretrained mnist --data-dir DIR --final 10000 --seeds 1,2
     python experiments/front.py --run runs/digits --n 2000
     python experiments/front.py --pretrained mnist --summary --docs docs    # tables and figure again, into the docs
 

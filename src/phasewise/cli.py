@@ -23,6 +23,7 @@ app = typer.Typer(
     "Start with `phasewise run`: real handwritten digits, a few minutes, then open `runs/digits/report.html`.",
 )
 
+SOLVER_HELP = "One call a step: multistep, sde_multistep, dpmpp_2m, ancestral, euler; two: heun, heun_churn."
 STAGE_COMMANDS = {
     "run": "Everything: train, diagnose, schedule, sample, judge, report. Finished stages are skipped.\n\n"
     "Examples:\n\n"
@@ -121,7 +122,7 @@ def stage_command(
     global_epochs: Annotated[float | None, typer.Option(help="Passes over the data for the global denoiser.")] = None,
     local_epochs: Annotated[float | None, typer.Option(help="Passes over the data for each local denoiser.")] = None,
     steps: Annotated[int | None, typer.Option(help="Sampling steps.")] = None,
-    solver: Annotated[str | None, typer.Option(help="multistep, sde_multistep, dpmpp_2m, heun ...")] = None,
+    solver: Annotated[str | None, typer.Option(help=SOLVER_HELP)] = None,
     spacing: Annotated[str | None, typer.Option(help="Time grid: uniform, log_snr or edm.")] = None,
     weighting: Annotated[str | None, typer.Option(help="Price to minimise: w2, flow or kl.")] = None,
     reach_paths: Annotated[
@@ -201,7 +202,9 @@ def run_stages(command: str, out: Path | None, size: str, update: bool, dry_run:
 @app.command()
 def sample(
     run: Annotated[Path | None, typer.Option(help="Run folder to take the denoisers and the schedule from.")] = None,
-    pretrained: Annotated[str | None, typer.Option(help="A shipped set instead of a run: mnist, ...")] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="A shipped set instead: mnist, fashion_mnist.")
+    ] = None,
     schedule: Annotated[str, typer.Option(help="hybrid, global, global_cheap, window, local_only, ...")] = "hybrid",
     n: Annotated[int, typer.Option("--n", help="Number of images.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed; image i depends on (seed, i) alone.")] = 0,
@@ -247,7 +250,7 @@ def sample(
 
 @app.command()
 def demo(
-    name: Annotated[str, typer.Argument(help="A shipped set: mnist, ...")],
+    name: Annotated[str, typer.Argument(help="A shipped set: mnist, fashion_mnist.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write. [default: runs/demo-NAME]")] = None,
     n: Annotated[int, typer.Option("--n", help="Samples per schedule, at least 100.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,

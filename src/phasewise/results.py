@@ -123,8 +123,9 @@ class PriceList(Record):
     ``losses.times`` is the grid (descending from 1 to t_min > 0; the step from t_min to 0 is a denoise).
     ``flops`` (N,) per image and call, multiply and add counted as two; ``ms`` (N,) measured milliseconds per image
     and call on ``device`` at ``batch`` images a call.  ``jumps`` names those that know their own flow: one call takes
-    them over a step of any length, exactly where the solver keeps no history.  ``reach`` (S, N), where it was measured: by what factor a push
-    of denoiser n off the reference's path at times[k] has grown when the path arrives at the image.
+    them over a step of any length, exactly where the solver keeps no history.  ``reach`` (S, N), where it was measured:
+    by what factor a push of denoiser n off the reference's path at times[k] has grown when the path arrives at the
+    image.
     """
 
     losses: LossTable

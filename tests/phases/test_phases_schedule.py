@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from phasewise.errors import PhasewiseError
 from phasewise.paths import LinearPath
 from phasewise.phases import (
+    explain,
     optimise_schedule,
     pareto_front,
+    place_steps,
     prices_at,
     reference_mflop,
     schedule_from_servers,
@@ -195,6 +197,25 @@ def test_a_weighting_of_ones_own_decides():
     assert front.weighting == "late"
     assert list(front.price) == [2, 1, 0]
     assert optimise_schedule(prices, 0.6, weighting=late, front=front) == chosen
+    assert chosen.price_unit == front.price_unit == "of its own unit"
+    assert explain(chosen, prices, weighting=late)
+    with pytest.raises(PhasewiseError, match="computed by the weighting late, given is w2"):
+        optimise_schedule(prices, 0.6, front=front)
+    with pytest.raises(PhasewiseError, match="given is late"):
+        optimise_schedule(prices, 0.6, weighting=late, front=pareto_front(prices))
+
+
+def test_a_weighting_called_like_a_built_in_one_is_told_from_it():
+    prices = make_prices(np.array([[0, 1.0]] * 4), np.array([[0, 1.0]] * 4), [10e6, 1e6])
+    w2 = lambda p: late(p)  # noqa: E731
+    w2.__name__ = "w2"
+    assert pareto_front(prices, weighting=w2).weighting == "own w2"
+
+
+def test_steps_are_not_placed_by_a_weighting_of_ones_own():
+    prices = make_prices(np.array([[0, 1.0]] * 4), np.array([[0, 1.0]] * 4), [10e6, 1e6])
+    with pytest.raises(PhasewiseError, match="steps are placed by one of the weightings kl, w2, flow; your own late"):
+        place_steps(prices, budget=1, weighting=late)
 
 
 def test_a_budget_in_milliseconds_follows_the_clock_not_the_flops():
@@ -207,6 +228,8 @@ def test_a_budget_in_milliseconds_follows_the_clock_not_the_flops():
     chosen = optimise_schedule(prices, 0.5, weighting="flow", cost="ms")
     assert sum(s == "global" for s in chosen.servers) == 1  # 20 of 40 ms: 10 + 3 x 2, not 2 x 10 + 2 x 2
     assert any("r2" in servers for servers in pareto_front(prices, weighting="flow").servers)
+    with pytest.raises(PhasewiseError, match="the front counts ms, the budget mflop; give cost='ms' or no front"):
+        optimise_schedule(prices, 0.5, weighting="flow", front=front)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ import torch
 
 from phasewise.errors import PhasewiseError
 from phasewise.paths import path_from_config
-from phasewise.phases.prices import WEIGHTINGS, check_prices, step_prices, stop_prices
+from phasewise.phases.prices import WEIGHTINGS, check_named, check_prices, step_prices, stop_prices
 from phasewise.phases.schedule import check_cost, undominated
 from phasewise.results import HybridSchedule, PriceList, StepErrors
 from phasewise.sampling import get_solver
@@ -152,6 +152,7 @@ def price_of(
 
 
 def _check(prices: PriceList, errors: StepErrors | None, weighting: str, solver: str) -> None:
+    check_named(weighting)
     check_prices(prices, weighting)
     stochastic = get_solver(solver).stochastic
     if stochastic != (weighting == "kl"):

@@ -114,8 +114,15 @@ def calls_of(prices: PriceList, solver: str, steps: int) -> np.ndarray:
 
 
 def weighting_name(weighting: Weighting) -> str:
-    """Its name: of a function, the function's."""
-    return weighting if isinstance(weighting, str) else getattr(weighting, "__name__", type(weighting).__name__)
+    """Its name: of a function, the function's, told from the built-in ones."""
+    if isinstance(weighting, str):
+        return weighting
+    name = str(getattr(weighting, "__name__", type(weighting).__name__))
+    return f"own {name}" if name in WEIGHTINGS else name
+
+
+def price_unit(weighting: Weighting) -> str:
+    return WEIGHTINGS[weighting] if isinstance(weighting, str) else "of its own unit"
 
 
 def step_prices(prices: PriceList, weighting: Weighting = "w2") -> tuple[np.ndarray, np.ndarray]:
@@ -139,19 +146,22 @@ def step_prices(prices: PriceList, weighting: Weighting = "w2") -> tuple[np.ndar
 
 
 def _own(weighting: Callable[[PriceList], Any], prices: PriceList) -> tuple[np.ndarray, np.ndarray]:
-    shape, found = prices.losses.loss.shape, weighting(prices)
-    arrays = tuple(np.asarray(a, dtype=np.float64) for a in found) if isinstance(found, tuple) else ()
-    if len(arrays) != 2 or any(a.shape != shape for a in arrays) or not all(np.isfinite(a).all() for a in arrays):
+    shape = prices.losses.loss.shape
+    try:
+        price, stderr = (np.asarray(a, dtype=np.float64) for a in weighting(prices))
+    except (TypeError, ValueError):
+        price = stderr = np.zeros(0)
+    if price.shape != shape or stderr.shape != shape or not (np.isfinite(price) & np.isfinite(stderr)).all():
         raise PhasewiseError(
             f"the weighting {weighting_name(weighting)} must give (price, stderr), two finite arrays of shape {shape}: "
             "steps x denoisers"
         )
-    return arrays[0], arrays[1]
+    return price, stderr
 
 
 def check_prices(prices: PriceList, weighting: Weighting) -> None:
     """Raises PhasewiseError as :func:`step_prices` does."""
-    if isinstance(weighting, str) and weighting not in WEIGHTINGS:
+    if not callable(weighting) and weighting not in WEIGHTINGS:
         raise PhasewiseError(
             f"unknown weighting {weighting!r}; known: {', '.join(WEIGHTINGS)}, or a function of the price list"
         )
@@ -175,9 +185,19 @@ def _reach(prices: PriceList) -> np.ndarray:
     return np.ones(1) if prices.reach is None else prices.reach
 
 
+def check_named(weighting: Weighting) -> None:
+    """Raises PhasewiseError for a weighting of one's own: it prices steps of a given grid, not steps to be placed."""
+    if not isinstance(weighting, str):
+        raise PhasewiseError(
+            f"steps are placed by one of the weightings {', '.join(WEIGHTINGS)}; your own {weighting_name(weighting)} "
+            "prices the steps of a given grid: use pw.optimise_schedule"
+        )
+
+
 def stop_prices(prices: PriceList, weighting: str) -> np.ndarray:
     """(S, N): excess price of ending with a denoise by n at each time of the grid, as :func:`step_prices` charges the
     last one."""
+    check_named(weighting)
     check_prices(prices, weighting)
     table, path = prices.losses, path_from_config(prices.losses.path)
     t = torch.as_tensor(table.times)

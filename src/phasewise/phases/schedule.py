@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from phasewise.errors import PhasewiseError
-from phasewise.phases.prices import WEIGHTINGS, Weighting, calls_of, step_prices, weighting_name
+from phasewise.phases.prices import WEIGHTINGS, Weighting, calls_of, price_unit, step_prices, weighting_name
 from phasewise.results import HybridSchedule, ParetoFront, PriceList
 from phasewise.sampling.solvers import calls_per_step
 
@@ -64,7 +64,7 @@ def pareto_front(
     charged = {name: (calls[steps, picks] * per_call[picks]).sum(1) for name, per_call in each.items()}
     return ParetoFront(
         weighting=weighting_name(weighting),
-        price_unit=_unit(weighting),
+        price_unit=price_unit(weighting),
         times=prices.times,
         mflop=charged["mflop"],
         ms=charged["ms"],
@@ -109,14 +109,18 @@ def optimise_schedule(
         cost: what the budget is of, "mflop" or "ms" (measured on the price list's device).
         front: a front computed before with the same arguments, to save work.
 
-    Raises PhasewiseError when no schedule fits, naming the least budget or price there is.
+    Raises PhasewiseError when no schedule fits, naming the least budget or price there is, and for a front that was
+    computed for another cost or by a weighting of your own that is not given again.
     """
     if (budget is None) == (tolerance is None):
         raise PhasewiseError("give either budget (fraction of the all-reference cost) or tolerance (largest price)")
-    front = front or pareto_front(prices, weighting=weighting, solver=solver, members=members, cost=cost)
+    if front is None:
+        front = pareto_front(prices, weighting=weighting, solver=solver, members=members, cost=cost)
+    _check_front(front, weighting, cost)
+    spent = front.ms if cost == "ms" else front.mflop
     if budget is not None:
-        whole = reference_cost(prices, solver, front.cost)
-        spent = front.mflop if front.cost == "mflop" or front.ms is None else front.ms
+        assert spent is not None
+        whole = reference_cost(prices, solver, cost)
         least = spent[0] / whole
         if not budget > 0 or budget < least * (1 - 1e-9):
             raise PhasewiseError(
@@ -133,6 +137,18 @@ def optimise_schedule(
         chosen = int(fits[0])
     own = weighting if not isinstance(weighting, str) else front.weighting
     return schedule_from_servers(prices, front.servers[chosen], weighting=own, solver=solver)
+
+
+def _check_front(front: ParetoFront, weighting: Weighting, cost: str) -> None:
+    check_cost(cost)
+    if front.cost != cost or (cost == "ms" and front.ms is None):
+        raise PhasewiseError(f"the front counts {front.cost}, the budget {cost}; give cost={front.cost!r} or no front")
+    name = weighting_name(weighting)
+    own = not isinstance(weighting, str) or front.weighting not in WEIGHTINGS
+    if own and name != front.weighting:
+        raise PhasewiseError(
+            f"the front was computed by the weighting {front.weighting}, given is {name}; give that weighting again"
+        )
 
 
 def schedule_from_servers(
@@ -155,7 +171,7 @@ def schedule_from_servers(
         path=prices.losses.path,
         price=float(price[steps, columns].sum()),
         price_stderr=float(np.sqrt((stderr[steps, columns] ** 2).sum())),
-        price_unit=_unit(weighting),
+        price_unit=price_unit(weighting),
         mflop=float((calls[steps, columns] * prices.flops[columns]).sum() / 1e6),
     )
 
@@ -196,7 +212,3 @@ def reference_cost(prices: PriceList, solver: str, cost: str) -> float:
     """MFLOP, or ms, an image of running the reference at every step."""
     calls, column = sum(calls_per_step(solver, len(prices.times))), prices.names.index(prices.losses.reference)
     return calls * float(prices.flops[column] / 1e6 if cost == "mflop" else prices.ms[column])
-
-
-def _unit(weighting: Weighting) -> str:
-    return WEIGHTINGS.get(weighting_name(weighting), "of its own unit")

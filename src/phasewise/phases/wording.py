@@ -7,14 +7,14 @@ import itertools
 import numpy as np
 
 from phasewise.errors import PhasewiseError
-from phasewise.phases.prices import WEIGHTINGS, calls_of, prices_at, step_prices
+from phasewise.phases.prices import Weighting, calls_of, price_unit, prices_at, step_prices
 from phasewise.results import HybridSchedule, PriceList
 
 CHEAP = 0.5
 """A stand-in has to cost less than this share of the one it stands in for."""
 
 
-def explain(schedule: HybridSchedule, prices: PriceList, *, weighting: str = "w2") -> list[str]:
+def explain(schedule: HybridSchedule, prices: PriceList, *, weighting: Weighting = "w2") -> list[str]:
     """One sentence per span of the schedule, in sampling order.
 
     A span of the reference: what its best stand-in (of at most half its cost) would save and how much it would add to
@@ -38,12 +38,12 @@ def explain(schedule: HybridSchedule, prices: PriceList, *, weighting: str = "w2
         steps = f"{len(rows)} step{'s' if len(rows) > 1 else ''}"
         span = f"t = {times[rows[0]]:.2f} to {times[rows[-1] + 1]:.2f}"
         head = f"{prices.names[server]} serves {span} ({steps}, {share:.0%} of the cost)"
-        lines.append(f"{head}: {_why(here, price[rows], cost[rows], server, times[rows], weighting)}")
+        lines.append(f"{head}: {_why(here, price[rows], cost[rows], server, times[rows], price_unit(weighting))}")
     return lines
 
 
-def _why(prices: PriceList, price: np.ndarray, cost: np.ndarray, own: int, times: np.ndarray, weighting: str) -> str:
-    unit, names = WEIGHTINGS[weighting], prices.names
+def _why(prices: PriceList, price: np.ndarray, cost: np.ndarray, own: int, times: np.ndarray, unit: str) -> str:
+    names = prices.names
     spent, charged = cost.sum(0), price.sum(0)
     reference = names.index(prices.losses.reference)
     if own != reference:

@@ -57,7 +57,9 @@ def sample(
     schedule = getattr(denoiser, "schedule", None)
     if isinstance(schedule, HybridSchedule):
         if steps is not None or (solver is not None and solver != schedule.solver) or times is not None:
-            raise PhasewiseError("a hybrid brings its own grid and solver; edit its schedule instead of passing steps")
+            raise PhasewiseError(
+                "a hybrid brings its own grid and solver; edit its schedule instead of passing steps, times or solver"
+            )
         grid, solver = schedule.times, schedule.solver
     else:
         solver = solver or "multistep"
