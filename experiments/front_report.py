@@ -17,7 +17,7 @@ from phasewise.report.style import RC
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 Rows = dict[str, dict[str, Any]]
 KINDS = {
@@ -223,9 +223,9 @@ def draw(rows: Rows, finals: Mapping[str, Any], file: Path) -> None:
                           label=kind)  # fmt: skip
         axis.set(xscale="log", yscale="log", xlabel=unit)
         for which in (axis.xaxis, axis.yaxis):
+            which.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if cost == "mflop" else (1, 2, 3, 4, 5, 6, 7)))
             which.set_major_formatter(ScalarFormatter())
-            which.set_minor_formatter(ScalarFormatter())
-        axis.tick_params(which="minor", labelsize=6)
+            which.set_minor_formatter(NullFormatter())
     axes[0, 0].set_ylabel("FID (classifier features; bars: standard error)")
     axes[0, 0].legend(fontsize=7)
     figure.savefig(file, dpi=130)
