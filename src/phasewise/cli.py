@@ -202,9 +202,7 @@ def run_stages(command: str, out: Path | None, size: str, update: bool, dry_run:
 @app.command()
 def sample(
     run: Annotated[Path | None, typer.Option(help="Run folder to take the denoisers and the schedule from.")] = None,
-    pretrained: Annotated[
-        str | None, typer.Option(help="A shipped set instead: mnist, fashion_mnist.")
-    ] = None,
+    pretrained: Annotated[str | None, typer.Option(help="A shipped set instead: mnist, fashion_mnist.")] = None,
     schedule: Annotated[str, typer.Option(help="hybrid, global, global_cheap, window, local_only, ...")] = "hybrid",
     n: Annotated[int, typer.Option("--n", help="Number of images.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed; image i depends on (seed, i) alone.")] = 0,
