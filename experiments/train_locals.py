@@ -30,10 +30,7 @@ def main() -> None:
     radii, shape = [int(r) for r in arguments.radii.split(",")], data.image_shape
     torch.manual_seed(arguments.seed)
     networks = {f"r{r}": pw.LocalDenoiser(shape, r) for r in radii}
-    widest = networks[f"r{max(radii)}"]
-    networks["control"] = pw.LocalDenoiser(
-        shape, max(shape[1:]) - 1, block=widest.block, width=widest.width, mixing=widest.mixing
-    )
+    networks["control"] = networks[f"r{max(radii)}"].opened()
     teacher = pw.load_denoiser(arguments.teacher) if arguments.teacher else None
     records = pw.train_together(
         networks, data, steps=arguments.steps, seed=arguments.seed, out=arguments.out, teacher=teacher

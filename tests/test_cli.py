@@ -11,9 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from phasewise import __version__
-from phasewise.cli import STAGE_COMMANDS, app, plain_warnings
+from phasewise.cli import SOLVER_HELP, STAGE_COMMANDS, app, plain_warnings
 from phasewise.errors import PhasewiseWarning
 from phasewise.results import CMIMap
+from phasewise.sampling import SOLVERS
 
 runner = CliRunner()
 
@@ -27,6 +28,10 @@ def test_help_has_an_example(command):
     result = invoke(command, "--help")
     assert result.exit_code == 0
     assert f"phasewise {command}" in result.output
+
+
+def test_help_names_every_solver():
+    assert set(re.findall(r"\w+", SOLVER_HELP)) >= set(SOLVERS)
 
 
 def test_help_and_version_do_not_wait_for_torch():

@@ -181,6 +181,13 @@ def test_only_far_windows_are_reached_in_steps() -> None:
     assert LocalDenoiser(MNIST, 12, block=2).mixing == 0
 
 
+def test_the_control_is_the_same_design_seeing_everything() -> None:
+    local = LocalDenoiser(MNIST, 12, depth=3, position=False)
+    control = local.opened()
+    assert control.config() == {**local.config(), "radius": 27}
+    check_window(randomise(control))  # type: ignore[arg-type]
+
+
 def test_config_is_what_the_constructor_takes() -> None:
     denoiser = LocalDenoiser((1, 9, 13), 4, block=2, width=24, depth=3, expansion=1.5, mixing=1, position=False)
     config = denoiser.config()

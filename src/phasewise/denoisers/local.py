@@ -127,6 +127,17 @@ class LocalDenoiser(NetworkDenoiser):
         view = h.unfold(2, self.kernel, self.block).unfold(3, self.kernel, self.block)
         return view.permute(0, 2, 3, 1, 4, 5).reshape(h.shape[0], self.grid[0] * self.grid[1], -1)
 
+    def opened(self) -> LocalDenoiser:
+        """A fresh network of this design with its window opened to the whole image: the capacity-matched control."""
+        return LocalDenoiser(
+            **{
+                **self.config(),
+                "radius": max(self.image_shape[1:]) - 1,
+                "image_shape": self.image_shape,
+                "path": self.path,
+            }
+        )
+
     def config(self) -> dict[str, Any]:
         return {
             "image_shape": list(self.image_shape),

@@ -96,10 +96,7 @@ def build_untrained(name: str, config: RunConfig, shape: tuple[int, int, int]) -
         if name in config.cheap_globals:
             return UNetDenoiser.of_size(shape, name)
         if name == "control":
-            largest = LocalDenoiser(shape, max(config.radii))
-            return LocalDenoiser(
-                shape, max(shape[1:]) - 1, block=largest.block, width=largest.width, mixing=largest.mixing
-            )
+            return LocalDenoiser(shape, max(config.radii)).opened()
         return LocalDenoiser(shape, int(name[1:]))
 
 

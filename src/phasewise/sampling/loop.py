@@ -119,12 +119,13 @@ def integrate(
 
 def _fresh_noise(n: int, shape: tuple[int, int, int], seed: int, first: int, like: Tensor) -> Callable[[], Tensor]:
     """Noise (n, C, H, W) for one draw after another; row i of draw k depends on (seed, first + i, k) alone."""
-    opened: list[seeding.RowStreams] = []
+    streams: seeding.RowStreams | None = None
 
     def draw() -> Tensor:
-        if not opened:  # deterministic solvers never ask
-            opened.append(seeding.RowStreams(n, seeding.mix(seed, 30), first))
-        return opened[0].normal(shape).to(like)
+        nonlocal streams
+        if streams is None:  # deterministic solvers never ask
+            streams = seeding.RowStreams(n, seeding.mix(seed, 30), first)
+        return streams.normal(shape).to(like)
 
     return draw
 
