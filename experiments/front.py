@@ -1,15 +1,16 @@
 """The honest front: quality against cost for global-only choices of every size, mixtures and hybrids, from equal noise.
 
-    python experiments/front.py --pretrained mnist --data-dir DIR --n 2000
-    python experiments/front.py --pretrained mnist --data-dir DIR --final 10000 --seeds 1,2
+    python experiments/front.py --pretrained mnist --data-dir DIR --final 10000 --docs docs    # the whole, hours
+    python experiments/front.py --pretrained mnist --data-dir DIR --n 2000                     # the first round alone
     python experiments/front.py --run runs/digits --n 2000
     python experiments/front.py --pretrained mnist --summary --docs docs    # tables and figure again, into the docs
 
 Every schedule is sampled from the same noise and judged by FID in the set's own classifier features against the
 training images (bootstrap error), KID, precision and recall against test images, and the classifier's confidence.
---final judges what no cheaper schedule of its kind beats once more, on more samples and other noise, and pairs its FID
-with that of eight global steps (bootstrap over images); the last lines compare the cheapest of each kind.
-Stops and resumes; leaves OUT/NAME/{SCHEDULE--seedS.json, final/..., final/ms.json, front.png}.
+With --final, what no cheaper schedule of its kind beats is judged once more, on more samples and other noise, beside
+eight global steps from the same noise: FID (bootstrap over images), pixels, class; the last lines compare the cheapest
+of each kind.  Stops and resumes; leaves OUT/NAME/{SCHEDULE--seedS.json, final/{..., beside.json, real.json, ms.json},
+front.png}.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from torch import Tensor
 
 import phasewise as pw
 from phasewise.denoisers import Denoiser
-from phasewise.files import write_bytes, write_json
+from phasewise.files import read_json, write_bytes, write_json
 from phasewise.metrics import (
     ClassifierFeatures,
     FeatureNetwork,
@@ -39,6 +40,7 @@ from phasewise.metrics import (
     default_features,
     frechet_difference,
     frechet_score,
+    paired_error,
     polynomial_mmd,
     precision_recall,
 )
@@ -61,7 +63,9 @@ BUDGETS = (0.12, 0.2, 0.3, 0.45)
 WEIGHTINGS = ("w2", "kl")
 PLACED = ("w2",)
 AGAINST = "global sde_multistep/8"
-"""What every finalist's FID is paired with."""
+"""What every finalist is set beside."""
+BESIDE = 2000
+"""So many samples are compared with it pixel by pixel and class by class."""
 Plan = pw.HybridSchedule
 
 
@@ -219,9 +223,10 @@ def judge_all(arguments: argparse.Namespace, subject: Subject, out: Path) -> Non
 
 def judge_finalists(arguments: argparse.Namespace, subject: Subject, out: Path) -> None:
     rows, folder = read_rows(out), out / "final"
-    names = [AGAINST, *[k for k in finalists(rows) if k != AGAINST and re.search(arguments.only, k)]]
+    names = [AGAINST, *[k for k in finalists(rows) if k != AGAINST and re.search(arguments.finalists, k)]]
     plans = {name: pw.HybridSchedule.from_dict(rows[name]["schedule"]) for name in names}
-    for seed in (int(s) for s in arguments.seeds.split(",")):
+    seeds = [int(s) for s in arguments.seeds.split(",")]
+    for seed in seeds:
         against: Tensor | None = None
         for name, plan in plans.items():
             if file_of(folder, name, seed).exists():
@@ -233,12 +238,35 @@ def judge_finalists(arguments: argparse.Namespace, subject: Subject, out: Path) 
                 against = seen
             write_json(file_of(folder, name, seed), {**row, "against": AGAINST})
             print(f"seed {seed} {name}: FID {row['fid'][0]:.3f} ± {row['fid'][1]:.3f}", flush=True)
+    if not (folder / "beside.json").exists():
+        write_json(folder / "beside.json", beside(subject, plans, seeds[0]))
+    if not (folder / "real.json").exists():
+        real = {n: frechet_score(subject.real[:n], subject.reference, seed=0) for n in (arguments.n, arguments.final)}
+        write_json(folder / "real.json", {str(n): [s.value, s.stderr] for n, s in real.items()})
     if not (folder / "ms.json").exists():
         hybrids = {
             name: pw.HybridDenoiser({k: subject.members[k] for k in dict.fromkeys(plan.servers)}, plan)
             for name, plan in plans.items()
         }
         write_json(folder / "ms.json", sampling_ms(hybrids, 0, repeats=5))
+
+
+def beside(subject: Subject, plans: Mapping[str, Plan], seed: int) -> dict[str, dict[str, list[float]]]:
+    """Every schedule's samples and those of ``AGAINST`` from the same noise: root mean square difference of a pixel,
+    and how many of them the classifier puts into the same class."""
+    first = images_of(subject, plans[AGAINST], BESIDE, seed)
+    found: dict[str, dict[str, list[float]]] = {}
+    for name, plan in plans.items():
+        if name == AGAINST:
+            continue
+        images = images_of(subject, plan, BESIDE, seed)
+        error = paired_error(images, first)
+        found[name] = {"paired_error": [error.value, error.stderr]}
+        if isinstance(subject.features, ClassifierFeatures):
+            a, b = (subject.features.probabilities(x).argmax(1) for x in (images, first))
+            share = float((a == b).double().mean())
+            found[name]["same_class"] = [share, (share * (1 - share) / BESIDE) ** 0.5]
+    return found
 
 
 def parser_of(description: str | None) -> argparse.ArgumentParser:
@@ -258,9 +286,9 @@ def show(out: Path, docs: Path | None) -> None:
     rows, finals = read_rows(out), read_rows(out / "final")
     draw(rows, finals, out / "front.png")
     prices = pw.PriceList.load(out / "prices.json")
-    texts = {"": "\n\n".join([table(rows), " ".join(headline(rows)), *ranked(rows, prices)])} | (
-        {" final": final_table(finals)} if finals else {}
-    )
+    texts = {"": "\n\n".join([table(rows), " ".join(headline(rows)), *ranked(rows, prices)])}
+    if finals:
+        texts[" final"] = final_table(finals, prices, read_json(out / "final/real.json"))
     for which, text in texts.items():
         print(text, end="\n\n")
         if docs:
@@ -274,7 +302,8 @@ def main() -> None:
     parser.add_argument("--price-n", type=int, default=500)
     parser.add_argument("--solvers", default="sde_multistep", help="of mixtures and hybrids, comma-separated")
     parser.add_argument("--only", default="", help="only schedules whose name matches this regular expression")
-    parser.add_argument("--final", type=int, help="judge the finalists again on so many samples")
+    parser.add_argument("--final", type=int, help="then judge the finalists again on so many samples")
+    parser.add_argument("--finalists", default="", help="only finalists whose name matches this regular expression")
     parser.add_argument("--seeds", default="1,2,3", help="of the finalists' noise")
     parser.add_argument("--summary", action="store_true", help="judge nothing, only show what is there")
     arguments = parser.parse_args()
@@ -282,7 +311,9 @@ def main() -> None:
     out = arguments.out / (arguments.pretrained or arguments.run.name)
     if not arguments.summary:
         subject = Subject(arguments)
-        (judge_finalists if arguments.final else judge_all)(arguments, subject, out)
+        judge_all(arguments, subject, out)
+        if arguments.final:
+            judge_finalists(arguments, subject, out)
     show(out, arguments.docs)
 
 

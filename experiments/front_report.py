@@ -47,13 +47,13 @@ def kind_of(name: str) -> str:
 
 def read_rows(folder: Path) -> Rows:
     """Every schedule judged, by name, with the seeds' figures averaged; its error is that of the mean over seeds."""
-    ms = read_json(folder / "ms.json") if (folder / "ms.json").exists() else {}
+    ms, beside = (read_json(folder / f) if (folder / f).exists() else {} for f in ("ms.json", "beside.json"))
     seeds: dict[str, list[dict[str, Any]]] = {}
     for file in sorted(folder.glob("*__*.json")):
         seeds.setdefault(file.stem.split("--seed")[0].replace("__", "/"), []).append(read_json(file))
     rows: Rows = {}
     for name, found in seeds.items():
-        rows[name] = {**found[0], "seeds": len(found), "ms": ms.get(name)}
+        rows[name] = {**found[0], "seeds": len(found), "ms": ms.get(name), **beside.get(name, {})}
         for key in ("fid", "kid", "precision", "recall", "minus"):
             values = [r[key] for r in found if r.get(key) is not None]
             rows[name][key] = mean_of(values) if values else None
@@ -175,14 +175,20 @@ def value(pair: list[float]) -> str:
     return f"{pair[0]:.3f} ± {pair[1]:.3f}"
 
 
-def final_table(rows: Rows) -> str:
-    """Every finalist by cost, with its difference from the one all are compared with, sample by sample."""
-    lines = ["| schedule | kind | MFLOP | ms | FID | FID minus the first's, paired | KID, 1e-3 | precision | recall |",
-             "| --- " * 9 + "|"]  # fmt: skip
+def final_table(rows: Rows, prices: pw.PriceList, real: Mapping[str, list[float]]) -> str:
+    """Every finalist by cost, with its difference from the one all are compared with, sample by sample.
+    ``real``: FID of real test images by their number."""
+    heads = [
+        "schedule", "MFLOP", "ms", "FID", "FID minus the first's, paired", "KID, 1e-3", "precision", "recall",
+        "confidence", "class entropy", "paired error", "same class", "price, nats",
+    ]  # fmt: skip
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for name in sorted(rows, key=lambda k: rows[k]["mflop"]):
         row = rows[name]
+        plan, view = row["schedule"], row.get("classifier") or {}
+        on_grid = prices_at(prices, tuple(plan["times"]))
+        nats = pw.schedule_from_servers(on_grid, plan["servers"], weighting="kl", solver=plan["solver"]).price
         cells = [
-            kind_of(name),
             f"{row['mflop']:.0f}",
             "" if row["ms"] is None else f"{row['ms']:.2f}",
             value(row["fid"]),
@@ -190,13 +196,20 @@ def final_table(rows: Rows) -> str:
             f"{1e3 * row['kid'][0]:.2f}",
             f"{row['precision'][0]:.3f}",
             f"{row['recall'][0]:.3f}",
+            f"{view['confidence']:.3f}" if view else "",
+            f"{view['class_entropy']:.3f}" if view else "",
+            f"{row['paired_error'][0]:.3f} ± {row['paired_error'][1]:.3f}" if "paired_error" in row else "",
+            f"{row['same_class'][0]:.3f}" if "same_class" in row else "",
+            f"{nats:.2f}",
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     some = next(iter(rows.values()))
     first = next((r["against"] for r in rows.values() if r.get("against")), None)
     lines += [
         "",
-        f"n = {some['n']} samples, {some['seeds']} seeds; the first is {first}.",
+        f"n = {some['n']} samples, {some['seeds']} seeds; the first is {first}. Paired error (root mean square of a "
+        "pixel) and share of the same class (by the classifier): against its samples from the same noise, n = 2,000. "
+        "Price: `kl`. " + "; ".join(f"{n} real test images: FID {value(score)}" for n, score in real.items()) + ".",
         "",
         " ".join(headline(rows)),
     ]

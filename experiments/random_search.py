@@ -1,7 +1,8 @@
 """Random schedules with FID as judge: which price ranks them best, and does the optimiser keep up with the search?
 
     python experiments/random_search.py --run runs/digits --docs docs
-    python experiments/random_search.py --pretrained mnist --data-dir DIR --count 30 --n 500
+    python experiments/random_search.py --pretrained mnist --data-dir DIR --solver sde_multistep \\
+        --members wiener,r1,r3,coarse,small,global --docs docs
 
 On one grid, by one multistep solver, each step gets a server drawn at random (half of the schedules change server at
 most three times, as real ones do). Every schedule is sampled from the same noise. Spearman's correlation of FID with
@@ -77,12 +78,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--solver", default="multistep")
     parser.add_argument("--reach-paths", type=int, default=0)
+    parser.add_argument("--members", help="only these serve, comma-separated; fewer bad ones make a stronger search")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--best", type=int, default=10, help="judged again in every third of the cost range")
     parser.add_argument("--again", type=int, default=10_000, help="on so many samples")
     arguments = parser.parse_args()
     torch.set_grad_enabled(False)
     subject = Subject(arguments)
+    if arguments.members:
+        subject.members = {name: subject.members[name] for name in arguments.members.split(",")}
     file = arguments.out / subject.name / "random.json"
     grid = pw.time_grid(arguments.steps)
     content = read_json(file) if file.exists() else {"schedules": [], "best": []}
