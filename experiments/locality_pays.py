@@ -198,6 +198,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/locality"))
     parser.add_argument("--docs", type=Path, help="put table and figure there")
     arguments = parser.parse_args()
+    torch.set_flush_denormal(True)  # far tokens' attention is as good as 0; counted exactly, it halves the speed
     for side in (int(s) for s in arguments.sides.split(",")):
         measure(side, arguments)
     print(markdown(arguments.out))
