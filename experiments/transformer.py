@@ -17,7 +17,7 @@ from phasewise.denoisers.layers import TimeEmbedding, zero_init
 class TransformerDenoiser(NetworkDenoiser):
     """Blocks of attention and perceptron, scaled and shifted by time (after Peebles, Xie 2023, arXiv 2212.09748).
 
-    Heads begin as convolutions (after d'Ascoli et al. 2021, arXiv 2103.10697): each looks near a neighbour of its token;
+    Heads begin as convolutions (after d'Ascoli et al. 2021, arXiv 2103.10697), each near a neighbour of its token;
     where, and how sharply, is learned.  Without that, minutes of training do not teach it what is near."""
 
     def __init__(self, image_shape: ImageShape, *, width: int = 64, depth: int = 3, patch: int = 2) -> None:
