@@ -60,7 +60,7 @@ JUMP = 0.8
 WINDOWS, WINDOWED = ((0.2, 0.5), (0.2, 0.7), (0.2, 0.9), (0.1, 0.7), (0.1, 0.9), (0.05, 0.9), (0.02, 0.9)), 12
 """The published window and wider ones, on a grid of so many steps."""
 BUDGETS = (0.12, 0.2, 0.3, 0.45)
-WEIGHTINGS = ("w2", "kl")
+WEIGHTINGS = ("frechet", "w2")
 PLACED = ("w2",)
 AGAINST = "global sde_multistep/8"
 """What every finalist is set beside."""
@@ -96,7 +96,7 @@ class Subject:
 
 def priced(subject: Subject, times: tuple[float, ...], n: int) -> pw.PriceList:
     start = time.perf_counter()
-    found = pw.price_list(subject.members, subject.data, times, n=n, seed=3)
+    found = pw.price_list(subject.members, subject.data, times, n=n, seed=3, features=subject.features)
     print(f"prices: {time.perf_counter() - start:.0f} s", flush=True)
     return found
 

@@ -128,7 +128,7 @@ def ranked(rows: Rows, prices: pw.PriceList) -> list[str]:
         if row["schedule"]["solver"] == "sde_multistep":
             grids.setdefault(tuple(row["schedule"]["times"]), []).append(row)
     said = []
-    for weighting in ("w2", "flow", "kl"):
+    for weighting in ("frechet", "w2", "flow", "kl"):
         found, sizes = [], []
         for times, some in grids.items():
             if len(some) >= LEAST:

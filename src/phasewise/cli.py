@@ -124,7 +124,7 @@ def stage_command(
     steps: Annotated[int | None, typer.Option(help="Sampling steps.")] = None,
     solver: Annotated[str | None, typer.Option(help=SOLVER_HELP)] = None,
     spacing: Annotated[str | None, typer.Option(help="Time grid: uniform, log_snr or edm.")] = None,
-    weighting: Annotated[str | None, typer.Option(help="Price to minimise: w2, flow or kl.")] = None,
+    weighting: Annotated[str | None, typer.Option(help="Price to minimise: frechet, w2, flow or kl.")] = None,
     reach_paths: Annotated[
         int | None, typer.Option(help="Paths to measure how far errors reach, for w2; 0: none.")
     ] = None,

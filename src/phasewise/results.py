@@ -125,7 +125,8 @@ class PriceList(Record):
     and call on ``device`` at ``batch`` images a call.  ``jumps`` names those that know their own flow: one call takes
     them over a step of any length, exactly where the solver keeps no history.  ``reach`` (S, N), where it was measured:
     by what factor a push of denoiser n off the reference's path at times[k] has grown when the path arrives at the
-    image.
+    image.  ``frechet`` (S, N) with ``frechet_stderr``, where it was measured: squared Frechet distance between the
+    features of denoiser n's posterior means and of the reference's.
     """
 
     losses: LossTable
@@ -135,11 +136,14 @@ class PriceList(Record):
     batch: int = 64
     jumps: tuple[str, ...] = ()
     reach: Array | None = None
+    frechet: Array | None = None
+    frechet_stderr: Array | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "jumps", tuple(self.jumps))
-        if self.reach is not None:
-            object.__setattr__(self, "reach", _array(self.reach))
+        for name in ("reach", "frechet", "frechet_stderr"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _array(getattr(self, name)))
         if isinstance(self.losses, dict):
             object.__setattr__(self, "losses", LossTable.from_dict(self.losses))
         object.__setattr__(self, "flops", _array(self.flops))

@@ -11,6 +11,7 @@ import phasewise as pw
 from phasewise.errors import PhasewiseError
 from phasewise.phases import step_prices
 from phasewise.phases.placement import _edges, _kl_edges, price_of
+from phasewise.phases.prices import span_prices
 from phasewise.phases.step_errors import measure_reach
 from phasewise.results import StepErrors
 from phasewise.sampling import integrate, starting_noise, time_grid
@@ -82,7 +83,7 @@ def test_span_prices_add_up_to_those_of_the_fixed_grid():
     edge, stop = _edges(prices, errors, "w2")
     total = sum(edge[k, k + 1, n] for k in range(5)) + stop[5, n]
     strayed = sum(errors.error[k, k + 1] for k in range(5)) + errors.stop[5]
-    assert total - strayed == pytest.approx(step_prices(prices, "w2")[0][:, n].sum())
+    assert total - strayed == pytest.approx(span_prices(prices, "w2")[:, n].sum())
 
 
 def test_classes_of_cost_stay_near_the_exact_front(monkeypatch):

@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
-from phasewise.paths import LinearPath
+from phasewise.paths import CosinePath, LinearPath
 from phasewise.phases import (
     explain,
     optimise_schedule,
@@ -23,8 +25,10 @@ from phasewise.phases import (
     stitched_servers,
     window_servers,
 )
+from phasewise.phases.prices import span_prices
 from phasewise.results import LossTable, PriceList
-from phasewise.sampling import calls_per_step, time_grid
+from phasewise.sampling import calls_per_step, get_solver, time_grid
+from phasewise.sampling.solvers import Carry
 
 
 def make_prices(gap, distance, flops, times=None):
@@ -44,8 +48,6 @@ def make_prices(gap, distance, flops, times=None):
 
 
 def _tensor(values):
-    import torch
-
     return torch.tensor(values, dtype=torch.float64)
 
 
@@ -116,30 +118,89 @@ def test_front_entries_are_what_their_servers_cost_and_lose():
         assert schedule.price_stderr == pytest.approx(front.price_stderr[i])
 
 
-def test_kl_price_is_the_integral_over_gamma():
+def test_kl_span_price_is_the_integral_over_gamma():
     """With gap = c / gamma the integrand of 1/2 gap d gamma is c/2 d log gamma: the trapezoid is exact."""
     times = time_grid(40, t_start=0.9, t_min=0.05)
     gamma = LinearPath().gamma(_tensor(times)).numpy()
     gap = np.stack([np.zeros(40), 3.0 / gamma], axis=1)
-    price, _ = step_prices(make_prices(gap, gap, [2, 1], times), "kl")
+    price = span_prices(make_prices(gap, gap, [2, 1], times), "kl")
     assert price[:-1, 1].sum() == pytest.approx(1.5 * np.log(gamma[-1] / gamma[0]))
     assert price[-1, 1] == pytest.approx(1.5)
 
 
-def test_w2_price_is_the_integral_of_the_velocity_error():
+def test_w2_span_price_is_the_integral_of_the_velocity_error():
     times = time_grid(50, t_min=0.1)
     distance = np.stack([np.zeros(50), 4.0 * np.square(times)], axis=1)  # |v - v_ref| = sqrt(distance) / t = 2
-    price, _ = step_prices(make_prices(distance, distance, [2, 1], times), "w2")
+    price = span_prices(make_prices(distance, distance, [2, 1], times), "w2")
     assert price[:-1, 1].sum() == pytest.approx(2 * 0.9)
     assert price[-1, 1] == pytest.approx(0.2)
 
 
-def test_flow_price_is_the_integral_of_the_excess_loss():
+def test_flow_span_price_is_the_integral_of_the_excess_loss():
     times = time_grid(50, t_min=0.1)
     gap = np.stack([np.zeros(50), -3.0 * np.square(times)], axis=1)  # |v_n - v|^2 is 3 less than the reference's
-    price, _ = step_prices(make_prices(gap, gap**2, [2, 1], times), "flow")
+    price = span_prices(make_prices(gap, gap**2, [2, 1], times), "flow")
     assert price[:-1, 1].sum() == pytest.approx(-3 * 0.9)
     assert price[-1, 1] == pytest.approx(-3 * 0.1)
+
+
+def test_a_step_is_charged_what_its_denoiser_loses_where_it_is_asked():
+    """Each finite-step price from its definition, on a path that is not linear; nothing of the next time is in it."""
+    times, path = np.array((0.9, 0.5, 0.2)), CosinePath()
+    gap, square = np.array([[0, 4.0], [0, 2.0], [0, 1.0]]), np.array([[0, 9.0], [0, 4.0], [0, 1.0]])
+    prices = make_prices(gap, square, [2, 1], times)
+    prices = replace(prices, losses=replace(prices.losses, path=path.config()), frechet=4 * square)
+    t = _tensor((*times, 0.0))
+    alpha, sigma = path.alpha(t).numpy(), path.sigma(t).numpy()
+    gamma = path.gamma(t[:3]).numpy()
+    push = alpha[1:] - alpha[:-1] * sigma[1:] / sigma[:-1]
+    assert push[-1] == pytest.approx(1)
+    expected = {
+        "kl": gap[:, 1] * np.append(np.diff(gamma), gamma[-1]) / 2,
+        "w2": np.array([3.0, 2.0, 1.0]) * push,
+        "flow": gap[:, 1] * path.velocity_gain(t[:3]).numpy() ** 2 * np.array([0.4, 0.3, 0.2]),
+        "frechet": np.array([6.0, 4.0, 2.0]) * push,
+    }
+    for weighting, price in expected.items():
+        assert np.allclose(step_prices(prices, weighting)[0][:, 1], price), weighting
+        assert (step_prices(prices, weighting)[0][:, 0] == 0).all()
+
+
+def test_one_long_step_moves_as_far_off_course_as_the_sampler_does():
+    """The w2 price of a step is what an exact step by the other denoiser changes: here of dpmpp_2m's first one."""
+    path, x = LinearPath(), torch.randn(2, 1, 3, 3)
+
+    class Constant(Denoiser):
+        def __init__(self, answer):
+            super().__init__((1, 3, 3), path)
+            self.answer = answer
+
+        def forward(self, x_t, t, cond=None):
+            return torch.full_like(x_t, self.answer)
+
+    step = get_solver("dpmpp_2m").step
+    a, b = (step(Constant(answer), x, 0.9, 0.3, Carry()) for answer in (0.0, 2.0))
+    distance = np.array([[0, 4.0 * 9], [0, 0.0]])
+    price, _ = step_prices(make_prices(distance, distance, [2, 1], (0.9, 0.3)), "w2")
+    assert price[0, 1] == pytest.approx(float((a - b)[0].norm()), rel=1e-5)
+
+
+def test_the_default_weighting_is_what_was_measured():
+    gap = np.array([[0, 1.0], [0, 4.0], [0, 1.0]])
+    plain = make_prices(gap, gap, [10, 1], (0.9, 0.5, 0.1))
+    seen = replace(plain, frechet=gap[::-1].copy())
+    assert pareto_front(plain).weighting == "w2"
+    assert pareto_front(seen).weighting == "frechet"
+    assert np.array_equal(step_prices(seen)[0], step_prices(seen, "frechet")[0])
+    assert optimise_schedule(seen, 0.6).price_unit == "feature units"
+    assert optimise_schedule(seen, 0.6, front=pareto_front(seen, weighting="kl")).price_unit == "nats"
+    assert np.array_equal(PriceList.from_dict(seen.to_dict()).frechet, seen.frechet)
+    with pytest.raises(PhasewiseError, match="without features"):
+        pareto_front(plain, weighting="frechet")
+    with pytest.raises(PhasewiseError, match=r"frechet of r1 at t = 0\.5 is not a number"):
+        pareto_front(replace(seen, frechet=np.where(gap == 4, np.nan, gap)))
+    with pytest.raises(PhasewiseError, match="kl, w2, flow; frechet prices the steps of a given grid"):
+        place_steps(seen, budget=1, weighting="frechet")
 
 
 def test_tolerance_gives_the_cheapest_that_reaches_it():
@@ -214,7 +275,7 @@ def test_a_weighting_called_like_a_built_in_one_is_told_from_it():
 
 def test_steps_are_not_placed_by_a_weighting_of_ones_own():
     prices = make_prices(np.array([[0, 1.0]] * 4), np.array([[0, 1.0]] * 4), [10e6, 1e6])
-    with pytest.raises(PhasewiseError, match="steps are placed by one of the weightings kl, w2, flow; your own late"):
+    with pytest.raises(PhasewiseError, match="steps are placed by one of the weightings kl, w2, flow; late prices"):
         place_steps(prices, budget=1, weighting=late)
 
 

@@ -20,6 +20,7 @@ from phasewise.metrics.frechet import (
     frechet_distance,
     frechet_score,
     kid,
+    paired_frechet,
     polynomial_mmd,
 )
 from phasewise.metrics.manifold import precision_recall
@@ -46,6 +47,7 @@ __all__ = [
     "measure_ms",
     "paired_difference_test",
     "paired_error",
+    "paired_frechet",
     "polynomial_mmd",
     "precision_recall",
     "train_classifier",

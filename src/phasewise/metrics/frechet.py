@@ -208,6 +208,28 @@ def frechet_difference(
     return Estimate(value, float(torch.tensor(values, dtype=torch.float64).std()), n, unit="FID", seed=seed)
 
 
+def paired_frechet(first: Tensor, second: Tensor, seed: int = 0, resamples: int = 10) -> Estimate:
+    """Squared Frechet distance between two sets of features (N, D), row i of both made from the same image or noise,
+    with its standard error (bootstrap that draws the same rows of both).
+
+    Raises :class:`PhasewiseError` when the two differ in shape, are fewer than 2 rows, or hold NaN.
+    """
+    a, b = _features(first, 2), _features(second, 2)
+    if a.shape != b.shape:
+        raise PhasewiseError(f"paired features must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
+
+    def distance(weights: Tensor | None = None) -> float:
+        mean, covariance = _moments(b, weights)
+        reference = FrechetReference(mean, _root(covariance), float(covariance.trace()), len(b), "")
+        return max(reference.distance(*_moments(a, weights)), 0.0)
+
+    generator, n = torch.Generator().manual_seed(seed), len(a)
+    drawn = [torch.randint(0, n, (n,), generator=generator) for _ in range(resamples)]
+    values = [distance(torch.bincount(rows, minlength=n).double()) for rows in drawn]
+    spread = float(torch.tensor(values, dtype=torch.float64).std())
+    return Estimate(distance(), spread, n, unit="squared feature units", seed=seed)
+
+
 def _half_size(x: Tensor, reference: FrechetReference, splits: int, generator: torch.Generator) -> float:
     """Mean distance of random halves."""
     values = []

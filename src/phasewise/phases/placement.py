@@ -26,7 +26,7 @@ import torch
 
 from phasewise.errors import PhasewiseError
 from phasewise.paths import path_from_config
-from phasewise.phases.prices import WEIGHTINGS, check_named, check_prices, step_prices, stop_prices
+from phasewise.phases.prices import WEIGHTINGS, check_named, check_prices, span_prices, stop_prices
 from phasewise.phases.schedule import check_cost, undominated
 from phasewise.results import HybridSchedule, PriceList, StepErrors
 from phasewise.sampling import get_solver
@@ -175,7 +175,7 @@ def _check(prices: PriceList, errors: StepErrors | None, weighting: str, solver:
 def _edges(prices: PriceList, errors: StepErrors | None, weighting: str) -> tuple[np.ndarray, np.ndarray]:
     """Prices (T, T, N) of a step from time i to time j, NaN unless j > i, and (T, N) of ending at time i."""
     assert errors is not None
-    until = np.vstack([np.zeros(len(prices.names)), np.cumsum(step_prices(prices, weighting)[0][:-1], axis=0)])
+    until = np.vstack([np.zeros(len(prices.names)), np.cumsum(span_prices(prices, weighting)[:-1], axis=0)])
     times = prices.times
     length = times[:, None] - times[None]
     with np.errstate(divide="ignore", invalid="ignore"):

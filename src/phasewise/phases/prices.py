@@ -1,19 +1,26 @@
 r"""The price list: what each denoiser costs and loses at every step of a time grid.
 
-Price of serving step k (from t_k to t_{k+1}) by denoiser n instead of the reference, under three weightings:
+Price of serving step k, from t_k to t_{k+1}, by denoiser n instead of the reference.  A sampler asks a denoiser at t_k
+and holds its answer over the step, so what counts is what it loses *there* (theory: the ancestral sampler's finite-step
+bound), under four weightings:
 
-* ``kl``: ``1/2 * integral_{t_k}^{t_{k+1}} (loss_n - loss_ref) d gamma``, nats per image.  The sum over steps bounds
-  what the KL of the samples grows by for the reverse SDE of unit churn (Girsanov; Kingma et al. 2021).  The last step,
-  the denoise, is charged ``1/2 gamma(t_min) (loss_n - loss_ref)``: the reconstruction term of a Gaussian decoder.
-* ``w2``: ``integral |v - v_ref|_{L2} reach dt``, pixel units: how far the ODE is pushed off its course, times the
-  measured factor by which that has grown at the image (1 where it was not measured; then it is a 2-Wasserstein bound
-  up to a Lipschitz factor); the last step is charged the distance of the two denoised images.
-* ``flow``: ``integral (|v_n - v|^2 - |v_ref - v|^2) dt``, squared pixel units: the excess flow-matching loss, with
+* ``kl``: ``1/2 (gamma_{k+1} - gamma_k) (loss_n - loss_ref)``, nats per image.  The sum over steps is what the bound on
+  the KL of the ancestral sampler's samples grows by (Girsanov; Kingma et al. 2021).  The last step, the denoise, is
+  charged ``1/2 gamma(t_min) (loss_n - loss_ref)``: the reconstruction term of a Gaussian decoder.
+* ``w2``: ``|D_n - D_ref|_{L2} push reach``, pixel units, with ``push = alpha_{k+1} - alpha_k sigma_{k+1} / sigma_k``
+  what an exact step makes of a change of D: how far the sample is pushed off its course, times the measured factor by
+  which that has grown at the image (1 where it was not measured; then it is a 2-Wasserstein bound up to a Lipschitz
+  factor); the last step is charged the distance of the two denoised images.
+* ``flow``: ``(|v_n - v|^2 - |v_ref - v|^2) (t_k - t_{k+1})``, squared pixel units: the excess flow-matching loss, with
   the true velocity v; like ``kl`` it sees when a denoiser is better than the reference, like ``w2`` it weighs
   velocities.
+* ``frechet``: ``F push``, feature units, with F the Frechet distance (its root) between the features of both denoisers'
+  posterior means (:mod:`phasewise.phases.perception`): ``w2`` as FID's own features see it, between sets instead of
+  images; the last step is charged F.  It needs a feature network at pricing.
 
-``kl`` is an SDE price; for the ODE samplers here it is a heuristic, ``w2`` the matching one.
-``w2`` is the default: see experiments/LOG.md.
+:func:`span_prices` has the first three as integrals over spans of time, for steps that are yet to be placed.
+``kl`` is an SDE price, ``w2`` the matching one for ODEs.  ``frechet`` ranks schedules by FID best (docs/schedules.md)
+and is the default wherever it was measured, ``w2`` elsewhere.
 """
 
 from __future__ import annotations
@@ -29,14 +36,18 @@ from torch import Tensor
 from phasewise.data import ImageData, as_images
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
+from phasewise.metrics import FeatureNetwork
 from phasewise.metrics.cost import count_flops, measure_ms
 from phasewise.paths import path_from_config
 from phasewise.phases.losses import measure_losses
+from phasewise.phases.perception import measure_frechet
 from phasewise.phases.step_errors import measure_reach
 from phasewise.results import PriceList
 from phasewise.sampling.solvers import calls_per_step
 
-WEIGHTINGS = {"kl": "nats", "w2": "pixel units", "flow": "squared pixel units"}
+WEIGHTINGS = {"kl": "nats", "w2": "pixel units", "flow": "squared pixel units", "frechet": "feature units"}
+PLACING = ("kl", "w2", "flow")
+"""Those that can also place steps."""
 Weighting = str | Callable[[PriceList], tuple[np.ndarray, np.ndarray]]
 """A name of :data:`WEIGHTINGS`, or your own: a function of the price list that gives the price of every step by every
 denoiser and its standard error, both (S, N)."""
@@ -52,11 +63,13 @@ def price_list(
     n: int = 1000,
     batch: int = 64,
     paths: int = 0,
+    features: FeatureNetwork | None = None,
 ) -> PriceList:
     """Losses and costs of every denoiser at every start time of a grid (descending, as for :func:`phasewise.sample`).
 
     ``paths`` > 0 also follows so many sampling paths to measure how far each denoiser's error reaches
-    (:func:`phasewise.phases.step_errors.measure_reach`), which the ``w2`` price then counts.
+    (:func:`phasewise.phases.step_errors.measure_reach`), which the ``w2`` price then counts.  ``features``, a network
+    as for :func:`phasewise.fid`, adds what the ``frechet`` price needs (:mod:`phasewise.phases.perception`).
 
     Measured on up to ``n`` validation images of ``data`` (a tensor is split as :func:`phasewise.train` splits it) with
     fresh noise, so that the test images stay unseen by the schedule.
@@ -65,6 +78,9 @@ def price_list(
     table = measure_losses(denoisers, images[:n], times, reference=reference, seed=seed)
     shape = denoisers[reference].image_shape
     ms = measure_ms(denoisers, shape, batch=batch, seed=seed)
+    frechet, frechet_error = None, None
+    if features is not None:
+        frechet, frechet_error = measure_frechet(denoisers, images[:n], times, features, reference=reference, seed=seed)
     return PriceList(
         losses=table,
         flops=np.array([count_flops(d, shape) for d in denoisers.values()], dtype=float),
@@ -73,6 +89,8 @@ def price_list(
         batch=batch,
         jumps=tuple(name for name, d in denoisers.items() if d.has_flow),
         reach=measure_reach(denoisers, times, reference=reference, n=paths, seed=seed) if paths else None,
+        frechet=frechet,
+        frechet_stderr=frechet_error,
     )
 
 
@@ -103,7 +121,9 @@ def prices_at(prices: PriceList, times: Sequence[float]) -> PriceList:
     if reach is not None:
         reach = np.stack([np.interp(grid, table.times[order], column[order]) for column in reach.T], 1)
     moved["log_snr"] = path.log_snr(torch.as_tensor(grid)).numpy()
-    return replace(prices, losses=replace(table, times=grid, **moved), reach=reach)
+    frechet, error = (None if a is None else carried(a) for a in (prices.frechet, prices.frechet_stderr))
+    table = replace(table, times=grid, **moved)
+    return replace(prices, losses=table, reach=reach, frechet=frechet, frechet_stderr=error)
 
 
 def calls_of(prices: PriceList, solver: str, steps: int) -> np.ndarray:
@@ -121,28 +141,67 @@ def weighting_name(weighting: Weighting) -> str:
     return f"own {name}" if name in WEIGHTINGS else name
 
 
+def default_weighting(prices: PriceList) -> str:
+    """ "frechet" where that was measured, else "w2"."""
+    return "w2" if prices.frechet is None else "frechet"
+
+
 def price_unit(weighting: Weighting) -> str:
     return WEIGHTINGS[weighting] if isinstance(weighting, str) else "of its own unit"
 
 
-def step_prices(prices: PriceList, weighting: Weighting = "w2") -> tuple[np.ndarray, np.ndarray]:
-    """(price, stderr), each (S, N): excess over the reference of serving step k by denoiser n.
+def step_prices(prices: PriceList, weighting: Weighting | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(price, stderr), each (S, N): excess over the reference of serving step k by denoiser n, by default under
+    :func:`default_weighting`.
 
-    Raises PhasewiseError for an unknown weighting, a grid that does not decrease, prices that are not finite, or your
-    own weighting's of another shape.
+    Raises PhasewiseError for an unknown weighting or one whose price was not measured, a grid that does not decrease,
+    prices that are not finite, or your own weighting's of another shape.
     """
+    weighting = default_weighting(prices) if weighting is None else weighting
     check_prices(prices, weighting)
     if not isinstance(weighting, str):
         return _own(weighting, prices)
     table, times = prices.losses, prices.times
     path = path_from_config(table.path)
-    t = torch.as_tensor(times)
-    if weighting == "kl":
-        return _kl(table.gap, path.gamma(t).numpy()), _kl_error(table.gap_stderr, path.gamma(t).numpy())
+    t = torch.as_tensor(np.append(times, 0.0))
+    if weighting in ("kl", "flow"):
+        if weighting == "kl":
+            gamma = path.gamma(t[:-1]).numpy()
+            weight = np.append(np.diff(gamma), gamma[-1]) / 2
+        else:
+            weight = -np.diff(t.numpy()) * path.velocity_gain(t[:-1]).numpy() ** 2
+        return table.gap * weight[:, None], table.gap_stderr * np.abs(weight)[:, None]
+    alpha, sigma = path.alpha(t).numpy(), path.sigma(t).numpy()
+    push = (alpha[1:] - alpha[:-1] * sigma[1:] / sigma[:-1])[:, None]
+    if weighting == "frechet":
+        assert prices.frechet is not None
+        error = np.zeros_like(prices.frechet) if prices.frechet_stderr is None else prices.frechet_stderr
+        root, error = _root(prices.frechet, error)
+        return root * push, error * push
+    root, error = _root(table.distance, table.distance_stderr)
+    grown = np.broadcast_to(_reach(prices), root.shape).copy()
+    grown[-1] = 1.0
+    return root * push * grown, error * push * grown
+
+
+def span_prices(prices: PriceList, weighting: str) -> np.ndarray:
+    """(S, N): the excess as an integral over [t_{k+1}, t_k], trapezoid, however it will be cut into steps; ``w2`` with
+    its reach.  The last row is that of ending there, as :func:`stop_prices` charges it.
+
+    Raises PhasewiseError as :func:`step_prices` does, and for a weighting that cannot place steps.
+    """
+    check_named(weighting)
+    check_prices(prices, weighting)
+    table, t = prices.losses, torch.as_tensor(prices.times)
+    path = path_from_config(table.path)
     gain = path.velocity_gain(t).numpy()[:, None]
-    if weighting == "flow":
-        return _flow(table.gap, table.gap_stderr, gain, times)
-    return _w2(table.distance, table.distance_stderr, gain * _reach(prices), times)
+    if weighting == "kl":
+        each = _kl(table.gap, path.gamma(t).numpy())
+    elif weighting == "flow":
+        each = _trapezoid(table.gap * gain**2, prices.times)
+    else:
+        each = _trapezoid(np.sqrt(np.maximum(table.distance, 0.0)) * gain * _reach(prices), prices.times)
+    return np.vstack([each, stop_prices(prices, weighting)[-1:]])
 
 
 def _own(weighting: Callable[[PriceList], Any], prices: PriceList) -> tuple[np.ndarray, np.ndarray]:
@@ -171,8 +230,16 @@ def check_prices(prices: PriceList, weighting: Weighting) -> None:
         raise PhasewiseError(
             "the price list's times must decrease: measure it on a sampler's time grid, e.g. pw.time_grid(16)"
         )
-    for field in ("gap", "distance"):
-        bad = np.argwhere(~np.isfinite(getattr(table, field)))
+    if weighting == "frechet" and prices.frechet is None:
+        raise PhasewiseError(
+            "these prices were measured without features; measure them with pw.price_list(..., features=network), or "
+            "use weighting 'w2'"
+        )
+    known = {"gap": table.gap, "distance": table.distance}
+    if prices.frechet is not None:
+        known["frechet"] = prices.frechet
+    for field, values in known.items():
+        bad = np.argwhere(~np.isfinite(values))
         if len(bad):
             k, i = bad[0]
             raise PhasewiseError(
@@ -186,10 +253,10 @@ def _reach(prices: PriceList) -> np.ndarray:
 
 
 def check_named(weighting: Weighting) -> None:
-    """Raises PhasewiseError for a weighting of one's own: it prices steps of a given grid, not steps to be placed."""
-    if not isinstance(weighting, str):
+    """Raises PhasewiseError for a weighting that prices steps of a given grid only, not steps to be placed."""
+    if weighting not in PLACING and (weighting in WEIGHTINGS or not isinstance(weighting, str)):
         raise PhasewiseError(
-            f"steps are placed by one of the weightings {', '.join(WEIGHTINGS)}; your own {weighting_name(weighting)} "
+            f"steps are placed by one of the weightings {', '.join(PLACING)}; {weighting_name(weighting)} "
             "prices the steps of a given grid: use pw.optimise_schedule"
         )
 
@@ -208,44 +275,21 @@ def stop_prices(prices: PriceList, weighting: str) -> np.ndarray:
     return table.gap * path.gamma(t).numpy()[:, None] / 2
 
 
-def _kl_weights(gamma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (first, second), (S,), on the gap at both ends of each span: trapezoid in log-SNR of gamma * gap."""
-    first, second = np.zeros(len(gamma)), np.zeros(len(gamma))
-    low, high = gamma[:-1], gamma[1:]
+def _kl(gap: np.ndarray, gamma: np.ndarray) -> np.ndarray:
+    """(S - 1, N): 1/2 integral gap d gamma, trapezoid in log-SNR of gamma * gap; from gamma = 0 on, where log-SNR is
+    infinite, the gap at the far end over the span."""
+    low, high = gamma[:-1, None], gamma[1:, None]
     finite = low > 0
     span = np.log(high / np.where(finite, low, high))
-    first[:-1] = np.where(finite, span * low / 4, 0.0)
-    second[:-1] = np.where(finite, span * high / 4, high / 2)  # from gamma = 0: gap at the far end over the span
-    first[-1] = gamma[-1] / 2
-    return first, second
+    return np.where(finite, span * (low * gap[:-1] + high * gap[1:]) / 4, high / 2 * gap[1:])
 
 
-def _kl(gap: np.ndarray, gamma: np.ndarray) -> np.ndarray:
-    first, second = _kl_weights(gamma)
-    return first[:, None] * gap + second[:, None] * np.vstack([gap[1:], np.zeros(gap.shape[1])])
+def _trapezoid(values: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """(S - 1, N): integrals of (S, N) values over the spans between descending times."""
+    return -np.diff(times)[:, None] / 2 * (values[:-1] + values[1:])
 
 
-def _kl_error(stderr: np.ndarray, gamma: np.ndarray) -> np.ndarray:
-    first, second = _kl_weights(gamma)
-    following = np.vstack([stderr[1:], np.zeros(stderr.shape[1])])
-    return np.hypot(first[:, None] * stderr, second[:, None] * following)
-
-
-def _flow(gap: np.ndarray, stderr: np.ndarray, gain: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    excess, error = gap * gain**2, stderr * gain**2
-    step = -np.diff(times)[:, None] / 2
-    price, price_error = excess * times[-1], error * times[-1]
-    price[:-1] = step * (excess[:-1] + excess[1:])
-    price_error[:-1] = step * np.hypot(error[:-1], error[1:])
-    return price, price_error
-
-
-def _w2(distance: np.ndarray, stderr: np.ndarray, gain: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    root = np.sqrt(np.maximum(distance, 0.0))
-    slope = stderr / np.maximum(np.sqrt(np.maximum(distance, 0.0) + stderr) + root, 1e-300)  # sqrt(d + e) - sqrt(d)
-    push, error = root * gain, slope * gain
-    step = -np.diff(times)[:, None] / 2
-    price, price_error = root.copy(), slope.copy()
-    price[:-1] = step * (push[:-1] + push[1:])
-    price_error[:-1] = step * np.hypot(error[:-1], error[1:])
-    return price, price_error
+def _root(square: np.ndarray, stderr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Root of squared distances and its standard error, sqrt(d + e) - sqrt(d)."""
+    root = np.sqrt(np.maximum(square, 0.0))
+    return root, stderr / np.maximum(np.sqrt(np.maximum(square, 0.0) + stderr) + root, 1e-300)

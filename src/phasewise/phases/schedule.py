@@ -12,7 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from phasewise.errors import PhasewiseError
-from phasewise.phases.prices import WEIGHTINGS, Weighting, calls_of, price_unit, step_prices, weighting_name
+from phasewise.phases.prices import (
+    WEIGHTINGS,
+    Weighting,
+    calls_of,
+    default_weighting,
+    price_unit,
+    step_prices,
+    weighting_name,
+)
 from phasewise.results import HybridSchedule, ParetoFront, PriceList
 from phasewise.sampling.solvers import calls_per_step
 
@@ -23,7 +31,7 @@ COSTS = ("mflop", "ms")
 def pareto_front(
     prices: PriceList,
     *,
-    weighting: Weighting = "w2",
+    weighting: Weighting | None = None,
     solver: str = "multistep",
     members: Sequence[str] | None = None,
     cost: str = "mflop",
@@ -34,6 +42,7 @@ def pareto_front(
     Raises PhasewiseError as :func:`step_prices` does, and for an unknown member or cost.
     """
     check_cost(cost)
+    weighting = default_weighting(prices) if weighting is None else weighting
     names = list(prices.names if members is None else members)
     unknown = [n for n in names if n not in prices.names]
     if unknown or not names:
@@ -94,7 +103,7 @@ def optimise_schedule(
     budget: float | None = None,
     *,
     tolerance: float | None = None,
-    weighting: Weighting = "w2",
+    weighting: Weighting | None = None,
     solver: str = "multistep",
     members: Sequence[str] | None = None,
     cost: str = "mflop",
@@ -105,7 +114,8 @@ def optimise_schedule(
     Args:
         budget: fraction of the cost of running the reference at every step, in (0, 1]; or give
         tolerance: the largest price accepted, in the weighting's unit; the cheapest such schedule.
-        weighting: "w2", "flow", "kl", or your own (:data:`phasewise.phases.prices.Weighting`).
+        weighting: "frechet", "w2", "flow", "kl", or your own (:data:`phasewise.phases.prices.Weighting`); default
+            "frechet" where it was measured, else "w2" (:func:`phasewise.phases.prices.default_weighting`).
         cost: what the budget is of, "mflop" or "ms" (measured on the price list's device).
         front: a front computed before with the same arguments, to save work.
 
@@ -114,6 +124,9 @@ def optimise_schedule(
     """
     if (budget is None) == (tolerance is None):
         raise PhasewiseError("give either budget (fraction of the all-reference cost) or tolerance (largest price)")
+    if weighting is None:
+        known = front is not None and front.weighting in WEIGHTINGS
+        weighting = front.weighting if front is not None and known else default_weighting(prices)
     if front is None:
         front = pareto_front(prices, weighting=weighting, solver=solver, members=members, cost=cost)
     _check_front(front, weighting, cost)
@@ -152,9 +165,10 @@ def _check_front(front: ParetoFront, weighting: Weighting, cost: str) -> None:
 
 
 def schedule_from_servers(
-    prices: PriceList, servers: Sequence[str], *, weighting: Weighting = "w2", solver: str = "multistep"
+    prices: PriceList, servers: Sequence[str], *, weighting: Weighting | None = None, solver: str = "multistep"
 ) -> HybridSchedule:
     """A schedule on the price list's grid with the given server per step, priced."""
+    weighting = default_weighting(prices) if weighting is None else weighting
     if len(servers) != len(prices.times):
         raise PhasewiseError(f"{len(servers)} servers for a grid of {len(prices.times)} steps")
     unknown = [n for n in servers if n not in prices.names]

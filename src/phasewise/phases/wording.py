@@ -7,14 +7,14 @@ import itertools
 import numpy as np
 
 from phasewise.errors import PhasewiseError
-from phasewise.phases.prices import Weighting, calls_of, price_unit, prices_at, step_prices
+from phasewise.phases.prices import Weighting, calls_of, default_weighting, price_unit, prices_at, step_prices
 from phasewise.results import HybridSchedule, PriceList
 
 CHEAP = 0.5
 """A stand-in has to cost less than this share of the one it stands in for."""
 
 
-def explain(schedule: HybridSchedule, prices: PriceList, *, weighting: Weighting = "w2") -> list[str]:
+def explain(schedule: HybridSchedule, prices: PriceList, *, weighting: Weighting | None = None) -> list[str]:
     """One sentence per span of the schedule, in sampling order.
 
     A span of the reference: what its best stand-in (of at most half its cost) would save and how much it would add to
@@ -26,6 +26,7 @@ def explain(schedule: HybridSchedule, prices: PriceList, *, weighting: Weighting
     unknown = [n for n in schedule.servers if n not in prices.names]
     if unknown:
         raise PhasewiseError(f"no prices for {unknown[0]}; the list has {', '.join(prices.names)}")
+    weighting = default_weighting(prices) if weighting is None else weighting
     here = prices_at(prices, schedule.times)
     price, _ = step_prices(here, weighting)
     cost = calls_of(here, schedule.solver, len(schedule.times)) * here.flops / 1e6

@@ -33,7 +33,7 @@ class RunConfig:
             :func:`phasewise.save_denoiser` writes it; a name it has not is trained.
         preset, batch: training preset (:data:`phasewise.training.PRESETS`) and batch size.
         steps, solver, spacing, t_min: the sampling grid, see :func:`phasewise.time_grid`.
-        weighting: price the optimiser minimises, "w2", "flow" or "kl".
+        weighting: price the optimiser minimises, "frechet", "w2", "flow" or "kl".
         reach_paths: sampling paths followed to see how far a push off the path has grown at the image, which the "w2"
             price then counts; 0 leaves it out (better where cheaper global networks serve early steps: there a push
             changes which image comes out, not how good it is).
@@ -67,7 +67,7 @@ class RunConfig:
     solver: str = "multistep"
     spacing: str = "uniform"
     t_min: float = 0.02
-    weighting: str = "w2"
+    weighting: str = "frechet"
     reach_paths: int = 16
     budget: float = 0.8
     window: tuple[float, float] | str = (0.2, 0.5)

@@ -194,7 +194,15 @@ def do_schedule(ctx: Context) -> None:
     config = ctx.config
     grid = time_grid(config.steps, t_min=config.t_min, spacing=config.spacing)
     members = ctx.members(control=False)
-    prices = price_list(members, ctx.data, grid, seed=config.seed + 3, n=config.n_losses, paths=config.reach_paths)
+    prices = price_list(
+        members,
+        ctx.data,
+        grid,
+        seed=config.seed + 3,
+        n=config.n_losses,
+        paths=config.reach_paths,
+        features=ctx.features,
+    )
     ctx.write("prices.json", prices.to_dict())
     fronts = {w: pareto_front(prices, weighting=w, solver=config.solver) for w in WEIGHTINGS}
     gap, cmi = read_gap(ctx), cmi_window(config, ctx.folder) if config.window == "cmi" else None
@@ -270,7 +278,7 @@ def all_stages(config: RunConfig) -> list[Stage]:
     window, shown = ("cmi",) * (config.window == "cmi"), ("cmi",) * config.cmi
     stages += [
         Stage(
-            "schedule", (*trained, "diagnose", *window),
+            "schedule", (*trained, "diagnose", "features", *window),
             (*grid, "n_losses", "weighting", "reach_paths", "budget", "window", "window_radius"),
             ("records/prices.json", "records/schedules.json", "records/fronts.json"), do_schedule,
         ),

@@ -27,7 +27,12 @@ from phasewise.results import HybridSchedule, ParetoFront
 MAX_ROWS = 48
 MAX_POINTS = 200
 CHOSEN = "#0072B2"
-PRICE_NAMES = {"flow": "excess flow-matching loss", "w2": "velocity error", "kl": "path KL"}
+PRICE_NAMES = {
+    "frechet": "set distance in features",
+    "flow": "excess flow-matching loss",
+    "w2": "velocity error",
+    "kl": "path KL",
+}
 
 
 @styled

@@ -1,0 +1,72 @@
+"""How far each denoiser's posterior means lie from the reference's as a judge of whole sets sees them.
+
+FID compares sets of images by the mean and covariance of their features.  The same comparison, made at every noise time
+between the posterior means of two denoisers on the same noisy images, tells what their difference will do to FID better
+than any squared error over pixels: blur that the next steps mend hardly moves the features, strokes that do not fit
+together do; and a denoiser whose errors go one way for one image and another for the next changes *which* images come
+out, not how good they are.  Rank correlations with FID are in docs/schedules.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from phasewise import seeding
+from phasewise.denoisers.base import Denoiser
+from phasewise.denoisers.hybrid import OnPath
+from phasewise.errors import PhasewiseError
+from phasewise.metrics import FeatureNetwork, paired_frechet
+from phasewise.sampling.loop import check_grid
+
+COMPONENTS = 64
+"""Features of more dimensions count by so many of their principal components on the clean images."""
+
+
+@torch.inference_mode()
+def measure_frechet(
+    denoisers: Mapping[str, Denoiser],
+    images: Tensor,
+    times: Sequence[float],
+    features: FeatureNetwork,
+    *,
+    reference: str = "global",
+    seed: int = 0,
+    batch: int = 250,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(S, N) squared Frechet distances, and their standard errors (bootstrap over images), between the ``features`` of
+    every denoiser's posterior means and of the reference's, at every time, on the same noised ``images`` (n, C, H, W).
+
+    Posterior means are clamped to the features' pixel range.  0 for the reference.  Raises PhasewiseError for a missing
+    reference, a grid that does not decrease, too few images, or images that do not fit the features.
+    """
+    if reference not in denoisers:
+        raise PhasewiseError(f"reference {reference!r} is not among the denoisers: {', '.join(denoisers) or 'none'}")
+    grid, base = check_grid(times), denoisers[reference]
+    members = {k: d if d.path == base.path else OnPath(d, base.path) for k, d in denoisers.items()}
+    basis = _basis(features.extract(images))
+    value, error = np.zeros((2, len(grid), len(members)))
+    for k, t in enumerate(grid):
+        noise = torch.randn(images.shape, generator=seeding.generator(seed, 11, k))
+        x_t = base.path.add_noise(images, noise.to(images.device), t)
+
+        def seen(denoiser: Denoiser, x_t: Tensor = x_t, t: float = t) -> Tensor:
+            means = torch.cat([denoiser.eval()(part, t) for part in x_t.split(batch)])
+            return features.extract(means.clamp(*features.pixel_range)) @ basis
+
+        truth = seen(base)
+        for i, (name, denoiser) in enumerate(members.items()):
+            if name != reference:
+                found = paired_frechet(seen(denoiser), truth, seed=seed)
+                value[k, i], error[k, i] = found.value, found.stderr
+    return value, error
+
+
+def _basis(clean: Tensor) -> Tensor:
+    """(D, min(D, COMPONENTS)): the identity, or the leading principal directions of ``clean`` (n, D)."""
+    if clean.shape[1] <= COMPONENTS:
+        return torch.eye(clean.shape[1])
+    return torch.linalg.svd(clean - clean.mean(0), full_matrices=False).Vh[:COMPONENTS].T
