@@ -54,7 +54,7 @@ CANDIDATES, T_MIN = 20, 0.02
 SOLVED = {"multistep": (6, 8, 12), "sde_multistep": (4, 5, 6, 7, 8, 10, 12, 16), "ancestral": (12, 20), "heun": (4, 8)}
 CHEAP_SOLVED = {"multistep": (8,), "sde_multistep": (5, 6, 7, 8, 10, 12)}
 """Solvers and numbers of steps of one network alone: the global one, and the cheaper global ones."""
-MIXED, SHARES = (6, 8, 10), (0.4, 0.5, 0.6, 0.7, 0.8)
+MIXED, SHARES = (6, 8, 10), (0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 JUMP = 0.8
 """Two grids: uniform, and one that goes from t = 1 to here in its first step and is uniform from there."""
 WINDOWS, WINDOWED = ((0.2, 0.5), (0.2, 0.7), (0.2, 0.9), (0.1, 0.7), (0.1, 0.9), (0.05, 0.9), (0.02, 0.9)), 12
