@@ -104,7 +104,8 @@ def priced(subject: Subject, times: tuple[float, ...], n: int) -> pw.PriceList:
 def prices_and_errors(subject: Subject, out: Path, n: int) -> tuple[pw.PriceList, pw.StepErrors]:
     """Prices and Heun step errors at the candidate times, measured once and kept."""
     times = pw.time_grid(CANDIDATES, t_min=T_MIN)
-    if not (out / "prices.json").exists():
+    file = out / "prices.json"
+    if not file.exists() or pw.PriceList.load(file).frechet is None:  # a list of before that was measured
         write_json(out / "prices.json", priced(subject, times, n).to_dict())
     if not (out / "errors.json").exists():
         start = time.perf_counter()
@@ -214,7 +215,7 @@ def judge_all(arguments: argparse.Namespace, subject: Subject, out: Path) -> Non
     prices, errors = prices_and_errors(subject, out, arguments.price_n)
     for name, plan in schedules(prices, errors, tuple(arguments.solvers.split(","))):
         file = file_of(out, name, 0)
-        if re.search(arguments.only, name) and not file.exists():
+        if re.search(arguments.only, name) and not judged_before(file, plan):
             row, _ = judge(subject, plan, arguments.n, 0)
             row["price"] = {w: price_of(prices, errors, plan, w) for w in PLACED}
             write_json(file, row)
@@ -229,7 +230,7 @@ def judge_finalists(arguments: argparse.Namespace, subject: Subject, out: Path) 
     for seed in seeds:
         against: Tensor | None = None
         for name, plan in plans.items():
-            if file_of(folder, name, seed).exists():
+            if judged_before(file_of(folder, name, seed), plan):
                 continue
             if against is None and name != AGAINST:
                 against = subject.features.extract(images_of(subject, plans[AGAINST], arguments.final, seed))
@@ -238,17 +239,30 @@ def judge_finalists(arguments: argparse.Namespace, subject: Subject, out: Path) 
                 against = seen
             write_json(file_of(folder, name, seed), {**row, "against": AGAINST})
             print(f"seed {seed} {name}: FID {row['fid'][0]:.3f} ± {row['fid'][1]:.3f}", flush=True)
-    if not (folder / "beside.json").exists():
+    others = set(plans) - {AGAINST}
+    if not others <= set(known(folder / "beside.json")):
         write_json(folder / "beside.json", beside(subject, plans, seeds[0]))
-    if not (folder / "real.json").exists():
-        real = {n: frechet_score(subject.real[:n], subject.reference, seed=0) for n in (arguments.n, arguments.final)}
-        write_json(folder / "real.json", {str(n): [s.value, s.stderr] for n, s in real.items()})
-    if not (folder / "ms.json").exists():
+    sizes = sorted({min(n, len(subject.real)) for n in (arguments.n, arguments.final)})
+    real = {n: frechet_score(subject.real[:n], subject.reference, seed=0) for n in sizes}
+    write_json(folder / "real.json", {str(n): [s.value, s.stderr] for n, s in real.items()})
+    if not set(plans) <= set(known(folder / "ms.json")):
         hybrids = {
             name: pw.HybridDenoiser({k: subject.members[k] for k in dict.fromkeys(plan.servers)}, plan)
             for name, plan in plans.items()
         }
         write_json(folder / "ms.json", sampling_ms(hybrids, 0, repeats=5))
+
+
+def judged_before(file: Path, plan: Plan) -> bool:
+    """Whether ``file`` holds the judgement of this very schedule: its name says how it was found, not what it is."""
+    if not file.exists():
+        return False
+    found = pw.HybridSchedule.from_dict(read_json(file)["schedule"])
+    return (found.servers, found.solver) == (plan.servers, plan.solver) and np.allclose(found.times, plan.times)
+
+
+def known(file: Path) -> dict[str, Any]:
+    return read_json(file) if file.exists() else {}
 
 
 def beside(subject: Subject, plans: Mapping[str, Plan], seed: int) -> dict[str, dict[str, list[float]]]:
@@ -288,7 +302,7 @@ def show(out: Path, docs: Path | None) -> None:
     prices = pw.PriceList.load(out / "prices.json")
     texts = {"": "\n\n".join([table(rows), " ".join(headline(rows)), *ranked(rows, prices)])}
     if finals:
-        texts[" final"] = final_table(finals, prices, read_json(out / "final/real.json"))
+        texts[" final"] = final_table(finals, prices, known(out / "final/real.json"))
     for which, text in texts.items():
         print(text, end="\n\n")
         if docs:

@@ -179,7 +179,7 @@ def final_table(rows: Rows, prices: pw.PriceList, real: Mapping[str, list[float]
     """Every finalist by cost, with its difference from the one all are compared with, sample by sample.
     ``real``: FID of real test images by their number."""
     heads = [
-        "schedule", "MFLOP", "ms", "FID", "FID minus the first's, paired", "KID, 1e-3", "precision", "recall",
+        "schedule", "MFLOP", "ms", "seeds", "FID", "FID minus the first's, paired", "KID, 1e-3", "precision", "recall",
         "confidence", "class entropy", "paired error", "same class", "price, nats",
     ]  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
@@ -191,6 +191,7 @@ def final_table(rows: Rows, prices: pw.PriceList, real: Mapping[str, list[float]
         cells = [
             f"{row['mflop']:.0f}",
             "" if row["ms"] is None else f"{row['ms']:.2f}",
+            str(row["seeds"]),
             value(row["fid"]),
             "" if row["minus"] is None else f"{row['minus'][0]:+.3f} ± {row['minus'][1]:.3f}",
             f"{1e3 * row['kid'][0]:.2f}",
@@ -207,7 +208,7 @@ def final_table(rows: Rows, prices: pw.PriceList, real: Mapping[str, list[float]
     first = next((r["against"] for r in rows.values() if r.get("against")), None)
     lines += [
         "",
-        f"n = {some['n']} samples, {some['seeds']} seeds; the first is {first}. Paired error (root mean square of a "
+        f"n = {some['n']} samples a seed; the first is {first}. Paired error (root mean square of a "
         "pixel) and share of the same class (by the classifier): against its samples from the same noise, n = 2,000. "
         "Price: `kl`. " + "; ".join(f"{n} real test images: FID {value(score)}" for n, score in real.items()) + ".",
         "",

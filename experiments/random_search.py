@@ -104,8 +104,10 @@ def main() -> None:
     file = arguments.out / subject.name / "random.json"
     grid = pw.time_grid(arguments.steps)
     content = read_json(file) if file.exists() else {"schedules": [], "best": []}
-    content |= {"steps": arguments.steps, "n": arguments.n, "solver": arguments.solver}
-    content |= {"again": arguments.again, "tried": arguments.best}
+    asked = {"steps": arguments.steps, "n": arguments.n, "solver": arguments.solver, "members": arguments.members}
+    if content.setdefault("asked", asked) != asked:
+        raise SystemExit(f"{file} answers {content['asked']}, not {asked}; delete it and its prices, or choose --out")
+    content |= {**asked, "again": arguments.again, "tried": arguments.best}
     kept = file.with_name("random-prices.json")
     if not kept.exists():
         choices = {"n": 2000, "seed": 3, "paths": arguments.reach_paths, "features": subject.features}

@@ -20,6 +20,7 @@ from phasewise.metrics import (
     frechet_difference,
     frechet_distance,
     frechet_score,
+    paired_frechet,
     polynomial_mmd,
 )
 from phasewise.metrics.frechet import kid
@@ -246,6 +247,23 @@ def test_a_reference_on_disk_is_the_same_to_the_bit(tmp_path) -> None:
     (tmp_path / "moments.safetensors").write_bytes(b"not moments")
     with pytest.raises(CheckpointError, match="holds no feature moments"):
         FrechetReference.load(tmp_path / "moments.safetensors")
+
+
+def test_paired_distance_of_shifted_and_scaled_sets_and_its_error() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(2000, 3, generator=generator)
+    found = paired_frechet(a + torch.tensor([0.3, 0.0, 0.0]), a)
+    assert found.value == pytest.approx(0.09, rel=1e-5)
+    assert found.stderr < 1e-6  # the same rows of both
+    scale = torch.tensor([1.5, 1.0, 1.0])
+    wider = [paired_frechet(scale * x, x) for x in torch.randn(40, 500, 3, generator=generator)]
+    values = torch.tensor([w.value for w in wider])
+    assert float(values.mean()) == pytest.approx(0.25, rel=0.05)
+    assert sum(w.stderr for w in wider) / 40 == pytest.approx(float(values.std()), rel=0.4)
+    with pytest.raises(PhasewiseError, match="one shape"):
+        paired_frechet(a, a[:-1])
+    with pytest.raises(PhasewiseError, match="NaN"):
+        paired_frechet(a * torch.nan, a)
 
 
 def test_paired_difference_knows_what_the_samples_share() -> None:

@@ -6,8 +6,9 @@ import torch
 from plain_denoiser import Plain
 
 import phasewise as pw
+from phasewise import seeding
 from phasewise.errors import PhasewiseError
-from phasewise.metrics import PCAFeatures, RandomFeatures
+from phasewise.metrics import PCAFeatures, RandomFeatures, paired_frechet
 from phasewise.phases.perception import COMPONENTS, measure_frechet
 
 SHAPE, TIMES = (1, 4, 4), (0.9, 0.5, 0.1)
@@ -15,7 +16,9 @@ SHAPE, TIMES = (1, 4, 4), (0.9, 0.5, 0.1)
 
 @pytest.fixture(scope="module")
 def images():
-    return torch.rand(300, *SHAPE, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2
+    found = torch.rand(300, *SHAPE, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2
+    found[0, 0, 0, :2] = torch.tensor([0.0, 1.0])  # answers are clamped to the images' range
+    return found
 
 
 class Shifted(pw.denoisers.Denoiser):
@@ -60,6 +63,7 @@ def test_an_error_that_averages_out_counts_by_what_it_adds_to_the_spread(images)
             return (x_t - t * 0.5) / (1 - t) if t < 1 else x_t
 
     many = torch.rand(4000, *SHAPE, generator=torch.Generator().manual_seed(1)) * 0.1 + 0.45
+    many[0, 0, 0, :2] = torch.tensor([0.0, 1.0])
     base = Echo(SHAPE)
     features = pixels(many)
     value, error = measure_frechet({"global": base, "noisy": Noisy(base, 0.05)}, many, (0.01,), features, batch=4000)
@@ -71,11 +75,23 @@ def test_an_error_that_averages_out_counts_by_what_it_adds_to_the_spread(images)
     assert 0 < error[0, 1] < 0.2 * expected
 
 
+def test_answers_out_of_the_images_range_are_clamped(images):
+    base = pw.WienerDenoiser.fit(images)
+    members = {"global": Shifted(base, 5.0), "far": Shifted(base, 9.0)}
+    assert measure_frechet(members, images, TIMES, pixels(images))[0].max() < 1e-9
+
+
 def test_many_features_count_by_their_leading_components(images):
     base = pw.WienerDenoiser.fit(images)
     members = {"global": Plain(base), "brighter": Shifted(base, 0.05)}
     features = RandomFeatures(SHAPE, dim=COMPONENTS + 40)
-    value, error = measure_frechet(members, images, TIMES, features)
+    value, error = measure_frechet(members, images, (0.3,), features)
+    seen = features.extract(images)
+    leading = torch.linalg.eigh(torch.cov(seen.T.double())).eigenvectors[:, -COMPONENTS:].float()
+    noise = torch.randn(images.shape, generator=seeding.generator(0, 11, 0))
+    x_t = base.path.add_noise(images, noise, 0.3)
+    kept = [features.extract(m(x_t, 0.3).clamp(images.min(), images.max())) @ leading for m in members.values()]
+    assert value[0, 1] == pytest.approx(paired_frechet(kept[1], kept[0]).value, rel=1e-3)
     assert (value[:, 1] > 0).all()
     assert np.isfinite(error).all()
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
-from phasewise.paths import CosinePath, LinearPath
+from phasewise.paths import CosinePath, LinearPath, VarianceExplodingPath
 from phasewise.phases import (
     explain,
     optimise_schedule,
@@ -166,6 +166,48 @@ def test_a_step_is_charged_what_its_denoiser_loses_where_it_is_asked():
         assert (step_prices(prices, weighting)[0][:, 0] == 0).all()
 
 
+def test_errors_of_step_prices_are_those_of_what_they_are_made_of():
+    """kl and flow are linear in the gap; the root of d with error e has error sqrt(d + e) - sqrt(d)."""
+    gap = np.array([[0, 4.0], [0, 2.0], [0, 1.0]])
+    prices = make_prices(gap, gap, [2, 1], (0.9, 0.5, 0.2))
+    prices = replace(prices, frechet=gap, frechet_stderr=np.full((3, 2), 0.5))
+    for weighting in ("kl", "flow"):
+        price, error = step_prices(prices, weighting)
+        assert np.allclose(error[:, 1] / 0.01, np.abs(price[:, 1]) / gap[:, 1])
+    for weighting, stderr in (("w2", 0.01), ("frechet", 0.5)):
+        price, error = step_prices(prices, weighting)
+        root = np.sqrt(gap[:, 1])
+        assert np.allclose(error[:, 1] / price[:, 1], (np.sqrt(gap[:, 1] + stderr) - root) / root)
+
+
+def test_the_denoise_is_charged_whole_on_a_path_that_ends_with_noise():
+    path, square = VarianceExplodingPath(), np.array([[0, 9.0], [0, 4.0]])
+    prices = make_prices(square, square, [2, 1], (0.9, 0.2))
+    prices = replace(prices, losses=replace(prices.losses, path=path.config()), frechet=square)
+    for weighting in ("w2", "frechet"):
+        price = step_prices(prices, weighting)[0][:, 1]
+        sigma = path.sigma(_tensor((0.9, 0.2))).numpy()
+        assert np.allclose(price, [3 * (1 - sigma[1] / sigma[0]), 2])
+
+
+def test_frechet_distances_are_carried_to_another_grid_in_velocity_units():
+    times = np.array((0.8, 0.4, 0.2))
+    square = np.stack([np.zeros(3), 9 * times**2], 1)  # constant times 1 / t^2
+    prices = replace(make_prices(square, square, [2, 1], times), frechet=square, frechet_stderr=square / 10)
+    moved = prices_at(prices, (0.8, 0.5, 0.3))
+    assert np.allclose(moved.frechet[:, 1], 9 * np.square((0.8, 0.5, 0.3)))
+    assert np.allclose(moved.frechet_stderr, moved.frechet / 10)
+    assert np.allclose(prices_at(prices, times).frechet, square)
+
+
+def test_lists_written_before_there_were_frechet_distances_load():
+    gap = np.array([[0, 1.0], [0, 4.0]])
+    content = make_prices(gap, gap, [10, 1]).to_dict()
+    for key in ("frechet", "frechet_stderr", "reach"):
+        content.pop(key, None)
+    assert pareto_front(PriceList.from_dict(content)).weighting == "w2"
+
+
 def test_one_long_step_moves_as_far_off_course_as_the_sampler_does():
     """The w2 price of a step is what an exact step by the other denoiser changes: here of dpmpp_2m's first one."""
     path, x = LinearPath(), torch.randn(2, 1, 3, 3)
@@ -195,6 +237,8 @@ def test_the_default_weighting_is_what_was_measured():
     assert optimise_schedule(seen, 0.6).price_unit == "feature units"
     assert optimise_schedule(seen, 0.6, front=pareto_front(seen, weighting="kl")).price_unit == "nats"
     assert np.array_equal(PriceList.from_dict(seen.to_dict()).frechet, seen.frechet)
+    with pytest.raises(PhasewiseError, match="computed by the weighting kl, not w2"):
+        optimise_schedule(seen, 0.6, weighting="w2", front=pareto_front(seen, weighting="kl"))
     with pytest.raises(PhasewiseError, match="without features"):
         pareto_front(plain, weighting="frechet")
     with pytest.raises(PhasewiseError, match=r"frechet of r1 at t = 0\.5 is not a number"):
@@ -260,9 +304,9 @@ def test_a_weighting_of_ones_own_decides():
     assert optimise_schedule(prices, 0.6, weighting=late, front=front) == chosen
     assert chosen.price_unit == front.price_unit == "of its own unit"
     assert explain(chosen, prices, weighting=late)
-    with pytest.raises(PhasewiseError, match="computed by the weighting late, given is w2"):
+    with pytest.raises(PhasewiseError, match="computed by the weighting late, not w2"):
         optimise_schedule(prices, 0.6, front=front)
-    with pytest.raises(PhasewiseError, match="given is late"):
+    with pytest.raises(PhasewiseError, match="computed by the weighting w2, not late"):
         optimise_schedule(prices, 0.6, weighting=late, front=pareto_front(prices))
 
 

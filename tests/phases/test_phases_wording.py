@@ -1,5 +1,7 @@
 """A schedule's sentences say what the price list says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_phases_schedule import make_prices
@@ -25,6 +27,16 @@ def test_each_span_is_explained_by_its_alternative():
     assert last.startswith("r1 serves t = 0.10 to 0.00")
     price, _ = pw.phases.step_prices(prices(), "w2")
     assert f"add {price[1:3, 1].sum():.3g} pixel units" in middle
+
+
+def test_a_schedule_is_explained_in_the_unit_it_was_priced_in():
+    seen = replace(prices(), frechet=prices().losses.distance * 4)
+    for weighting in ("w2", "kl", "frechet"):
+        chosen = pw.schedule_from_servers(seen, ("r1", "global", "global", "r1"), weighting=weighting)
+        assert pw.explain(chosen, seen) == pw.explain(chosen, seen, weighting=weighting)
+    assert pw.explain(chosen, seen) != pw.explain(chosen, seen, weighting="w2")
+    unpriced = pw.HybridSchedule(TIMES, ("r1", "global", "global", "r1"))
+    assert "feature units" in pw.explain(unpriced, seen)[1]
 
 
 def test_a_grid_between_the_measured_times_will_do_and_others_are_refused():

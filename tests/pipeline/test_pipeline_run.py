@@ -396,9 +396,12 @@ def test_cheaper_global_networks_join_the_run_and_the_schedules(smoke_run, tmp_p
     plans = {k: HybridSchedule.from_dict(v) for k, v in read_json(folder / "records" / "schedules.json").items()}
     assert set(plans["stitched"].servers) <= {"small", "global"}
     assert list(plans["stitched"].servers) == sorted(plans["stitched"].servers, reverse=True)  # small first
+    prices = PriceList.load(folder / "records" / "prices.json")
+    assert plans["hybrid"].price_unit == "feature units"
+    assert prices.frechet is not None
+    assert prices.reach is None
+    collect(folder, replace(plan, weighting="w2"), command="schedule", update=True)
     assert PriceList.load(folder / "records" / "prices.json").reach is not None
-    collect(folder, replace(plan, reach_paths=0), command="schedule", update=True)
-    assert PriceList.load(folder / "records" / "prices.json").reach is None
     for name in ("stitched", "spread"):
         assert plans[name].mflop <= plans["hybrid"].mflop * (1 + 1e-6)
     taken = (models / "r1" / "weights.safetensors").read_bytes()

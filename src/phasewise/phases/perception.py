@@ -40,14 +40,18 @@ def measure_frechet(
     """(S, N) squared Frechet distances, and their standard errors (bootstrap over images), between the ``features`` of
     every denoiser's posterior means and of the reference's, at every time, on the same noised ``images`` (n, C, H, W).
 
-    Posterior means are clamped to the features' pixel range.  0 for the reference.  Raises PhasewiseError for a missing
-    reference, a grid that does not decrease, too few images, or images that do not fit the features.
+    Posterior means are clamped to the range of ``images``.  0 for the reference.  With n images the squared distance
+    is too large by an amount of order 1 / n: use ten times as many images as features, or more.
+
+    Raises PhasewiseError for a missing reference, a grid that does not decrease, too few images, or images that do not
+    fit the features.
     """
     if reference not in denoisers:
         raise PhasewiseError(f"reference {reference!r} is not among the denoisers: {', '.join(denoisers) or 'none'}")
     grid, base = check_grid(times), denoisers[reference]
     members = {k: d if d.path == base.path else OnPath(d, base.path) for k, d in denoisers.items()}
     basis = _basis(features.extract(images))
+    low, high = float(images.min()), float(images.max())
     value, error = np.zeros((2, len(grid), len(members)))
     for k, t in enumerate(grid):
         noise = torch.randn(images.shape, generator=seeding.generator(seed, 11, k))
@@ -55,7 +59,7 @@ def measure_frechet(
 
         def seen(denoiser: Denoiser, x_t: Tensor = x_t, t: float = t) -> Tensor:
             means = torch.cat([denoiser.eval()(part, t) for part in x_t.split(batch)])
-            return features.extract(means.clamp(*features.pixel_range)) @ basis
+            return features.extract(means.clamp(low, high)) @ basis
 
         truth = seen(base)
         for i, (name, denoiser) in enumerate(members.items()):

@@ -4,7 +4,8 @@ Nodes are candidate times, an edge is one step by one denoiser, and costs and pr
 its undominated (cost, price) ways in, so one pass gives the whole Pareto front.
 
 Price of a step from t to s by denoiser n, by weighting, with e the solver's own error over that step
-(:mod:`phasewise.phases.step_errors`) and the excess over the reference as in :mod:`phasewise.phases.prices`:
+(:mod:`phasewise.phases.step_errors`) and the excess over the reference as an
+integral over the span (:func:`phasewise.phases.prices.span_prices`; so prices here and there do not compare):
 
 * ``w2``:   ``integral |v_n - v_ref| reach dt + e``           (the end: ``|D_n - D_ref| + e_stop``)
 * ``flow``: ``integral (|v_n - v|^2 - |v_ref - v|^2) dt + e^2 / (t - s)``, an error e being a velocity error

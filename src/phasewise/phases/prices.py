@@ -1,16 +1,17 @@
 r"""The price list: what each denoiser costs and loses at every step of a time grid.
 
 Price of serving step k, from t_k to t_{k+1}, by denoiser n instead of the reference.  A sampler asks a denoiser at t_k
-and holds its answer over the step, so what counts is what it loses *there* (theory: the ancestral sampler's finite-step
-bound), under four weightings:
+and holds its answer over the step, so what counts is what it loses *there*, under four weightings.  (Of two calls a
+step only the first is charged, and a closed form that jumps by its own flow, which solvers without a history let it do,
+as if it held its answer, too.)
 
 * ``kl``: ``1/2 (gamma_{k+1} - gamma_k) (loss_n - loss_ref)``, nats per image.  The sum over steps is what the bound on
   the KL of the ancestral sampler's samples grows by (Girsanov; Kingma et al. 2021).  The last step, the denoise, is
   charged ``1/2 gamma(t_min) (loss_n - loss_ref)``: the reconstruction term of a Gaussian decoder.
 * ``w2``: ``|D_n - D_ref|_{L2} push reach``, pixel units, with ``push = alpha_{k+1} - alpha_k sigma_{k+1} / sigma_k``
-  what an exact step makes of a change of D: how far the sample is pushed off its course, times the measured factor by
-  which that has grown at the image (1 where it was not measured; then it is a 2-Wasserstein bound up to a Lipschitz
-  factor); the last step is charged the distance of the two denoised images.
+  what an exact step of the ODE makes of a change of D: how far the sample is pushed off its course, times the measured
+  factor by which that has grown at the image (1 where it was not measured; then it is a 2-Wasserstein bound up to a
+  Lipschitz factor); the last step is charged the distance of the two denoised images.
 * ``flow``: ``(|v_n - v|^2 - |v_ref - v|^2) (t_k - t_{k+1})``, squared pixel units: the excess flow-matching loss, with
   the true velocity v; like ``kl`` it sees when a denoiser is better than the reference, like ``w2`` it weighs
   velocities.
@@ -19,8 +20,8 @@ bound), under four weightings:
   images; the last step is charged F.  It needs a feature network at pricing.
 
 :func:`span_prices` has the first three as integrals over spans of time, for steps that are yet to be placed.
-``kl`` is an SDE price, ``w2`` the matching one for ODEs.  ``frechet`` ranks schedules by FID best (docs/schedules.md)
-and is the default wherever it was measured, ``w2`` elsewhere.
+``kl`` is an SDE price, ``w2`` the matching one for ODEs.  ``frechet`` ranks schedules of low FID best
+(docs/schedules.md) and is the default wherever it was measured, ``w2`` elsewhere.
 """
 
 from __future__ import annotations
@@ -69,18 +70,19 @@ def price_list(
 
     ``paths`` > 0 also follows so many sampling paths to measure how far each denoiser's error reaches
     (:func:`phasewise.phases.step_errors.measure_reach`), which the ``w2`` price then counts.  ``features``, a network
-    as for :func:`phasewise.fid`, adds what the ``frechet`` price needs (:mod:`phasewise.phases.perception`).
+    as for :func:`phasewise.fid`, adds what the ``frechet`` price needs (:mod:`phasewise.phases.perception`); it is
+    biased upward by few images, so give thousands where there are, and compare lists of equal ``n`` only.
 
     Measured on up to ``n`` validation images of ``data`` (a tensor is split as :func:`phasewise.train` splits it) with
     fresh noise, so that the test images stay unseen by the schedule.
     """
     images = as_images(data).validation
+    frechet, frechet_error = None, None
+    if features is not None and reference in denoisers:  # first: a network that does not fit is refused at once
+        frechet, frechet_error = measure_frechet(denoisers, images[:n], times, features, reference=reference, seed=seed)
     table = measure_losses(denoisers, images[:n], times, reference=reference, seed=seed)
     shape = denoisers[reference].image_shape
     ms = measure_ms(denoisers, shape, batch=batch, seed=seed)
-    frechet, frechet_error = None, None
-    if features is not None:
-        frechet, frechet_error = measure_frechet(denoisers, images[:n], times, features, reference=reference, seed=seed)
     return PriceList(
         losses=table,
         flops=np.array([count_flops(d, shape) for d in denoisers.values()], dtype=float),
@@ -173,6 +175,7 @@ def step_prices(prices: PriceList, weighting: Weighting | None = None) -> tuple[
         return table.gap * weight[:, None], table.gap_stderr * np.abs(weight)[:, None]
     alpha, sigma = path.alpha(t).numpy(), path.sigma(t).numpy()
     push = (alpha[1:] - alpha[:-1] * sigma[1:] / sigma[:-1])[:, None]
+    push[-1] = 1.0  # the denoise, whatever noise the path ends with
     if weighting == "frechet":
         assert prices.frechet is not None
         error = np.zeros_like(prices.frechet) if prices.frechet_stderr is None else prices.frechet_stderr

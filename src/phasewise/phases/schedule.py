@@ -120,15 +120,15 @@ def optimise_schedule(
         front: a front computed before with the same arguments, to save work.
 
     Raises PhasewiseError when no schedule fits, naming the least budget or price there is, and for a front that was
-    computed for another cost or by a weighting of your own that is not given again.
+    computed for another cost or by another weighting than the one given.
     """
     if (budget is None) == (tolerance is None):
         raise PhasewiseError("give either budget (fraction of the all-reference cost) or tolerance (largest price)")
-    if weighting is None:
-        known = front is not None and front.weighting in WEIGHTINGS
-        weighting = front.weighting if front is not None and known else default_weighting(prices)
     if front is None:
         front = pareto_front(prices, weighting=weighting, solver=solver, members=members, cost=cost)
+    elif weighting is None and front.weighting in WEIGHTINGS:
+        weighting = front.weighting
+    weighting = default_weighting(prices) if weighting is None else weighting
     _check_front(front, weighting, cost)
     spent = front.ms if cost == "ms" else front.mflop
     if budget is not None:
@@ -148,8 +148,7 @@ def optimise_schedule(
                 f"no schedule reaches a price of {tolerance:g}; the lowest is {front.price[-1]:.4g} {front.price_unit}"
             )
         chosen = int(fits[0])
-    own = weighting if not isinstance(weighting, str) else front.weighting
-    return schedule_from_servers(prices, front.servers[chosen], weighting=own, solver=solver)
+    return schedule_from_servers(prices, front.servers[chosen], weighting=weighting, solver=solver)
 
 
 def _check_front(front: ParetoFront, weighting: Weighting, cost: str) -> None:
@@ -157,10 +156,9 @@ def _check_front(front: ParetoFront, weighting: Weighting, cost: str) -> None:
     if front.cost != cost or (cost == "ms" and front.ms is None):
         raise PhasewiseError(f"the front counts {front.cost}, the budget {cost}; give cost={front.cost!r} or no front")
     name = weighting_name(weighting)
-    own = not isinstance(weighting, str) or front.weighting not in WEIGHTINGS
-    if own and name != front.weighting:
+    if name != front.weighting:
         raise PhasewiseError(
-            f"the front was computed by the weighting {front.weighting}, given is {name}; give that weighting again"
+            f"the front was computed by the weighting {front.weighting}, not {name}; give that weighting again"
         )
 
 

@@ -7,7 +7,15 @@ import itertools
 import numpy as np
 
 from phasewise.errors import PhasewiseError
-from phasewise.phases.prices import Weighting, calls_of, default_weighting, price_unit, prices_at, step_prices
+from phasewise.phases.prices import (
+    WEIGHTINGS,
+    Weighting,
+    calls_of,
+    default_weighting,
+    price_unit,
+    prices_at,
+    step_prices,
+)
 from phasewise.results import HybridSchedule, PriceList
 
 CHEAP = 0.5
@@ -19,14 +27,17 @@ def explain(schedule: HybridSchedule, prices: PriceList, *, weighting: Weighting
 
     A span of the reference: what its best stand-in (of at most half its cost) would save and how much it would add to
     the price, and where.  A span of another: what the reference would cost more there, and gain.  Prices are those
-    of :func:`phasewise.step_prices`, carried over to the schedule's own grid; the length of the steps is not in them.
+    of :func:`phasewise.step_prices`, carried over to the schedule's own grid, by default under
+    the weighting the schedule was priced by; the solver's own error is not in them.
 
     Raises PhasewiseError for a server without prices and for times outside the measured span.
     """
     unknown = [n for n in schedule.servers if n not in prices.names]
     if unknown:
         raise PhasewiseError(f"no prices for {unknown[0]}; the list has {', '.join(prices.names)}")
-    weighting = default_weighting(prices) if weighting is None else weighting
+    if weighting is None:
+        own_unit = [w for w, unit in WEIGHTINGS.items() if schedule.price is not None and unit == schedule.price_unit]
+        weighting = own_unit[0] if own_unit else default_weighting(prices)
     here = prices_at(prices, schedule.times)
     price, _ = step_prices(here, weighting)
     cost = calls_of(here, schedule.solver, len(schedule.times)) * here.flops / 1e6

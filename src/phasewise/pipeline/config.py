@@ -34,9 +34,9 @@ class RunConfig:
         preset, batch: training preset (:data:`phasewise.training.PRESETS`) and batch size.
         steps, solver, spacing, t_min: the sampling grid, see :func:`phasewise.time_grid`.
         weighting: price the optimiser minimises, "frechet", "w2", "flow" or "kl".
-        reach_paths: sampling paths followed to see how far a push off the path has grown at the image, which the "w2"
-            price then counts; 0 leaves it out (better where cheaper global networks serve early steps: there a push
-            changes which image comes out, not how good it is).
+        reach_paths: with weighting "w2", sampling paths followed to see how far a push off the path has grown at the
+            image, which that price then counts; 0 leaves it out (better where cheaper global networks serve early
+            steps: there a push changes which image comes out, not how good it is).
         budget: cost as a fraction of all-global.
         window: (low, high) in noise time, "gap" to place it where the measured denoising gap is, or "cmi" to place it
             where the conditional mutual information at the window's radius exceeds ``cmi_tolerance`` nats.

@@ -200,7 +200,7 @@ def do_schedule(ctx: Context) -> None:
         grid,
         seed=config.seed + 3,
         n=config.n_losses,
-        paths=config.reach_paths,
+        paths=config.reach_paths if config.weighting == "w2" else 0,
         features=ctx.features,
     )
     ctx.write("prices.json", prices.to_dict())

@@ -83,8 +83,8 @@ PRICE_MEANINGS = {
     "w2": "Velocity error: how far a deterministic (ODE) sampler is pushed off the course of the global denoiser.",
     "kl": "Path KL: the information in nats lost by a stochastic sampler.",
     "frechet": (
-        "Set distance in features: the same with the images seen as FID sees them, by the mean and covariance of their "
-        "features; of the four it ranks schedules by FID best."
+        "Set distance: the velocity error with sets of images seen as FID sees them, by the mean and covariance of "
+        "their features."
     ),
 }
 

@@ -28,7 +28,7 @@ MAX_ROWS = 48
 MAX_POINTS = 200
 CHOSEN = "#0072B2"
 PRICE_NAMES = {
-    "frechet": "set distance in features",
+    "frechet": "set distance",
     "flow": "excess flow-matching loss",
     "w2": "velocity error",
     "kl": "path KL",
