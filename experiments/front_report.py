@@ -221,8 +221,9 @@ def draw(rows: Rows, finals: Mapping[str, Any], file: Path) -> None:
     """FID against FLOPs, and against milliseconds where they are known: all judged, and each kind's lower edge."""
     plt.rcParams.update(RC)
     sources = [("mflop", "MFLOP an image", rows)]
-    if finals and all(r["ms"] is not None for r in finals.values()):
-        sources.append(("ms", "ms an image (one thread, finalists)", dict(finals)))
+    timed = {k: r for k, r in finals.items() if r["ms"] is not None}
+    if timed:
+        sources.append(("ms", "ms an image (one thread, finalists)", timed))
     figure, axes = plt.subplots(1, len(sources), figsize=(5.2 * len(sources), 4.2), squeeze=False, layout="constrained")
     for axis, (cost, unit, shown) in zip(axes[0], sources, strict=True):
         for kind, colour in KINDS.items():
