@@ -224,7 +224,9 @@ def judge_all(arguments: argparse.Namespace, subject: Subject, out: Path) -> Non
 
 def judge_finalists(arguments: argparse.Namespace, subject: Subject, out: Path) -> None:
     rows, folder = read_rows(out), out / "final"
-    names = [AGAINST, *[k for k in finalists(rows) if k != AGAINST and re.search(arguments.finalists, k)]]
+    chosen = [k for k in finalists(rows) if re.search(arguments.finalists, k)]
+    chosen += [k for k in rows if arguments.also and k not in chosen and re.fullmatch(arguments.also, k)]
+    names = [AGAINST, *[k for k in chosen if k != AGAINST]]
     plans = {name: pw.HybridSchedule.from_dict(rows[name]["schedule"]) for name in names}
     seeds = [int(s) for s in arguments.seeds.split(",")]
     for seed in seeds:
@@ -318,6 +320,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only schedules whose name matches this regular expression")
     parser.add_argument("--final", type=int, help="then judge the finalists again on so many samples")
     parser.add_argument("--finalists", default="", help="only finalists whose name matches this regular expression")
+    parser.add_argument("--also", help="and these, by a regular expression, finalists or not")
     parser.add_argument("--seeds", default="1,2,3", help="of the finalists' noise")
     parser.add_argument("--summary", action="store_true", help="judge nothing, only show what is there")
     arguments = parser.parse_args()

@@ -141,7 +141,11 @@ def draw(out: Path, file: Path) -> None:
     """Left: loss against cost where trained. Right: what the best global ones cost over their local rivals, by side."""
     plt.rcParams.update(RC)
     found = results(out)
-    side = max(s for s, _, _ in found)
+    whole = len(TIMES) * len(NETWORKS)
+    sides = [s for s in COUNTED if sum(side == s for side, _, _ in found) == whole]
+    if not sides:
+        raise SystemExit(f"no side is trained whole ({whole} networks and times) in {out} yet")
+    side = sides[-1]
     figure, axes = plt.subplots(1, len(TIMES) + 1, figsize=(10.5, 3.4), layout="constrained")
     for ax, t in zip(axes, TIMES, strict=False):
         for family, colour in FAMILIES.items():
