@@ -143,8 +143,10 @@ def weighting_name(weighting: Weighting) -> str:
     return f"own {name}" if name in WEIGHTINGS else name
 
 
-def default_weighting(prices: PriceList) -> str:
-    """ "frechet" where that was measured, else "w2"."""
+def weighting_for(prices: PriceList, weighting: Weighting | None = None) -> Weighting:
+    """The given ``weighting``; by default "frechet" where that was measured, else "w2"."""
+    if weighting is not None:
+        return weighting
     return "w2" if prices.frechet is None else "frechet"
 
 
@@ -154,28 +156,28 @@ def price_unit(weighting: Weighting) -> str:
 
 def step_prices(prices: PriceList, weighting: Weighting | None = None) -> tuple[np.ndarray, np.ndarray]:
     """(price, stderr), each (S, N): excess over the reference of serving step k by denoiser n, by default under
-    :func:`default_weighting`.
+    :func:`weighting_for`.
 
     Raises PhasewiseError for an unknown weighting or one whose price was not measured, a grid that does not decrease,
     prices that are not finite, or your own weighting's of another shape.
     """
-    weighting = default_weighting(prices) if weighting is None else weighting
+    weighting = weighting_for(prices, weighting)
     check_prices(prices, weighting)
     if not isinstance(weighting, str):
         return _own(weighting, prices)
     table, times = prices.losses, prices.times
     path = path_from_config(table.path)
-    t = torch.as_tensor(np.append(times, 0.0))
+    t = torch.as_tensor(times)
     if weighting in ("kl", "flow"):
         if weighting == "kl":
-            gamma = path.gamma(t[:-1]).numpy()
+            gamma = path.gamma(t).numpy()
             weight = np.append(np.diff(gamma), gamma[-1]) / 2
         else:
-            weight = -np.diff(t.numpy()) * path.velocity_gain(t[:-1]).numpy() ** 2
+            weight = -np.diff(times, append=0.0) * path.velocity_gain(t).numpy() ** 2
         return table.gap * weight[:, None], table.gap_stderr * np.abs(weight)[:, None]
-    alpha, sigma = path.alpha(t).numpy(), path.sigma(t).numpy()
+    # The denoise ends at a clean image, whatever noise the path itself ends with.
+    alpha, sigma = np.append(path.alpha(t).numpy(), 1.0), np.append(path.sigma(t).numpy(), 0.0)
     push = (alpha[1:] - alpha[:-1] * sigma[1:] / sigma[:-1])[:, None]
-    push[-1] = 1.0  # the denoise, whatever noise the path ends with
     if weighting == "frechet":
         assert prices.frechet is not None
         error = np.zeros_like(prices.frechet) if prices.frechet_stderr is None else prices.frechet_stderr

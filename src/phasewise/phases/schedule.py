@@ -16,9 +16,9 @@ from phasewise.phases.prices import (
     WEIGHTINGS,
     Weighting,
     calls_of,
-    default_weighting,
     price_unit,
     step_prices,
+    weighting_for,
     weighting_name,
 )
 from phasewise.results import HybridSchedule, ParetoFront, PriceList
@@ -42,7 +42,7 @@ def pareto_front(
     Raises PhasewiseError as :func:`step_prices` does, and for an unknown member or cost.
     """
     check_cost(cost)
-    weighting = default_weighting(prices) if weighting is None else weighting
+    weighting = weighting_for(prices, weighting)
     names = list(prices.names if members is None else members)
     unknown = [n for n in names if n not in prices.names]
     if unknown or not names:
@@ -115,7 +115,7 @@ def optimise_schedule(
         budget: fraction of the cost of running the reference at every step, in (0, 1]; or give
         tolerance: the largest price accepted, in the weighting's unit; the cheapest such schedule.
         weighting: "frechet", "w2", "flow", "kl", or your own (:data:`phasewise.phases.prices.Weighting`); default
-            "frechet" where it was measured, else "w2" (:func:`phasewise.phases.prices.default_weighting`).
+            "frechet" where it was measured, else "w2" (:func:`phasewise.phases.prices.weighting_for`).
         cost: what the budget is of, "mflop" or "ms" (measured on the price list's device).
         front: a front computed before with the same arguments, to save work.
 
@@ -128,7 +128,7 @@ def optimise_schedule(
         front = pareto_front(prices, weighting=weighting, solver=solver, members=members, cost=cost)
     elif weighting is None and front.weighting in WEIGHTINGS:
         weighting = front.weighting
-    weighting = default_weighting(prices) if weighting is None else weighting
+    weighting = weighting_for(prices, weighting)
     _check_front(front, weighting, cost)
     spent = front.ms if cost == "ms" else front.mflop
     if budget is not None:
@@ -166,7 +166,7 @@ def schedule_from_servers(
     prices: PriceList, servers: Sequence[str], *, weighting: Weighting | None = None, solver: str = "multistep"
 ) -> HybridSchedule:
     """A schedule on the price list's grid with the given server per step, priced."""
-    weighting = default_weighting(prices) if weighting is None else weighting
+    weighting = weighting_for(prices, weighting)
     if len(servers) != len(prices.times):
         raise PhasewiseError(f"{len(servers)} servers for a grid of {len(prices.times)} steps")
     unknown = [n for n in servers if n not in prices.names]

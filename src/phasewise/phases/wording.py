@@ -11,10 +11,10 @@ from phasewise.phases.prices import (
     WEIGHTINGS,
     Weighting,
     calls_of,
-    default_weighting,
     price_unit,
     prices_at,
     step_prices,
+    weighting_for,
 )
 from phasewise.results import HybridSchedule, PriceList
 
@@ -37,7 +37,7 @@ def explain(schedule: HybridSchedule, prices: PriceList, *, weighting: Weighting
         raise PhasewiseError(f"no prices for {unknown[0]}; the list has {', '.join(prices.names)}")
     if weighting is None:
         own_unit = [w for w, unit in WEIGHTINGS.items() if schedule.price is not None and unit == schedule.price_unit]
-        weighting = own_unit[0] if own_unit else default_weighting(prices)
+        weighting = own_unit[0] if own_unit else weighting_for(prices)
     here = prices_at(prices, schedule.times)
     price, _ = step_prices(here, weighting)
     cost = calls_of(here, schedule.solver, len(schedule.times)) * here.flops / 1e6
