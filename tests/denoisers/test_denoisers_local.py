@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from receptive_field import check_radius_law, distances, jacobian, randomise, te
 from torch import Tensor
 
 from phasewise.data import ImageData, load_images
-from phasewise.denoisers import LocalDenoiser
+from phasewise.denoisers import LocalDenoiser, local
 from phasewise.denoisers.layers import PixelNorm, TimeEmbedding, pad_to_multiple
 from phasewise.denoisers.local import default_block
 from phasewise.errors import PhasewiseError
@@ -158,10 +159,39 @@ def test_an_image_of_a_batch_is_denoised_as_if_alone(norm: bool) -> None:
     torch.testing.assert_close(shuffled, together[order], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("shape", "radius", "options"),
+    [
+        (MNIST, 1, {}),
+        (MNIST, 3, {}),
+        (MNIST, 8, {}),
+        (MNIST, 12, {}),
+        ((3, 9, 11), 2, {"block": 1, "expansion": 1.5}),
+        ((3, 9, 11), 5, {"block": 3, "mixing": 1, "position": False}),
+        ((2, 7, 5), 4, {"block": 1, "mixing": 2, "depth": 3}),
+        (MNIST, 2, {"depth": 0}),
+    ],
+)
+def test_folding_one_time_into_the_weights_changes_nothing(
+    shape: tuple[int, int, int], radius: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denoiser = randomise(LocalDenoiser(shape, radius, **options)).double()
+    x = torch.randn(7, *shape, generator=torch.Generator().manual_seed(2)).double()
+    plain = denoiser(x, 0.4).detach()  # gradients on: the modules one after the other
+    with torch.inference_mode():
+        torch.testing.assert_close(denoiser(x, 0.4), plain, atol=1e-12, rtol=1e-12)
+        monkeypatch.setattr(local, "BUFFER", 3 * denoiser.width * denoiser.grid[0] * denoiser.grid[1])
+        assert denoiser.at_a_time(x) == 3  # three images at a time, and one left over
+        torch.testing.assert_close(denoiser(x, 0.4), plain, atol=1e-12, rtol=1e-12)
+        torch.testing.assert_close(
+            denoiser(x, torch.full((7,), 0.4, dtype=torch.float64)), plain, atol=1e-12, rtol=1e-12
+        )
+
+
 def test_blocks_land_where_they_were_cut() -> None:
     denoiser = LocalDenoiser((2, 5, 7), 2, block=3)
     x = torch.arange(70.0).reshape(1, 2, 5, 7)
-    windows = denoiser.windows(x)
+    windows = denoiser.windows(denoiser.padded(x))
     assert windows.shape == (1, 2 * 3, 2 * denoiser.kernel**2)
     assert denoiser.kernel == 3  # ring 0: the windows are the blocks themselves
     padded = pad_to_multiple(x, 3)

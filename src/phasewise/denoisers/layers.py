@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
 class TimeEmbedding(nn.Module):
@@ -43,7 +46,7 @@ def pad_to_multiple(h: Tensor, multiple: int) -> Tensor:
     return F.pad(h, (0, right, 0, bottom)) if bottom or right else h
 
 
-def zero_init(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
+def zero_init(layer: Layer) -> Layer:
     """``layer`` with weight and bias set to zero: a residual branch or an output that starts silent."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:

@@ -27,8 +27,8 @@ from phasewise.denoisers.layers import TimeEmbedding, pad_to_multiple, zero_init
 from phasewise.errors import PhasewiseError
 from phasewise.paths import Path
 
-CHUNK = 32
-"""Images at a time on a CPU without gradients: the buffers of more leave the cache (measured at 28x28)."""
+BUFFER = 2**18
+"""Numbers in a buffer of tokens on a CPU without gradients: more leave the cache (measured at 28x28)."""
 
 
 class LocalDenoiser(NetworkDenoiser):
@@ -92,9 +92,9 @@ class LocalDenoiser(NetworkDenoiser):
 
         self.stem = nn.Linear(channels * self.kernel**2, self.width)
         self.embed = TimeEmbedding(64)
-        hidden = round(self.width * self.expansion)
+        self.hidden = round(self.width * self.expansion)
         self.blocks = nn.ModuleList(
-            PointwiseBlock(self.width, hidden, mix=k < self.mixing, norm=self.normed) for k in range(self.depth)
+            PointwiseBlock(self.width, self.hidden, mix=k < self.mixing, norm=self.normed) for k in range(self.depth)
         )
         self.norm = nn.LayerNorm(self.width) if self.normed else nn.Identity()
         self.head = zero_init(nn.Linear(self.width, channels * self.block**2))
@@ -102,30 +102,90 @@ class LocalDenoiser(NetworkDenoiser):
             self.places = nn.Parameter(torch.zeros(self.grid[0] * self.grid[1], self.width))
 
     def backbone(self, h: Tensor, log_snr: Tensor) -> Tensor:
-        frozen = not torch.is_grad_enabled() and not torch.compiler.is_exporting()
-        fused = frozen and not torch.is_autocast_enabled(h.device.type)
-        if frozen and h.device.type == "cpu" and len(h) > CHUNK:
-            parts = zip(h.split(CHUNK), log_snr.split(CHUNK), strict=True)
+        traced = torch.compiler.is_compiling() or torch.compiler.is_exporting()
+        plain = traced or torch.is_grad_enabled() or torch.is_autocast_enabled(h.device.type)
+        if not plain and not self.normed and (log_snr.stride(0) == 0 or len(h) == 1):
+            return self.pixels(self.tokens_at_one_time(h, log_snr[:1]))
+        if not plain and len(h) > (size := self.at_a_time(h)):
+            parts = zip(h.split(size), log_snr.split(size), strict=True)
             return torch.cat([self.backbone(part, times) for part, times in parts])
-        batch, channels, height, columns = h.shape
-        shared = frozen and (log_snr.stride(0) == 0 or len(h) == 1)  # one time for the whole batch
-        time = self.embed(log_snr[:1] if shared else log_snr)
-        tokens = self.stem(self.windows(h))
+        time = self.embed(log_snr)
+        tokens = self.stem(self.windows(self.padded(h)))
         if self.position:
             tokens.add_(self.places)
         for block in self.blocks:
-            tokens = block(tokens, time, self.grid, fused)
-        out = self.head(self.norm(tokens))
-        out = out.view(batch, *self.grid, channels, self.block, self.block).permute(0, 3, 1, 4, 2, 5)
-        return out.reshape(batch, channels, self.grid[0] * self.block, self.grid[1] * self.block)[
-            :, :, :height, :columns
-        ]
+            tokens = block(tokens, time, self.grid)
+        return self.pixels(self.head(self.norm(tokens)))
 
-    def windows(self, h: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, blocks, C * kernel^2): every block with its ring, zeros beyond the border."""
-        h = F.pad(pad_to_multiple(h, self.block), (self.ring,) * 4)
-        view = h.unfold(2, self.kernel, self.block).unfold(3, self.kernel, self.block)
-        return view.permute(0, 2, 3, 1, 4, 5).reshape(h.shape[0], self.grid[0] * self.grid[1], -1)
+    def tokens_at_one_time(self, h: Tensor, log_snr: Tensor) -> Tensor:
+        """What the head says, (B, blocks, C * block^2), when all images share one time, (1,), and nothing is learned.
+
+        Passes over memory, not arithmetic, are what costs.  So scale, shift and every bias that can be are folded into
+        weights first, residuals are added by the matrix products, and a few images at a time go through buffers that
+        stay in the cache.
+        """
+        time, width, blocks = self.embed(log_snr), self.width, self.grid[0] * self.grid[1]
+        owed, layers = h.new_zeros(width), []  # biases of ``down`` not yet added to the tokens
+        for block in self.blocks:
+            assert isinstance(block, PointwiseBlock)
+            weight, bias = block.folded(time)
+            missing = owed if block.mix is not None else None
+            owed = owed if missing is None else torch.zeros_like(owed)
+            layers.append((block, missing, weight.T, bias + weight @ owed, block.down.weight.T))
+            owed = owed + block.down.bias
+        start = self.stem.bias + self.places if self.position else self.stem.bias
+        stem, head, bias = self.stem.weight.T, self.head.weight.T, self.head.bias + self.head.weight @ owed
+        size = min(len(h), self.at_a_time(h))
+        windows = h.new_empty(size * blocks * len(stem))
+        buffer, hidden = h.new_empty(size * blocks, width), h.new_empty(size * blocks, self.hidden)
+        out = h.new_empty(len(h) * blocks, self.head.out_features)
+        padded = self.padded(h)
+        for first in range(0, len(h), size):
+            part = padded[first : first + size]
+            rows = len(part) * blocks
+            tokens, inner = buffer[:rows], hidden[:rows]
+            tokens.view(-1, blocks, width).copy_(start.expand(len(part), blocks, width))
+            torch.addmm(tokens, self.windows(part, windows[: rows * len(stem)]), stem, out=tokens)
+            for block, missing, up, shift, down in layers:
+                if missing is not None:
+                    tokens.add_(missing)
+                    seen = block.mixed(tokens.view(len(part), blocks, width), self.grid).view(rows, width)
+                else:
+                    seen = tokens
+                torch.addmm(shift, seen, up, out=inner)
+                torch.addmm(tokens, F.silu(inner, inplace=True), down, out=tokens)
+            torch.addmm(bias, tokens, head, out=out[first * blocks :][:rows])
+        return out.view(len(h), blocks, -1)
+
+    def at_a_time(self, h: Tensor) -> int:
+        """Images whose tokens fit a buffer, on a CPU; all of them elsewhere."""
+        return max(BUFFER // (self.grid[0] * self.grid[1] * self.width), 1) if h.device.type == "cpu" else len(h)
+
+    def pixels(self, out: Tensor) -> Tensor:
+        """(B, blocks, C * block^2) -> (B, C, H, W)."""
+        channels, height, columns = self.image_shape
+        batch = out.shape[0]  # not len(): an exported graph keeps it free
+        out = out.view(batch, *self.grid, channels, self.block, self.block).permute(0, 3, 1, 4, 2, 5)
+        out = out.reshape(batch, channels, self.grid[0] * self.block, self.grid[1] * self.block)
+        return out[:, :, :height, :columns]
+
+    def padded(self, h: Tensor) -> Tensor:
+        """``h`` in whole blocks, with zeros beyond the border as far as the outer windows reach."""
+        return F.pad(pad_to_multiple(h, self.block), (self.ring,) * 4)
+
+    def windows(self, padded: Tensor, buffer: Tensor | None = None) -> Tensor:
+        """Every block with its ring, from images padded: (B, blocks, C * kernel^2).
+
+        Into ``buffer``, if given, of so many numbers: (B * blocks, C * kernel^2), the transpose of a contiguous matrix
+        where windows of neighbouring pixels overlap in whole rows, which is faster to fill.
+        """
+        view = padded.unfold(2, self.kernel, self.block).unfold(3, self.kernel, self.block)
+        if buffer is None:
+            return view.permute(0, 2, 3, 1, 4, 5).reshape(padded.shape[0], self.grid[0] * self.grid[1], -1)
+        size = self.stem.in_features
+        if self.block == 1:
+            return _filled(buffer, view.permute(1, 4, 5, 0, 2, 3)).view(size, -1).T
+        return _filled(buffer, view.permute(0, 2, 3, 1, 4, 5)).view(-1, size)
 
     def opened(self) -> LocalDenoiser:
         """A fresh network of this design with its window opened to the whole image: the capacity-matched control."""
@@ -167,22 +227,15 @@ class PointwiseBlock(nn.Module):
         self.up = nn.Linear(width, hidden)
         self.down = zero_init(nn.Linear(hidden, width))
 
-    def forward(self, tokens: Tensor, time: Tensor, grid: tuple[int, int], fused: bool = False) -> Tensor:
+    def forward(self, tokens: Tensor, time: Tensor, grid: tuple[int, int]) -> Tensor:
         scale, shift = self.film(time)[:, None].chunk(2, dim=-1)
         h = self.norm(tokens if self.mix is None else self.mixed(tokens, grid))
-        if not fused:
-            return self.down(F.silu(self.up(torch.addcmul(shift, h, scale + 1)))).add_(tokens)
-        # Passes over memory, not arithmetic, are what costs: one time for all folds scale and shift into the weights,
-        # and the residual is added by the matrix product.
-        if len(time) == 1:
-            bias = F.linear(shift[0, 0], self.up.weight, self.up.bias)
-            h = F.linear(h, self.up.weight * (scale[0] + 1), bias)
-        else:
-            h = self.up(torch.addcmul(shift, h, scale + 1))
-        assert self.down.bias is not None
-        flat = tokens.view(-1, tokens.shape[-1]).add_(self.down.bias)
-        torch.addmm(flat, F.silu(h, inplace=True).view(-1, h.shape[-1]), self.down.weight.T, out=flat)
-        return tokens
+        return self.down(F.silu(self.up(torch.addcmul(shift, h, scale + 1)))).add_(tokens)
+
+    def folded(self, time: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias of ``up`` with scale and shift of one time, (1, 64), in them."""
+        scale, shift = self.film(time)[0].chunk(2)
+        return self.up.weight * (scale + 1), torch.addmv(self.up.bias, self.up.weight, shift)
 
     def mixed(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """The convolution over blocks; (B, L, width) seen as channels-last images, so nothing is copied before it."""
@@ -190,6 +243,11 @@ class PointwiseBlock(nn.Module):
         batch, length, width = tokens.shape
         image = tokens.view(batch, *grid, width).permute(0, 3, 1, 2)
         return self.mix(image).permute(0, 2, 3, 1).reshape(batch, length, width)
+
+
+def _filled(buffer: Tensor, view: Tensor) -> Tensor:
+    buffer.view(view.shape).copy_(view)
+    return buffer
 
 
 def default_block(image_shape: ImageShape, radius: int) -> int:
