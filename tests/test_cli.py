@@ -84,6 +84,7 @@ def test_sample_writes_a_grid(smoke_run, tmp_path):
         (["run", "--spacing", "odd"], "known: uniform"),
         (["run", "--weighting", "odd"], "known: kl, w2, flow"),
         (["run", "--window", "cmi", "--no-cmi"], "leave out --no-cmi"),
+        (["diagnose", "--estimator", "gaussian"], "add --cmi"),
         (["diagnose", "--cmi", "--estimator", "magic"], "known: density, "),
         (["diagnose", "--cmi", "--estimator", "gaussian", "--cmi-option", "epochs=3"], "epochs"),
         (["diagnose", "--cmi", "--cmi-radii", "4"], "something to measure is 3"),

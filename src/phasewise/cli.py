@@ -169,6 +169,9 @@ def stage_command(
     }  # fmt: skip
     name = "cmi" if cmi and ctx.info_name == "diagnose" else str(ctx.info_name)
     with plain_errors():
+        idle = [k for k in given if k.startswith("cmi_") and given[k] is not None] if name == "diagnose" else []
+        if idle:
+            raise PhasewiseError(f"{', '.join(idle)}: for conditional mutual information, not measured here; add --cmi")
         run_stages(name, out, size, update, dry_run, {k: v for k, v in given.items() if v is not None})
 
 

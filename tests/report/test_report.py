@@ -200,6 +200,14 @@ def test_json_records_alone_are_enough_and_any_few_will_do(run_folder: Path, kep
     assert page.tags.count("svg") == drawn
 
 
+def test_what_was_measured_comes_before_what_was_not(run_folder: Path) -> None:
+    shutil.rmtree(run_folder / "samples")
+    html = build_report(keep(run_folder, "data", "cmi", "markov")).read_text(encoding="utf-8")
+    order = re.findall(r'<section id="(\w+)"', html)
+    assert (order[0], order[-1]) == ("cmi", "provenance")
+    assert "Critical window" in html[: html.index('id="cmi"')], "the headline says what was found"
+
+
 def test_other_paths_and_no_control(tmp_path: Path) -> None:
     table = dataclasses.replace(loss_table(np.linspace(1, 0, 7)), control=None, path={"name": "cosine"})
     write(tmp_path, "losses", table)

@@ -36,11 +36,11 @@ def section(run: Run) -> Section:
     tables = [_positions(record, places)] if places else []
     if fit is None:
         return Section("cmi", TITLE, INTRO, (figure, *tables), notes=(missing("markov"),))
-    return Section("cmi", TITLE, INTRO + LENGTH, (figure, _lengths(record, fit), *tables), items=_findings(record, fit))
+    return Section("cmi", TITLE, INTRO + LENGTH, (figure, _lengths(record, fit), *tables), items=findings(record, fit))
 
 
-def _findings(record: CMIMap, fit: MarkovFit) -> tuple[str, ...]:
-    """Critical time and window, one sentence each."""
+def findings(record: CMIMap, fit: MarkovFit) -> tuple[str, ...]:
+    """Critical time and critical window, one sentence each."""
     if fit.t_c is None:
         first = f"No critical time: {fit.t_c_note}." if fit.t_c_note else "No critical time."
     else:
@@ -116,7 +116,7 @@ def _alt(record: CMIMap, fit: MarkovFit | None) -> str:
     if np.isfinite(record.value).any():
         i, j = np.unravel_index(int(np.nanargmax(record.value)), record.value.shape)
         text += f" Largest: {num(float(record.value[i, j]))} nats at t = {record.times[i]:.2g}, r = {record.radii[j]}."
-    return text if fit is None else f"{text} {' '.join(_findings(record, fit))}"
+    return text if fit is None else f"{text} {' '.join(findings(record, fit))}"
 
 
 def _lengths(record: CMIMap, fit: MarkovFit) -> Table:

@@ -48,10 +48,10 @@ def build_report(run_dir: str | Path) -> Path:
 
 
 def build_sections(run: Run) -> list[Section]:
-    """All sections in the order of the page, the headline first."""
+    """All sections in the order of the page: the headline first, those that only say what is absent after the rest."""
     palette = Palette(run)
     answer = verdict(run)
-    return [
+    sections = [
         Section(
             "headline",
             smoke_warning(run) + answer.headline,
@@ -66,6 +66,10 @@ def build_sections(run: Run) -> list[Section]:
         causes.recovery(run, palette),
         cmi.section(run),
         causes.training(run, palette),
+    ]
+    return [
+        *(s for s in sections if s.blocks or s.items),
+        *(s for s in sections if not (s.blocks or s.items)),
         provenance(run),
     ]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from phasewise.report import cmi
 from phasewise.report.load import Run, missing
 from phasewise.report.style import is_number, num, percent, pm, schedule_label
 from phasewise.results import Evaluation
@@ -50,6 +51,12 @@ def difference_of(a: Evaluation, b: Evaluation) -> tuple[float, float]:
 
 def verdict(run: Run) -> Verdict:
     hybrid, full, cheap = (run.evaluations.get(n) for n in ("hybrid", "global", "global_cheap"))
+    if not run.evaluations and run.cmi is not None and run.markov is not None:
+        time, window = cmi.findings(run.cmi, run.markov)
+        first, *rest = window.split(". ", 1)
+        return Verdict(
+            f"{first.rstrip('.')}.", (*rest, time, "Nothing has been sampled and judged here.", missing("evaluations"))
+        )
     if not run.evaluations:
         return Verdict("No verdict yet: nothing has been sampled and judged.", (missing("evaluations"),))
     if hybrid is None or full is None:
