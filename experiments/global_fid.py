@@ -4,8 +4,9 @@
     python experiments/global_fid.py --pretrained mnist --data-dir DIR --network "large=runs/sizes/large6000"
 
 Every solver starts from the same noise.  FID against the training images, in the set's own classifier features, of all
-samples and, as its bias falls with their number, also the mean over disjoint parts of 2,000: one part alone says
-little (MNIST's first 2,000 test images score twice what the last do).  Real test images are judged the same way.
+samples and, as its bias falls with their number, also the mean over disjoint parts of 2,000, dealt out in turn: the
+test images of MNIST lie in the order of their writers, and its first 2,000 score .40 where every fifth scores .21.
+Real test images are judged the same way.
 Leaves OUT/NAME/{NETWORK--SOLVER-STEPS,real}.json; stops and resumes.
 """
 
@@ -35,7 +36,8 @@ PART = 2000
 def judged(seen: Tensor, reference: FrechetReference, seed: int) -> dict[str, Any]:
     """FID of all, and of parts of 2,000: mean, and the standard error of that mean."""
     whole = frechet_score(seen, reference, seed=seed)
-    parts = [frechet_score(part, reference, seed=seed).value for part in seen.split(PART) if len(part) == PART]
+    k = max(len(seen) // PART, 1)
+    parts = [frechet_score(seen[i::k], reference, seed=seed).value for i in range(k)]
     error = float(np.std(parts, ddof=1) / len(parts) ** 0.5) if len(parts) > 1 else float("nan")
     return {"all": [whole.value, whole.stderr], "bias": whole.bias, "parts": [float(np.mean(parts)), error]}
 

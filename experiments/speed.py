@@ -51,7 +51,10 @@ def trainer_of(
 ) -> Together:
     preset = replace(get_preset("default"), steps=10**6, batch=128, **plan)
     folders = dict.fromkeys(nets)
-    return Together(nets, images, preset, 0, folders, None, (0.0, 1.0), teacher)
+    run = Together(nets, images, preset, 0, folders, None, (0.0, 1.0), teacher)
+    for trainer in run.trainers.values():
+        trainer.resume()
+    return run
 
 
 def step(run: Together) -> Work:
@@ -71,8 +74,6 @@ def training(rounds: int) -> dict[str, Any]:
     }
     rows: dict[str, Any] = {}
     for name, fresh in make.items():
-        compiled = fresh()
-        compiled.backbone = torch.compile(compiled.backbone)  # type: ignore[method-assign]
         last = fresh().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         plain = step(trainer_of({name: fresh()}, images))
         seen = seconds_of(
@@ -80,7 +81,7 @@ def training(rounds: int) -> dict[str, Any]:
                 "plain": plain,
                 "bfloat16 autocast": step(trainer_of({name: fresh()}, images, precision="bfloat16")),
                 "channels_last weights": step(trainer_of({name: last}, images)),
-                "compiled": step(plain_copy(compiled, images, name)),
+                "compiled": step(trainer_of({name: fresh()}, images, compile=True)),
             },
             rounds,
         )
@@ -92,15 +93,6 @@ def training(rounds: int) -> dict[str, Any]:
         seen = seconds_of({"one by one": lambda work=alone: [w() for w in work], "together": together}, rounds)
         rows[title] = {variant: ratio(seen, variant, "one by one") for variant in seen}
     return rows
-
-
-def plain_copy(network: NetworkDenoiser, images: Tensor, name: str) -> Together:
-    """A trainer whose network keeps its compiled backbone: the average is a copy of a fresh one."""
-    compiled = network.backbone
-    del network.backbone
-    run = trainer_of({name: network}, images)
-    network.backbone = compiled  # type: ignore[method-assign]
-    return run
 
 
 # --- inference ------------------------------------------------------------------------------------------------------

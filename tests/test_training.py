@@ -23,7 +23,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from phasewise.data import ImageData, load_images
-from phasewise.denoisers import Denoiser, LocalDenoiser, UNetDenoiser, WienerDenoiser
+from phasewise.denoisers import Denoiser, LocalDenoiser, UNetDenoiser, WienerDenoiser, runtime
 from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.paths import CosinePath, LinearPath, VarianceExplodingPath
 from phasewise.paths import Path as NoisePath
@@ -533,6 +533,25 @@ def test_the_paper_preset_is_the_published_recipe(monkeypatch: pytest.MonkeyPatc
     assert math.isfinite(record.val_loss)
 
 
+def test_a_compiled_training_learns_the_same_and_leaves_a_plain_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def traced(call: Any) -> Any:  # the tracing, not the compiler
+        calls.append(1)
+        return torch._dynamo.optimize("eager")(call)
+
+    monkeypatch.setattr(torch, "compile", traced)
+    (plain, first), (compiled, second) = run(preset="default", steps=4), run(preset="compiled", steps=4)
+    assert calls == [1]
+    assert second.preset == {**first.preset, "name": "compiled", "compile": True}
+    assert "backbone" not in vars(compiled)
+    for (name, one), (_, other) in zip(plain.named_parameters(), compiled.named_parameters(), strict=True):
+        torch.testing.assert_close(one, other, msg=name)
+    monkeypatch.setattr(runtime, "compilers", lambda: ["no-such-compiler"])
+    with pytest.raises(PhasewiseError, match=r"needs a C\+\+ compiler"):
+        run(preset="compiled", steps=4)
+
+
 def test_the_learning_rate_warms_up_then_stays_or_falls_to_two_per_cent() -> None:
     falling, steady = TrainPreset(warmup=10), TrainPreset(warmup=10, decay="constant")
     assert [learning_rate(steady, s, 1000) for s in (0, 4, 9, 10, 999)] == pytest.approx([0.1, 0.5, 1, 1, 1])
@@ -551,7 +570,7 @@ def test_given_values_override_a_preset_and_none_does_not() -> None:
 @pytest.mark.parametrize(
     ("preset", "message"),
     [
-        ("best", "unknown training preset 'best'; known: default, paper"),
+        ("best", "unknown training preset 'best'; known: default, compiled, paper"),
         (TrainPreset(lr=0), "lr > 0"),
         (TrainPreset(batch=0), "batch >= 1"),
         (TrainPreset(epochs=0), "epochs > 0"),

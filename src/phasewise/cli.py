@@ -112,7 +112,9 @@ def stage_command(
     limit: Annotated[int | None, typer.Option(help="Use at most this many training images.")] = None,
     radii: Annotated[str | None, typer.Option(help="Local radii in pixels, e.g. 1,2,3.")] = None,
     window_radius: Annotated[int | None, typer.Option(help="The radius that serves outside the window.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Training preset: default or paper.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Training preset: default, compiled (for long trainings) or paper.")
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Training batch size.")] = None,
     global_width: Annotated[int | None, typer.Option(help="Channels of the global U-Net.")] = None,
     networks: Annotated[str | None, typer.Option(help="Folder of trained denoisers to take, NAME/config.json.")] = None,

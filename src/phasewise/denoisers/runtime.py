@@ -9,6 +9,7 @@ import copy
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -47,10 +48,8 @@ def accelerate(denoiser: Denoiser, *, compile: bool = False, precision: str = "f
         return HybridDenoiser(members, denoiser.schedule).eval()
     if not isinstance(denoiser, NetworkDenoiser) or (not compile and precision == "float32"):
         return denoiser
-    if compile and denoiser.device.type == "cpu" and not any(map(shutil.which, compilers())):
-        raise PhasewiseError("compiling for the CPU needs a C++ compiler (g++ or clang++); install one or leave it out")
     fast = copy.copy(denoiser)  # its parameters are the original's
-    backbone = torch.compile(fast.backbone) if compile else fast.backbone
+    backbone = compiled_backbone(fast) if compile else fast.backbone
 
     def lowered(h: Tensor, log_snr: Tensor) -> Tensor:
         with torch.autocast(h.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
@@ -58,6 +57,13 @@ def accelerate(denoiser: Denoiser, *, compile: bool = False, precision: str = "f
 
     fast.backbone = lowered  # type: ignore[method-assign]
     return fast.eval()
+
+
+def compiled_backbone(network: NetworkDenoiser) -> Callable[[Tensor, Tensor], Tensor]:
+    """``network.backbone`` through ``torch.compile``; raises PhasewiseError where a CPU finds no C++ compiler."""
+    if network.device.type == "cpu" and not any(map(shutil.which, compilers())):
+        raise PhasewiseError("compiling for the CPU needs a C++ compiler (g++ or clang++); install one or leave it out")
+    return torch.compile(network.backbone)
 
 
 def compilers() -> list[str]:

@@ -41,7 +41,7 @@ def train(
 
     Args:
         data: ImageData, a tensor (N, C, H, W), or a name for :func:`phasewise.load_images`.
-        preset: "default", "paper", or a TrainPreset; ``epochs``, ``steps``, ``batch`` override its fields.
+        preset: "default", "compiled", "paper", or a TrainPreset; ``epochs``, ``steps``, ``batch`` override its fields.
         out: folder for ``checkpoint.safetensors`` and ``training.json``; a stopped training resumes from it.
         span: train only on noise times in this interval (an expert).
         teacher: learn this denoiser's posterior mean at x_t instead of the clean image (distillation); held-out losses
@@ -128,18 +128,20 @@ class Together:
     def run(
         self, title: str, progress: bool | Callable[[dict[str, Any]], None], checkpoint_every: float
     ) -> dict[str, TrainingRecord]:
-        for trainer in self.trainers.values():
-            trainer.resume()
         lines = {name: Progress(name, self.steps, progress if callable(progress) else False) for name in self.trainers}
         report = Progress(title, self.steps, progress is True)
-        step = min(trainer.step for trainer in self.trainers.values())
-        for line in (report, *lines.values()):
-            line.begin(step)
         try:
+            for trainer in self.trainers.values():
+                trainer.resume()
+            step = min(trainer.step for trainer in self.trainers.values())
+            for line in (report, *lines.values()):
+                line.begin(step)
             with Interrupt() as interrupt:
                 self.loop(step, report, lines, interrupt, checkpoint_every)
         finally:
             report.end()
+            for trainer in self.trainers.values():
+                trainer.release()
         return {name: trainer.finish() for name, trainer in self.trainers.items()}
 
     def loop(

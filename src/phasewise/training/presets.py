@@ -2,7 +2,7 @@
 
 ``paper`` is the published recipe for the global network (arXiv 2508.06614: AdamW 1e-3, weight decay 1e-3, batch 512, 15
 epochs, 100 warm-up steps, t = sigmoid(normal), errors of v + eps + x), with one change: the average of the weights
-that schedule-free AdamW keeps there is an exponential one here.
+that schedule-free AdamW keeps there is an exponential one here.  ``compiled`` is the default with ``compile``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from phasewise.errors import PhasewiseError
 
 @dataclass(frozen=True)
 class TrainPreset:
-    """How to train. ``epochs`` counts passes over the training images; ``steps``, when given, overrides it."""
+    """How to train. ``epochs`` counts passes over the training images; ``steps``, when given, overrides it.
+
+    ``compile``: ``torch.compile`` the network for the training: half a minute at the start, then local networks take
+    two thirds of the time of a step on a CPU (docs/networks.md); needs a C++ compiler there.
+    """
 
     name: str = "default"
     lr: float = 1.5e-3
@@ -31,10 +35,12 @@ class TrainPreset:
     times: str = "mixed"
     clip: float = 1.0
     precision: str = "float32"
+    compile: bool = False
 
 
 PRESETS: dict[str, TrainPreset] = {
     "default": TrainPreset(),
+    "compiled": TrainPreset(name="compiled", compile=True),
     "paper": TrainPreset(
         name="paper",
         lr=1e-3,
