@@ -29,7 +29,7 @@ from phasewise.pretrained import load_pretrained
 from phasewise.sampling import calls_per_step
 
 PLANS = (("heun", 8), ("heun", 20), ("multistep", 15), ("sde_multistep", 8), ("sde_multistep", 15), ("ancestral", 40))
-"""Solvers and steps; the first, 15 evaluations, is the issue's."""
+"""Solvers and steps."""
 PART = 2000
 
 
@@ -38,7 +38,7 @@ def judged(seen: Tensor, reference: FrechetReference, seed: int) -> dict[str, An
     whole = frechet_score(seen, reference, seed=seed)
     k = max(len(seen) // PART, 1)
     parts = [frechet_score(seen[i::k], reference, seed=seed).value for i in range(k)]
-    error = float(np.std(parts, ddof=1) / len(parts) ** 0.5) if len(parts) > 1 else float("nan")
+    error = float(np.std(parts, ddof=1) / len(parts) ** 0.5) if len(parts) > 1 else whole.stderr
     return {"all": [whole.value, whole.stderr], "bias": whole.bias, "parts": [float(np.mean(parts)), error]}
 
 
@@ -55,10 +55,7 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
             value, error = result[kind]
             cells += [f"{value:.3f} ± {error:.3f}", "" if name == "real" else f"{value / real[kind][0]:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
-    some = next(row["asked"] for name, row in rows.items() if name != "real")
-    return "\n".join(
-        [*lines, "", f"{some['n']} samples, seed {some['seed']}; {rows['real']['asked']['n']} test images."]
-    )
+    return "\n".join([*lines, "", f"{rows['real']['asked']['n']} test images, as many samples of each."])
 
 
 def main() -> None:
@@ -81,7 +78,9 @@ def main() -> None:
     networks: dict[str, Any] = {} if arguments.network else {"global": None}
     networks |= dict(text.split("=", 1) for text in arguments.network)
     out = arguments.out / ready.name
-    asked: dict[str, Any] = {"n": min(arguments.n, len(data.test))}
+    if not 2 * PART <= arguments.n <= len(data.test):
+        raise SystemExit(f"--n must lie between {2 * PART} and the {len(data.test)} test images")
+    asked: dict[str, Any] = {"n": arguments.n}
     if not already_answered(out / "real.json", asked):
         seen = features.extract(data.test[: arguments.n])
         write_json(out / "real.json", {"asked": asked, "result": judged(seen, reference, arguments.seed)})
@@ -90,7 +89,10 @@ def main() -> None:
         for plan in arguments.plans.split(","):
             solver, steps = plan.split("/")
             file = out / f"{name.replace(' ', '_')}--{solver}-{steps}.json"
-            asked = {"network": name, "solver": solver, "steps": int(steps), "n": arguments.n, "seed": arguments.seed}
+            asked = {
+                "network": name, "folder": folder, "solver": solver, "steps": int(steps), "n": arguments.n,
+                "seed": arguments.seed,
+            }  # fmt: skip
             if already_answered(file, asked):
                 continue
             x = pw.sample(denoiser, arguments.n, steps=int(steps), solver=solver, seed=arguments.seed, batch=64)

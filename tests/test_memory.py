@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from hypothesis import given
@@ -54,6 +56,23 @@ def test_the_batch_named_fits_and_is_at_least_half_of_the_most_that_does(batch: 
 def test_a_failed_allocation_is_recognised(error: Exception) -> None:
     assert out_of_memory(error)
     assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_what_the_failed_attempt_held_is_free_before_the_next() -> None:
+    held: list[weakref.ref[Tensor]] = []
+
+    def fill() -> None:
+        big = torch.zeros(100)
+        held.append(weakref.ref(big))
+        raise MemoryError
+
+    alive: list[bool] = []
+    with (
+        pytest.raises(PhasewiseError, match="a batch of 5 does"),
+        fitting(10, lambda k: alive.append(held[0]() is not None), "this"),
+    ):
+        fill()
+    assert alive == [False]
 
 
 def test_this_very_pytorch_says_it_in_those_words() -> None:

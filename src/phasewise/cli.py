@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from phasewise.errors import PhasewiseError, PhasewiseWarning
+from phasewise.memory import out_of_memory
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,7 +60,9 @@ def plain_errors() -> Iterator[None]:
         reason = f"{error.strerror or error}{where}"
         typer.echo(f"error: {reason}; finished stages are kept, run the same command again", err=True)
         raise typer.Exit(1) from error
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
         typer.echo("error: out of memory; try a smaller --batch, --samples or --limit", err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
@@ -171,8 +174,10 @@ def stage_command(
     }  # fmt: skip
     name = "cmi" if cmi and ctx.info_name == "diagnose" else str(ctx.info_name)
     with plain_errors():
-        idle = [k for k in given if k.startswith("cmi_") and given[k] is not None] if name == "diagnose" else []
-        if idle:
+        from phasewise.pipeline.folder import OPTIONS
+
+        idle = [OPTIONS[k] for k in given if k.startswith("cmi_") and given[k] is not None]
+        if idle and (name == "diagnose" or cmi is False):
             raise PhasewiseError(f"{', '.join(idle)}: for conditional mutual information, not measured here; add --cmi")
         run_stages(name, out, size, update, dry_run, {k: v for k, v in given.items() if v is not None})
 
@@ -230,11 +235,14 @@ def sample(
     """
     with plain_errors():
         check_device(device)
-        from phasewise.pipeline import load_hybrid, write_grid
+        from phasewise.pipeline import check_grid, load_hybrid, write_grid
         from phasewise.pretrained import load_pretrained
 
         if (run is None) == (pretrained is None):
             raise PhasewiseError("say where the denoisers are: either --run DIR or --pretrained NAME")
+        check_grid(out)
+        if n < 1 or batch < 1:
+            raise PhasewiseError(f"need --n and --batch of at least 1, got {n} and {batch}")
         if run is not None:
             hybrid, pixel_range = load_hybrid(run, schedule, device)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -26,6 +27,7 @@ def fitting(batch: int, attempt: Callable[[int], object], what: str) -> Iterator
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
+        traceback.clear_frames(error.__traceback__)  # else what the failed attempt allocated lives on through the next
         fits = largest_fitting(batch, attempt)
         advice = f"a batch of {fits} does" if fits else "not even a single image does: make the network smaller"
         raise PhasewiseError(f"{what} with a batch of {batch} does not fit into memory; {advice}") from error

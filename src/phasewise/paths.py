@@ -32,8 +32,11 @@ Time = float | Tensor
 def as_time(t: Time, like: Tensor) -> Tensor:
     """``t`` as a tensor that broadcasts against ``like`` (B, ...): shape () or (B, 1, ..., 1).
 
-    Raises :class:`PhasewiseError` when ``t`` lies outside [0, 1], is NaN, or has neither 1 nor B entries.
+    Raises :class:`PhasewiseError` when ``t`` lies outside [0, 1], is NaN, or has neither 1 nor B entries, or where
+    ``like`` holds integers, in which a time is 0 or 1.
     """
+    if not like.is_floating_point():
+        raise PhasewiseError(f"images are {like.dtype}; convert them to float first, in the data's pixel units")
     t = torch.as_tensor(t, dtype=like.dtype, device=like.device)
     if t.numel() == 0 or not bool(((t >= 0) & (t <= 1)).all()):
         raise PhasewiseError("noise time t must lie in [0, 1] (0 = data, 1 = noise)")

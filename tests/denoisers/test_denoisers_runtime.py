@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,28 @@ def test_a_compiled_network_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> N
     with torch.inference_mode():
         torch.testing.assert_close(fast(x, t), denoiser(x, t), atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(fast(x, 0.3), denoiser(x, 0.3), atol=1e-5, rtol=1e-5)
+
+
+def test_a_copy_of_a_faster_network_has_its_own_weights_and_a_second_choice_adds_to_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda f: f)
+    denoiser, (x, t) = made("local"), noisy()
+    fast = accelerate(accelerate(denoiser, precision="bfloat16"), compile=True)
+    with torch.inference_mode():
+        low = fast(x, t)
+        assert not torch.equal(low, denoiser(x, t))
+        twin = copy.deepcopy(fast)
+        assert torch.equal(twin(x, t), low)
+        for weight in twin.parameters():
+            weight.zero_()
+        assert not torch.equal(twin(x, t), low)
+        assert torch.equal(fast(x, t), low)
+
+
+def test_integer_images_are_refused() -> None:
+    with pytest.raises(PhasewiseError, match=r"images are torch.uint8; convert them to float"):
+        made("local")(torch.zeros(2, *SHAPE, dtype=torch.uint8), 0.5)
 
 
 def test_a_hybrid_is_accelerated_member_by_member() -> None:

@@ -208,6 +208,16 @@ def test_what_was_measured_comes_before_what_was_not(run_folder: Path) -> None:
     assert "Critical window" in html[: html.index('id="cmi"')], "the headline says what was found"
 
 
+def test_the_verdict_leads_even_where_nothing_can_be_compared(run_folder: Path) -> None:
+    file = run_folder / "records/evaluation.json"
+    values = json.loads(file.read_text())
+    values["evaluations"] = [v for v in values["evaluations"] if v["name"] == "global"]
+    values["evaluations"][0].update(fid=None, fid_stderr=None)
+    write_json(file, {**values, "real": {}})
+    build_report(keep(run_folder, "evaluation"))
+    assert re.search(r"<h1>No verdict", read(run_folder)[0])
+
+
 def test_other_paths_and_no_control(tmp_path: Path) -> None:
     table = dataclasses.replace(loss_table(np.linspace(1, 0, 7)), control=None, path={"name": "cosine"})
     write(tmp_path, "losses", table)
@@ -333,7 +343,10 @@ def test_cmi_at_several_positions(run_folder: Path) -> None:
 
 def test_fit_of_another_map_is_refused(run_folder: Path) -> None:
     write(run_folder, "markov", dataclasses.replace(markov_fit(), times=np.linspace(0.1, 0.8, 5)))
-    with pytest.raises(RunFolderError, match=r"other times than cmi.json; delete both"):
+    with pytest.raises(RunFolderError, match=r"other times or radii than cmi.json; delete both"):
+        build_report(run_folder)
+    write(run_folder, "markov", dataclasses.replace(markov_fit(), window_radius=7))
+    with pytest.raises(RunFolderError, match=r"other times or radii than cmi.json; delete both"):
         build_report(run_folder)
 
 

@@ -31,18 +31,18 @@ CLASSES: dict[str, type[Denoiser]] = {
 
 def build_denoiser(name: str, config: dict[str, Any]) -> Denoiser:
     """A fresh denoiser of class ``name`` from its :meth:`Denoiser.config`."""
-    if name not in CLASSES:
+    if not isinstance(name, str) or name not in CLASSES:
         raise CheckpointError(f"unknown denoiser class {name!r}; known: {', '.join(CLASSES)}")
-    kwargs = dict(config)
+    kwargs: dict[str, Any] = dict(config)
     if name == "LocalDenoiser":  # what was always so before it could be chosen
         kwargs = {"norm": True, "mixing": 0, **kwargs}
-    kwargs["path"] = path_from_config(kwargs.get("path", {"name": "linear"}))
-    for key in ("image_shape", "multipliers"):
-        if key in kwargs:
-            kwargs[key] = tuple(kwargs[key])
     try:
+        kwargs["path"] = path_from_config(kwargs.get("path", {"name": "linear"}))
+        for key in ("image_shape", "multipliers"):
+            if key in kwargs:
+                kwargs[key] = tuple(kwargs[key])
         return CLASSES[name](**kwargs)
-    except TypeError as error:
+    except (TypeError, ValueError, AttributeError, AssertionError) as error:
         raise CheckpointError(f"the saved config does not fit {name} ({error}); train it again") from error
 
 
@@ -128,4 +128,6 @@ def load_weights(denoiser: Denoiser, path: str | Path) -> None:
                 f"{path}: {key} has shape {tuple(tensors[key].shape)}, this {type(denoiser).__name__} needs "
                 f"{tuple(value.shape)}; it was trained for other images or another size"
             )
+        if value.is_floating_point() and not (tensors[key].is_floating_point() and tensors[key].isfinite().all()):
+            raise CheckpointError(f"{path}: {key} holds NaN, infinity or integers; train it again (`phasewise train`)")
     denoiser.load_state_dict({k: v.to(own[k].dtype) for k, v in tensors.items()})

@@ -6,10 +6,10 @@ None of it changes the weights.  Which wins depends on the machine: docs/network
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -48,22 +48,37 @@ def accelerate(denoiser: Denoiser, *, compile: bool = False, precision: str = "f
         return HybridDenoiser(members, denoiser.schedule).eval()
     if not isinstance(denoiser, NetworkDenoiser) or (not compile and precision == "float32"):
         return denoiser
+    if compile:
+        need_compiler(denoiser.device)
+    before = vars(denoiser).get("backbone")
+    if isinstance(before, _Faster):  # made faster once: both choices hold
+        compile, precision = compile or before.compile, before.precision if precision == "float32" else precision
     fast = copy.copy(denoiser)  # its parameters are the original's
-    backbone = compiled_backbone(fast) if compile else fast.backbone
-
-    def lowered(h: Tensor, log_snr: Tensor) -> Tensor:
-        with torch.autocast(h.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            return backbone(h, log_snr)
-
-    fast.backbone = lowered  # type: ignore[method-assign]
-    return fast.eval()
+    fast.training = False
+    fast.backbone = _Faster(fast, compile, precision)  # type: ignore[method-assign]
+    return fast
 
 
-def compiled_backbone(network: NetworkDenoiser) -> Callable[[Tensor, Tensor], Tensor]:
-    """``network.backbone`` through ``torch.compile``; raises PhasewiseError where a CPU finds no C++ compiler."""
-    if network.device.type == "cpu" and not any(map(shutil.which, compilers())):
+class _Faster:
+    """The backbone of ``network``, compiled or under autocast; that of its copy once the network is copied."""
+
+    def __init__(self, network: NetworkDenoiser, compile: bool, precision: str) -> None:
+        self.network, self.compile, self.precision = network, compile, precision
+        plain = functools.partial(type(network).backbone, network)
+        self.call = torch.compile(plain) if compile else plain
+
+    def __call__(self, h: Tensor, log_snr: Tensor) -> Tensor:
+        with torch.autocast(h.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return self.call(h, log_snr)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Faster:
+        return _Faster(copy.deepcopy(self.network, memo), self.compile, self.precision)
+
+
+def need_compiler(device: torch.device) -> None:
+    """Raises PhasewiseError where ``torch.compile`` for a CPU finds no C++ compiler."""
+    if device.type == "cpu" and not any(map(shutil.which, compilers())):
         raise PhasewiseError("compiling for the CPU needs a C++ compiler (g++ or clang++); install one or leave it out")
-    return torch.compile(network.backbone)
 
 
 def compilers() -> list[str]:

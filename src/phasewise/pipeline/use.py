@@ -58,10 +58,15 @@ def load_hybrid(source: Path, schedule: str, device: str = "cpu") -> tuple[Hybri
     return HybridDenoiser(members, plan), DataRecord.from_dict(read_json(source / "records" / "data.json")).pixel_range
 
 
-def write_grid(images: Tensor, pixel_range: tuple[float, float], out: Path, side: int = 56) -> Path:
-    """A square PNG grid of images (n, C, H, W) in pixel units, each enlarged by a whole factor to about ``side``."""
+def check_grid(out: Path) -> None:
+    """Raises PhasewiseError for a name that is no PNG's; to be asked before the sampling."""
     if out.suffix.lower() != ".png":
         raise PhasewiseError(f"the grid is written as PNG; give a name ending in .png, not {out.name!r}")
+
+
+def write_grid(images: Tensor, pixel_range: tuple[float, float], out: Path, side: int = 56) -> Path:
+    """A square PNG grid of images (n, C, H, W) in pixel units, each enlarged by a whole factor to about ``side``."""
+    check_grid(out)
     low, high = pixel_range
     pixels = ((images - low) / (high - low)).clamp(0, 1).mul(255).round().byte().numpy()
     canvas = Image.fromarray(tile(pixels, math.ceil(math.sqrt(len(pixels)))))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from phasewise.denoisers import Denoiser, HybridDenoiser, load_denoiser
 from phasewise.denoisers.io import read_safetensors, schedule_from
-from phasewise.errors import PhasewiseError
+from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.files import read_json
 from phasewise.metrics import ClassifierFeatures, FrechetReference
 from phasewise.results import DataRecord, HybridSchedule, TrainingRecord
@@ -93,6 +93,15 @@ def load_pretrained(name: str) -> Pretrained:
             "`phasewise run --data ...` and sample from it with --run"
         )
     folder = HOME / name
+    try:
+        return _read(name, folder)
+    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        raise CheckpointError(
+            f"the pretrained set in {folder} is damaged or of another version ({error}); install phasewise again"
+        ) from error
+
+
+def _read(name: str, folder: Path) -> Pretrained:
     file = folder / "records" / "schedules.json"
     training = [TrainingRecord.load(path) for path in sorted((folder / "records" / "training").glob("*.json"))]
     card = read_json(folder / "card.json")

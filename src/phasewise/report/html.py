@@ -51,13 +51,10 @@ def build_sections(run: Run) -> list[Section]:
     """All sections in the order of the page: the headline first, those that only say what is absent after the rest."""
     palette = Palette(run)
     answer = verdict(run)
+    first = Section(
+        "headline", smoke_warning(run) + answer.headline, blocks=outcome.headline_blocks(run), items=answer.sentences
+    )
     sections = [
-        Section(
-            "headline",
-            smoke_warning(run) + answer.headline,
-            blocks=outcome.headline_blocks(run),
-            items=answer.sentences,
-        ),
         outcome.samples(run),
         outcome.evaluation(run),
         outcome.schedules(run, palette),
@@ -68,6 +65,7 @@ def build_sections(run: Run) -> list[Section]:
         causes.training(run, palette),
     ]
     return [
+        first,
         *(s for s in sections if s.blocks or s.items),
         *(s for s in sections if not (s.blocks or s.items)),
         provenance(run),

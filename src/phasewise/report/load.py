@@ -146,11 +146,13 @@ def load_run(folder: str | Path) -> Run:
         markov=_json(root / "records/markov.json", _markov),
         samples=_samples(root / "samples"),
     )
-    if run.cmi and run.markov and not np.array_equal(run.cmi.times, run.markov.times):
-        raise RunFolderError(
-            f"{root / 'records/markov.json'} is about other times than cmi.json; delete both and run "
-            "`phasewise diagnose --cmi` again"
-        )
+    if run.cmi and run.markov:
+        same = np.array_equal(run.cmi.times, run.markov.times) and run.markov.window_radius in list(run.cmi.radii)
+        if not same:
+            raise RunFolderError(
+                f"{root / 'records/markov.json'} is about other times or radii than cmi.json; delete both and run "
+                "`phasewise diagnose --cmi` again"
+            )
     if not any(getattr(run, n) for n in MAKERS):
         raise RunFolderError(
             f"{root} holds no records to report; make them with `phasewise run --data NAME --out {root}`"

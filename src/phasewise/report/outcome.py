@@ -67,7 +67,8 @@ def samples(run: Run) -> Section:
         "The same starting noise in every row: read down a column to see one image made by each schedule. Broken or "
         "disconnected shapes show where the far pixels were needed."
     )
-    wide = "The first samples of each schedule, unselected, at the same positions; real images for comparison."
+    wide = "The first samples of each schedule, unselected, at the same positions"
+    wide += "; real images for comparison." if "real" in run.samples else "."
     reduced = max(max(a.shape[-2:]) for a in run.samples.values()) > pictures.MAX_SIDE
     wide += f" Reduced to at most {pictures.MAX_SIDE} pixels a side." if reduced else " Every pixel shown as it is."
     blocks = (Gallery("rows", tuple(rows), paired), Gallery("cards", tuple(cards), wide))

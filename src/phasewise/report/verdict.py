@@ -1,4 +1,4 @@
-"""The one-line answer of a run, worded from its evaluations.
+"""The one-line answer of a run, worded from its evaluations; where only the CMI was measured, from that.
 
 Two FIDs count as different when they lie more than two standard errors of their difference apart: the paired error
 where the samples share their noise and it was measured, else the errors taken as independent.  The hybrid has to beat

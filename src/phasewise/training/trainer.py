@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 from phasewise import seeding
 from phasewise.data import ImageData
 from phasewise.denoisers.base import NetworkDenoiser
-from phasewise.denoisers.runtime import compiled_backbone
+from phasewise.denoisers.runtime import need_compiler
 from phasewise.errors import PhasewiseError
 from phasewise.files import write_json
 from phasewise.memory import fitting
@@ -77,11 +77,13 @@ class Trainer:
             self.load_checkpoint(self.folder / "checkpoint.safetensors")
         self.denoiser.train()
         if self.plan.compile:
-            self.denoiser.backbone = compiled_backbone(self.denoiser)  # type: ignore[method-assign, assignment]
+            need_compiler(self.device)
+            self.denoiser.backbone = torch.compile(self.denoiser.backbone)  # type: ignore[method-assign]
 
     def release(self) -> None:
-        """Take the compiled call off the network again: it is to be copied and saved like any other."""
-        self.denoiser.__dict__.pop("backbone", None)
+        """Take the compiled call off the network again: it is to be copied like any other."""
+        if self.plan.compile:
+            vars(self.denoiser).pop("backbone", None)
 
     def advance(self, batch: Batch, share: float = 0.0) -> dict[str, Any] | None:
         """One step on ``batch``, whose making took ``share`` seconds; a row of progress where one is due."""
