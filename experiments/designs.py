@@ -53,6 +53,11 @@ GROUPS: dict[str, dict[str, Make]] = {
         "stem p1 w32 d2 no norm": local(1, norm=False),
         "stem p2 w64 d2 no norm": local(1, block=2, width=64, norm=False),
     },
+    "local2": {
+        "stem p1 w32 d2 no norm": local(2, block=1, norm=False),
+        "stem p2 w64 d2 no norm": local(2, norm=False),
+        "depthwise p1 w32 d2 m1 no norm": local(2, block=1, mixing=1, norm=False),
+    },
     "local3": {
         "stem p2 w64 d2": local(3),
         "stem p2 w64 d2 no norm": local(3, norm=False),
@@ -62,6 +67,12 @@ GROUPS: dict[str, dict[str, Make]] = {
         "depthwise p1 w32 d2 m2 no norm": local(3, block=1, mixing=2, norm=False),
         "depthwise p2 w64 d2 m1 no norm": local(3, mixing=1, norm=False),
         "attention p2 w64 d2 m1": attention(3, mixing=1),
+    },
+    "local5": {
+        "stem p1 w32 d2 no norm": local(5, block=1, norm=False),
+        "stem p2 w64 d2 no norm": local(5, norm=False),
+        "depthwise p2 w64 d2 m2 no norm": local(5, mixing=2, norm=False),
+        "stem p4 w128 d2 no norm": local(5, block=4, norm=False),
     },
     "local8": {
         "stem p4 w128 d2": local(8),
@@ -75,6 +86,10 @@ GROUPS: dict[str, dict[str, Make]] = {
         "depthwise p4 w128 d2 m2": local(12, mixing=2),
         "depthwise p4 w128 d4 m2 e2": local(12, depth=4, mixing=2, expansion=2),
         "depthwise p2 w64 d5 m5": local(12, block=2, depth=5, mixing=5),
+    },
+    "norm12": {
+        "depthwise p4 w128 d2 m2": local(12, mixing=2),
+        "depthwise p4 w128 d2 m2 no norm": local(12, mixing=2, norm=False),
     },
     "training3": {
         "one network": local(3, norm=False),

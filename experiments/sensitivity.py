@@ -2,11 +2,14 @@
 
     python experiments/sensitivity.py --data-dir DIR --docs docs
     python experiments/sensitivity.py --data-dir DIR --also "global, 14 epochs=runs/mnist/models/global" --docs docs
+    python experiments/sensitivity.py --data-dir DIR --designs runs/designs --docs docs
 
-The shipped r = 3 network against every shipped global network (they differ in pixel folding, width, depth and
-attention), and against others in folders; the same test images and noise for all. t_c is where the gap is largest
-(parabola through the three points round it), the window where it exceeds a tenth of its peak in velocity units, the
-prices those of r = 3 at every time. Leaves OUT/sensitivity.json.
+The shipped r = 3 network against every shipped global network (they differ in pixel folding, width and training), and
+against others in folders; or, with --designs, the r = 3 network of `designs.py local3` against the global architectures
+of `designs.py global`, which differ in channels, depth, attention and pixel folding at equal training time.  The same
+test images and noise for all.  t_c is where the gap is largest (parabola through the three points round it), the window
+where it exceeds a tenth of its peak in velocity units, the prices those of r = 3 at every time.  Leaves
+OUT/{sensitivity,architectures}.json.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from designs import GROUPS
 from tables import already_answered, replace_table
 
 import phasewise as pw
@@ -26,12 +30,16 @@ from phasewise.phases import gap_window
 
 SHAPE = (1, 28, 28)
 TIMES = (0.02, *(round(0.05 * k, 2) for k in range(1, 20)))
-LOCAL = "r3"
+LOCAL, DESIGN = "r3", "stem p2 w64 d2 no norm"
 
 
-def measure(also: list[str], data_dir: str | None, n: int) -> dict[str, Any]:
+def measure(also: list[str], designs: Path | None, data_dir: str | None, n: int) -> dict[str, Any]:
     ready = pw.load_pretrained("mnist")
-    members = {name: ready.denoiser(name) for name in (LOCAL, "global", "small", "coarse")}
+    if designs is None:
+        members = {name: ready.denoiser(name) for name in (LOCAL, "global", "small", "coarse")}
+    else:
+        members = {LOCAL: pw.load_denoiser(designs / "local3" / DESIGN.replace(" ", "_"))}
+        members |= {k: pw.load_denoiser(designs / "global" / k.replace(" ", "_")) for k in GROUPS["global"]}
     members |= {name: pw.load_denoiser(folder) for name, folder in (pair.split("=") for pair in also)}
     images = pw.load_images("mnist", data_dir=data_dir).test[:n]
     table = pw.measure_losses(members, images, TIMES, reference=LOCAL, seed=5)
@@ -83,16 +91,22 @@ def main() -> None:
     parser.add_argument("--data-dir")
     parser.add_argument("--n", type=int, default=500)
     parser.add_argument("--also", action="append", default=[], metavar="NAME=FOLDER", help="another global network")
+    parser.add_argument(
+        "--designs", type=Path, help="OUT of designs.py: its global architectures instead of the shipped"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/designs"))
     parser.add_argument("--docs", type=Path, help="put the table into networks.md there")
     arguments = parser.parse_args()
-    file, asked = arguments.out / "sensitivity.json", {"n": arguments.n, "also": arguments.also}
+    name = "architectures" if arguments.designs else "sensitivity"
+    file, asked = arguments.out / f"{name}.json", {"n": arguments.n, "also": arguments.also}
     if not already_answered(file, asked):
-        write_json(file, {"asked": asked, **measure(arguments.also, arguments.data_dir, arguments.n)})
+        found = measure(arguments.also, arguments.designs, arguments.data_dir, arguments.n)
+        write_json(file, {"asked": asked, **found})
     text = markdown(read_json(file))
     print(text)
     if arguments.docs:
-        replace_table(arguments.docs / "networks.md", "sensitivity.py", text)
+        mark = f"sensitivity.py{' --designs' if arguments.designs else ''}"
+        replace_table(arguments.docs / "networks.md", mark, text)
 
 
 if __name__ == "__main__":

@@ -219,7 +219,11 @@ def sample(
     out: Annotated[Path, typer.Option(help="PNG grid to write.")] = Path("grid.png"),
     batch: Annotated[int, typer.Option(help="Images denoised at a time.")] = 64,
     compile: Annotated[
-        bool, typer.Option("--compile", help="Compile first (up to a minute a network; for many images).")
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile first (up to a minute a network; for many images; slows small local networks on a CPU).",
+        ),
     ] = False,
     precision: Annotated[str, typer.Option(help="float32 or bfloat16 (see docs/networks.md).")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
