@@ -13,6 +13,8 @@ from torch import Tensor
 from phasewise.denoisers import LocalDenoiser
 from phasewise.errors import PhasewiseError
 from phasewise.memory import fitting, largest_fitting, out_of_memory
+from phasewise.metrics import measure_ms
+from phasewise.phases import measure_losses
 from phasewise.sampling import sample
 from phasewise.training import train
 
@@ -56,6 +58,14 @@ def test_the_batch_named_fits_and_is_at_least_half_of_the_most_that_does(batch: 
 def test_a_failed_allocation_is_recognised(error: Exception) -> None:
     assert out_of_memory(error)
     assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_pricing_with_a_batch_too_large_names_one_that_fits() -> None:
+    members = {"global": LocalDenoiser(SHAPE, 2), "narrow": Narrow(SHAPE, 2)}
+    with pytest.raises(PhasewiseError, match=r"denoising by narrow with a batch of 8 does not .* a batch of 4 does"):
+        measure_losses(members, torch.rand(8, *SHAPE), (0.5,), batch=8)
+    with pytest.raises(PhasewiseError, match=r"timing narrow with a batch of 20 does not .* a batch of 5 does"):
+        measure_ms(members, SHAPE, batch=20)
 
 
 def test_what_the_failed_attempt_held_is_free_before_the_next() -> None:

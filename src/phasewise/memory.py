@@ -5,9 +5,11 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from phasewise.errors import PhasewiseError
 
+T = TypeVar("T")
 SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "unable to allocate")
 
 
@@ -31,6 +33,12 @@ def fitting(batch: int, attempt: Callable[[int], object], what: str) -> Iterator
         fits = largest_fitting(batch, attempt)
         advice = f"a batch of {fits} does" if fits else "not even a single image does: make the network smaller"
         raise PhasewiseError(f"{what} with a batch of {batch} does not fit into memory; {advice}") from error
+
+
+def called(denoiser: Callable[[Any, float], T], x: Any, t: float, what: str) -> T:
+    """``denoiser(x, t)``; where it does not fit, a PhasewiseError that names how many images do."""
+    with fitting(len(x), lambda k: denoiser(x[:k], t), what):
+        return denoiser(x, t)
 
 
 def largest_fitting(batch: int, attempt: Callable[[int], object]) -> int:

@@ -168,6 +168,8 @@ class OnnxDenoiser(Denoiser):
         return torch.tensor(mean), torch.tensor(std)
 
     def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
+        if tuple(x_t.shape[1:]) != self.image_shape:
+            raise PhasewiseError(f"x_t has shape {tuple(x_t.shape)}; this denoiser takes (B, *{self.image_shape})")
         times = as_time(t, x_t).reshape(-1).expand(len(x_t))
         feed = {"x_t": x_t.detach().cpu().float().numpy(), "t": times.cpu().float().numpy()}
         return torch.from_numpy(self.session.run(None, feed)[0]).to(x_t)

@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from phasewise.errors import PhasewiseError
+from phasewise.memory import called
 
 Denoise = Callable[[Tensor, float], Tensor]
 ImageShape = tuple[int, int, int]
@@ -54,7 +55,7 @@ def measure_ms(
     seconds: dict[str, list[float]] = {name: [] for name in denoisers}
     with _evaluation(list(denoisers.values())):
         for name, denoiser in denoisers.items():
-            denoiser(inputs[name], PROBE_TIME)
+            called(denoiser, inputs[name], PROBE_TIME, f"timing {name}")
         calls = {
             name: math.ceil(SHORTEST_ROUND_S / max(_seconds(d, inputs[name], 1), 1e-6)) for name, d in denoisers.items()
         }

@@ -29,6 +29,7 @@ from phasewise.data import ImageData
 from phasewise.denoisers.base import Denoiser
 from phasewise.denoisers.hybrid import OnPath
 from phasewise.errors import PhasewiseError
+from phasewise.memory import called
 from phasewise.paths import Path
 from phasewise.results import Estimate, LossTable
 
@@ -74,7 +75,7 @@ def measure_losses(
         for start in range(0, len(images), batch):
             x = images[start : start + batch]
             x_t = path.add_noise(x, torch.randn(x.shape, generator=generator).to(x.device), float(t))
-            outputs = {i: members[names[i]].eval()(x_t, float(t)) for i in order}
+            outputs = {i: called(members[names[i]].eval(), x_t, float(t), f"denoising by {names[i]}") for i in order}
             base, base_loss = outputs[order[0]], _squared(outputs[order[0]] - x)
             for i in order:
                 loss = _squared(outputs[i] - x)
