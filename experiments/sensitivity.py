@@ -5,11 +5,10 @@
     python experiments/sensitivity.py --data-dir DIR --designs runs/designs --docs docs
 
 The shipped r = 3 network against every shipped global network (they differ in pixel folding, width and training), and
-against others in folders; or, with --designs, the r = 3 network of `designs.py local3` against the global architectures
-of `designs.py global`, which differ in channels, depth, attention and pixel folding at equal training time.  The same
-test images and noise for all.  t_c is where the gap is largest (parabola through the three points round it), the window
-where it exceeds a tenth of its peak in velocity units, the prices those of r = 3 at every time.  Leaves
-OUT/{sensitivity,architectures}.json.
+against others in folders; or, with --designs, against the global architectures of `designs.py global`, which differ in
+channels, depth, attention and pixel folding at equal training time.  The same test images and noise for all.  t_c is
+where the gap is largest (parabola through the three points round it), the window where it exceeds a tenth of its peak
+in velocity units, the prices those of r = 3 at every time.  Leaves OUT/{sensitivity,architectures}.json.
 """
 
 from __future__ import annotations
@@ -30,15 +29,13 @@ from phasewise.phases import gap_window
 
 SHAPE = (1, 28, 28)
 TIMES = (0.02, *(round(0.05 * k, 2) for k in range(1, 20)))
-LOCAL, DESIGN = "r3", "stem p2 w64 d2 no norm"
+LOCAL = "r3"
 
 
 def measure(also: list[str], designs: Path | None, data_dir: str | None, n: int) -> dict[str, Any]:
     ready = pw.load_pretrained("mnist")
-    if designs is None:
-        members = {name: ready.denoiser(name) for name in (LOCAL, "global", "small", "coarse")}
-    else:
-        members = {LOCAL: pw.load_denoiser(designs / "local3" / DESIGN.replace(" ", "_"))}
+    members = {name: ready.denoiser(name) for name in ((LOCAL,) if designs else (LOCAL, "global", "small", "coarse"))}
+    if designs:
         members |= {k: pw.load_denoiser(designs / "global" / k.replace(" ", "_")) for k in GROUPS["global"]}
     members |= {name: pw.load_denoiser(folder) for name, folder in (pair.split("=") for pair in also)}
     images = pw.load_images("mnist", data_dir=data_dir).test[:n]
