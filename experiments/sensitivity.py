@@ -65,17 +65,20 @@ def markdown(content: dict[str, Any]) -> str:
         i = table.column(name)
         gap, error = -table.gap[:, i], table.gap_stderr[:, i]
         against = replace(table, reference=name, gap=np.repeat(gap[:, None], len(table.names), 1))
-        low, high = gap_window(against, path, LOCAL)
+        k, ahead = (
+            int(np.argmax(gap)),
+            bool(gap.max() > 0),
+        )  # of one hardly trained the local one may be ahead everywhere
+        low, high = gap_window(against, path, LOCAL) if ahead else (0.0, 0.0)
         w2 = float((np.sqrt(table.distance[:, i]) * gain * step).sum())
         flow = float((gap * gain**2 * step).sum())
         loss = {t: table.loss[int(np.argmin(np.abs(table.times - t))), i] for t in (0.3, 0.5, 0.7)}
-        k = int(np.argmax(gap))
         cells = [
             f"{content['mflop'][name]:.0f}",
             *(f"{v:.2f}" for v in loss.values()),
-            f"{peak(table.times, gap):.3f}",
+            f"{peak(table.times, gap):.3f}" if ahead else "none",
             f"{gap[k]:.2f} ± {error[k]:.2f}",
-            f"{low:.2f} to {high:.2f}",
+            f"{low:.2f} to {high:.2f}" if ahead else "none",
             f"{w2:.2f}",
             f"{flow:.1f}",
         ]
