@@ -36,9 +36,9 @@ PART = 2000
 def judged(seen: Tensor, reference: FrechetReference, seed: int) -> dict[str, Any]:
     """FID of all, and of parts of 2,000: mean, and the standard error of that mean."""
     whole = frechet_score(seen, reference, seed=seed)
-    k = max(len(seen) // PART, 1)
+    k = len(seen) // PART
     parts = [frechet_score(seen[i::k], reference, seed=seed).value for i in range(k)]
-    error = float(np.std(parts, ddof=1) / len(parts) ** 0.5) if len(parts) > 1 else whole.stderr
+    error = float(np.std(parts, ddof=1) / k**0.5)
     return {"all": [whole.value, whole.stderr], "bias": whole.bias, "parts": [float(np.mean(parts)), error]}
 
 

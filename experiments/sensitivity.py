@@ -99,6 +99,9 @@ def main() -> None:
     arguments = parser.parse_args()
     name = "architectures" if arguments.designs else "sensitivity"
     file, asked = arguments.out / f"{name}.json", {"n": arguments.n, "also": arguments.also}
+    if arguments.designs:  # trained longer they are others
+        trained = {k: arguments.designs / "global" / k.replace(" ", "_") / "training.json" for k in GROUPS["global"]}
+        asked["steps"] = {k: read_json(f)["steps"] for k, f in trained.items()}
     if not already_answered(file, asked):
         found = measure(arguments.also, arguments.designs, arguments.data_dir, arguments.n)
         write_json(file, {"asked": asked, **found})

@@ -178,7 +178,9 @@ def stage_command(
 
         idle = [OPTIONS[k] for k in given if k.startswith("cmi_") and given[k] is not None]
         if idle and (name == "diagnose" or cmi is False):
-            raise PhasewiseError(f"{', '.join(idle)}: for conditional mutual information, not measured here; add --cmi")
+            raise PhasewiseError(
+                f"{', '.join(idle)}: for conditional mutual information, which is measured with --cmi only"
+            )
         run_stages(name, out, size, update, dry_run, {k: v for k, v in given.items() if v is not None})
 
 

@@ -126,11 +126,12 @@ class LocalDenoiser(NetworkDenoiser):
         """
         time, width, blocks = self.embed(log_snr), self.width, self.grid[0] * self.grid[1]
         owed, layers = h.new_zeros(width), []  # biases of ``down`` not yet added to the tokens
-        for block in self.blocks:
+        for k, block in enumerate(self.blocks):
             assert isinstance(block, PointwiseBlock)
             weight, bias = block.folded(time)
-            missing = owed if block.mix is not None else None
-            owed = owed if missing is None else torch.zeros_like(owed)
+            missing = None
+            if block.mix is not None and k:  # zeros beyond the border: a bias cannot pass through the convolution
+                missing, owed = owed, torch.zeros_like(owed)
             layers.append((block, missing, weight.T, bias + weight @ owed, block.down.weight.T))
             owed = owed + block.down.bias
         start = self.stem.bias + self.places if self.position else self.stem.bias
@@ -149,10 +150,9 @@ class LocalDenoiser(NetworkDenoiser):
             for block, missing, up, shift, down in layers:
                 if missing is not None:
                     tokens.add_(missing)
-                    seen = block.mixed(tokens.view(len(part), blocks, width), self.grid).view(rows, width)
-                else:
-                    seen = tokens
-                torch.addmm(shift, seen, up, out=inner)
+                seen = tokens.view(len(part), blocks, width)
+                seen = seen if block.mix is None else block.mixed(seen, self.grid)
+                torch.addmm(shift, seen.view(rows, width), up, out=inner)
                 torch.addmm(tokens, F.silu(inner, inplace=True), down, out=tokens)
             torch.addmm(bias, tokens, head, out=out[first * blocks :][:rows])
         return out.view(len(h), blocks, -1)
@@ -182,10 +182,10 @@ class LocalDenoiser(NetworkDenoiser):
         view = padded.unfold(2, self.kernel, self.block).unfold(3, self.kernel, self.block)
         if buffer is None:
             return view.permute(0, 2, 3, 1, 4, 5).reshape(padded.shape[0], self.grid[0] * self.grid[1], -1)
-        size = self.stem.in_features
-        if self.block == 1:
-            return _filled(buffer, view.permute(1, 4, 5, 0, 2, 3)).view(size, -1).T
-        return _filled(buffer, view.permute(0, 2, 3, 1, 4, 5)).view(-1, size)
+        size, in_rows = self.stem.in_features, self.block == 1
+        view = view.permute((1, 4, 5, 0, 2, 3) if in_rows else (0, 2, 3, 1, 4, 5))
+        buffer.view(view.shape).copy_(view)
+        return buffer.view(size, -1).T if in_rows else buffer.view(-1, size)
 
     def opened(self) -> LocalDenoiser:
         """A fresh network of this design with its window opened to the whole image: the capacity-matched control."""
@@ -243,11 +243,6 @@ class PointwiseBlock(nn.Module):
         batch, length, width = tokens.shape
         image = tokens.view(batch, *grid, width).permute(0, 3, 1, 2)
         return self.mix(image).permute(0, 2, 3, 1).reshape(batch, length, width)
-
-
-def _filled(buffer: Tensor, view: Tensor) -> Tensor:
-    buffer.view(view.shape).copy_(view)
-    return buffer
 
 
 def default_block(image_shape: ImageShape, radius: int) -> int:
