@@ -58,9 +58,8 @@ def main() -> None:
         seen = features.extract(images)
         first = seen if first is None else first
         score, minus = frechet_score(seen, reference, seed=0), frechet_difference(seen, first, reference, 0)
-        print(
-            f"last {', '.join(last)}: FID {score.value:.3f} ± {score.stderr:.3f}, paired {minus.value:+.3f}", flush=True
-        )
+        paired = f"paired {minus.value:+.3f} ± {minus.stderr:.3f}"
+        print(f"last {', '.join(last)}: FID {score.value:.3f} ± {score.stderr:.3f}, {paired}", flush=True)
 
 
 if __name__ == "__main__":
