@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 import phasewise as pw
 from phasewise.files import read_json, write_json
-from phasewise.paths import Path as NoisePath
+from phasewise.paths import NoisePath
 
 RADII, TIMES, SIDE, STRIDE = (1, 2, 3, 5, 8, 12), (0.1, 0.3, 0.5, 0.7, 0.9), 28, 3
 EMPIRICAL = 5
@@ -40,7 +40,7 @@ def posterior_mean(train: Tensor, x_t: Tensor, t: float, path: NoisePath, pixel:
     return torch.softmax(inner / sigma**2, 1) @ train[:, pixel[0], pixel[1]]
 
 
-def measure(data: pw.ImageData, n: int) -> dict[str, Any]:
+def measure(data: pw.data.ImageData, n: int) -> dict[str, Any]:
     ready, path = pw.load_pretrained("mnist"), pw.LinearPath()
     train, x = data.train[:, 0], data.test[:n]
     pixels = [(i, j) for i in range(0, SIDE, STRIDE) for j in range(0, SIDE, STRIDE)]

@@ -74,7 +74,7 @@ def table(folder: Path, names: Sequence[str], known: Sequence[str]) -> str:
             if not file.exists():
                 continue
             content = read_json(file)
-            found = pw.CMIMap.from_dict(content["map"])
+            found = pw.results.CMIMap.from_dict(content["map"])
             truth, truth_error = np.array(content["truth"]), np.array(content["truth_stderr"])
             if not truth_shown:
                 cells = [f"{v:.4f}" + (f" ± {e:.4f}" if e else "") for v, e in zip(truth.flat, truth_error.flat)]  # noqa: B905

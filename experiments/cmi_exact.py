@@ -84,7 +84,7 @@ def measure(case: Case, block: int, estimator: str, n: int, seed: int, out: Path
 
 def line(content: dict[str, Any]) -> str:
     """One row of the table, as Markdown."""
-    found = pw.CMIMap.from_dict(content["map"])
+    found = pw.results.CMIMap.from_dict(content["map"])
     truth, truth_error = np.array(content["truth"]), np.array(content["truth_stderr"])
     error, stderr = found.value - truth, np.hypot(found.stderr, truth_error)
     within = np.abs(error) <= np.maximum(0.003, 0.1 * truth) + 2 * truth_error
@@ -100,7 +100,7 @@ def line(content: dict[str, Any]) -> str:
 
 def lengths(content: dict[str, Any]) -> list[str]:
     """Rows of the table of Markov lengths: times where the measured map resolves it."""
-    found = pw.CMIMap.from_dict(content["map"])
+    found = pw.results.CMIMap.from_dict(content["map"])
     fit = pw.markov_length(found, FIT_RANGE)
     exact = dataclasses.replace(found, value=np.array(content["truth"]))
     truth = pw.markov_length(exact, FIT_RANGE, min_sigma=0)  # the same weights

@@ -29,12 +29,12 @@ PUBLISHED = {  # arXiv 2508.06614, MNIST, centre pixel: time -> nats at r = 1, 3
 RADII = (1, 3, 6, 9, 12)
 
 
-def load(name: str) -> pw.CMIMap | None:
+def load(name: str) -> pw.results.CMIMap | None:
     file = DOCS / f"{name}.json"
-    return pw.CMIMap.from_dict(json.loads(file.read_text())["map"]) if file.exists() else None
+    return pw.results.CMIMap.from_dict(json.loads(file.read_text())["map"]) if file.exists() else None
 
 
-def curves(ax: Any, found: pw.CMIMap, radii: tuple[int, ...]) -> None:
+def curves(ax: Any, found: pw.results.CMIMap, radii: tuple[int, ...]) -> None:
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(radii)))
     order = np.argsort(found.times)
     for shade, r in zip(shades, radii, strict=True):
@@ -86,7 +86,7 @@ def sets() -> None:
     figure.savefig(DOCS / "sets.png", dpi=150)
 
 
-def rows_of(found: pw.CMIMap, radii: tuple[int, ...], fit_range: tuple[int, int]) -> list[str]:
+def rows_of(found: pw.results.CMIMap, radii: tuple[int, ...], fit_range: tuple[int, int]) -> list[str]:
     """One row a time: CMI at the radii, and the Markov length over ``fit_range``."""
     fit = pw.markov_length(found, fit_range)
     radii = tuple(r for r in radii if r in found.radii)

@@ -83,7 +83,7 @@ def main() -> None:
             content["mine"] = {"steps": arguments.mine_steps, "seconds": one, "whole_map_seconds": whole}
         write_json(file, content)
     content = read_json(file)
-    found = pw.CMIMap.from_dict(content["map"])
+    found = pw.results.CMIMap.from_dict(content["map"])
     print(f"{file}: {content['seconds']:.0f} s, n = {found.n}, largest stderr {found.stderr.max():.4f}")
     print("   t  " + "  ".join(f"r = {r:<9}" for r in found.radii))
     for t, value, stderr in zip(found.times, found.value, found.stderr, strict=True):

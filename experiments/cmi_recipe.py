@@ -67,7 +67,7 @@ def main() -> None:
                 content["truth"] = [field.cmi(arguments.time, r) for r in radii]
             write_json(file, content)
         content = read_json(file)
-        found = pw.CMIMap.from_dict(content["map"])
+        found = pw.results.CMIMap.from_dict(content["map"])
         cells = ", ".join(f"r = {r}: {found.value[0, j]:+.4f} ± {found.stderr[0, j]:.4f}" for j, r in enumerate(radii))
         print(f"{name} t = {arguments.time:g} {label}: {cells} ({content['seconds']:.0f} s)", flush=True)
 

@@ -35,7 +35,7 @@ def main() -> None:
     nets = members(folder)
     shape = nets["global"].image_shape
     flops = {name: pw.count_flops(d, shape) / 1e6 for name, d in nets.items()}
-    ms = pw.measure_ms(nets, shape, batch=64, repeats=15)
+    ms = pw.metrics.measure_ms(nets, shape, batch=64, repeats=15)
     table = LossTable.load(folder / "records" / "losses.json") if folder else None
     rows = [] if table is None else [int(np.argmin(np.abs(table.times - t))) for t in SHOWN]
     head = "".join(f"  loss t={table.times[k]:.2g}" for k in rows) if table else ""

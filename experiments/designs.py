@@ -157,7 +157,7 @@ def costs_of(designs: dict[str, Make], file: Path) -> dict[str, Any]:
     """Measured once and kept: step seconds, MFLOP, ms an image at batch 64 and its error, parameters."""
     if not file.exists():
         networks = {name: fresh(make) for name, make in designs.items()}
-        ms = pw.measure_ms(networks, SHAPE, batch=64, repeats=9)
+        ms = pw.metrics.measure_ms(networks, SHAPE, batch=64, repeats=9)
         write_json(
             file,
             {
@@ -188,7 +188,7 @@ def compare(arguments: argparse.Namespace) -> None:
             network, data, name=name, steps=steps, batch=BATCH, out=place, progress=False, checkpoint_every=120,
             span=SPANS.get(name, (0.0, 1.0)), teacher=teacher_of(name),
         )  # fmt: skip
-        table = pw.measure_losses({name: network}, data.test[:2000], TIMES, reference=name, seed=1)
+        table = pw.diagnosis.measure_losses({name: network}, data.test[:2000], TIMES, reference=name, seed=1)
         pw.save_denoiser(network, place)
         (place / "checkpoint.safetensors").unlink()
         write_json(place / "losses.json", {"asked": asked, "table": table.to_dict(), "val_loss": record.val_loss})

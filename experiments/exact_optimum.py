@@ -60,7 +60,7 @@ def measure(radius: int, arguments: argparse.Namespace) -> dict[str, Any]:
     steps = round(arguments.seconds / pace(local, train))
     record = pw.train(local, train, steps=steps, name=f"r{radius}", progress=False)
     best = WindowOptimum(local, torch.as_tensor(field.covariance, dtype=torch.float64))
-    table = pw.measure_losses({"best": best, "local": local}, test, TIMES, reference="best", seed=2)
+    table = pw.diagnosis.measure_losses({"best": best, "local": local}, test, TIMES, reference="best", seed=2)
     return {"steps": record.steps, "table": table.to_dict()}
 
 
@@ -78,7 +78,7 @@ def markdown(out: Path) -> str:
         file = out / f"r{radius}.json"
         if file.exists():
             content = read_json(file)
-            table = pw.LossTable.from_dict(content["table"])
+            table = pw.results.LossTable.from_dict(content["table"])
             best, excess, error = table.loss[:, 0], table.gap[:, 1], table.gap_stderr[:, 1]
             cells = [f"{100 * e / b:+.1f} ± {100 * s / b:.1f} %" for e, s, b in zip(excess, error, best, strict=True)]
             block = pw.LocalDenoiser((1, SIDE, SIDE), radius).block

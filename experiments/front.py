@@ -44,15 +44,15 @@ from phasewise.metrics import (
     polynomial_mmd,
     precision_recall,
 )
-from phasewise.phases import placement_front, price_of, prices_at
 from phasewise.pipeline.folder import read_config
 from phasewise.pipeline.judging import sampling_ms
 from phasewise.pretrained import load_pretrained
 from phasewise.sampling import calls_per_step
+from phasewise.scheduling import penalty_of, placement_front, prices_at
 
 CANDIDATES, T_MIN = 20, 0.02
-SOLVED = {"multistep": (6, 8, 12), "sde_multistep": (4, 5, 6, 7, 8, 10, 12, 16), "ancestral": (12, 20), "heun": (4, 8)}
-CHEAP_SOLVED = {"multistep": (8,), "sde_multistep": (5, 6, 7, 8, 10, 12)}
+SOLVED = {"exp_ab2": (6, 8, 12), "sde_dpmpp_2m": (4, 5, 6, 7, 8, 10, 12, 16), "ancestral": (12, 20), "heun": (4, 8)}
+CHEAP_SOLVED = {"exp_ab2": (8,), "sde_dpmpp_2m": (5, 6, 7, 8, 10, 12)}
 """Solvers and numbers of steps of one network alone: the global one, and the cheaper global ones."""
 MIXED, SHARES = (6, 8, 10), (0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 JUMP = 0.8
@@ -62,7 +62,7 @@ WINDOWS, WINDOWED = ((0.2, 0.5), (0.2, 0.7), (0.2, 0.9), (0.1, 0.7), (0.1, 0.9),
 BUDGETS = (0.12, 0.2, 0.3, 0.45)
 WEIGHTINGS = ("frechet", "w2")
 PLACED = ("w2",)
-AGAINST = "global sde_multistep/8"
+AGAINST = "global sde_dpmpp_2m/8"
 """What every finalist is set beside."""
 BESIDE = 2000
 """So many samples are compared with it pixel by pixel and class by class."""
@@ -94,28 +94,30 @@ class Subject:
         self.real = self.features.extract(self.data.test)
 
 
-def priced(subject: Subject, times: tuple[float, ...], n: int) -> pw.PriceList:
+def priced(subject: Subject, times: tuple[float, ...], n: int) -> pw.results.PriceList:
     start = time.perf_counter()
     found = pw.price_list(subject.members, subject.data, times, n=n, seed=3, features=subject.features)
     print(f"prices: {time.perf_counter() - start:.0f} s", flush=True)
     return found
 
 
-def prices_and_errors(subject: Subject, out: Path, n: int) -> tuple[pw.PriceList, pw.StepErrors]:
+def prices_and_errors(subject: Subject, out: Path, n: int) -> tuple[pw.results.PriceList, pw.results.StepErrors]:
     """Prices and Heun step errors at the candidate times, measured once and kept."""
     times = pw.time_grid(CANDIDATES, t_min=T_MIN)
     file = out / "prices.json"
-    if not file.exists() or pw.PriceList.load(file).frechet is None:  # a list of before that was measured
+    if not file.exists() or pw.results.PriceList.load(file).frechet is None:  # a list of before that was measured
         write_json(out / "prices.json", priced(subject, times, n).to_dict())
     if not (out / "errors.json").exists():
         start = time.perf_counter()
-        found = pw.measure_step_errors(subject.members["global"], times, solver="heun", n=32, seed=4)
+        found = pw.scheduling.measure_step_errors(subject.members["global"], times, solver="heun", n=32, seed=4)
         print(f"step errors: {time.perf_counter() - start:.0f} s", flush=True)
         write_json(out / "errors.json", found.to_dict())
-    return pw.PriceList.load(out / "prices.json"), pw.StepErrors.load(out / "errors.json")
+    return pw.results.PriceList.load(out / "prices.json"), pw.results.StepErrors.load(out / "errors.json")
 
 
-def schedules(prices: pw.PriceList, errors: pw.StepErrors, solvers: tuple[str, ...]) -> Iterator[tuple[str, Plan]]:
+def schedules(
+    prices: pw.results.PriceList, errors: pw.results.StepErrors, solvers: tuple[str, ...]
+) -> Iterator[tuple[str, Plan]]:
     """(family/detail, schedule) for everything compared.  Mixtures and hybrids by each of the
     multistep ``solvers``; hybrids that another weighting or budget has found already are left out."""
     path, table = prices.losses.path, prices.losses
@@ -133,36 +135,36 @@ def schedules(prices: pw.PriceList, errors: pw.StepErrors, solvers: tuple[str, .
             for steps in counts:
                 yield f"{name} {solver}/{steps}", even(name, steps, solver)
         for steps in MIXED:
-            plan = even(name, steps, "sde_multistep")
-            yield f"{name} sde_multistep/{steps}, jump", replace(plan, times=grids(steps)[", jump"])
+            plan = even(name, steps, "sde_dpmpp_2m")
+            yield f"{name} sde_dpmpp_2m/{steps}, jump", replace(plan, times=grids(steps)[", jump"])
     for solver in solvers:
         for steps, (which, times) in ((s, g) for s in MIXED for g in grids(s).items()):
             seen: set[tuple[str, ...]] = set()
             grid = prices_at(prices, times)
 
-            def on_grid(servers: tuple[str, ...], grid: pw.PriceList = grid, solver: str = solver) -> Plan:
-                return pw.schedule_from_servers(grid, servers, solver=solver)
+            def on_grid(assignment: tuple[str, ...], grid: pw.results.PriceList = grid, solver: str = solver) -> Plan:
+                return pw.scheduling.schedule_from_assignment(grid, assignment, solver=solver)
 
             for share in SHARES:
                 for small in (n for n in cheap if flops[n] <= share * flops["global"]):
-                    servers = pw.stitched_servers(
+                    assignment = pw.scheduling.baselines.t_stitch(
                         times, small, "global", (1 - share) / (1 - flops[small] / flops["global"])
                     )
-                    if servers not in seen:
-                        yield f"small then large, {small} {solver}/{steps} at {share}{which}", on_grid(servers)
-                    seen.add(servers)
+                    if assignment not in seen:
+                        yield f"small then large, {small} {solver}/{steps} at {share}{which}", on_grid(assignment)
+                    seen.add(assignment)
                 for weighting in WEIGHTINGS:
                     found = pw.optimise_schedule(grid, share, weighting=weighting, solver=solver)
-                    if found.servers not in seen:
+                    if found.assignment not in seen:
                         yield f"hybrid {solver} {weighting}/{steps} at {share}{which}", found
-                    seen.add(found.servers)
-            servers = pw.spread_servers(times, local, "global", 0.5)
-            yield f"{local} spread evenly {solver}/{steps}{which}", on_grid(servers)
+                    seen.add(found.assignment)
+            assignment = pw.scheduling.baselines.spread(times, local, "global", 0.5)
+            yield f"{local} spread evenly {solver}/{steps}{which}", on_grid(assignment)
             yield f"{local} alone {solver}/{steps}{which}", on_grid((local,) * steps)
         grid = prices_at(prices, pw.time_grid(WINDOWED, t_min=T_MIN))
         for low, high in WINDOWS:
-            servers = pw.window_servers(grid.times, (low, high), "global", local)
-            plan = pw.schedule_from_servers(grid, servers, solver=solver)
+            assignment = pw.scheduling.baselines.window(grid.times, (low, high), "global", local)
+            plan = pw.scheduling.schedule_from_assignment(grid, assignment, solver=solver)
             yield f"window {low} to {high}, {local} outside, {solver}/{WINDOWED}", plan
     whole = flops["global"] * sum(calls_per_step("heun", 14))
     for weighting in PLACED:
@@ -182,7 +184,7 @@ def grids(steps: int) -> dict[str, tuple[float, ...]]:
 
 
 def images_of(subject: Subject, schedule: pw.HybridSchedule, n: int, seed: int) -> Tensor:
-    members: Mapping[str, Denoiser] = {k: subject.members[k] for k in dict.fromkeys(schedule.servers)}
+    members: Mapping[str, Denoiser] = {k: subject.members[k] for k in dict.fromkeys(schedule.assignment)}
     return pw.sample(pw.HybridDenoiser(members, schedule), n=n, seed=seed, batch=64).clamp(*subject.data.pixel_range)
 
 
@@ -217,7 +219,7 @@ def judge_all(arguments: argparse.Namespace, subject: Subject, out: Path) -> Non
         file = file_of(out, name, 0)
         if re.search(arguments.only, name) and not judged_before(file, plan):
             row, _ = judge(subject, plan, arguments.n, 0)
-            row["price"] = {w: price_of(prices, errors, plan, w) for w in PLACED}
+            row["price"] = {w: penalty_of(prices, errors, plan, w) for w in PLACED}
             write_json(file, row)
             print(f"{name}: FID {row['fid'][0]:.2f} ± {row['fid'][1]:.2f}, {row['mflop']:.0f} MFLOP", flush=True)
 
@@ -249,7 +251,7 @@ def judge_finalists(arguments: argparse.Namespace, subject: Subject, out: Path) 
     write_json(folder / "real.json", {str(n): [s.value, s.stderr] for n, s in real.items()})
     if not set(plans) <= set(known(folder / "ms.json")):
         hybrids = {
-            name: pw.HybridDenoiser({k: subject.members[k] for k in dict.fromkeys(plan.servers)}, plan)
+            name: pw.HybridDenoiser({k: subject.members[k] for k in dict.fromkeys(plan.assignment)}, plan)
             for name, plan in plans.items()
         }
         write_json(folder / "ms.json", sampling_ms(hybrids, 0, repeats=5))
@@ -260,7 +262,7 @@ def judged_before(file: Path, plan: Plan) -> bool:
     if not file.exists():
         return False
     found = pw.HybridSchedule.from_dict(read_json(file)["schedule"])
-    return (found.servers, found.solver) == (plan.servers, plan.solver) and np.allclose(found.times, plan.times)
+    return (found.assignment, found.solver) == (plan.assignment, plan.solver) and np.allclose(found.times, plan.times)
 
 
 def known(file: Path) -> dict[str, Any]:
@@ -301,7 +303,7 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
 def show(out: Path, docs: Path | None) -> None:
     rows, finals = read_rows(out), read_rows(out / "final")
     draw(rows, finals, out / "front.png")
-    prices = pw.PriceList.load(out / "prices.json")
+    prices = pw.results.PriceList.load(out / "prices.json")
     texts = {"": "\n\n".join([table(rows), " ".join(headline(rows)), *ranked(rows, prices)])}
     if finals:
         texts[" final"] = final_table(finals, prices, known(out / "final/real.json"))
@@ -316,7 +318,7 @@ def show(out: Path, docs: Path | None) -> None:
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--price-n", type=int, default=500)
-    parser.add_argument("--solvers", default="sde_multistep", help="of mixtures and hybrids, comma-separated")
+    parser.add_argument("--solvers", default="sde_dpmpp_2m", help="of mixtures and hybrids, comma-separated")
     parser.add_argument("--only", default="", help="only schedules whose name matches this regular expression")
     parser.add_argument("--final", type=int, help="then judge the finalists again on so many samples")
     parser.add_argument("--finalists", default="", help="only finalists whose name matches this regular expression")

@@ -12,8 +12,8 @@ from scipy.stats import spearmanr
 
 import phasewise as pw
 from phasewise.files import read_json
-from phasewise.phases import prices_at
 from phasewise.report.style import RC
+from phasewise.scheduling import prices_at
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -121,11 +121,11 @@ def table(rows: Rows) -> str:
     return "\n".join(lines)
 
 
-def ranked(rows: Rows, prices: pw.PriceList) -> list[str]:
+def ranked(rows: Rows, prices: pw.results.PriceList) -> list[str]:
     """How well each price ranks FID among schedules of one grid: Spearman's correlation, averaged over grids."""
     grids: dict[tuple[float, ...], list[dict[str, Any]]] = {}
     for row in rows.values():
-        if row["schedule"]["solver"] == "sde_multistep":
+        if row["schedule"]["solver"] == "sde_dpmpp_2m":
             grids.setdefault(tuple(row["schedule"]["times"]), []).append(row)
     said = []
     for weighting in ("frechet", "w2", "flow", "kl"):
@@ -134,7 +134,10 @@ def ranked(rows: Rows, prices: pw.PriceList) -> list[str]:
             if len(some) >= LEAST:
                 on_grid = prices_at(prices, times)
                 price = [
-                    pw.schedule_from_servers(on_grid, r["schedule"]["servers"], weighting=weighting).price for r in some
+                    pw.scheduling.schedule_from_assignment(
+                        on_grid, r["schedule"]["assignment"], weighting=weighting
+                    ).penalty
+                    for r in some
                 ]
                 found.append(spearmanr(price, [r["fid"][0] for r in some]).statistic)
                 sizes.append(len(some))
@@ -175,7 +178,7 @@ def value(pair: list[float]) -> str:
     return f"{pair[0]:.3f} ± {pair[1]:.3f}"
 
 
-def final_table(rows: Rows, prices: pw.PriceList, real: Mapping[str, list[float]]) -> str:
+def final_table(rows: Rows, prices: pw.results.PriceList, real: Mapping[str, list[float]]) -> str:
     """Every finalist by cost, with its difference from the one all are compared with, sample by sample.
     ``real``: FID of real test images by their number."""
     heads = [
@@ -187,7 +190,9 @@ def final_table(rows: Rows, prices: pw.PriceList, real: Mapping[str, list[float]
         row = rows[name]
         plan, view = row["schedule"], row.get("classifier") or {}
         on_grid = prices_at(prices, tuple(plan["times"]))
-        nats = pw.schedule_from_servers(on_grid, plan["servers"], weighting="kl", solver=plan["solver"]).price
+        nats = pw.scheduling.schedule_from_assignment(
+            on_grid, plan["assignment"], weighting="kl", solver=plan["solver"]
+        ).penalty
         cells = [
             f"{row['mflop']:.0f}",
             "" if row["ms"] is None else f"{row['ms']:.2f}",

@@ -28,7 +28,7 @@ from phasewise.metrics import FrechetReference, frechet_score
 from phasewise.pretrained import load_pretrained
 from phasewise.sampling import calls_per_step
 
-PLANS = (("heun", 8), ("heun", 20), ("multistep", 15), ("sde_multistep", 8), ("sde_multistep", 15), ("ancestral", 40))
+PLANS = (("heun", 8), ("heun", 20), ("exp_ab2", 15), ("sde_dpmpp_2m", 8), ("sde_dpmpp_2m", 15), ("ancestral", 40))
 """Solvers and steps."""
 PART = 2000
 

@@ -3,7 +3,7 @@
     python experiments/late_expert.py --data-dir DIR --steps 11000
 
 Taught by the shipped global network on noise times below .5.  Prints the held-out loss of all at the same times and
-noise, and FID of the shipped hybrid with its last servers replaced, from equal noise, paired with the hybrid itself.
+noise, and FID of the shipped hybrid with its last assignment replaced, from equal noise, paired with the hybrid itself.
 Training stops and resumes; leaves OUT/expert.
 """
 
@@ -25,7 +25,7 @@ LASTS = (("r1",), ("expert",), ("expert", "expert"), ("r3", "r1"), ("small", "r1
 """Who serves the last steps; the first is the shipped hybrid itself."""
 
 
-def trained(data: pw.ImageData, teacher: pw.Denoiser, folder: Path, steps: int) -> pw.Denoiser:
+def trained(data: pw.data.ImageData, teacher: pw.Denoiser, folder: Path, steps: int) -> pw.Denoiser:
     if not (folder / "weights.safetensors").is_file():
         torch.manual_seed(0)
         expert = pw.LocalDenoiser(data.image_shape, 3, block=1)
@@ -46,14 +46,16 @@ def main() -> None:
     members = ready.members()
     members["expert"] = trained(data, members["global"], arguments.out / "expert", arguments.steps)
     some = {name: members[name] for name in ("global", "small", "r1", "r3", "expert")}
-    table = pw.measure_losses(some, data.test[:2000], TIMES, seed=5)
+    table = pw.diagnosis.measure_losses(some, data.test[:2000], TIMES, seed=5)
     for t, losses in zip(table.times, table.loss, strict=True):
         print(f"t = {t:g}: " + ", ".join(f"{n} {v:.4g}" for n, v in zip(table.names, losses, strict=True)), flush=True)
     base, features, reference = ready.schedules["hybrid"], ready.features(), ready.reference()
     first = None
     for last in LASTS:
-        servers = (*base.servers[: -len(last)], *last)
-        hybrid = pw.HybridDenoiser({n: members[n] for n in dict.fromkeys(servers)}, replace(base, servers=servers))
+        assignment = (*base.assignment[: -len(last)], *last)
+        hybrid = pw.HybridDenoiser(
+            {n: members[n] for n in dict.fromkeys(assignment)}, replace(base, assignment=assignment)
+        )
         images = pw.sample(hybrid, arguments.n, seed=0, batch=64).clamp(*data.pixel_range)
         seen = features.extract(images)
         first = seen if first is None else first

@@ -25,10 +25,10 @@ import phasewise as pw
 from phasewise.denoisers import Denoiser
 from phasewise.files import read_json, write_json
 from phasewise.metrics import frechet_score
-from phasewise.phases import window_servers
 from phasewise.pretrained import load_pretrained
 from phasewise.report.style import RC
 from phasewise.results import HybridSchedule, LossTable
+from phasewise.scheduling import baselines
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -38,7 +38,7 @@ LABELS = {"ours": "ours, 2x2 blocks", "strict": "published, pixel norm", "leaky"
 COLOURS = {"ours": "#0072B2", "strict": "#009E73", "leaky": "#D55E00"}
 TIMES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 PIXELS = ((13, 13), (8, 14), (20, 10))
-WINDOW, SOLVER = (0.2, 0.5), "multistep"
+WINDOW, SOLVER = (0.2, 0.5), "exp_ab2"
 
 
 def mass_outside(denoiser: Denoiser, images: Tensor, t: float, seed: int = 0) -> tuple[float, float]:
@@ -59,8 +59,11 @@ def mass_outside(denoiser: Denoiser, images: Tensor, t: float, seed: int = 0) ->
 
 def schedules(steps: int) -> dict[str, HybridSchedule]:
     times = pw.time_grid(steps)
-    servers = {"local only": ("local",) * steps, "published window": window_servers(times, WINDOW, "global", "local")}
-    return {name: HybridSchedule(times=times, servers=who, solver=SOLVER) for name, who in servers.items()}
+    assignment = {
+        "local only": ("local",) * steps,
+        "published window": baselines.window(times, WINDOW, "global", "local"),
+    }
+    return {name: HybridSchedule(times=times, assignment=who, solver=SOLVER) for name, who in assignment.items()}
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:

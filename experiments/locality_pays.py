@@ -85,7 +85,7 @@ def measure(side: int, arguments: argparse.Namespace) -> None:
             network = fresh(make, side)
             pw.train(network, train, steps=asked["steps"], span=(t - HALF, t + HALF), name=name, progress=False)
             best = field.denoiser()
-            table = pw.measure_losses({"best": best, "network": network}, test, [t], reference="best", seed=2)
+            table = pw.diagnosis.measure_losses({"best": best, "network": network}, test, [t], reference="best", seed=2)
             excess, error = table.gap[0, 1] / table.loss[0, 0], table.gap_stderr[0, 1] / table.loss[0, 0]
             write_json(file, {"asked": asked, "excess": float(excess), "error": float(error)})
             print(f"side {side}, t = {t:g}, {name}: {100 * excess:+.2f} ± {100 * error:.2f} %", flush=True)

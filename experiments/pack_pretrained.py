@@ -75,7 +75,7 @@ def main() -> None:
     write_bytes(target / "features/real.safetensors", safetensors.torch.save({"features": seen}))
     half = {n: pw.load_denoiser(target / "models" / n) for n in names}
     both = {**full, **{f"{n} half": d for n, d in half.items()}}
-    table = pw.measure_losses(both, data.test[:500], TIMES, reference="global", seed=11)
+    table = pw.diagnosis.measure_losses(both, data.test[:500], TIMES, reference="global", seed=11)
     change = {
         n: float(np.abs(table.loss[:, table.column(f"{n} half")] / table.loss[:, table.column(n)] - 1).max())
         for n in names

@@ -1,7 +1,7 @@
 """Random schedules with FID as judge: which price ranks them best, and does the optimiser keep up with the search?
 
     python experiments/random_search.py --run runs/digits --docs docs
-    python experiments/random_search.py --pretrained mnist --data-dir DIR --solver sde_multistep \\
+    python experiments/random_search.py --pretrained mnist --data-dir DIR --solver sde_dpmpp_2m \\
         --members wiener,r1,r3,coarse,small,global --docs docs
 
 On one grid, by one multistep solver, each step gets a server drawn at random (half of the schedules change server at
@@ -32,15 +32,17 @@ GOOD = 5
 
 
 def draw(names: list[str], steps: int, count: int, seed: int) -> list[tuple[str, ...]]:
-    """Distinct random assignments of servers; every second one of at most four spans."""
+    """Distinct random assignments of assignment; every second one of at most four spans."""
     rng, found = np.random.default_rng(seed), dict[tuple[str, ...], None]()
     while len(found) < count:
         if len(found) % 2:
-            servers = rng.choice(names, steps)
+            assignment = rng.choice(names, steps)
         else:
             cuts = np.sort(rng.integers(0, steps + 1, 3))
-            servers = np.array(names)[rng.integers(0, len(names), 4)][np.searchsorted(cuts, np.arange(steps), "right")]
-        found[tuple(str(s) for s in servers)] = None
+            assignment = np.array(names)[rng.integers(0, len(names), 4)][
+                np.searchsorted(cuts, np.arange(steps), "right")
+            ]
+        found[tuple(str(s) for s in assignment)] = None
     return list(found)
 
 
@@ -49,7 +51,7 @@ def judged(subject: Subject, schedule: pw.HybridSchedule, n: int, seed: int) -> 
     return score.value, score.stderr
 
 
-def table(content: dict[str, Any], prices: pw.PriceList) -> str:
+def table(content: dict[str, Any], prices: pw.results.PriceList) -> str:
     rows, solver = content["schedules"], content["solver"]
     fid, mflop = (np.array([r[key] for r in rows]) for key in ("fid", "mflop"))
     cheap, good = np.argsort(mflop)[: len(rows) // 3], np.flatnonzero(fid <= GOOD * fid.min())
@@ -59,8 +61,11 @@ def table(content: dict[str, Any], prices: pw.PriceList) -> str:
         "| --- " * 5 + "|",
     ]
     for weighting in WEIGHTINGS:
-        plans = [pw.schedule_from_servers(prices, r["servers"], weighting=weighting, solver=solver) for r in rows]
-        price = np.array([plan.price for plan in plans])
+        plans = [
+            pw.scheduling.schedule_from_assignment(prices, r["assignment"], weighting=weighting, solver=solver)
+            for r in rows
+        ]
+        price = np.array([plan.penalty for plan in plans])
 
         def rank(some: np.ndarray, price: np.ndarray = price) -> float:
             return float(spearmanr(price[some], fid[some]).statistic)
@@ -72,11 +77,11 @@ def table(content: dict[str, Any], prices: pw.PriceList) -> str:
     lines += ["| MFLOP | best random: FID | who |" + "".join(f" optimiser, {w}: FID | who |" for w in OPTIMISED)]
     lines += ["| --- " * (3 + 2 * len(OPTIMISED)) + "|"]
     for row in content["best"]:
-        cells = [f"{row['mflop']:.0f}", f"{row['fid'][0]:.2f} ± {row['fid'][1]:.2f}", " ".join(row["servers"])]
+        cells = [f"{row['mflop']:.0f}", f"{row['fid'][0]:.2f} ± {row['fid'][1]:.2f}", " ".join(row["assignment"])]
         for weighting in OPTIMISED:
             found = row["optimised"][weighting]
             at = f"{found['fid'][0]:.2f} ± {found['fid'][1]:.2f} at {found['plan']['mflop']:.0f}"
-            cells += [at, " ".join(found["plan"]["servers"])]
+            cells += [at, " ".join(found["plan"]["assignment"])]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
@@ -90,8 +95,8 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--solver", default="multistep")
-    parser.add_argument("--reach-paths", type=int, default=0)
+    parser.add_argument("--solver", default="exp_ab2")
+    parser.add_argument("--growth-trajectories", type=int, default=0)
     parser.add_argument("--members", help="only these serve, comma-separated; fewer bad ones make a stronger search")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--best", type=int, default=10, help="judged again in every third of the cost range")
@@ -110,22 +115,22 @@ def main() -> None:
     content |= {**asked, "again": arguments.again, "tried": arguments.best}
     kept = file.with_name("random-prices.json")
     if not kept.exists():
-        choices = {"n": 2000, "seed": 3, "paths": arguments.reach_paths, "features": subject.features}
+        choices = {"n": 2000, "seed": 3, "paths": arguments.growth_trajectories, "features": subject.features}
         found = pw.price_list(subject.members, subject.data, grid, **choices)
         write_json(kept, found.to_dict())
-    prices = pw.PriceList.load(kept)
+    prices = pw.results.PriceList.load(kept)
     solver = arguments.solver
     plans = draw(list(subject.members), arguments.steps, arguments.count, arguments.seed)
-    for servers in plans[len(content["schedules"]) :]:
-        plan = pw.schedule_from_servers(prices, servers, solver=solver)
+    for assignment in plans[len(content["schedules"]) :]:
+        plan = pw.scheduling.schedule_from_assignment(prices, assignment, solver=solver)
         value, error = judged(subject, plan, arguments.n, arguments.seed)
-        content["schedules"].append({"servers": servers, "mflop": plan.mflop, "fid": value, "fid_stderr": error})
+        content["schedules"].append({"assignment": assignment, "mflop": plan.mflop, "fid": value, "fid_stderr": error})
         write_json(file, content)
     rows = sorted(content["schedules"], key=lambda r: r["mflop"])
     for third in np.array_split(np.arange(len(rows)), 3)[len(content["best"]) :]:
         contest = []
         for row in sorted((rows[i] for i in third), key=lambda r: r["fid"])[: arguments.best]:
-            plan = pw.schedule_from_servers(prices, row["servers"], solver=solver)
+            plan = pw.scheduling.schedule_from_assignment(prices, row["assignment"], solver=solver)
             contest.append((judged(subject, plan, arguments.again, arguments.seed + 1), row))
         score, row = min(contest, key=lambda pair: pair[0][0])
         content["best"].append({**row, "fid": score, "optimised": {}})
@@ -133,8 +138,8 @@ def main() -> None:
     for row in content["best"]:
         for weighting in (w for w in OPTIMISED if w not in row["optimised"]):
             front = pw.pareto_front(prices, weighting=weighting, solver=solver)
-            servers = front.servers[int(np.flatnonzero(front.mflop <= row["mflop"] * (1 + 1e-9))[-1])]
-            plan = pw.schedule_from_servers(prices, servers, weighting=weighting, solver=solver)
+            assignment = front.assignments[int(np.flatnonzero(front.mflop <= row["mflop"] * (1 + 1e-9))[-1])]
+            plan = pw.scheduling.schedule_from_assignment(prices, assignment, weighting=weighting, solver=solver)
             score = judged(subject, plan, arguments.again, arguments.seed + 1)
             row["optimised"][weighting] = {"fid": score, "plan": plan.to_dict()}
             write_json(file, content)

@@ -24,8 +24,8 @@ from designs import GROUPS
 from tables import already_answered, replace_table
 
 import phasewise as pw
+from phasewise.diagnosis import gap_window
 from phasewise.files import read_json, write_json
-from phasewise.phases import gap_window
 
 SHAPE = (1, 28, 28)
 TIMES = (0.02, *(round(0.05 * k, 2) for k in range(1, 20)))
@@ -39,7 +39,7 @@ def measure(also: list[str], designs: Path | None, data_dir: str | None, n: int)
         members |= {k: pw.load_denoiser(designs / "global" / k.replace(" ", "_")) for k in GROUPS["global"]}
     members |= {name: pw.load_denoiser(folder) for name, folder in (pair.split("=") for pair in also)}
     images = pw.load_images("mnist", data_dir=data_dir).test[:n]
-    table = pw.measure_losses(members, images, TIMES, reference=LOCAL, seed=5)
+    table = pw.diagnosis.measure_losses(members, images, TIMES, reference=LOCAL, seed=5)
     cost = {name: pw.count_flops(member, SHAPE) / 1e6 for name, member in members.items()}
     return {"table": table.to_dict(), "mflop": cost}
 
@@ -53,7 +53,7 @@ def peak(times: np.ndarray, values: np.ndarray) -> float:
 
 def markdown(content: dict[str, Any]) -> str:
     """A row for every global network; gap and prices are those of the local one against it."""
-    table = pw.LossTable.from_dict(content["table"])
+    table = pw.results.LossTable.from_dict(content["table"])
     path = pw.LinearPath()
     gain = path.velocity_gain(torch.as_tensor(table.times)).numpy()
     step = np.gradient(table.times)

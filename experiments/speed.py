@@ -103,12 +103,13 @@ def inference(rounds: int) -> dict[str, Any]:
     nets = {n: d for n, d in members.items() if isinstance(d, NetworkDenoiser)}
     with tempfile.TemporaryDirectory() as folder:
         exported = {
-            n: pw.OnnxDenoiser(pw.export_onnx(d, Path(folder) / n), torch.get_num_threads()) for n, d in nets.items()
+            n: pw.denoisers.OnnxDenoiser(pw.denoisers.export_onnx(d, Path(folder) / n), torch.get_num_threads())
+            for n, d in nets.items()
         }
     kinds: dict[str, dict[str, Denoiser]] = {
         "plain": dict(nets),
-        "bfloat16": {n: pw.accelerate(d, precision="bfloat16") for n, d in nets.items()},
-        "compiled": {n: pw.accelerate(d, compile=True) for n, d in nets.items()},
+        "bfloat16": {n: pw.denoisers.for_inference(d, precision="bfloat16") for n, d in nets.items()},
+        "compiled": {n: pw.denoisers.for_inference(d, compile=True) for n, d in nets.items()},
         "ONNX": dict(exported),
     }
     generator = torch.Generator().manual_seed(0)
@@ -141,12 +142,12 @@ def sampling(rounds: int) -> dict[str, Any]:
     for batch in BATCHES:
         x = torch.randn(batch, *SHAPE, generator=torch.Generator().manual_seed(0))
         works: dict[str, Work] = {}
-        for solver in ("multistep", "sde_multistep"):
+        for solver in ("exp_ab2", "sde_dpmpp_2m"):
             for name in ("global", "hybrid", "local_only"):
                 plan = replace(ready.schedules[name], times=times, solver=solver)
                 hybrid = pw.HybridDenoiser(ready.members(), plan)
                 works[f"{name}/{solver}"] = lambda h=hybrid, n=batch: pw.sample(h, n, batch=n)
-                works[f"{name}/calls"] = lambda h=hybrid, x=x: [h.serving(t)(x, t) for t in times]
+                works[f"{name}/calls"] = lambda h=hybrid, x=x: [h.member_at(t)(x, t) for t in times]
         with torch.inference_mode():
             seen = seconds_of(works, rounds if batch <= 64 else max(rounds // 3, 3))
         for name in works:

@@ -32,7 +32,7 @@ def main() -> None:
     networks = {f"r{r}": pw.LocalDenoiser(shape, r) for r in radii}
     networks["control"] = networks[f"r{max(radii)}"].opened()
     teacher = pw.load_denoiser(arguments.teacher) if arguments.teacher else None
-    records = pw.train_together(
+    records = pw.training.train_together(
         networks, data, steps=arguments.steps, seed=arguments.seed, out=arguments.out, teacher=teacher
     )
     for name, network in networks.items():

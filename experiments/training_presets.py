@@ -33,7 +33,7 @@ def main() -> None:
         record = pw.train(net, data, preset, epochs=arguments.epochs, name=preset, seed=0)
         trained[preset] = net
         print(f"{preset}: {record.steps} steps of {record.images_seen // record.steps}, {record.seconds:.0f} s")
-    table = pw.measure_losses(trained, data.test[:2000], TIMES, reference="default", seed=1)
+    table = pw.diagnosis.measure_losses(trained, data.test[:2000], TIMES, reference="default", seed=1)
     print(f"{'t':>5} {'default':>9} {'paper':>9} {'paper - default':>22}   (n = {table.n})")
     for k, t in enumerate(TIMES):
         difference = f"{table.gap[k, 1]:>12.4f} ± {table.gap_stderr[k, 1]:.4f}"

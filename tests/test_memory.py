@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from phasewise.denoisers import LocalDenoiser
+from phasewise.diagnosis import measure_losses
 from phasewise.errors import PhasewiseError
 from phasewise.memory import fitting, largest_fitting, out_of_memory
 from phasewise.metrics import measure_ms
-from phasewise.phases import measure_losses
 from phasewise.sampling import sample
 from phasewise.training import train
 

@@ -16,14 +16,14 @@ from phasewise.paths import (
     PATHS,
     CosinePath,
     LinearPath,
-    Path,
+    NoisePath,
     VarianceExplodingPath,
     as_time,
     path_from_config,
     translate,
 )
 
-ALL: list[Path] = [LinearPath(), CosinePath(), VarianceExplodingPath(0.01, 20.0)]
+ALL: list[NoisePath] = [LinearPath(), CosinePath(), VarianceExplodingPath(0.01, 20.0)]
 every_path = pytest.mark.parametrize("path", ALL, ids=lambda p: p.name)
 LAW = settings(max_examples=30, deadline=None, derandomize=True)
 inner_times = st.floats(0.02, 0.98)
@@ -47,7 +47,7 @@ def close(a: Tensor, b: Tensor, tolerance: float = 1e-9) -> None:
 @every_path
 @LAW
 @given(t=inner_times)
-def test_predictions_of_the_true_image_are_the_true_noise_score_and_velocity(path: Path, t: float) -> None:
+def test_predictions_of_the_true_image_are_the_true_noise_score_and_velocity(path: NoisePath, t: float) -> None:
     x, z = pair()
     s = torch.tensor(t, dtype=torch.float64)
     x_t = path.add_noise(x, z, t)
@@ -60,7 +60,7 @@ def test_predictions_of_the_true_image_are_the_true_noise_score_and_velocity(pat
 @every_path
 @LAW
 @given(t=inner_times)
-def test_every_prediction_gives_the_image_back(path: Path, t: float) -> None:
+def test_every_prediction_gives_the_image_back(path: NoisePath, t: float) -> None:
     x_t, guess = pair(1)  # any x-hat, not only the true image
     for there, back in (
         (path.eps_from_x, path.x_from_eps),
@@ -72,7 +72,7 @@ def test_every_prediction_gives_the_image_back(path: Path, t: float) -> None:
 
 
 @every_path
-def test_one_time_per_image_is_the_same_as_one_call_per_image(path: Path) -> None:
+def test_one_time_per_image_is_the_same_as_one_call_per_image(path: NoisePath) -> None:
     x_t, guess = pair(2)
     times = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     for convert in (
@@ -107,7 +107,7 @@ def derivative(function: object, t: Tensor) -> Tensor:
 
 
 @every_path
-def test_hand_written_derivatives_are_those_of_autograd(path: Path) -> None:
+def test_hand_written_derivatives_are_those_of_autograd(path: NoisePath) -> None:
     t = torch.linspace(0, 1, 41, dtype=torch.float64)
     close(path.alpha_dot(t), derivative(path.alpha, t), 1e-12)
     close(path.sigma_dot(t), derivative(path.sigma, t), 1e-12)
@@ -116,7 +116,7 @@ def test_hand_written_derivatives_are_those_of_autograd(path: Path) -> None:
 @every_path
 @LAW
 @given(t=inner_times)
-def test_velocity_is_the_time_derivative_of_the_noisy_image(path: Path, t: float) -> None:
+def test_velocity_is_the_time_derivative_of_the_noisy_image(path: NoisePath, t: float) -> None:
     x, z = pair(4)
     motion = torch.autograd.functional.jacobian(lambda s: path.add_noise(x, z, s), torch.tensor(t, dtype=torch.float64))
     close(path.velocity_from_x(path.add_noise(x, z, t), x, t), motion)
@@ -125,7 +125,7 @@ def test_velocity_is_the_time_derivative_of_the_noisy_image(path: Path, t: float
 @every_path
 @LAW
 @given(t=inner_times)
-def test_velocity_gain_is_how_much_an_error_of_the_image_moves_the_velocity(path: Path, t: float) -> None:
+def test_velocity_gain_is_how_much_an_error_of_the_image_moves_the_velocity(path: NoisePath, t: float) -> None:
     x_t, guess = pair(5)
     moved = path.velocity_from_x(x_t, guess + 1, t) - path.velocity_from_x(x_t, guess, t)
     close(moved.abs(), path.velocity_gain(t).expand_as(moved), 1e-8)
@@ -142,7 +142,7 @@ def test_velocity_gain_of_the_linear_path_is_one_over_t() -> None:
 @every_path
 @LAW
 @given(t=inner_times)
-def test_log_snr_is_the_log_of_gamma_and_its_inverse_gives_the_time_back(path: Path, t: float) -> None:
+def test_log_snr_is_the_log_of_gamma_and_its_inverse_gives_the_time_back(path: NoisePath, t: float) -> None:
     s = torch.tensor(t, dtype=torch.float64)
     gamma = (path.alpha(s) / path.sigma(s)) ** 2
     close(path.gamma(t), gamma)
@@ -151,13 +151,13 @@ def test_log_snr_is_the_log_of_gamma_and_its_inverse_gives_the_time_back(path: P
 
 
 @every_path
-def test_log_snr_falls(path: Path) -> None:
+def test_log_snr_falls(path: NoisePath) -> None:
     values = path.log_snr(torch.linspace(0, 1, 101, dtype=torch.float64))
     assert (values.diff() < 0).all()
 
 
 @pytest.mark.parametrize("path", ALL[:2], ids=lambda p: p.name)
-def test_a_path_from_data_to_pure_noise_has_infinite_log_snr_at_its_ends(path: Path) -> None:
+def test_a_path_from_data_to_pure_noise_has_infinite_log_snr_at_its_ends(path: NoisePath) -> None:
     ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
     assert path.log_snr(ends).tolist() == [math.inf, -math.inf]
     close(path.t_of_log_snr(torch.tensor([math.inf, -math.inf], dtype=torch.float64)), ends)
@@ -188,7 +188,7 @@ pairs_of_paths = pytest.mark.parametrize(("source", "target"), [(a, b) for a in 
 @LAW
 @given(t=shared_times)
 def test_translation_is_the_same_image_under_the_same_noise_at_equal_log_snr(
-    source: Path, target: Path, t: float
+    source: NoisePath, target: NoisePath, t: float
 ) -> None:
     s = (source.t_of_log_snr(LinearPath().log_snr(t))).double()  # a time of the source within all ranges
     x, z = pair(6)
@@ -263,7 +263,7 @@ def test_a_variance_exploding_path_needs_rising_positive_sigmas(low: float, high
 
 
 @pytest.mark.parametrize("path", [*ALL, VarianceExplodingPath()], ids=repr)
-def test_a_path_survives_json(path: Path) -> None:
+def test_a_path_survives_json(path: NoisePath) -> None:
     again = path_from_config(json.loads(json.dumps(path.config())))
     assert again == path
     assert hash(again) == hash(path)

@@ -44,9 +44,9 @@ def test_shipped_feature_moments_fit_the_shipped_classifier(name):
 def test_losses_are_those_of_the_record(shared_data):
     ready = load_pretrained("mnist")
     data = pw.load_images("mnist", data_dir=shared_data)
-    recorded = pw.LossTable.load(ready.folder / "records" / "losses.json")
+    recorded = pw.results.LossTable.load(ready.folder / "records" / "losses.json")
     members = {k: ready.denoiser(k) for k in ("global", "r3", "wiener")}
-    table = pw.measure_losses(members, data.test[:200], (0.3, 0.6), seed=5)
+    table = pw.diagnosis.measure_losses(members, data.test[:200], (0.3, 0.6), seed=5)
     for key in members:
         for i, t in enumerate(table.times):
             k, at = recorded.column(key), int(np.argmin(np.abs(recorded.times - t)))

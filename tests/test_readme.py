@@ -25,7 +25,7 @@ def test_example_runs(capsys, monkeypatch, tmp_path):
     assert names["x"].shape == (64, 1, 8, 8)
     assert torch.isfinite(names["x"]).all()
     assert names["schedule"].mflop > 0
-    assert set(names["schedule"].servers) <= {"global", "r2", "wiener"}
+    assert set(names["schedule"].assignment) <= {"global", "r2", "wiener"}
 
 
 def test_pretrained_example_runs(monkeypatch):

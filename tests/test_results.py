@@ -38,13 +38,16 @@ LOSSES = LossTable(
     loss_stderr=TABLE / 3, gap=-TABLE, gap_stderr=np.zeros((3, 2)), distance=TABLE**2, distance_stderr=TABLE,
     log_snr=np.array([-INF, 0.0, INF]), data_std=0.31, n=100, seed=3, path={"name": "linear"}, control="r1",
 )  # fmt: skip
-SCHEDULE = HybridSchedule((1.0, 0.5, 0.1), ("a", "b", "a"), solver="euler", price=0.25, price_stderr=0.01, mflop=12.5)
+SCHEDULE = HybridSchedule(
+    (1.0, 0.5, 0.1), ("a", "b", "a"), solver="euler", penalty=0.25, penalty_stderr=0.01, mflop=12.5
+)
 EXAMPLES: list[Record] = [
     Estimate(0.1 + 0.2, 1e-9, 17, unit="pixels", seed=4),
     Estimate(NAN, INF, 1),
     LOSSES,
     PriceList(LOSSES, flops=np.array([1e6, NAN]), ms=np.array([0.5, INF]), device="cuda", batch=7),
-    PriceList(LOSSES, flops=np.array([1e6, 2e6]), ms=np.array([0.5, 1.0]), jumps=("r1",), reach=np.array([[1.0, NAN]])),
+    PriceList(LOSSES, flops=np.array([1e6, 2e6]), ms=np.array([0.5, 1.0]), jumps=("r1",),
+              growth=np.array([[1.0, NAN]])),
     StepErrors(np.array([1.0, 0.2]), np.array([[NAN, 0.5], [NAN, NAN]]), np.array([INF, 0.1]), "heun", 16, 3,
                {"name": "linear"}),
     SCHEDULE,
@@ -138,11 +141,11 @@ def test_a_column_and_the_short_cuts_of_a_price_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "servers", "message"),
+    ("times", "assignment", "message"),
     [
-        ((), (), "one server per step"),
-        ((1.0, 0.5), ("a",), "2 times, 1 servers"),
-        ((1.0,), ("a", "b"), "1 times, 2 servers"),
+        ((), (), "one member to every step"),
+        ((1.0, 0.5), ("a",), "2 times, 1 members"),
+        ((1.0,), ("a", "b"), "1 times, 2 members"),
         ((0.5, 0.5), ("a", "a"), "decrease strictly"),
         ((0.5, 0.6), ("a", "a"), "decrease strictly"),
         ((0.5, 0.0), ("a", "a"), "stay above 0"),
@@ -156,10 +159,10 @@ def test_a_column_and_the_short_cuts_of_a_price_list() -> None:
     ],
 )
 def test_a_schedule_that_cannot_be_run_is_refused(
-    times: tuple[float, ...], servers: tuple[str, ...], message: str
+    times: tuple[float, ...], assignment: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        HybridSchedule(times, servers)
+        HybridSchedule(times, assignment)
 
 
 def test_spans_join_equal_neighbours_and_end_at_zero() -> None:
@@ -177,5 +180,5 @@ def test_spans_tile_the_grid_and_name_every_step(steps: list[tuple[int, str]]) -
     assert spans[0][0] == schedule.times[0]
     assert spans[-1][1] == 0
     assert all(a[1] == b[0] and a[2] != b[2] for a, b in zip(spans, spans[1:], strict=False))
-    for t, server in zip(schedule.times, schedule.servers, strict=True):
+    for t, server in zip(schedule.times, schedule.assignment, strict=True):
         assert [name for start, end, name in spans if end < t <= start] == [server]

@@ -25,8 +25,7 @@ from torch import Tensor
 from phasewise.data import ImageData, load_images
 from phasewise.denoisers import Denoiser, LocalDenoiser, UNetDenoiser, WienerDenoiser, runtime
 from phasewise.errors import CheckpointError, PhasewiseError
-from phasewise.paths import CosinePath, LinearPath, VarianceExplodingPath
-from phasewise.paths import Path as NoisePath
+from phasewise.paths import CosinePath, LinearPath, NoisePath, VarianceExplodingPath
 from phasewise.results import TrainingRecord
 from phasewise.training import (
     PRESETS,

@@ -24,7 +24,7 @@ app = typer.Typer(
     "Start with `phasewise run`: real handwritten digits, a few minutes, then open `runs/digits/report.html`.",
 )
 
-SOLVER_HELP = "One call a step: multistep, sde_multistep, dpmpp_2m, ancestral, euler; two: heun, heun_churn."
+SOLVER_HELP = "One call a step: multistep, sde_dpmpp_2m, dpmpp_2m, ancestral, euler; two: heun, heun_churn."
 STAGE_COMMANDS = {
     "run": "Everything: train, diagnose, schedule, sample, judge, report. Finished stages are skipped.\n\n"
     "Examples:\n\n"
@@ -130,7 +130,7 @@ def stage_command(
     solver: Annotated[str | None, typer.Option(help=SOLVER_HELP)] = None,
     spacing: Annotated[str | None, typer.Option(help="Time grid: uniform, log_snr or edm.")] = None,
     weighting: Annotated[str | None, typer.Option(help="Price to minimise: frechet, w2, flow or kl.")] = None,
-    reach_paths: Annotated[
+    growth_trajectories: Annotated[
         int | None, typer.Option(help="Paths to measure how far errors reach, for w2; 0: none.")
     ] = None,
     budget: Annotated[float | None, typer.Option(help="Hybrid's cost as a fraction of all-global.")] = None,
@@ -164,7 +164,7 @@ def stage_command(
         "global_width": global_width,
         "cheap_globals": () if cheap_globals == "none" else numbers(cheap_globals, str, "--cheap-globals"),
         "networks": networks, "global_epochs": global_epochs, "local_epochs": local_epochs, "steps": steps,
-        "solver": solver, "spacing": spacing, "weighting": weighting, "reach_paths": reach_paths,
+        "solver": solver, "spacing": spacing, "weighting": weighting, "growth_trajectories": growth_trajectories,
         "budget": budget, "n_samples": samples, "features": features,
         "window": window if window in (None, "gap", "cmi") else numbers(window, float, "--window (or gap, cmi)"),
         "cmi": cmi, "cmi_estimator": estimator, "cmi_block": block, "cmi_accuracy": cmi_accuracy,
@@ -241,12 +241,12 @@ def sample(
     """
     with plain_errors():
         check_device(device)
-        from phasewise.pipeline import check_grid, load_hybrid, write_grid
+        from phasewise.pipeline import check_png_name, load_hybrid, write_grid
         from phasewise.pretrained import load_pretrained
 
         if (run is None) == (pretrained is None):
             raise PhasewiseError("say where the denoisers are: either --run DIR or --pretrained NAME")
-        check_grid(out)
+        check_png_name(out)
         if n < 1 or batch < 1:
             raise PhasewiseError(f"need --n and --batch of at least 1, got {n} and {batch}")
         if run is not None:
@@ -257,10 +257,10 @@ def sample(
         if dry_run:
             typer.echo(f"{n} images by {schedule} ({len(hybrid.schedule.times)} steps) to {out}")
             return
-        from phasewise.denoisers import accelerate
+        from phasewise.denoisers import for_inference
         from phasewise.sampling import sample as draw
 
-        fast = accelerate(hybrid, compile=compile, precision=precision)
+        fast = for_inference(hybrid, compile=compile, precision=precision)
         write_grid(draw(fast, n=n, seed=seed, batch=batch, device=device), pixel_range, out)
         typer.echo(f"wrote {out}: {n} images, {schedule}, seed {seed}")
 

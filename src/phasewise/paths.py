@@ -49,7 +49,7 @@ def as_time(t: Time, like: Tensor) -> Tensor:
     return t.reshape(-1, *[1] * (like.dim() - 1))
 
 
-class Path(ABC):
+class NoisePath(ABC):
     """A Gaussian path. ``alpha``, ``sigma`` and their derivatives map times (any shape) to the same shape."""
 
     name: str = "path"
@@ -121,7 +121,7 @@ class Path(ABC):
         return {"name": self.name}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Path) and self.config() == other.config()
+        return isinstance(other, NoisePath) and self.config() == other.config()
 
     def __hash__(self) -> int:
         return hash(repr(sorted(self.config().items())))
@@ -131,7 +131,7 @@ class Path(ABC):
         return f"{type(self).__name__}({args})"
 
 
-class LinearPath(Path):
+class LinearPath(NoisePath):
     """Flow matching, the paper's path: ``alpha = 1 - t``, ``sigma = t`` (Lipman et al. 2023, arXiv 2210.02747)."""
 
     name = "linear"
@@ -152,7 +152,7 @@ class LinearPath(Path):
         return torch.sigmoid(-_tensor(log_snr) / 2)
 
 
-class CosinePath(Path):
+class CosinePath(NoisePath):
     """Variance preserving: ``alpha = cos(pi t / 2)``, ``sigma = sin(pi t / 2)`` (Nichol & Dhariwal 2021)."""
 
     name = "cosine"
@@ -173,7 +173,7 @@ class CosinePath(Path):
         return 2 / math.pi * torch.atan(torch.exp(-_tensor(log_snr) / 2))
 
 
-class VarianceExplodingPath(Path):
+class VarianceExplodingPath(NoisePath):
     """``alpha = 1``, ``sigma = sigma_min (sigma_max / sigma_min)^t`` (Song et al. 2021, arXiv 2011.13456).
 
     ``sigma_min`` and ``sigma_max`` are in pixel units.  ``t = 0`` keeps noise of ``sigma_min``; a sampler ends
@@ -208,11 +208,11 @@ class VarianceExplodingPath(Path):
         return {"name": self.name, "sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
 
 
-PATHS: dict[str, type[Path]] = {p.name: p for p in (LinearPath, CosinePath, VarianceExplodingPath)}
+PATHS: dict[str, type[NoisePath]] = {p.name: p for p in (LinearPath, CosinePath, VarianceExplodingPath)}
 
 
-def path_from_config(config: dict[str, Any]) -> Path:
-    """The path that ``config`` (from :meth:`Path.config`) describes."""
+def path_from_config(config: dict[str, Any]) -> NoisePath:
+    """The path that ``config`` (from :meth:`NoisePath.config`) describes."""
     kwargs = dict(config)
     name = kwargs.pop("name", None)
     if name not in PATHS:
@@ -220,7 +220,7 @@ def path_from_config(config: dict[str, Any]) -> Path:
     return PATHS[name](**kwargs)
 
 
-def translate(x_t: Tensor, t: Time, source: Path, target: Path) -> tuple[Tensor, Tensor]:
+def translate(x_t: Tensor, t: Time, source: NoisePath, target: NoisePath) -> tuple[Tensor, Tensor]:
     """The same noisy image in another path's units: (x_t', t') at equal log-SNR.
 
     ``t'`` has the shape of ``t`` (() or (B,)).  A log-SNR beyond the target's range goes to its nearer end.

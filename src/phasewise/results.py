@@ -1,4 +1,4 @@
-"""Records of what was measured or decided: frozen, plain, written as JSON. Imports nothing else of the package.
+"""Records of what was measured or decided: frozen, plain, written as JSON. Imports the errors alone.
 
 Values are stored as measured, never clamped or smoothed.  Every measured number carries its standard error, the
 number of images ``n`` it rests on and the seed.  Arrays are float64 numpy; NaN is stored as ``null``.
@@ -7,28 +7,46 @@ number of images ``n`` it rests on and the seed.  Arrays are float64 numpy; NaN 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
+import types
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from phasewise.errors import PhasewiseError
+
 Array = np.ndarray
 R = TypeVar("R", bound="Record")
 
 
 class Record:
-    """Base of all records: JSON out and in. Fields are numbers, strings, arrays, or further records."""
+    """Base of all records: typed fields in, JSON out and in, one line when printed.
+
+    Fields are numbers, strings, arrays, tuples of them, or further records; what is given is turned into the field's
+    declared type (lists into tuples or arrays, objects of JSON into records, null into NaN), so every reader of a file
+    and every caller gets the same.  A subclass checks itself in :meth:`check`.
+    """
+
+    def __post_init__(self) -> None:
+        for name, kind in _kinds(type(self)).items():  # type: ignore[arg-type]
+            object.__setattr__(self, name, _coerced(getattr(self, name), kind))
+        self.check()
+
+    def check(self) -> None:
+        """Raise PhasewiseError where the fields contradict each other."""
 
     def to_dict(self) -> dict[str, Any]:
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     @classmethod
     def from_dict(cls: type[R], values: dict[str, Any]) -> R:
-        known = {f.name: f.type for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        return cls(**{k: _floats(v) if known[k] == "float" else v for k, v in values.items() if k in known})
+        known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        return cls(**{k: v for k, v in values.items() if k in known})
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=1, allow_nan=False)
@@ -54,14 +72,40 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _array(value: Any) -> Array:
-    return np.array(_floats(value), dtype=np.float64)
-
-
 def _floats(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_floats(v) for v in value]
     return math.nan if value is None else (float(value) if isinstance(value, str) else value)
+
+
+@functools.cache
+def _kinds(cls: type) -> dict[str, Any]:
+    """Declared type of every field."""
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+
+def _coerced(value: Any, kind: Any) -> Any:
+    """``value`` as the declared type ``kind``; left as it is where that says nothing."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in inner:
+            return None
+        return _coerced(value, next(k for k in inner if k is not type(None)))
+    if kind is np.ndarray:
+        return np.array(_floats(value), dtype=np.float64)
+    if origin is tuple and value is not None:
+        kinds = [inner[0]] * len(value) if len(inner) == 2 and inner[1] is ... else inner
+        if len(kinds) != len(value):
+            raise ValueError(f"expected {len(kinds)} values, got {value!r}")
+        return tuple(_coerced(v, k) for v, k in zip(value, kinds, strict=True))
+    if isinstance(kind, type) and issubclass(kind, Record) and isinstance(value, dict):
+        return kind.from_dict(value)
+    if kind is float:
+        return math.nan if value is None else float(value)
+    if kind is int and isinstance(value, (float, np.number)) and float(value).is_integer():
+        return int(value)
+    return value
 
 
 @dataclass(frozen=True)
@@ -106,12 +150,6 @@ class LossTable(Record):
     path: dict[str, Any]
     control: str | None = None
 
-    def __post_init__(self) -> None:
-        for name in ("times", "loss", "loss_stderr", "gap", "gap_stderr", "distance", "distance_stderr", "log_snr"):
-            object.__setattr__(self, name, _array(getattr(self, name)))
-        object.__setattr__(self, "names", tuple(self.names))
-        object.__setattr__(self, "radii", tuple(self.radii))
-
     def column(self, name: str) -> int:
         return self.names.index(name)
 
@@ -123,7 +161,8 @@ class PriceList(Record):
     ``losses.times`` is the grid (descending from 1 to t_min > 0; the step from t_min to 0 is a denoise).
     ``flops`` (N,) per image and call, multiply and add counted as two; ``ms`` (N,) measured milliseconds per image
     and call on ``device`` at ``batch`` images a call.  ``jumps`` names those that know their own flow: one call takes
-    them over a step of any length, exactly where the solver keeps no history.  ``reach`` (S, N), where it was measured:
+    them over a step of any length, exactly where the solver keeps no history.  ``growth`` (S, N), where it was
+    measured:
     by what factor a push of denoiser n off the reference's path at times[k] has grown when the path arrives at the
     image.  ``frechet`` (S, N) with ``frechet_stderr``, where it was measured: squared Frechet distance between the
     features of denoiser n's posterior means and of the reference's.
@@ -135,19 +174,9 @@ class PriceList(Record):
     device: str = "cpu"
     batch: int = 64
     jumps: tuple[str, ...] = ()
-    reach: Array | None = None
+    growth: Array | None = None
     frechet: Array | None = None
     frechet_stderr: Array | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "jumps", tuple(self.jumps))
-        for name in ("reach", "frechet", "frechet_stderr"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, _array(getattr(self, name)))
-        if isinstance(self.losses, dict):
-            object.__setattr__(self, "losses", LossTable.from_dict(self.losses))
-        object.__setattr__(self, "flops", _array(self.flops))
-        object.__setattr__(self, "ms", _array(self.ms))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -175,47 +204,54 @@ class StepErrors(Record):
     seed: int
     path: dict[str, Any]
 
-    def __post_init__(self) -> None:
-        for name in ("times", "error", "stop"):
-            object.__setattr__(self, name, _array(getattr(self, name)))
-
 
 @dataclass(frozen=True)
 class HybridSchedule(Record):
-    """Which denoiser serves which step, on which time grid, with which solver.
+    """Which member takes which step, on which time grid, with which solver.
 
-    ``times`` has S entries, descending, all > 0; step k goes from times[k] to times[k + 1] and is served (predictor
-    and corrector) by ``servers[k]``; the last step goes to t = 0 and is a plain denoise (one call).
-    ``path`` is the path of the grid.  ``price`` (in ``price_unit``, an excess over the reference denoiser everywhere)
-    and ``mflop`` per image are what the price list predicts; None where no price list was used.
+    ``times`` has S entries, descending, all > 0; step k goes from times[k] to times[k + 1] and is taken (predictor and
+    corrector) by member ``assignment[k]``; the last step goes to t = 0 and is a plain denoise (one call).
+    ``path`` is the path of the grid.  ``penalty`` (quality lost, an excess over the reference at every step, in
+    ``penalty_unit``; ``penalty_name`` is the penalty that chose or priced it) and ``mflop`` per image are what the
+    price list predicts; None where no price list was used.
     """
 
     times: tuple[float, ...]
-    servers: tuple[str, ...]
+    assignment: tuple[str, ...]
     solver: str = "heun"
     path: dict[str, Any] = field(default_factory=lambda: {"name": "linear"})
-    price: float | None = None
-    price_stderr: float | None = None
-    price_unit: str = "nats"
+    penalty: float | None = None
+    penalty_stderr: float | None = None
+    penalty_unit: str = "nats"
+    penalty_name: str | None = None
     mflop: float | None = None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "times", tuple(float(t) for t in self.times))
-        object.__setattr__(self, "servers", tuple(self.servers))
-        if len(self.times) != len(self.servers) or not self.times:
-            raise ValueError(
-                f"a schedule needs one server per step: {len(self.times)} times, {len(self.servers)} servers"
+    def check(self) -> None:
+        if len(self.times) != len(self.assignment) or not self.times:
+            raise PhasewiseError(
+                f"a schedule assigns one member to every step: {len(self.times)} times, {len(self.assignment)} members"
             )
         if not all(a > b for a, b in zip(self.times, (*self.times[1:], 0.0), strict=True)):
-            raise ValueError("schedule times must decrease strictly and stay above 0 (the last step to 0 is implied)")
+            raise PhasewiseError(
+                "schedule times must decrease strictly and stay above 0 (the last step to 0 is implied)"
+            )
         if not self.times[0] <= 1:
-            raise ValueError("schedule times must lie in (0, 1]")
+            raise PhasewiseError("schedule times must lie in (0, 1]")
+
+    def step_at(self, t: float) -> int:
+        """The step that noise time ``t`` falls into: it starts at or above t and ends below it; 0 above the grid."""
+        later = [k for k, start in enumerate(self.times) if t <= start * (1 + 1e-6)]
+        return later[-1] if later else 0
+
+    def member_at(self, step: int) -> str:
+        """Name of the member that takes step number ``step``."""
+        return self.assignment[step]
 
     def spans(self) -> list[tuple[float, float, str]]:
-        """Runs of equal servers as (t_start, t_end, name), in sampling order, the last ending at 0."""
+        """Runs of one member as (t_start, t_end, name), in sampling order, the last ending at 0."""
         edges = (*self.times, 0.0)
         out: list[tuple[float, float, str]] = []
-        for k, name in enumerate(self.servers):
+        for k, name in enumerate(self.assignment):
             if out and out[-1][2] == name:
                 out[-1] = (out[-1][0], edges[k + 1], name)
             else:
@@ -225,26 +261,24 @@ class HybridSchedule(Record):
 
 @dataclass(frozen=True)
 class ParetoFront(Record):
-    """All undominated schedules on one grid: ``price`` falls as the cost rises; ``servers[i]`` is the i-th one.
+    """All undominated schedules on one grid: ``penalty`` falls as the cost rises; ``assignments[i]`` is the i-th one.
 
-    ``mflop`` and ``ms`` (where known) of every schedule, an image; ``cost`` names the one that rises.
+    ``mflop`` and ``ms`` (where known) of every schedule, an image; ``cost`` names the one that rises.  What the penalty
+    is stands beside it: its name and unit, a short label for figures, and one line that says what it means.
     """
 
-    weighting: str
-    price_unit: str
+    penalty_name: str
+    penalty_unit: str
     times: Array
     mflop: Array
-    price: Array
-    price_stderr: Array
-    servers: tuple[tuple[str, ...], ...]
+    penalty: Array
+    penalty_stderr: Array
+    assignments: tuple[tuple[str, ...], ...]
     chosen: int | None = None
     ms: Array | None = None
     cost: str = "mflop"
-
-    def __post_init__(self) -> None:
-        for name in ("times", "mflop", "price", "price_stderr", *(("ms",) if self.ms is not None else ())):
-            object.__setattr__(self, name, _array(getattr(self, name)))
-        object.__setattr__(self, "servers", tuple(tuple(s) for s in self.servers))
+    penalty_label: str = ""
+    penalty_meaning: str = ""
 
 
 @dataclass(frozen=True)
@@ -264,12 +298,6 @@ class Recovery(Record):
     n: int
     seed: int
 
-    def __post_init__(self) -> None:
-        for name in ("times", "mse", "mse_stderr"):
-            object.__setattr__(self, name, _array(getattr(self, name)))
-        object.__setattr__(self, "names", tuple(self.names))
-        object.__setattr__(self, "radii", tuple(self.radii))
-
 
 @dataclass(frozen=True)
 class Evaluation(Record):
@@ -279,7 +307,8 @@ class Evaluation(Record):
     ``fid_bias`` estimates how much of it is due to finite n (FID(n/2) - FID(n); bias falls as 1/n).
     ``fid_stderr`` by bootstrap over samples. ``paired_rmse``: per-pixel RMS difference from the all-global sample of
     the same starting noise, ``paired_stderr`` its error. ``mflop`` and ``ms`` per image over the whole sampling.
-    ``price`` as in :class:`HybridSchedule`. ``accuracy_entropy``: see ``extra``.  ``fid_minus``: by the name of another
+    ``nats``: the path KL that the price list predicts. ``accuracy_entropy``: see ``extra``.  ``fid_minus``: by the
+    name of another
     schedule sampled from the same noise, [this FID minus that one, its paired standard error].
     """
 
@@ -303,10 +332,6 @@ class Evaluation(Record):
     extra: dict[str, Any] = field(default_factory=dict)
     fid_minus: dict[str, list[float]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if isinstance(self.schedule, dict):
-            object.__setattr__(self, "schedule", HybridSchedule.from_dict(self.schedule))
-
 
 @dataclass(frozen=True)
 class TrainingRecord(Record):
@@ -326,11 +351,6 @@ class TrainingRecord(Record):
     seed: int
     device: str = "cpu"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "history", tuple(dict(h) for h in self.history))
-        for name in ("bin_edges", "val_by_time"):
-            object.__setattr__(self, name, _array(getattr(self, name)))
-
 
 @dataclass(frozen=True)
 class DataRecord(Record):
@@ -344,10 +364,6 @@ class DataRecord(Record):
     std: float
     classes: int | None
     fingerprint: str
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "image_shape", tuple(self.image_shape))
-        object.__setattr__(self, "pixel_range", tuple(self.pixel_range))
 
 
 @dataclass(frozen=True)
@@ -369,12 +385,6 @@ class CMIMap(Record):
     seed: int
     unit: str = "nats"
     config: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("times", "value", "stderr"):
-            object.__setattr__(self, name, _array(getattr(self, name)))
-        object.__setattr__(self, "radii", tuple(int(r) for r in self.radii))
-        object.__setattr__(self, "center", tuple(self.center))
 
 
 @dataclass(frozen=True)
@@ -410,11 +420,3 @@ class MarkovFit(Record):
     t_c_note: str = ""
     peak_radii: tuple[int, ...] = ()
     peak_times: Array = field(default_factory=lambda: np.zeros(0))
-
-    def __post_init__(self) -> None:
-        for name in ("times", "xi", "low", "high", "amplitude", "p_value", "peak_times"):
-            object.__setattr__(self, name, _array(getattr(self, name)))
-        for name in ("status", "reason", "radii", "peak_radii"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.window is not None:
-            object.__setattr__(self, "window", (float(self.window[0]), float(self.window[1])))

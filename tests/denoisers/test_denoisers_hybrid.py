@@ -10,7 +10,7 @@ from torch import Tensor
 
 from phasewise.denoisers import Denoiser, HybridDenoiser, LocalDenoiser, OnPath, WienerDenoiser
 from phasewise.errors import PhasewiseError
-from phasewise.paths import CosinePath, LinearPath, Path, Time, VarianceExplodingPath, as_time
+from phasewise.paths import CosinePath, LinearPath, NoisePath, Time, VarianceExplodingPath, as_time
 from phasewise.results import HybridSchedule
 
 SHAPE = (1, 5, 4)
@@ -56,9 +56,9 @@ SERVED = [
 @pytest.mark.parametrize(("t", "step"), SERVED)
 def test_each_time_is_served_by_the_member_of_its_step(t: float, step: int) -> None:
     hybrid, members = trio()
-    name = hybrid.schedule.servers[step]
+    name = hybrid.schedule.assignment[step]
     assert hybrid.step_at(t) == step
-    assert hybrid.serving(t) is members[name]
+    assert hybrid.member_at(t) is members[name]
     assert (hybrid(noise(2), t) == members[name].value).all()
     assert [len(m.calls) for m in members.values()] == [int(n == name) for n in members]
 
@@ -68,7 +68,7 @@ def test_a_batch_of_times_is_served_image_by_image() -> None:
     times = torch.tensor([t for t, _ in SERVED])  # float32, so 0.3 and 0.6 are not quite the grid's own
     cond = torch.arange(len(SERVED))
     out = hybrid(noise(len(SERVED)), times, cond)
-    expected = [members[hybrid.schedule.servers[step]].value for _, step in SERVED]
+    expected = [members[hybrid.schedule.assignment[step]].value for _, step in SERVED]
     assert out[:, 0, 0, 0].tolist() == expected
     assert (out == out[:, :1, :1, :1]).all()
     for name in ("a", "b"):
@@ -126,12 +126,12 @@ def test_a_member_on_another_path_answers_as_one_on_the_schedules_path(
 
 
 @pytest.mark.parametrize("path", CONFIGS.values(), ids=lambda p: p.name)
-def test_on_path_is_the_same_denoiser_in_other_units(path: Path) -> None:
+def test_on_path_is_the_same_denoiser_in_other_units(path: NoisePath) -> None:
     wrapped = OnPath(WienerDenoiser.fit(images(), path=CosinePath()), path)
     x_t = path.add_noise(images()[:3], noise(3), 0.5)
     expected = WienerDenoiser.fit(images(), path=path)(x_t, 0.5)
     torch.testing.assert_close(wrapped(x_t, 0.5), expected, atol=1e-4, rtol=1e-4)
-    assert wrapped.serving(0.5) is wrapped
+    assert wrapped.member_at(0.5) is wrapped
 
 
 def test_members_on_the_schedules_own_path_are_not_wrapped() -> None:

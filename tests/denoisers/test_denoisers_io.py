@@ -51,7 +51,7 @@ def hybrid() -> HybridDenoiser:
         "linear": WienerDenoiser.fit(noise(30, *SHAPE) * 0.3 + 0.7, 1, path=CosinePath()),
         "idle": WienerDenoiser(SHAPE),
     }
-    return HybridDenoiser(members, HybridSchedule((1.0, 0.6, 0.3), ("linear", "r2", "linear"), price=0.5, mflop=1.5))
+    return HybridDenoiser(members, HybridSchedule((1.0, 0.6, 0.3), ("linear", "r2", "linear"), penalty=0.5, mflop=1.5))
 
 
 BUILD: dict[str, Callable[[], Denoiser]] = {

@@ -14,10 +14,10 @@ from phasewise.denoisers import WienerDenoiser
 from phasewise.denoisers import linear as linear_module
 from phasewise.errors import PhasewiseError
 from phasewise.exact import GaussianField
-from phasewise.paths import CosinePath, LinearPath, Path, VarianceExplodingPath
+from phasewise.paths import CosinePath, LinearPath, NoisePath, VarianceExplodingPath
 
 SHAPE = (2, 4, 5)
-PATHS: list[Path] = [LinearPath(), CosinePath(), VarianceExplodingPath(0.05, 10.0)]
+PATHS: list[NoisePath] = [LinearPath(), CosinePath(), VarianceExplodingPath(0.05, 10.0)]
 every_path = pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
 
 
@@ -33,12 +33,12 @@ def photographs() -> Tensor:
     return x.view(300, *SHAPE)
 
 
-def alpha_sigma(path: Path, t: float) -> tuple[float, float]:
+def alpha_sigma(path: NoisePath, t: float) -> tuple[float, float]:
     s = torch.tensor(t, dtype=torch.float64)
     return float(path.alpha(s)), float(path.sigma(s))
 
 
-def plain_wiener(images: Tensor, x_t: Tensor, t: float, path: Path, radius: int | None = None) -> Tensor:
+def plain_wiener(images: Tensor, x_t: Tensor, t: float, path: NoisePath, radius: int | None = None) -> Tensor:
     """The formula, pixel by pixel, with numpy in float64."""
     channels, height, width = images.shape[1:]
     flat = images.flatten(1).double().numpy()
@@ -74,7 +74,7 @@ def field_images() -> Tensor:
 @every_path
 @pytest.mark.parametrize("t", [0.01, 0.3, 0.7, 0.99])
 @pytest.mark.parametrize("radius", [None, 1, 2])
-def test_it_is_the_wiener_filter(path: Path, t: float, radius: int | None) -> None:
+def test_it_is_the_wiener_filter(path: NoisePath, t: float, radius: int | None) -> None:
     x_t = noise(6, *SHAPE, seed=2)
     out = WienerDenoiser.fit(photographs(), radius, path=path)(x_t, t)
     torch.testing.assert_close(out.double(), plain_wiener(photographs(), x_t, t, path, radius), atol=2e-4, rtol=2e-4)
@@ -82,7 +82,7 @@ def test_it_is_the_wiener_filter(path: Path, t: float, radius: int | None) -> No
 
 @every_path
 @pytest.mark.parametrize("radius", [None, 1, 3])
-def test_on_a_gaussian_field_it_is_the_exact_denoiser(path: Path, radius: int | None) -> None:
+def test_on_a_gaussian_field_it_is_the_exact_denoiser(path: NoisePath, radius: int | None) -> None:
     wiener, exact = WienerDenoiser.fit(field_images(), radius, path=path), field().denoiser(radius, path)
     assert wiener.radius == exact.radius == radius
     times = torch.tensor([0.02, 0.2, 0.5, 0.8, 0.98])

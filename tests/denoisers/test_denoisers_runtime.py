@@ -17,8 +17,8 @@ from phasewise.denoisers import (
     OnnxDenoiser,
     UNetDenoiser,
     WienerDenoiser,
-    accelerate,
     export_onnx,
+    for_inference,
     runtime,
 )
 from phasewise.errors import CheckpointError, PhasewiseError
@@ -46,7 +46,7 @@ def noisy(n: int = 5) -> tuple[Tensor, Tensor]:
 
 def both() -> HybridDenoiser:
     schedule = HybridSchedule(
-        times=(1.0, 0.5, 0.2), servers=("global", "local", "local"), solver="euler", path=CosinePath().config()
+        times=(1.0, 0.5, 0.2), assignment=("global", "local", "local"), solver="euler", path=CosinePath().config()
     )
     return HybridDenoiser({"global": made("global"), "local": made("local")}, schedule)
 
@@ -55,13 +55,13 @@ def both() -> HybridDenoiser:
 def test_bfloat16_rounds_and_shares_the_weights(kind: str) -> None:
     denoiser, (x, t) = made(kind), noisy()
     with torch.no_grad():
-        exact, low = denoiser(x, t), accelerate(denoiser, precision="bfloat16")(x, t)
+        exact, low = denoiser(x, t), for_inference(denoiser, precision="bfloat16")(x, t)
         assert low.dtype == exact.dtype
         far = float((low - exact).abs().max() / exact.abs().max())
         assert 0 < far < 0.03
         assert torch.equal(denoiser(x, t), exact)  # the original is left as it was
         next(denoiser.parameters()).mul_(1.5)
-        assert not torch.equal(accelerate(denoiser, precision="bfloat16")(x, t), low)
+        assert not torch.equal(for_inference(denoiser, precision="bfloat16")(x, t), low)
 
 
 @pytest.mark.parametrize("t", [0.4, torch.tensor([0.4]), torch.full((40,), 0.4)])
@@ -77,7 +77,7 @@ def test_one_time_for_all_is_a_shortcut_and_nothing_else(t: float | Tensor) -> N
 def test_a_compiled_network_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     denoiser, (x, t) = made("mixing"), noisy()
     monkeypatch.setattr(torch, "compile", lambda f: torch._dynamo.optimize("eager")(f))  # the tracing, not the compiler
-    fast = accelerate(denoiser, compile=True)
+    fast = for_inference(denoiser, compile=True)
     with torch.inference_mode():
         torch.testing.assert_close(fast(x, t), denoiser(x, t), atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(fast(x, 0.3), denoiser(x, 0.3), atol=1e-5, rtol=1e-5)
@@ -88,7 +88,7 @@ def test_a_copy_of_a_faster_network_has_its_own_weights_and_a_second_choice_adds
 ) -> None:
     monkeypatch.setattr(torch, "compile", lambda f: f)
     denoiser, (x, t) = made("local"), noisy()
-    fast = accelerate(accelerate(denoiser, precision="bfloat16"), compile=True)
+    fast = for_inference(for_inference(denoiser, precision="bfloat16"), compile=True)
     with torch.inference_mode():
         low = fast(x, t)
         assert not torch.equal(low, denoiser(x, t))
@@ -106,7 +106,7 @@ def test_integer_images_are_refused() -> None:
 
 
 def test_a_hybrid_is_accelerated_member_by_member() -> None:
-    fast = accelerate(both(), precision="bfloat16")
+    fast = for_inference(both(), precision="bfloat16")
     assert isinstance(fast, HybridDenoiser)
     exact, low = sample(both(), 4), sample(fast, 4)
     assert 0 < float((low - exact).abs().max() / exact.abs().max()) < 0.1
@@ -114,17 +114,17 @@ def test_a_hybrid_is_accelerated_member_by_member() -> None:
 
 def test_what_is_no_network_is_left_alone() -> None:
     wiener = WienerDenoiser.fit(torch.rand(50, *SHAPE, generator=torch.Generator().manual_seed(0)))
-    assert accelerate(wiener, compile=True, precision="bfloat16") is wiener
+    assert for_inference(wiener, compile=True, precision="bfloat16") is wiener
     denoiser = made("local")
-    assert accelerate(denoiser) is denoiser
+    assert for_inference(denoiser) is denoiser
 
 
 def test_what_cannot_be_accelerated_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PhasewiseError, match="unknown precision 'float8'; known: float32, bfloat16"):
-        accelerate(made("local"), precision="float8")
+        for_inference(made("local"), precision="float8")
     monkeypatch.setattr(runtime, "compilers", lambda: ["no-such-compiler"])
     with pytest.raises(PhasewiseError, match=r"needs a C\+\+ compiler"):
-        accelerate(made("local"), compile=True)
+        for_inference(made("local"), compile=True)
 
 
 # --- ONNX -----------------------------------------------------------------------------------------------------------

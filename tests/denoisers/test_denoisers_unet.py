@@ -13,10 +13,10 @@ from phasewise.denoisers import LocalDenoiser, NetworkDenoiser, UNetDenoiser
 from phasewise.denoisers.unet import GLOBAL_SIZES, Attention, default_multipliers
 from phasewise.errors import PhasewiseError
 from phasewise.metrics.cost import count_flops
-from phasewise.paths import CosinePath, LinearPath, Path, VarianceExplodingPath
+from phasewise.paths import CosinePath, LinearPath, NoisePath, VarianceExplodingPath
 
 MNIST = (1, 28, 28)
-PATHS: list[Path] = [LinearPath(), CosinePath(), VarianceExplodingPath(0.01, 20.0)]
+PATHS: list[NoisePath] = [LinearPath(), CosinePath(), VarianceExplodingPath(0.01, 20.0)]
 
 
 def small(shape: tuple[int, int, int] = (1, 8, 8), **choices: object) -> UNetDenoiser:
@@ -126,7 +126,7 @@ def test_choices_that_do_not_fit_are_refused(choices: dict[str, object], message
 # --- preconditioning, shared by all networks ------------------------------------------------------------------------
 
 
-def fitted(path: Path, fresh: bool = False) -> NetworkDenoiser:
+def fitted(path: NoisePath, fresh: bool = False) -> NetworkDenoiser:
     denoiser = LocalDenoiser((2, 6, 5), 2, path=path)
     denoiser.fit_moments(images(50, 2, 6, 5) * torch.tensor([0.3, 2.0])[:, None, None] + 0.7)
     return denoiser if fresh else randomise(denoiser)  # type: ignore[return-value]
@@ -141,7 +141,7 @@ def test_moments_are_those_of_the_images_per_channel() -> None:
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
 @pytest.mark.parametrize("t", [0.02, 0.5, 0.97])
-def test_a_fresh_network_is_the_best_linear_guess_for_pixels_taken_alone(path: Path, t: float) -> None:
+def test_a_fresh_network_is_the_best_linear_guess_for_pixels_taken_alone(path: NoisePath, t: float) -> None:
     denoiser, x_t = fitted(path, fresh=True), images(4, 2, 6, 5, seed=1)
     mean, std = denoiser.data_mean.double(), denoiser.data_std.double()
     s = torch.tensor(t, dtype=torch.float64)
@@ -151,7 +151,7 @@ def test_a_fresh_network_is_the_best_linear_guess_for_pixels_taken_alone(path: P
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
-def test_the_network_sees_unit_variance_and_predicts_a_residual_of_unit_variance(path: Path) -> None:
+def test_the_network_sees_unit_variance_and_predicts_a_residual_of_unit_variance(path: NoisePath) -> None:
     denoiser = LocalDenoiser((1, 6, 5), 2, path=path)
     x, z = images(4000, 1, 6, 5) * 0.3 + 0.7, images(4000, 1, 6, 5, seed=2)
     denoiser.fit_moments(x)
@@ -165,7 +165,7 @@ def test_the_network_sees_unit_variance_and_predicts_a_residual_of_unit_variance
 
 
 @pytest.mark.parametrize("path", PATHS[:2], ids=lambda p: p.name)
-def test_at_time_zero_the_estimate_is_the_image_itself(path: Path) -> None:
+def test_at_time_zero_the_estimate_is_the_image_itself(path: NoisePath) -> None:
     x = images(4, 2, 6, 5, seed=3)
     torch.testing.assert_close(fitted(path)(x, 0.0), x, atol=1e-5, rtol=1e-5)
 

@@ -35,8 +35,8 @@ def test_channels_of_a_pixel_stay_together_and_the_regions_part_the_image():
     assert sorted(torch.cat([a, b, c]).tolist()) == list(range(3 * 6 * 7))
     assert a[:3].tolist() == [2 * 7 + 3, 42 + 2 * 7 + 3, 84 + 2 * 7 + 3]
     assert geometry.b(None).tolist() == sorted(torch.cat([b, c]).tolist())
-    assert len(geometry.c(geometry.reach)) == 0
-    assert len(geometry.c(geometry.reach - 1)) > 0
+    assert len(geometry.c(geometry.extent)) == 0
+    assert len(geometry.c(geometry.extent - 1)) > 0
 
 
 @pytest.mark.parametrize(

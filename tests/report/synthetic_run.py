@@ -47,16 +47,16 @@ def loss_table(times: np.ndarray, seed: int = 0) -> LossTable:
 
 
 def schedule(low: float, high: float, inside: str, outside: str, **more: Any) -> HybridSchedule:
-    servers = tuple(inside if low <= t <= high else outside for t in GRID)
-    return HybridSchedule(GRID, servers, **more)
+    assignment = tuple(inside if low <= t <= high else outside for t in GRID)
+    return HybridSchedule(GRID, assignment, **more)
 
 
 def schedules() -> dict[str, HybridSchedule]:
     best = tuple("wiener" if t > 0.8 else "global" if t > 0.25 else "r3" if t > 0.1 else "r1" for t in GRID)
     return {
-        "hybrid": HybridSchedule(GRID, best, price=1.9, price_stderr=0.2, mflop=402.0),
-        "global": HybridSchedule(GRID, ("global",) * 16, price=0.0, price_stderr=0.0, mflop=744.0),
-        "global_cheap": HybridSchedule(GRID[::2], ("global",) * 8, price=6.5, mflop=360.0),
+        "hybrid": HybridSchedule(GRID, best, penalty=1.9, penalty_stderr=0.2, mflop=402.0),
+        "global": HybridSchedule(GRID, ("global",) * 16, penalty=0.0, penalty_stderr=0.0, mflop=744.0),
+        "global_cheap": HybridSchedule(GRID[::2], ("global",) * 8, penalty=6.5, mflop=360.0),
         "window": schedule(0.2, 0.5, "global", "r2"),
         "window_inverted": schedule(0.2, 0.5, "r2", "global"),
         "window_shifted": schedule(0.5, 0.8, "global", "r2"),

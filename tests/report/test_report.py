@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from synthetic_run import cmi_map, evaluations, loss_table, markov_fit, schedules, training, write, write_run
 
+from phasewise.diagnosis import markov_length
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import write_json
-from phasewise.phases import markov_length
 from phasewise.report import build_report, cmi_figures
 from phasewise.report.load import load_run
 from phasewise.report.pictures import shrink, tile
@@ -358,7 +358,7 @@ def test_captions_speak_of_what_is_drawn(built: Path, run_folder: Path) -> None:
     assert "Path KL: the information" in page.text
     assert "Excess flow-matching loss:" not in page.text, "that price is not among this run's fronts"
     plans = {k: v.to_dict() for k, v in schedules().items()}
-    plans["hybrid"]["servers"] = ["r2"] * 16
+    plans["hybrid"]["assignment"] = ["r2"] * 16
     write_json(run_folder / "records/schedules.json", plans)
     build_report(keep(run_folder, "losses", "schedules"))
     text = read(run_folder)[1].text

@@ -49,7 +49,7 @@ def run(denoiser, x, grid, solver):
     """Down the grid, without the last denoise."""
     carry = Carry()
     for t, s in zip(grid, grid[1:], strict=False):
-        x = take_step(SOLVERS[solver], denoiser.serving(t), x, t, s, carry)
+        x = take_step(SOLVERS[solver], denoiser.member_at(t), x, t, s, carry)
     return x
 
 
@@ -85,7 +85,7 @@ def variance_after(solver, exact, steps, t_min):
     return (x.flatten(1) @ exact.eigenvectors).square().sum(0)
 
 
-@pytest.mark.parametrize("solver", ["ancestral", "sde_multistep"])
+@pytest.mark.parametrize("solver", ["ancestral", "sde_dpmpp_2m"])
 @pytest.mark.parametrize("path", [LinearPath(), CosinePath()], ids=lambda p: p.name)
 def test_order_of_the_variance_of_the_reverse_sde(path, solver):
     exact, end = gaussian(path), torch.tensor(0.1, dtype=torch.float64)
@@ -105,10 +105,10 @@ def test_multistep_keeps_its_order_where_equal_denoisers_take_turns(path):
     errors = []
     for steps in (64, 128, 256):
         grid = time_grid(steps + 1, path=path, t_min=t_min)
-        servers = tuple("ab"[k // 5 % 2] for k in range(len(grid)))
-        schedule = HybridSchedule(times=grid, servers=servers, solver="multistep", path=path.config())
+        assignment = tuple("ab"[k // 5 % 2] for k in range(len(grid)))
+        schedule = HybridSchedule(times=grid, assignment=assignment, solver="exp_ab2", path=path.config())
         hybrid = HybridDenoiser({"a": Plain(exact), "b": Plain(exact)}, schedule)
-        errors.append(float((run(hybrid, x, grid, "multistep") - truth).norm() / truth.norm()))
+        errors.append(float((run(hybrid, x, grid, "exp_ab2") - truth).norm() / truth.norm()))
     assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.12)
     assert math.log2(errors[1] / errors[2]) == pytest.approx(2, abs=0.12)
 
@@ -124,14 +124,14 @@ def test_a_known_flow_is_one_exact_jump_on_any_path():
         there = gaussian(path)
         on_path = OnPath(exact, path)
         y = noise(8, path, seed=4) * 0.5
-        torch.testing.assert_close(on_path.flow(y, 0.8, 0.3), exact_flow(there, y, 0.8, 0.3), rtol=1e-6, atol=1e-6)
-    assert WienerDenoiser(SHAPE, radius=1).flow(x, 0.5, 0.2) is None
+        torch.testing.assert_close(on_path.jump(y, 0.8, 0.3), exact_flow(there, y, 0.8, 0.3), rtol=1e-6, atol=1e-6)
+    assert WienerDenoiser(SHAPE, radius=1).jump(x, 0.5, 0.2) is None
 
 
 def test_a_multistep_solver_keeps_its_history_through_a_denoiser_that_knows_its_flow():
     exact = gaussian(LinearPath())
     x, grid = noise(8, exact.path), time_grid(9, t_min=0.1)
-    torch.testing.assert_close(run(exact, x, grid, "multistep"), run(Plain(exact), x, grid, "multistep"))
+    torch.testing.assert_close(run(exact, x, grid, "exp_ab2"), run(Plain(exact), x, grid, "exp_ab2"))
 
 
 @pytest.mark.parametrize("solver", [name for name, found in SOLVERS.items() if found.stochastic])

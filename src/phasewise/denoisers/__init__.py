@@ -6,7 +6,7 @@ from phasewise.denoisers.io import load_denoiser, save_denoiser
 from phasewise.denoisers.linear import WienerDenoiser
 from phasewise.denoisers.local import LocalDenoiser
 from phasewise.denoisers.published import PublishedLocal, PublishedUNet
-from phasewise.denoisers.runtime import OnnxDenoiser, accelerate, export_onnx
+from phasewise.denoisers.runtime import OnnxDenoiser, export_onnx, for_inference
 from phasewise.denoisers.unet import UNetDenoiser
 
 __all__ = [
@@ -20,8 +20,8 @@ __all__ = [
     "PublishedUNet",
     "UNetDenoiser",
     "WienerDenoiser",
-    "accelerate",
     "export_onnx",
+    "for_inference",
     "load_denoiser",
     "save_denoiser",
 ]

@@ -19,9 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from phasewise.errors import PhasewiseError
-from phasewise.paths import LinearPath, Path, Time, as_time
-
-ImageShape = tuple[int, int, int]
+from phasewise.paths import LinearPath, NoisePath, Time, as_time
+from phasewise.shapes import ImageShape, check_image_shape
 
 
 class Denoiser(nn.Module, ABC):
@@ -35,7 +34,7 @@ class Denoiser(nn.Module, ABC):
         image_shape: (C, H, W).
     """
 
-    def __init__(self, image_shape: ImageShape, path: Path | None = None, radius: int | None = None) -> None:
+    def __init__(self, image_shape: ImageShape, path: NoisePath | None = None, radius: int | None = None) -> None:
         super().__init__()
         self.image_shape = check_image_shape(image_shape)
         self.path = LinearPath() if path is None else path
@@ -44,7 +43,7 @@ class Denoiser(nn.Module, ABC):
     @abstractmethod
     def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor: ...
 
-    def serving(self, t: float) -> Denoiser:
+    def member_at(self, t: float) -> Denoiser:
         """The denoiser that serves a sampling step starting at time t: itself, unless it is a hybrid."""
         return self
 
@@ -54,8 +53,8 @@ class Denoiser(nn.Module, ABC):
         return None
 
     @property
-    def has_flow(self) -> bool:
-        """Whether :meth:`flow` knows a closed form."""
+    def jumps(self) -> bool:
+        """Whether :meth:`jump` knows a closed form."""
         return False
 
     @property
@@ -63,7 +62,7 @@ class Denoiser(nn.Module, ABC):
         """Where its weights are; the CPU for one without any."""
         return next((w.device for w in (*self.parameters(), *self.buffers())), torch.device("cpu"))
 
-    def flow(self, x_t: Tensor, t: float, s: float) -> Tensor | None:
+    def jump(self, x_t: Tensor, t: float, s: float) -> Tensor | None:
         """``x_s`` on this denoiser's own probability-flow ODE from ``x_t``, exactly, where a closed form is known; else
         None, and a solver approximates it."""
         return None
@@ -82,7 +81,7 @@ class NetworkDenoiser(Denoiser):
     data_mean: Tensor
     data_std: Tensor
 
-    def __init__(self, image_shape: ImageShape, path: Path | None = None, radius: int | None = None) -> None:
+    def __init__(self, image_shape: ImageShape, path: NoisePath | None = None, radius: int | None = None) -> None:
         super().__init__(image_shape, path, radius)
         channels = self.image_shape[0]
         self.register_buffer("data_mean", torch.zeros(1, channels, 1, 1))
@@ -135,16 +134,10 @@ class NetworkDenoiser(Denoiser):
         return skip + c_out * out
 
 
-def relative_log_snr(path: Path, s: Tensor, batch: int, data_std: Tensor) -> Tensor:
+def relative_log_snr(path: NoisePath, s: Tensor, batch: int, data_std: Tensor) -> Tensor:
     """log-SNR relative to the data variance, clamped to [-12, 12], shape (batch,)."""
     value = path.log_snr(s) + 2 * data_std.log()
     return value.clamp(-12, 12).reshape(-1).expand(batch)
-
-
-def check_image_shape(shape: ImageShape) -> ImageShape:
-    if len(shape) != 3 or any(int(n) < 1 for n in shape):
-        raise PhasewiseError(f"image_shape must be (channels, height, width), got {shape!r}")
-    return (int(shape[0]), int(shape[1]), int(shape[2]))
 
 
 def check_radius(radius: int, shape: ImageShape) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
-from phasewise.paths import Path, Time, as_time, path_from_config, translate
+from phasewise.paths import NoisePath, Time, as_time, path_from_config, translate
 from phasewise.results import HybridSchedule
 
 APART = 0.1
@@ -20,7 +20,7 @@ APART = 0.1
 class OnPath(Denoiser):
     """``member`` spoken to on another path: x_t and t are translated at equal log-SNR, exactly (rescale, relabel)."""
 
-    def __init__(self, member: Denoiser, path: Path) -> None:
+    def __init__(self, member: Denoiser, path: NoisePath) -> None:
         super().__init__(member.image_shape, path, member.radius)
         self.member = member
 
@@ -32,15 +32,15 @@ class OnPath(Denoiser):
         return self.member.pixel_moments()
 
     @property
-    def has_flow(self) -> bool:
-        return self.member.has_flow
+    def jumps(self) -> bool:
+        return self.member.jumps
 
-    def flow(self, x_t: Tensor, t: float, s: float) -> Tensor | None:
-        if not self.has_flow:
+    def jump(self, x_t: Tensor, t: float, s: float) -> Tensor | None:
+        if not self.jumps:
             return None
         x_there, t_there = translate(x_t, t, self.path, self.member.path)
         s_there = translate(x_t, s, self.path, self.member.path)[1]
-        moved = self.member.flow(x_there, float(t_there), float(s_there))
+        moved = self.member.jump(x_there, float(t_there), float(s_there))
         return None if moved is None else translate(moved, s_there, self.member.path, self.path)[0]
 
 
@@ -48,7 +48,7 @@ class HybridDenoiser(Denoiser):
     """Serves each noise time by the member its schedule names.
 
     At time t the member of the step that starts at or above t and ends below it serves; a time above the first grid
-    point belongs to the first step.  A sampler asks :meth:`serving` once per step, so predictor and corrector of a
+    point belongs to the first step.  A sampler asks :meth:`member_at` once per step, so predictor and corrector of a
     step use one member.  Members on another path than the schedule's are translated through log-SNR.
 
     Raises PhasewiseError when the schedule names a missing member, or members differ in image shape or were fitted to
@@ -56,7 +56,7 @@ class HybridDenoiser(Denoiser):
     """
 
     def __init__(self, members: Mapping[str, Denoiser], schedule: HybridSchedule) -> None:
-        needed = list(dict.fromkeys(schedule.servers))
+        needed = list(dict.fromkeys(schedule.assignment))
         missing = [name for name in needed if name not in members]
         if missing:
             raise PhasewiseError(
@@ -84,18 +84,18 @@ class HybridDenoiser(Denoiser):
         later = [k for k, start in enumerate(self.schedule.times) if t <= start * (1 + 1e-6)]
         return later[-1] if later else 0
 
-    def serving(self, t: float) -> Denoiser:
-        return self.members[self.schedule.servers[self.step_at(t)]]
+    def member_at(self, t: float) -> Denoiser:
+        return self.members[self.schedule.assignment[self.step_at(t)]]
 
     def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
         s = as_time(t, x_t).reshape(-1)
         if s.numel() == 1:
-            return self.serving(float(s))(x_t, t, cond)
+            return self.member_at(float(s))(x_t, t, cond)
         out = torch.empty_like(x_t)
         steps = torch.tensor([self.step_at(float(v)) for v in s], device=x_t.device)
         for k in steps.unique().tolist():
             rows = steps == k
-            member = self.members[self.schedule.servers[k]]
+            member = self.members[self.schedule.assignment[k]]
             out[rows] = member(x_t[rows], s[rows], None if cond is None else cond[rows])
         return out
 

@@ -86,7 +86,7 @@ def load_denoiser(folder: str | Path, device: str | torch.device = "cpu") -> Den
         raise CheckpointError(f"{folder / 'config.json'} is incomplete; delete {folder} and train again")
     if hybrid:
         schedule = schedule_from(config["schedule"], folder)
-        members = {name: load_denoiser(folder / name, device) for name in dict.fromkeys(schedule.servers)}
+        members = {name: load_denoiser(folder / name, device) for name in dict.fromkeys(schedule.assignment)}
         return HybridDenoiser(members, schedule).eval()
     denoiser = build_denoiser(config["class"], config["config"])
     load_weights(denoiser, folder / "weights.safetensors")

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from phasewise.denoisers.base import Denoiser, ImageShape
+from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
-from phasewise.paths import Path, Time, as_scale, as_time
+from phasewise.paths import NoisePath, Time, as_scale, as_time
+from phasewise.shapes import ImageShape
 
 LARGEST_DENSE = 4096
 CACHE_NUMBERS = 1 << 26
@@ -39,7 +40,7 @@ class WienerDenoiser(Denoiser):
     rest: Tensor
 
     def __init__(
-        self, image_shape: ImageShape, radius: int | None = None, rank: int | None = None, path: Path | None = None
+        self, image_shape: ImageShape, radius: int | None = None, rank: int | None = None, path: NoisePath | None = None
     ) -> None:
         super().__init__(image_shape, path, radius)
         channels, height, width = self.image_shape
@@ -60,7 +61,7 @@ class WienerDenoiser(Denoiser):
 
     @classmethod
     def fit(
-        cls, images: Tensor, radius: int | None = None, rank: int | None = None, path: Path | None = None
+        cls, images: Tensor, radius: int | None = None, rank: int | None = None, path: NoisePath | None = None
     ) -> WienerDenoiser:
         """Mean and covariance of training images (N, C, H, W); above 4096 numbers an image the rank is cut to 512."""
         n = images.shape[0]
@@ -117,13 +118,13 @@ class WienerDenoiser(Denoiser):
         return per_channel.mean(1).float(), total.clamp(min=0).sqrt().float()
 
     @property
-    def has_flow(self) -> bool:
+    def jumps(self) -> bool:
         return self.radius is None
 
-    def flow(self, x_t: Tensor, t: float, s: float) -> Tensor | None:
+    def jump(self, x_t: Tensor, t: float, s: float) -> Tensor | None:
         """The Gaussian flow: each eigen-coordinate moves by the ratio of its standard deviations at s and t,
         ``sqrt((alpha_s^2 v + sigma_s^2) / (alpha_t^2 v + sigma_t^2))``.  None for a windowed filter."""
-        if not self.has_flow:
+        if not self.jumps:
             return None
         mean, values, basis = self.mean.double(), self.eigenvalues.double(), self.eigenvectors.to(x_t.dtype)
         at, to = torch.tensor(t, dtype=torch.float64), torch.tensor(s, dtype=torch.float64)

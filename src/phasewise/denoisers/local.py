@@ -22,10 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from phasewise.denoisers.base import ImageShape, NetworkDenoiser
+from phasewise.denoisers.base import NetworkDenoiser
 from phasewise.denoisers.layers import TimeEmbedding, pad_to_multiple, zero_init
 from phasewise.errors import PhasewiseError
-from phasewise.paths import Path
+from phasewise.paths import NoisePath
+from phasewise.shapes import ImageShape
 
 BUFFER = 2**18
 """Numbers in a buffer of tokens on a CPU without gradients: more leave the cache (measured at 28x28)."""
@@ -41,7 +42,7 @@ class LocalDenoiser(NetworkDenoiser):
         block: pixels per side that share one window, 1 <= block <= radius + 1; default by :func:`default_block`.
         width: channels; default 32 for block 1, 64 for 2 and 3, 128 from 4.
         depth: number of residual perceptrons.  expansion: their hidden width over ``width``.
-        mixing: how many of them, from the first, convolve over neighbouring blocks; the stem's reach
+        mixing: how many of them, from the first, convolve over neighbouring blocks; the stem's own radius
             ``radius - mixing * block`` must be at least ``block - 1``.  Default by :func:`default_mixing`.
         norm: layer norm over the channels of each block before each perceptron.  Without it, the default, a call is
             faster and the network as good: a norm over few channels costs as much as the products (docs/networks.md).
@@ -63,7 +64,7 @@ class LocalDenoiser(NetworkDenoiser):
         mixing: int | None = None,
         norm: bool = False,
         position: bool = True,
-        path: Path | None = None,
+        path: NoisePath | None = None,
     ) -> None:
         super().__init__(image_shape, path, radius)
         channels, height, columns = self.image_shape
@@ -80,14 +81,14 @@ class LocalDenoiser(NetworkDenoiser):
         self.depth, self.expansion, self.position = int(depth), float(expansion), bool(position)
         self.mixing = default_mixing(self.radius, self.block, self.depth) if mixing is None else int(mixing)
         self.normed = bool(norm)
-        reach = self.radius - self.mixing * self.block
-        if not 0 <= self.mixing <= self.depth or reach < self.block - 1:
+        first = self.radius - self.mixing * self.block
+        if not 0 <= self.mixing <= self.depth or first < self.block - 1:
             raise PhasewiseError(
                 f"mixing {self.mixing} does not fit radius {self.radius}, block {self.block} and depth {self.depth}: "
                 f"need 0 <= mixing <= depth and radius - mixing * block >= block - 1"
             )
-        self.ring = reach - self.block + 1
-        self.kernel = 2 * reach - self.block + 2
+        self.ring = first - self.block + 1
+        self.kernel = 2 * first - self.block + 2
         self.grid = (-(-height // self.block), -(-columns // self.block))
 
         self.stem = nn.Linear(channels * self.kernel**2, self.width)

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from phasewise.denoisers.base import ImageShape, NetworkDenoiser
+from phasewise.denoisers.base import NetworkDenoiser
 from phasewise.denoisers.layers import PixelNorm, TimeEmbedding, zero_init
 from phasewise.errors import PhasewiseError
-from phasewise.paths import Path
+from phasewise.paths import NoisePath
+from phasewise.shapes import ImageShape
 
 PAIR_RADII = {
     1: (0, 0, 0), 2: (1, 0, 0), 3: (1, 0, 0), 4: (1, 1, 0), 5: (1, 1, 0), 6: (1, 1, 1),
@@ -32,7 +33,9 @@ PAIR_RADII = {
 class PublishedLocal(NetworkDenoiser):
     """The published local network at full resolution, radius 1..12; ``norm`` is "leaky" (theirs) or "strict"."""
 
-    def __init__(self, image_shape: ImageShape, radius: int, *, norm: str = "strict", path: Path | None = None) -> None:
+    def __init__(
+        self, image_shape: ImageShape, radius: int, *, norm: str = "strict", path: NoisePath | None = None
+    ) -> None:
         super().__init__(image_shape, path, radius)
         if radius not in PAIR_RADII:
             raise PhasewiseError(f"the published local networks have radius 1..12, got {radius}")
@@ -96,7 +99,7 @@ class PublishedUNet(NetworkDenoiser):
     never uses.
     """
 
-    def __init__(self, image_shape: ImageShape, *, path: Path | None = None) -> None:
+    def __init__(self, image_shape: ImageShape, *, path: NoisePath | None = None) -> None:
         super().__init__(image_shape, path)
         channels, height, width = self.image_shape
         if min(height, width) < 8:

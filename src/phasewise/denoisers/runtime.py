@@ -10,7 +10,7 @@ import functools
 import json
 import os
 import shutil
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ PRECISIONS = ("float32", "bfloat16")
 ONNX_FORMAT = 1
 
 
-def accelerate(denoiser: Denoiser, *, compile: bool = False, precision: str = "float32") -> Denoiser:
+def for_inference(denoiser: Denoiser, *, compile: bool = False, precision: str = "float32") -> Denoiser:
     """``denoiser`` with its networks compiled, or their products in bfloat16; it shares the weights of the original.
 
     Args:
@@ -40,7 +40,7 @@ def accelerate(denoiser: Denoiser, *, compile: bool = False, precision: str = "f
         raise PhasewiseError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
     if isinstance(denoiser, HybridDenoiser):
         members = {
-            name: accelerate(
+            name: for_inference(
                 member.member if isinstance(member, OnPath) else member, compile=compile, precision=precision
             )
             for name, member in denoiser.members.items()
@@ -97,7 +97,7 @@ class _Unchecked(nn.Module):
         return skip + c_out * out
 
 
-def export_onnx(denoiser: Denoiser, file: str | FilePath) -> FilePath:
+def export_onnx(denoiser: Denoiser, file: str | Path) -> Path:
     """Write a network as ONNX: inputs ``x_t`` (B, C, H, W) and ``t`` (B,), output ``posterior_mean``, B free.
 
     Needs the extra ``phasewise[onnx]``.  Read it with :class:`OnnxDenoiser`, or with any ONNX runtime.
@@ -129,7 +129,7 @@ def export_onnx(denoiser: Denoiser, file: str | FilePath) -> FilePath:
     }
     entry = proto.metadata_props.add()
     entry.key, entry.value = "phasewise", json.dumps(about)
-    return write_bytes(FilePath(file), proto.SerializeToString())
+    return write_bytes(Path(file), proto.SerializeToString())
 
 
 class OnnxDenoiser(Denoiser):
@@ -141,7 +141,7 @@ class OnnxDenoiser(Denoiser):
     Needs the extra ``phasewise[onnx]``.  Raises CheckpointError for a file that phasewise did not write.
     """
 
-    def __init__(self, file: str | FilePath, threads: int = 0) -> None:
+    def __init__(self, file: str | Path, threads: int = 0) -> None:
         _need("onnxruntime")
         import onnxruntime as runtime
 

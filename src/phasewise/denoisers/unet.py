@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from phasewise.denoisers.base import ImageShape, NetworkDenoiser
+from phasewise.denoisers.base import NetworkDenoiser
 from phasewise.denoisers.layers import TimeEmbedding, pad_to_multiple, zero_init
 from phasewise.errors import PhasewiseError
-from phasewise.paths import Path
+from phasewise.paths import NoisePath
+from phasewise.shapes import ImageShape
 
 GLOBAL_SIZES: dict[str, tuple[int, int, int]] = {
     "coarse": (32, 2, 2),
@@ -49,7 +50,7 @@ class UNetDenoiser(NetworkDenoiser):
         blocks: int = 1,
         patch: int | None = None,
         heads: int = 4,
-        path: Path | None = None,
+        path: NoisePath | None = None,
     ) -> None:
         super().__init__(image_shape, path)
         channels, height, columns = self.image_shape
@@ -93,7 +94,7 @@ class UNetDenoiser(NetworkDenoiser):
         self.head = zero_init(nn.Conv2d(c, channels * self.patch**2, 3, padding=1))
 
     @classmethod
-    def of_size(cls, image_shape: ImageShape, size: str, *, path: Path | None = None) -> UNetDenoiser:
+    def of_size(cls, image_shape: ImageShape, size: str, *, path: NoisePath | None = None) -> UNetDenoiser:
         """A U-Net of a named size (:data:`GLOBAL_SIZES`); PhasewiseError for an unknown one."""
         if size not in GLOBAL_SIZES:
             raise PhasewiseError(f"unknown size {size!r} of a global network; known: {', '.join(GLOBAL_SIZES)}")

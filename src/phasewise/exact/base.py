@@ -25,7 +25,7 @@ from torch import Tensor
 
 from phasewise.denoisers.base import Denoiser, ImageShape
 from phasewise.errors import PhasewiseError
-from phasewise.paths import LinearPath, Path
+from phasewise.paths import LinearPath, NoisePath
 from phasewise.results import Estimate
 
 Shape = tuple[int, int]
@@ -50,17 +50,17 @@ class ExactModel(ABC):
         """``n`` clean images (n, 1, H, W) float32; the first k of them do not depend on n."""
 
     @abstractmethod
-    def denoiser(self, radius: int | None = None, path: Path | None = None) -> Denoiser:
+    def denoiser(self, radius: int | None = None, path: NoisePath | None = None) -> Denoiser:
         """The exact posterior mean ``E[X_0 | X_t]``, or of each pixel given its window ``N_radius``."""
 
     @abstractmethod
     def cmi(
-        self, t: float, radius: int, block: int = 1, center: Shape | None = None, path: Path | None = None
+        self, t: float, radius: int, block: int = 1, center: Shape | None = None, path: NoisePath | None = None
     ) -> float | Estimate:
         """``I(A : C | B)`` at time t in nats, all three regions noisy."""
 
     @abstractmethod
-    def mmse(self, t: float, radius: int | None = None, path: Path | None = None) -> float | Estimate:
+    def mmse(self, t: float, radius: int | None = None, path: NoisePath | None = None) -> float | Estimate:
         """``E|D_radius(X_t, t) - X_0|^2`` per image, summed over pixels (None: the global denoiser)."""
 
 
@@ -164,7 +164,7 @@ def check_count(n: int) -> int:
     return int(n)
 
 
-def noise_level(t: float, path: Path | None = None) -> tuple[float, float]:
+def noise_level(t: float, path: NoisePath | None = None) -> tuple[float, float]:
     """(alpha, sigma) at time t in [0, 1] of ``path`` (default: linear), computed in float64."""
     if not 0 <= t <= 1:
         raise PhasewiseError(f"noise time t must lie in [0, 1] (0 = data, 1 = noise), got {t!r}")

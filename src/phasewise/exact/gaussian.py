@@ -34,7 +34,7 @@ from phasewise.exact.base import (
     windows,
 )
 from phasewise.exact.wiener import GaussianDenoiser
-from phasewise.paths import Path
+from phasewise.paths import NoisePath
 
 
 def gaussian_cmi(covariance: Tensor, a: Tensor, b: Tensor, c: Tensor) -> float:
@@ -99,12 +99,12 @@ class GaussianModel(ExactModel):
         x = self.mean + ((z @ vectors) * values.sqrt()) @ vectors.T
         return x.float().reshape(n, *self.image_shape)
 
-    def denoiser(self, radius: int | None = None, path: Path | None = None) -> GaussianDenoiser:
+    def denoiser(self, radius: int | None = None, path: NoisePath | None = None) -> GaussianDenoiser:
         """The exact (windowed) posterior mean: linear in x_t."""
         return GaussianDenoiser(self, radius, path)
 
     def cmi(
-        self, t: float, radius: int, block: int = 1, center: Shape | None = None, path: Path | None = None
+        self, t: float, radius: int, block: int = 1, center: Shape | None = None, path: NoisePath | None = None
     ) -> float:
         """``I(A : C | B)`` at time t in nats; 0 when C is empty.
 
@@ -113,12 +113,12 @@ class GaussianModel(ExactModel):
         region = regions(self.shape, radius, block, center, self.wrap)
         return gaussian_cmi(self.noisy_covariance(t, path), region.a, region.b, region.c)
 
-    def noisy_covariance(self, t: float, path: Path | None = None) -> Tensor:
+    def noisy_covariance(self, t: float, path: NoisePath | None = None) -> Tensor:
         """``K_t = alpha^2 K + sigma^2 I``, (N, N) float64."""
         alpha, sigma = noise_level(t, path)
         return alpha**2 * self.covariance + sigma**2 * torch.eye(len(self.covariance), dtype=torch.float64)
 
-    def mmse(self, t: float, radius: int | None = None, path: Path | None = None) -> float:
+    def mmse(self, t: float, radius: int | None = None, path: NoisePath | None = None) -> float:
         """``E|D_radius(X_t, t) - X_0|^2`` per image, summed over pixels, in squared pixel units."""
         alpha, sigma = noise_level(t, path)
         count, values, weights = self._window_spectra(radius)
@@ -126,17 +126,17 @@ class GaussianModel(ExactModel):
             return 0.0
         return float((count[:, None] * weights * values * sigma**2 / (alpha**2 * values + sigma**2)).sum())
 
-    def denoising_gap(self, t: float, radius: int, path: Path | None = None) -> float:
+    def denoising_gap(self, t: float, radius: int, path: NoisePath | None = None) -> float:
         """``Delta_r(t) = E|D - D_r|^2 = mmse_r - mmse`` per image, summed over pixels."""
         return self.mmse(t, radius, path) - self.mmse(t, None, path)
 
-    def path_kl(self, radius: int, t_min: float, t_max: float, path: Path | None = None) -> float:
+    def path_kl(self, radius: int, t_min: float, t_max: float, path: NoisePath | None = None) -> float:
         """``1/2 int Delta_r d gamma`` over t in [t_min, t_max], nats per image: the module docstring's closed form."""
         if not t_min <= t_max:
             raise PhasewiseError(f"need t_min <= t_max, got {t_min} and {t_max}")
         return self._potential(t_min, radius, path) - self._potential(t_max, radius, path)
 
-    def _potential(self, t: float, radius: int, path: Path | None) -> float:
+    def _potential(self, t: float, radius: int, path: NoisePath | None) -> float:
         """``F_r(t)`` of the module docstring."""
         alpha, sigma = noise_level(t, path)
         total = 0.0

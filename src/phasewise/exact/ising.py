@@ -36,7 +36,7 @@ from phasewise.exact.base import (
     regions,
 )
 from phasewise.exact.transfer import RowChain
-from phasewise.paths import Path, Time, as_time
+from phasewise.paths import NoisePath, Time, as_time
 from phasewise.results import Estimate
 
 MAX_WIDTH = 10
@@ -64,7 +64,7 @@ class IsingModel(ExactModel):
         uniforms = np.random.default_rng(seed).random((check_count(n), self._engine.height))
         return self._grid(self._engine.sample(torch.from_numpy(uniforms))).float()[:, None]
 
-    def denoiser(self, radius: int | None = None, path: Path | None = None) -> IsingDenoiser:
+    def denoiser(self, radius: int | None = None, path: NoisePath | None = None) -> IsingDenoiser:
         """The exact posterior mean given the whole noisy image, or each pixel's noisy window."""
         return IsingDenoiser(self, radius, path)
 
@@ -79,7 +79,7 @@ class IsingModel(ExactModel):
         radius: int,
         block: int = 1,
         center: Shape | None = None,
-        path: Path | None = None,
+        path: NoisePath | None = None,
         n: int = 2048,
         seed: int = 0,
     ) -> Estimate:
@@ -106,17 +106,19 @@ class IsingModel(ExactModel):
         return _estimate(terms, seed)
 
     def mmse(
-        self, t: float, radius: int | None = None, path: Path | None = None, n: int = 2048, seed: int = 0
+        self, t: float, radius: int | None = None, path: NoisePath | None = None, n: int = 2048, seed: int = 0
     ) -> Estimate:
         """``E|D_radius - X_0|^2`` per image: the mean over noisy samples of ``sum_i (1 - D_i^2)``."""
         return _estimate((1 - self._means(t, radius, path, n, seed) ** 2).sum((1, 2)), seed, "squared pixel units")
 
-    def denoising_gap(self, t: float, radius: int, path: Path | None = None, n: int = 2048, seed: int = 0) -> Estimate:
+    def denoising_gap(
+        self, t: float, radius: int, path: NoisePath | None = None, n: int = 2048, seed: int = 0
+    ) -> Estimate:
         """``E|D - D_radius|^2`` per image; the same as ``mmse_r - mmse`` by orthogonality."""
         difference = self._means(t, None, path, n, seed) - self._means(t, radius, path, n, seed)
         return _estimate((difference**2).sum((1, 2)), seed, "squared pixel units")
 
-    def _means(self, t: float, radius: int | None, path: Path | None, n: int, seed: int) -> Tensor:
+    def _means(self, t: float, radius: int | None, path: NoisePath | None, n: int, seed: int) -> Tensor:
         gamma = self._snr(t, path)
         if radius is not None:
             check_radius_or_zero(radius)
@@ -139,7 +141,7 @@ class IsingModel(ExactModel):
             out.append(torch.cat([self._engine.block_posterior(f, rows, cols) for f in grid.split(CHUNK)]))
         return out[0], out[1]
 
-    def _snr(self, t: float, path: Path | None) -> float:
+    def _snr(self, t: float, path: NoisePath | None) -> float:
         alpha, sigma = noise_level(t, path)
         return MAX_SNR if sigma == 0 else min((alpha / sigma) ** 2, MAX_SNR)
 
@@ -174,7 +176,7 @@ class IsingStrip(IsingModel):
 class IsingDenoiser(Denoiser):
     """The exact posterior mean of an Ising model; float64 inside, on the CPU; returned like ``x_t``."""
 
-    def __init__(self, model: IsingModel, radius: int | None = None, path: Path | None = None) -> None:
+    def __init__(self, model: IsingModel, radius: int | None = None, path: NoisePath | None = None) -> None:
         super().__init__(model.image_shape, path, radius)
         self._model = model
 

@@ -41,7 +41,7 @@ from phasewise.exact.base import (
     regions,
     windows,
 )
-from phasewise.paths import Path, Time, as_time
+from phasewise.paths import NoisePath, Time, as_time
 
 
 class TwoMode(ExactModel):
@@ -59,12 +59,12 @@ class TwoMode(ExactModel):
         values = torch.from_numpy(signs).float() * self.amplitude
         return values.reshape(n, 1, 1, 1).expand(n, *self.image_shape).clone()
 
-    def denoiser(self, radius: int | None = None, path: Path | None = None) -> TwoModeDenoiser:
+    def denoiser(self, radius: int | None = None, path: NoisePath | None = None) -> TwoModeDenoiser:
         """``a tanh(alpha a sum_window x / sigma^2)``."""
         return TwoModeDenoiser(self, radius, path)
 
     def cmi(
-        self, t: float, radius: int, block: int = 1, center: Shape | None = None, path: Path | None = None
+        self, t: float, radius: int, block: int = 1, center: Shape | None = None, path: NoisePath | None = None
     ) -> float:
         """``I(A : C | B)`` at time t, nats; at most log 2, and 0 when C is empty."""
         region = regions(self.shape, radius, block, center)
@@ -74,28 +74,28 @@ class TwoMode(ExactModel):
         e = [equivocation(n * self._snr(t, path) if n else 0.0) for n in (b, a + b, b + c, a + b + c)]
         return (e[0] - e[1]) - (e[2] - e[3])
 
-    def mmse(self, t: float, radius: int | None = None, path: Path | None = None) -> float:
+    def mmse(self, t: float, radius: int | None = None, path: NoisePath | None = None) -> float:
         """``a^2 sum_i M(n_i gamma a^2)``: per image, summed over pixels, in squared pixel units."""
         snr = self._snr(t, path)
         return self.amplitude**2 * sum(k * bit_error(n * snr) for n, k in self._window_sizes(radius).items())
 
-    def denoising_gap(self, t: float, radius: int, path: Path | None = None) -> float:
+    def denoising_gap(self, t: float, radius: int, path: NoisePath | None = None) -> float:
         """``Delta_r(t) = E|D - D_r|^2 = mmse_r - mmse`` per image, summed over pixels."""
         return self.mmse(t, radius, path) - self.mmse(t, None, path)
 
-    def path_kl(self, radius: int, t_min: float, t_max: float, path: Path | None = None) -> float:
+    def path_kl(self, radius: int, t_min: float, t_max: float, path: NoisePath | None = None) -> float:
         """``1/2 int Delta_r d gamma`` over t in [t_min, t_max], nats per image, closed form; t_min may be 0."""
         if not t_min <= t_max:
             raise PhasewiseError(f"need t_min <= t_max, got {t_min} and {t_max}")
         return self._potential(t_min, radius, path) - self._potential(t_max, radius, path)
 
-    def _potential(self, t: float, radius: int, path: Path | None) -> float:
+    def _potential(self, t: float, radius: int, path: NoisePath | None) -> float:
         snr = self._snr(t, path)
         pixels = self.shape[0] * self.shape[1]
         local = sum(k * equivocation(n * snr) / n for n, k in self._window_sizes(radius).items())
         return equivocation(pixels * snr) - local
 
-    def _snr(self, t: float, path: Path | None) -> float:
+    def _snr(self, t: float, path: NoisePath | None) -> float:
         """``gamma a^2``, infinite at sigma = 0."""
         alpha, sigma = noise_level(t, path)
         return math.inf if sigma == 0 else (alpha * self.amplitude / sigma) ** 2
@@ -114,7 +114,7 @@ class TwoMode(ExactModel):
 class TwoModeDenoiser(Denoiser):
     """The exact posterior mean of a :class:`TwoMode`, global or windowed; float64 inside, dtype of ``x_t`` outside."""
 
-    def __init__(self, model: TwoMode, radius: int | None = None, path: Path | None = None) -> None:
+    def __init__(self, model: TwoMode, radius: int | None = None, path: NoisePath | None = None) -> None:
         super().__init__(model.image_shape, path, radius)
         self.amplitude = model.amplitude
 

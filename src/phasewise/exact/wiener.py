@@ -19,7 +19,7 @@ from torch import Tensor
 
 from phasewise.denoisers.base import Denoiser
 from phasewise.exact.base import check_images, noise_level, windows
-from phasewise.paths import Path, Time, as_time
+from phasewise.paths import NoisePath, Time, as_time
 
 if TYPE_CHECKING:
     from phasewise.exact.gaussian import GaussianModel
@@ -37,7 +37,7 @@ class GaussianDenoiser(Denoiser):
     values: Tensor
     vectors: Tensor
 
-    def __init__(self, model: GaussianModel, radius: int | None = None, path: Path | None = None) -> None:
+    def __init__(self, model: GaussianModel, radius: int | None = None, path: NoisePath | None = None) -> None:
         super().__init__(model.image_shape, path, radius)
         self.register_buffer("mean", model.mean, persistent=False)
         self._weights: OrderedDict[float, Tensor] = OrderedDict()

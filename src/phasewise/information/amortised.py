@@ -17,7 +17,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -106,7 +106,7 @@ class AmortisedEstimator(CMIEstimator):
         return min(n, self.max_scored)
 
     def estimate(
-        self, problem: Problem, cells: Sequence[Cell], folder: FilePath | None = None, say: Say = lambda _: None
+        self, problem: Problem, cells: Sequence[Cell], folder: Path | None = None, say: Say = lambda _: None
     ) -> Iterator[tuple[Cell, Estimate]]:
         if self.folds > len(problem.images) // 10:
             raise PhasewiseError(f"{self.folds} folds leave under 10 of {len(problem.images)} images each; take fewer")
@@ -126,7 +126,7 @@ class AmortisedEstimator(CMIEstimator):
             scored = part[: max(2, self.max_scored // self.folds)]
             yield Fold(k, flat[rest[held:]], flat[rest[:held]], flat[scored], seeding.mix(problem.seed, 21, k))
 
-    def _read_fold(self, problem: Problem, fold: Fold, folder: FilePath | None, say: Say) -> dict[str, Tensor]:
+    def _read_fold(self, problem: Problem, fold: Fold, folder: Path | None, say: Say) -> dict[str, Tensor]:
         file = None if folder is None else folder / f"fold-{fold.number}.safetensors"
         if file is not None and file.exists():
             say(f"fold {fold.number + 1} of {self.folds}: done before")

@@ -7,7 +7,7 @@ import math
 import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,7 +37,7 @@ class CMIEstimator(ABC):
 
     @abstractmethod
     def estimate(
-        self, problem: Problem, cells: Sequence[Cell], folder: FilePath | None = None, say: Say = lambda _: None
+        self, problem: Problem, cells: Sequence[Cell], folder: Path | None = None, say: Say = lambda _: None
     ) -> Iterator[tuple[Cell, Estimate]]:
         """Yield each cell of ``cells`` with its estimate, in any order, as soon as it is known.
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from phasewise.information.regions import ImageShape
+from phasewise.shapes import ImageShape
 
 RELATIVE, ABSOLUTE = 2, 8
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path as FilePath
+from pathlib import Path
 
 import torch
 from scipy.optimize import minimize_scalar
@@ -106,7 +106,7 @@ class CriticEstimator(CMIEstimator):
         return n - round(n * self.train_fraction) if self.hold_out else n
 
     def estimate(
-        self, problem: Problem, cells: Sequence[Cell], folder: FilePath | None = None, say: Say = lambda _: None
+        self, problem: Problem, cells: Sequence[Cell], folder: Path | None = None, say: Say = lambda _: None
     ) -> Iterator[tuple[Cell, Estimate]]:
         parts = self._split(problem)
         for i in sorted({i for i, _ in cells}):

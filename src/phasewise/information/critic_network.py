@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from phasewise.information.problem import Problem
-from phasewise.information.regions import ImageShape
+from phasewise.shapes import ImageShape
 
 
 class CriticNetwork(nn.Module):

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path as FilePath
+from pathlib import Path
 
 import torch
 from sklearn.covariance import ledoit_wolf
@@ -69,7 +69,7 @@ class GaussianEstimator(CMIEstimator):
         self.shrinkage, self.folds = shrinkage, whole("gaussian: folds", folds, 2)
 
     def estimate(
-        self, problem: Problem, cells: Sequence[Cell], folder: FilePath | None = None, say: Say = lambda _: None
+        self, problem: Problem, cells: Sequence[Cell], folder: Path | None = None, say: Say = lambda _: None
     ) -> Iterator[tuple[Cell, Estimate]]:
         fits = self._fit(problem)
         for i in sorted({i for i, _ in cells}):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path as FilePath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -81,7 +81,7 @@ class NearestNeighbours(CMIEstimator):
         return min(n - self._fitted(n), self.n_max)
 
     def estimate(
-        self, problem: Problem, cells: Sequence[Cell], folder: FilePath | None = None, say: Say = lambda _: None
+        self, problem: Problem, cells: Sequence[Cell], folder: Path | None = None, say: Say = lambda _: None
     ) -> Iterator[tuple[Cell, Estimate]]:
         fitted, scored = self._split(problem)
         spaces = {j: self._spaces(problem, fitted, problem.radii[j]) for j in sorted({j for _, j in cells})}

@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from phasewise.files import read_json, write_json
 from phasewise.information.base import Cell, CMIEstimator, Say, make_estimator
 from phasewise.information.problem import Problem, make_problem, warn_if_too_few
 from phasewise.information.regions import Center
-from phasewise.paths import LinearPath, Path
+from phasewise.paths import LinearPath, NoisePath
 from phasewise.results import CMIMap, Estimate
 
 
@@ -32,9 +32,9 @@ def cmi_map(
     center: Center | Sequence[Center] | None = None,
     estimator: str | CMIEstimator = "density",
     seed: int = 0,
-    path: Path | None = None,
+    path: NoisePath | None = None,
     accuracy: float = 0.003,
-    folder: str | FilePath | None = None,
+    folder: str | Path | None = None,
     say: Say = lambda _: None,
     **options: Any,
 ) -> CMIMap:
@@ -101,7 +101,7 @@ def _centers(center: Center | Sequence[Center] | None) -> list[Center | None]:
 
 
 def _one_position(
-    problem: Problem, estimator: CMIEstimator, live: bool, accuracy: float, folder: str | FilePath | None, say: Say
+    problem: Problem, estimator: CMIEstimator, live: bool, accuracy: float, folder: str | Path | None, say: Say
 ) -> tuple[np.ndarray, np.ndarray, int]:
     shape = (len(problem.times), len(problem.radii))
     value, stderr = np.zeros(shape), np.zeros(shape)
@@ -131,7 +131,7 @@ def _one_position(
     return value, stderr, n
 
 
-def _nothing_left(path: Path, t: float) -> bool:
+def _nothing_left(path: NoisePath, t: float) -> bool:
     return t == 1 and float(path.alpha(torch.tensor(1.0, dtype=torch.float64))) == 0
 
 
@@ -152,11 +152,11 @@ class Store:
     KEY is a hash of the problem and the estimator's options, so different questions never mix.
     """
 
-    def __init__(self, problem: Problem, estimator: CMIEstimator, folder: str | FilePath | None) -> None:
+    def __init__(self, problem: Problem, estimator: CMIEstimator, folder: str | Path | None) -> None:
         self.problem, self.cells = problem, dict[Cell, Estimate]()
-        self.folder: FilePath | None = None
+        self.folder: Path | None = None
         if folder is not None:
-            self.folder = FilePath(folder) / f"{estimator.name}-{_key(problem, estimator)}"
+            self.folder = Path(folder) / f"{estimator.name}-{_key(problem, estimator)}"
             file = self.folder / "cells.json"
             for row in read_json(file) if file.exists() else []:
                 cell = (problem.times.index(row["t"]), problem.radii.index(row["r"]))

@@ -73,7 +73,7 @@ class Posterior:
         return cls((inverse @ outside / level).float(), values.clamp(min=1e-9).float(), vectors.float())
 
 
-class Denoiser(nn.Module):
+class EntryDenoiser(nn.Module):
     """Context features, A at its own ratio and the Gaussian posterior mean -> E[x_A | ..], standardised."""
 
     def __init__(self, shape: TrunkShape, chain: int, head: int = 256) -> None:
@@ -96,7 +96,7 @@ class Errors(Readings):
         self.inputs = inputs
         self.posterior = Posterior.from_chain(inputs.linear, inputs.a, inputs.alpha, inputs.sigma)
         self.variance = self.posterior.values[:, -1].mean(-1)
-        self.net = cast(Denoiser, build_network(lambda: Denoiser(shape, len(inputs.a)), seed))
+        self.net = cast(EntryDenoiser, build_network(lambda: EntryDenoiser(shape, len(inputs.a)), seed))
 
     def __call__(
         self,

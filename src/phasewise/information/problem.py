@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from phasewise.errors import PhasewiseError, PhasewiseWarning
-from phasewise.information.regions import Center, Geometry, ImageShape, make_geometry
-from phasewise.paths import LinearPath, Path
+from phasewise.information.regions import Center, Geometry, make_geometry
+from phasewise.paths import LinearPath, NoisePath
+from phasewise.shapes import ImageShape
 
 TYPICAL = 0.05
 """A CMI in nats, for the error one can expect: the log ratio of two densities has variance near 2 CMI."""
@@ -29,7 +30,7 @@ class Problem:
     times: tuple[float, ...]
     radii: tuple[int, ...]
     geometry: Geometry
-    path: Path
+    path: NoisePath
     seed: int
 
     @property
@@ -60,7 +61,7 @@ def make_problem(
     *,
     block: int = 1,
     center: Center | None = None,
-    path: Path | None = None,
+    path: NoisePath | None = None,
     seed: int = 0,
 ) -> Problem:
     """A checked :class:`Problem`; ``images`` (n, C, H, W), any real values.
@@ -86,15 +87,15 @@ def make_problem(
     for r in radii:
         if isinstance(r, bool) or int(r) != r or r < 0:
             raise PhasewiseError(f"a radius is a whole number of pixels >= 0, got {r!r}")
-        if geometry.reach <= 0:
+        if geometry.extent <= 0:
             raise PhasewiseError(
                 f"A of {block} x {block} pixels fills the {shape[1]}x{shape[2]} image: nothing is left for B and C; "
                 "take a smaller block"
             )
-        if r >= geometry.reach:
+        if r >= geometry.extent:
             raise PhasewiseError(
                 f"radius {r} leaves no pixel for C in a {shape[1]}x{shape[2]} image with A at {geometry.center}: the "
-                f"CMI is 0 there by definition; the largest radius with something to measure is {geometry.reach - 1}"
+                f"CMI is 0 there by definition; the largest radius with something to measure is {geometry.extent - 1}"
             )
     return Problem(images, tuple(float(t) for t in times), tuple(int(r) for r in radii), geometry, path, int(seed))
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from phasewise.errors import PhasewiseError
+from phasewise.shapes import ImageShape
 
-ImageShape = tuple[int, int, int]
 Center = tuple[int, int]
 
 
@@ -28,7 +28,7 @@ class Geometry:
     distance: Tensor
 
     @property
-    def reach(self) -> int:
+    def extent(self) -> int:
         """Distance of the farthest pixel from A: C is empty from this radius on."""
         return int(self.distance.max())
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.files import read_json, write_bytes, write_json
-from phasewise.metrics.feature_base import FeatureNetwork, ImageShape, check_images, frozen, map_batches
+from phasewise.metrics.feature_base import FeatureNetwork, check_images, frozen, map_batches
+from phasewise.shapes import ImageShape
 
 if TYPE_CHECKING:
     from phasewise.data import ImageData

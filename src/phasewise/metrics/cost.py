@@ -19,9 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from phasewise.errors import PhasewiseError
 from phasewise.memory import called
+from phasewise.shapes import ImageShape
 
 Denoise = Callable[[Tensor, float], Tensor]
-ImageShape = tuple[int, int, int]
 
 PROBE_TIME = 0.5
 SHORTEST_ROUND_S = 0.005

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from phasewise.errors import PhasewiseError
-
-ImageShape = tuple[int, int, int]
+from phasewise.shapes import ImageShape
 
 
 class FeatureNetwork(nn.Module, ABC):

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from phasewise.errors import PhasewiseError
 from phasewise.metrics.classifier import Progress, cached_classifier
-from phasewise.metrics.feature_base import FeatureNetwork, ImageShape, check_images, frozen
+from phasewise.metrics.feature_base import FeatureNetwork, check_images, frozen
+from phasewise.shapes import ImageShape
 
 if TYPE_CHECKING:
     from phasewise.data import ImageData

@@ -3,12 +3,12 @@
 from phasewise.pipeline.config import SIZES, RunConfig, make_config
 from phasewise.pipeline.folder import read_config
 from phasewise.pipeline.run import describe_plan, run_pipeline
-from phasewise.pipeline.use import check_grid, config_for, default_folder, load_hybrid, write_grid
+from phasewise.pipeline.use import check_png_name, config_for, default_folder, load_hybrid, write_grid
 
 __all__ = [
     "SIZES",
     "RunConfig",
-    "check_grid",
+    "check_png_name",
     "config_for",
     "default_folder",
     "describe_plan",

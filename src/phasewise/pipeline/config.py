@@ -10,9 +10,9 @@ from phasewise.denoisers.unet import GLOBAL_SIZES
 from phasewise.errors import PhasewiseError
 from phasewise.information import ESTIMATORS
 from phasewise.metrics.features import KINDS
-from phasewise.phases import WEIGHTINGS
 from phasewise.sampling import get_solver
 from phasewise.sampling.grid import SPACINGS
+from phasewise.scheduling import WEIGHTINGS
 from phasewise.training import get_preset
 
 
@@ -34,7 +34,8 @@ class RunConfig:
         preset, batch: training preset (:data:`phasewise.training.PRESETS`) and batch size.
         steps, solver, spacing, t_min: the sampling grid, see :func:`phasewise.time_grid`.
         weighting: price the optimiser minimises, "frechet", "w2", "flow" or "kl".
-        reach_paths: with weighting "w2", sampling paths followed to see how far a push off the path has grown at the
+        growth_trajectories: with weighting "w2", sampling paths followed to see how far a push off the path has grown
+        at the
             image, which that price then counts; 0 leaves it out (better where cheaper global networks serve early
             steps: there a push changes which image comes out, not how good it is).
         budget: cost as a fraction of all-global.
@@ -64,11 +65,11 @@ class RunConfig:
     global_epochs: float = 130
     local_epochs: float = 110
     steps: int = 8
-    solver: str = "multistep"
+    solver: str = "exp_ab2"
     spacing: str = "uniform"
     t_min: float = 0.02
     weighting: str = "frechet"
-    reach_paths: int = 16
+    growth_trajectories: int = 16
     budget: float = 0.8
     window: tuple[float, float] | str = (0.2, 0.5)
     times: tuple[float, ...] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -123,7 +124,7 @@ class RunConfig:
             ("n_recovery", 2),
             ("n_grid", 1),
             ("steps", 2),
-            ("reach_paths", 0),
+            ("growth_trajectories", 0),
         ):
             if getattr(self, name) < least:
                 raise PhasewiseError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -177,7 +178,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "small": {},
     "cpu": {
         "radii": (1, 2, 3, 5, 8, 12), "window_radius": 3, "global_width": 32, "cheap_globals": ("coarse",),
-        "reach_paths": 0, "solver": "sde_multistep",
+        "growth_trajectories": 0, "solver": "sde_dpmpp_2m",
         "global_epochs": 14, "local_epochs": 7, "n_losses": 2000, "n_recovery": 250, "n_samples": 3000,
         "cmi_radii": (1, 2, 3, 4, 5, 6), "cmi_times": (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9),
         "cmi_accuracy": 0.003,
@@ -223,6 +224,6 @@ def _fitting_cmi(side: int, chosen: dict[str, Any], usual: dict[str, Any]) -> di
     """The usual CMI radii that leave far pixels in images of this side; without any, no CMI."""
     if "cmi_radii" in chosen or "cmi_center" in chosen:
         return {}
-    reach = side - 1 - (side - 1) // 2 - int(chosen.get("cmi_block", 1)) // 2
-    radii: Sequence[int] = [r for r in usual.get("cmi_radii", RunConfig.cmi_radii) if r < reach]
+    extent = side - 1 - (side - 1) // 2 - int(chosen.get("cmi_block", 1)) // 2
+    radii: Sequence[int] = [r for r in usual.get("cmi_radii", RunConfig.cmi_radii) if r < extent]
     return {"cmi_radii": tuple(radii)} if radii else {"cmi": False}

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from phasewise.data import ImageData
+from phasewise.diagnosis import critical_window, markov_length
 from phasewise.errors import PhasewiseError
 from phasewise.files import read_json, write_json
 from phasewise.information import cmi_map, make_estimator, make_problem
-from phasewise.phases import critical_window, markov_length
 from phasewise.pipeline.config import RunConfig
 from phasewise.pipeline.folder import RunFolder
 from phasewise.results import CMIMap, MarkovFit

@@ -23,7 +23,7 @@ OPTIONS = {
     "cheap_globals": "--cheap-globals", "networks": "--networks", "preset": "--preset",
     "batch": "--batch", "global_epochs": "--global-epochs", "local_epochs": "--local-epochs", "steps": "--steps",
     "solver": "--solver", "spacing": "--spacing", "weighting": "--weighting",
-    "reach_paths": "--reach-paths", "budget": "--budget",
+    "growth_trajectories": "--growth-trajectories", "budget": "--budget",
     "window": "--window", "features": "--features", "n_samples": "--samples", "cmi": "--cmi",
     "cmi_radii": "--cmi-radii", "cmi_times": "--cmi-times", "cmi_estimator": "--estimator", "cmi_block": "--block",
     "cmi_center": "--center", "cmi_options": "--cmi-option", "cmi_accuracy": "--cmi-accuracy",

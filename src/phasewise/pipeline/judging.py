@@ -24,17 +24,10 @@ from phasewise.metrics import (
     frechet_score,
     paired_error,
 )
-from phasewise.phases import (
-    optimise_schedule,
-    reference_mflop,
-    schedule_from_servers,
-    spread_servers,
-    stitched_servers,
-    window_servers,
-)
 from phasewise.pipeline.config import RunConfig
 from phasewise.results import Evaluation, HybridSchedule, ParetoFront, PriceList
 from phasewise.sampling import calls_per_step, sample, time_grid
+from phasewise.scheduling import baselines, optimise_schedule, reference_mflop, schedule_from_assignment
 
 RIVALS = ("global", "global_cheap")
 """Schedules that every other one's FID is compared with, sample by sample."""
@@ -69,31 +62,31 @@ def plan_schedules(
     times = [float(t) for t in prices.times]
     local = f"r{config.window_radius}"
 
-    def on_grid(servers: tuple[str, ...]) -> HybridSchedule:
-        return schedule_from_servers(prices, servers, weighting=config.weighting, solver=config.solver)
+    def on_grid(assignment: tuple[str, ...]) -> HybridSchedule:
+        return schedule_from_assignment(prices, assignment, weighting=config.weighting, solver=config.solver)
 
     front = fronts[config.weighting]
     hybrid = optimise_schedule(prices, config.budget, weighting=config.weighting, solver=config.solver, front=front)
-    chosen = next(i for i, s in enumerate(front.servers) if s == hybrid.servers)
+    chosen = next(i for i, s in enumerate(front.assignments) if s == hybrid.assignment)
     width = window[1] - window[0]
     shifted = (window[1], min(window[1] + width, 1.0)) if window[1] < 1 else (max(window[0] - width, 0.0), window[0])
     schedules = {
         "global": on_grid(("global",) * len(times)),
         "hybrid": hybrid,
         "global_cheap": _cheap_global(prices, hybrid, config),
-        "window": on_grid(window_servers(times, window, "global", local)),
-        "window_inverted": on_grid(window_servers(times, window, local, "global")),
-        "window_shifted": on_grid(window_servers(times, shifted, "global", local)),
+        "window": on_grid(baselines.window(times, window, "global", local)),
+        "window_inverted": on_grid(baselines.window(times, window, local, "global")),
+        "window_shifted": on_grid(baselines.window(times, shifted, "global", local)),
         "local_only": on_grid((local,) * len(times)),
     }
     flops = dict(zip(prices.names, prices.flops, strict=True))
     partner = min((n for n in config.cheap_globals if flops[n] < flops["global"]), key=flops.__getitem__, default=local)
     share = {name: _share_at(prices, name, hybrid.mflop or 0.0, config) for name in (partner, local)}
-    schedules["stitched"] = on_grid(stitched_servers(times, partner, "global", share[partner]))
-    schedules["spread"] = on_grid(spread_servers(times, local, "global", share[local]))
+    schedules["stitched"] = on_grid(baselines.t_stitch(times, partner, "global", share[partner]))
+    schedules["spread"] = on_grid(baselines.spread(times, local, "global", share[local]))
     for name, span in (("window_gap", gap), ("window_cmi", cmi)):
         if span is not None:
-            schedules[name] = on_grid(window_servers(times, span, "global", local))
+            schedules[name] = on_grid(baselines.window(times, span, "global", local))
     return schedules, chosen
 
 
@@ -113,7 +106,7 @@ def _cheap_global(prices: PriceList, hybrid: HybridSchedule, config: RunConfig) 
         steps += 1
     return HybridSchedule(
         times=time_grid(steps, t_min=config.t_min, spacing=config.spacing),
-        servers=("global",) * steps,
+        assignment=("global",) * steps,
         solver=config.solver,
         path=prices.losses.path,
         mflop=sum(calls_per_step(config.solver, steps)) * per_call,
@@ -200,8 +193,8 @@ def evaluate_all(
             mflop=schedules[name].mflop or float("nan"),
             ms=ms[name],
             nfe=n_calls(schedules[name]),
-            nats=nats.price if nats else None,
-            nats_stderr=nats.price_stderr if nats else None,
+            nats=nats.penalty if nats else None,
+            nats_stderr=nats.penalty_stderr if nats else None,
             paired_rmse=paired.value if paired else None,
             paired_stderr=paired.stderr if paired else None,
             fid_minus={r: [d.value, d.stderr] for r, d in minus.items()},
@@ -224,7 +217,7 @@ def _nats(prices: PriceList, schedule: HybridSchedule) -> HybridSchedule | None:
     """The schedule priced in nats; None off the price list's grid."""
     if len(schedule.times) != len(prices.times) or not np.allclose(schedule.times, prices.times):
         return None
-    return schedule_from_servers(prices, schedule.servers, weighting="kl", solver=schedule.solver)
+    return schedule_from_assignment(prices, schedule.assignment, weighting="kl", solver=schedule.solver)
 
 
 def sampling_ms(

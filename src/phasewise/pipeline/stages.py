@@ -15,20 +15,11 @@ from safetensors.torch import save as save_tensors
 from phasewise.data import ImageData, load_images
 from phasewise.denoisers import Denoiser, LocalDenoiser, UNetDenoiser, WienerDenoiser, load_denoiser, save_denoiser
 from phasewise.denoisers.base import NetworkDenoiser
+from phasewise.diagnosis import gap_window, measure_losses, measure_recovery, path_kl
 from phasewise.errors import PhasewiseError
 from phasewise.files import read_json, write_bytes, write_json
 from phasewise.metrics import FeatureNetwork, default_features
 from phasewise.paths import path_from_config
-from phasewise.phases import (
-    WEIGHTINGS,
-    explain,
-    gap_window,
-    measure_losses,
-    measure_recovery,
-    pareto_front,
-    path_kl,
-    price_list,
-)
 from phasewise.pipeline.config import RunConfig
 from phasewise.pipeline.diagnosing import CMI_CHOICES, cmi_window, measure_cmi
 from phasewise.pipeline.folder import RunFolder, Stage
@@ -37,6 +28,7 @@ from phasewise.pipeline.recording import to_uint8, write_judgement
 from phasewise.report import build_report
 from phasewise.results import HybridSchedule, LossTable, PriceList
 from phasewise.sampling import time_grid
+from phasewise.scheduling import WEIGHTINGS, explain, pareto_front, price_list
 from phasewise.training import get_preset, train
 
 Say = Callable[[str], None]
@@ -200,7 +192,7 @@ def do_schedule(ctx: Context) -> None:
         grid,
         seed=config.seed + 3,
         n=config.n_losses,
-        paths=config.reach_paths if config.weighting == "w2" else 0,
+        paths=config.growth_trajectories if config.weighting == "w2" else 0,
         features=ctx.features,
     )
     ctx.write("prices.json", prices.to_dict())
@@ -279,7 +271,7 @@ def all_stages(config: RunConfig) -> list[Stage]:
     stages += [
         Stage(
             "schedule", (*trained, "diagnose", "features", *window),
-            (*grid, "n_losses", "weighting", "reach_paths", "budget", "window", "window_radius"),
+            (*grid, "n_losses", "weighting", "growth_trajectories", "budget", "window", "window_radius"),
             ("records/prices.json", "records/schedules.json", "records/fronts.json"), do_schedule,
         ),
         Stage(

@@ -54,11 +54,11 @@ def load_hybrid(source: Path, schedule: str, device: str = "cpu") -> tuple[Hybri
     if schedule not in schedules:
         raise PhasewiseError(f"{source} has no schedule {schedule!r}; it has {', '.join(schedules) or 'none'}")
     plan = schedule_from(schedules[schedule], file)
-    members = {name: load_denoiser(source / "models" / name, device) for name in dict.fromkeys(plan.servers)}
+    members = {name: load_denoiser(source / "models" / name, device) for name in dict.fromkeys(plan.assignment)}
     return HybridDenoiser(members, plan), DataRecord.from_dict(read_json(source / "records" / "data.json")).pixel_range
 
 
-def check_grid(out: Path) -> None:
+def check_png_name(out: Path) -> None:
     """Raises PhasewiseError for a name that is no PNG's; to be asked before the sampling."""
     if out.suffix.lower() != ".png":
         raise PhasewiseError(f"the grid is written as PNG; give a name ending in .png, not {out.name!r}")
@@ -66,7 +66,7 @@ def check_grid(out: Path) -> None:
 
 def write_grid(images: Tensor, pixel_range: tuple[float, float], out: Path, side: int = 56) -> Path:
     """A square PNG grid of images (n, C, H, W) in pixel units, each enlarged by a whole factor to about ``side``."""
-    check_grid(out)
+    check_png_name(out)
     low, high = pixel_range
     pixels = ((images - low) / (high - low)).clamp(0, 1).mul(255).round().byte().numpy()
     canvas = Image.fromarray(tile(pixels, math.ceil(math.sqrt(len(pixels)))))

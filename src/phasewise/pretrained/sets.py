@@ -61,7 +61,7 @@ class Pretrained:
             known = ", ".join(self.schedules)
             raise PhasewiseError(f"the pretrained set {self.name!r} has no schedule {schedule!r}; it has {known}")
         plan = self.schedules[schedule]
-        return HybridDenoiser({n: self.denoiser(n, device) for n in dict.fromkeys(plan.servers)}, plan)
+        return HybridDenoiser({n: self.denoiser(n, device) for n in dict.fromkeys(plan.assignment)}, plan)
 
     def features(self) -> ClassifierFeatures:
         """The classifier whose features FID is measured in."""
@@ -85,7 +85,7 @@ def load_pretrained(name: str) -> Pretrained:
     """A shipped set by name, without training and without a network connection.
 
     Raises :class:`PhasewiseError` listing the sets for a name that does not exist, and
-    :class:`phasewise.CheckpointError` where its files are damaged or of another version.
+    :class:`phasewise.errors.CheckpointError` where its files are damaged or of another version.
     """
     if name not in pretrained_names():
         raise PhasewiseError(

@@ -91,7 +91,7 @@ PRICE_MEANINGS = {
 
 def _meaning(run: Run) -> str:
     """What the prices of the fronts shown mean, one sentence each."""
-    shown = [front.weighting or key for key, front in run.fronts.items()]
+    shown = [front.penalty_name or key for key, front in run.fronts.items()]
     said = " ".join(text for key, text in PRICE_MEANINGS.items() if key in shown)
     return f"{said} None of these is FID.".strip()
 

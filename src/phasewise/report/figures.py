@@ -87,7 +87,7 @@ def fid_cost(run: Run) -> Figure:
     costs = [(f, title) for f, title in costs if any(is_number(getattr(e, f)) for e in shown)] or costs[:1]
     figure, axes = new_figure(1, len(costs), 3.9, sharey=True)
     for ax, (cost, title) in zip(axes, costs, strict=True):
-        alone = [e for e in shown if e.schedule and set(e.schedule.servers) == {run.reference}]
+        alone = [e for e in shown if e.schedule and set(e.schedule.assignment) == {run.reference}]
         alone = sorted((e for e in alone if is_number(getattr(e, cost))), key=lambda e: getattr(e, cost))
         if len(alone) > 1:
             ax.plot([getattr(e, cost) for e in alone], [e.fid for e in alone], color=GLOBAL, linewidth=1, zorder=1)

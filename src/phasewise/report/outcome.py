@@ -147,7 +147,7 @@ def schedules(run: Run, palette: Palette) -> Section:
     )
     described = []
     for name in ordered(every):
-        spans = [f"{palette[server].label} from {a:.2g} to {b:.2g}" for a, b, server in every[name].spans()]
+        spans = [f"{palette[member].label} from {a:.2g} to {b:.2g}" for a, b, member in every[name].spans()]
         described.append(f"{schedule_label(run, name)}: {', '.join(spans)}")
     alt = "Colour bands over time. " + "; ".join(described)
     figure = drawing("schedules", schedule_figures.schedules(run, palette), alt, caption)

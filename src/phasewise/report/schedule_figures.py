@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, PathPatch
-from matplotlib.path import Path
+from matplotlib.path import Path as Outline
 
 from phasewise.report.figures import BAND, TIME, draw_point, label_axes, new_figure, shared_legend
 from phasewise.report.load import Run
@@ -43,12 +43,12 @@ def fronts(run: Run, palette: Palette) -> Figure:
     grid = np.array(axes).reshape(2, n)
     for k, (key, front) in enumerate(run.fronts.items()):
         _front(grid[0, k], run, front, palette)
-        title = PRICE_NAMES.get(front.weighting or key, front.weighting or key)
-        label_axes(grid[0, k], title, "MFLOP per image", f"price ({front.price_unit})")
+        title = PRICE_NAMES.get(front.penalty_name or key, front.penalty_name or key)
+        label_axes(grid[0, k], title, "MFLOP per image", f"price ({front.penalty_unit})")
         _composition(grid[1, k], front, palette)
     shared_legend(figure, list(grid.ravel()), 2)
-    used = {name for front in run.fronts.values() for servers in front.servers for name in servers}
-    _server_legend(grid[1, 0], used, palette)
+    used = {name for front in run.fronts.values() for assignment in front.assignments for name in assignment}
+    _member_legend(grid[1, 0], used, palette)
     return figure
 
 
@@ -58,24 +58,24 @@ def evenly(n: int, most: int) -> list[int]:
 
 
 def _front(ax: Axes, run: Run, front: ParetoFront, palette: Palette) -> None:
-    bars = np.nan_to_num(BAND * front.price_stderr)
+    bars = np.nan_to_num(BAND * front.penalty_stderr)
     keep = evenly(len(front.mflop), MAX_POINTS)
-    mflop, price, around = front.mflop[keep], front.price[keep], bars[keep]
+    mflop, price, around = front.mflop[keep], front.penalty[keep], bars[keep]
     ax.plot(mflop, price, color=INK, linewidth=1, drawstyle="steps-post", label="undominated schedules")
     ax.fill_between(mflop, price - around, price + around, step="post", color=INK, alpha=0.15, linewidth=0)
-    for i, servers in enumerate(front.servers):
-        if len(set(servers)) == 1:
-            look = palette[servers[0]]
+    for i, assignment in enumerate(front.assignments):
+        if len(set(assignment)) == 1:
+            look = palette[assignment[0]]
             label = f"{look.label} at every step"
-            draw_point(ax, front.mflop[i], front.price[i], bars[i], ("o", look.color), markersize=8, label=label)
-    if front.chosen is not None and 0 <= front.chosen < len(front.servers):
+            draw_point(ax, front.mflop[i], front.penalty[i], bars[i], ("o", look.color), markersize=8, label=label)
+    if front.chosen is not None and 0 <= front.chosen < len(front.assignments):
         i = front.chosen
-        draw_point(ax, front.mflop[i], front.price[i], bars[i], ("*", CHOSEN), markersize=14, label="chosen")
-    if front.price_unit == "nats":
+        draw_point(ax, front.mflop[i], front.penalty[i], bars[i], ("*", CHOSEN), markersize=14, label="chosen")
+    if front.penalty_unit == "nats":
         _evaluated(ax, run)
     plain_ticks(ax.yaxis)
     plain_ticks(ax.xaxis)
-    noise_y(ax, front.price, front.price_stderr)
+    noise_y(ax, front.penalty, front.penalty_stderr)
     ax.axhline(0, color=INK, linewidth=0.6)
 
 
@@ -91,11 +91,13 @@ def _evaluated(ax: Axes, run: Run) -> None:
 
 def _composition(ax: Axes, front: ParetoFront, palette: Palette) -> None:
     """One row per schedule of the front, cheapest at the bottom; MAX_ROWS evenly picked ones and the chosen one."""
-    picked = set(evenly(len(front.servers), MAX_ROWS))
-    if front.chosen is not None and front.chosen < len(front.servers):
+    picked = set(evenly(len(front.assignments), MAX_ROWS))
+    if front.chosen is not None and front.chosen < len(front.assignments):
         picked.add(front.chosen)
     rows = sorted(picked)
-    draw_spans(ax, [(y, HybridSchedule(tuple(front.times), front.servers[i])) for y, i in enumerate(rows)], palette, 1)
+    draw_spans(
+        ax, [(y, HybridSchedule(tuple(front.times), front.assignments[i])) for y, i in enumerate(rows)], palette, 1
+    )
     for y, i in enumerate(rows):
         if i == front.chosen:
             ax.annotate("◂ chosen", (1, y + 0.5), xytext=(3, 0), textcoords="offset points", va="center", color=CHOSEN)
@@ -108,13 +110,13 @@ def _composition(ax: Axes, front: ParetoFront, palette: Palette) -> None:
 
 def draw_spans(ax: Axes, rows: list[tuple[float, HybridSchedule]], palette: Palette, height: float) -> None:
     """Bars from (bottom, schedule) pairs, one compound path per denoiser, which keeps the SVG small."""
-    boxes: dict[str, list[Path]] = {}
+    boxes: dict[str, list[Outline]] = {}
     for bottom, schedule in rows:
         for start, end, name in schedule.spans():
             corners = [(end, bottom), (start, bottom), (start, bottom + height), (end, bottom + height), (end, bottom)]
-            boxes.setdefault(name, []).append(Path(corners, closed=True))
+            boxes.setdefault(name, []).append(Outline(corners, closed=True))
     for name, paths in boxes.items():
-        ax.add_patch(PathPatch(Path.make_compound_path(*paths), facecolor=palette[name].color, linewidth=0))
+        ax.add_patch(PathPatch(Outline.make_compound_path(*paths), facecolor=palette[name].color, linewidth=0))
 
 
 def finish_time_axis(ax: Axes) -> None:
@@ -123,7 +125,7 @@ def finish_time_axis(ax: Axes) -> None:
     ax.set_xlabel(f"{TIME};  sampling runs from right to left")
 
 
-def _server_legend(ax: Axes, used: set[str], palette: Palette) -> None:
+def _member_legend(ax: Axes, used: set[str], palette: Palette) -> None:
     names = [n for n in palette.order if n in used] + sorted(used - set(palette.order))
     patches = [Patch(facecolor=palette[n].color, label=palette[n].label) for n in names]
     legend = ax.figure.legend(handles=patches, loc="outside upper center", ncols=min(7, len(patches)), title="denoiser")
@@ -132,7 +134,7 @@ def _server_legend(ax: Axes, used: set[str], palette: Palette) -> None:
 
 @styled
 def schedules(run: Run, palette: Palette) -> Figure:
-    """One row per schedule: its servers as bands over time, white ticks at the step times."""
+    """One row per schedule: its assignment as bands over time, white ticks at the step times."""
     every = run.all_schedules()
     names = ordered(every)
     figure, (ax,) = new_figure(1, 1, 1.5 + 0.42 * len(names))
@@ -148,5 +150,5 @@ def schedules(run: Run, palette: Palette) -> Figure:
     ax.set_ylim(0, len(names))
     ax.tick_params(axis="y", length=0)
     finish_time_axis(ax)
-    _server_legend(ax, {s for schedule in every.values() for s in schedule.servers}, palette)
+    _member_legend(ax, {s for schedule in every.values() for s in schedule.assignment}, palette)
     return figure

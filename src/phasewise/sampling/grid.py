@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from phasewise.errors import PhasewiseError
-from phasewise.paths import LinearPath, Path
+from phasewise.paths import LinearPath, NoisePath
 
 SPACINGS = ("uniform", "log_snr", "edm")
 
 
 def time_grid(
-    steps: int, *, path: Path | None = None, t_start: float = 1.0, t_min: float = 0.02, spacing: str = "uniform"
+    steps: int, *, path: NoisePath | None = None, t_start: float = 1.0, t_min: float = 0.02, spacing: str = "uniform"
 ) -> tuple[float, ...]:
     """``steps`` start times, descending from ``t_start`` to ``t_min``; the last step, from t_min to 0, is a denoise.
 

@@ -43,8 +43,8 @@ def sample(
     A :class:`HybridDenoiser` brings its grid and solver in its schedule; for another denoiser give ``steps`` (default
     16) and ``solver``, or the start times themselves (descending, above 0).  The last step, to t = 0, is a denoise.
 
-    Solvers: "multistep" (default), "dpmpp_2m" (DPM-Solver++(2M)), "heun" and "euler" of the probability-flow ODE;
-    "sde_multistep" (SDE-DPM-Solver++(2M)), "ancestral" and "heun_churn" add fresh noise, from each sample's own
+    Solvers: "exp_ab2" (default), "dpmpp_2m" (DPM-Solver++(2M)), "heun" and "euler" of the probability-flow ODE;
+    "sde_dpmpp_2m" (SDE-DPM-Solver++(2M)), "ancestral" and "heun_churn" add fresh noise, from each sample's own
     stream (:mod:`phasewise.sampling.solvers`).
 
     Partial runs: ``x_init`` (n, C, H, W) noised to ``t_start`` on ``denoiser.path`` starts there instead of pure noise.
@@ -62,12 +62,12 @@ def sample(
             )
         grid, solver = schedule.times, schedule.solver
     else:
-        solver = solver or "multistep"
+        solver = solver or "exp_ab2"
         if times is not None:
             grid = tuple(float(t) for t in times)
         else:
             grid = time_grid(steps or 16, path=denoiser.path, t_start=t_start or 1.0, t_min=t_min, spacing=spacing)
-    grid = _start_at(check_grid(grid), t_start)
+    grid = _start_at(check_time_grid(grid), t_start)
     if x_init is not None:
         if t_start is None:
             raise PhasewiseError("x_init needs t_start, the noise time it is at")
@@ -103,7 +103,7 @@ def integrate(
     denoiser: Denoiser,
     x: Tensor,
     grid: Sequence[float],
-    solver: str = "multistep",
+    solver: str = "exp_ab2",
     *,
     noise: Callable[[], Tensor] | None = None,
 ) -> Tensor:
@@ -113,8 +113,8 @@ def integrate(
     """
     chosen, carry = get_solver(solver), Carry(noise=noise)
     for t, s in zip(grid, grid[1:], strict=False):
-        x = take_step(chosen, denoiser.serving(t), x, t, s, carry)
-    return denoiser.serving(grid[-1])(x, grid[-1])
+        x = take_step(chosen, denoiser.member_at(t), x, t, s, carry)
+    return denoiser.member_at(grid[-1])(x, grid[-1])
 
 
 def _fresh_noise(n: int, shape: tuple[int, int, int], seed: int, first: int, like: Tensor) -> Callable[[], Tensor]:
@@ -130,7 +130,7 @@ def _fresh_noise(n: int, shape: tuple[int, int, int], seed: int, first: int, lik
     return draw
 
 
-def check_grid(grid: Sequence[float]) -> tuple[float, ...]:
+def check_time_grid(grid: Sequence[float]) -> tuple[float, ...]:
     times = tuple(float(t) for t in grid)
     if not times or not times[-1] > 0 or times[0] > 1 or any(b >= a for a, b in zip(times, times[1:], strict=False)):
         raise PhasewiseError(

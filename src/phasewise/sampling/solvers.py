@@ -6,7 +6,7 @@ trajectory takes along: the posterior mean of the step before (multistep) and a 
 Deterministic steps solve the probability-flow ODE ``dx/dt = velocity(x, t) = alpha' D + sigma' (x - alpha D) / sigma``,
 the same as ``d(x / sigma) = D d(alpha / sigma)``; stochastic ones a reverse SDE with the same marginals.
 
-A denoiser that knows its own flow (:meth:`Denoiser.flow`, the Wiener filter's Gaussian one) is asked for it instead,
+A denoiser that knows its own flow (:meth:`Denoiser.jump`, the Wiener filter's Gaussian one) is asked for it instead,
 one exact jump, by every solver that keeps no history.  A multistep solver asks it for its posterior mean like any
 other: a jump would leave the next step without a step before, which costs more than it saves (experiments/LOG.md).
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
-from phasewise.paths import Path
+from phasewise.paths import NoisePath
 
 CHURN = 0.15
 """By how much ``heun_churn`` raises the noise-to-signal ratio sigma/alpha before each step, relatively."""
@@ -74,7 +74,7 @@ def heun_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -
     return x + (s - t) / 2 * (first + second)
 
 
-def multistep_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
+def exp_ab2_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
     r"""Order 2, one call, from t = 1 on: exponential Adams-Bashforth in linear time.
 
     The posterior mean is carried on linearly in ``w = sigma / (alpha + sigma)``, the time of the linear path, which is
@@ -89,8 +89,8 @@ def multistep_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Car
     alpha_t, sigma_t = _scales(denoiser.path, t)
     alpha_s, sigma_s = _scales(denoiser.path, s)
     here, there = sigma_t / (alpha_t + sigma_t), sigma_s / (alpha_s + sigma_s)
-    reach = (here / there - 1 - math.log(here / there)) / (1 / here - 1 / there)
-    mean = _carried_on(denoiser(x, t), carry, here, reach)
+    ahead = (here / there - 1 - math.log(here / there)) / (1 / here - 1 / there)
+    mean = _carried_on(denoiser(x, t), carry, here, ahead)
     return sigma_s / sigma_t * x + (alpha_s - alpha_t * sigma_s / sigma_t) * mean
 
 
@@ -121,8 +121,8 @@ def ancestral_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Car
     return _draw(denoiser.path, x, denoiser(x, t), t, s, carry)
 
 
-def sde_multistep_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
-    r"""The ancestral step with the posterior mean carried on linearly as in :func:`multistep_step`; one call.
+def sde_dpmpp_2m_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
+    r"""The ancestral step with the posterior mean carried on linearly as in :func:`exp_ab2_step`; one call.
 
     The reverse SDE that keeps the forward path's own noise has ``d(alpha x / sigma^2) = D d gamma + noise``, with
     ``gamma = (alpha / sigma)^2``; it is integrated exactly for D linear in w (the SDE-DPM-Solver++(2M) of Lu et al.
@@ -159,10 +159,10 @@ def heun_churn_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Ca
 SOLVERS: dict[str, Solver] = {
     "euler": Solver(euler_step, 1, 1),
     "heun": Solver(heun_step, 2, 2),
-    "multistep": Solver(multistep_step, 1, 2, multistep=True),
+    "exp_ab2": Solver(exp_ab2_step, 1, 2, multistep=True),
     "dpmpp_2m": Solver(dpmpp_2m_step, 1, 2, multistep=True),
     "ancestral": Solver(ancestral_step, 1, 1, stochastic=True),
-    "sde_multistep": Solver(sde_multistep_step, 1, 2, stochastic=True, multistep=True),
+    "sde_dpmpp_2m": Solver(sde_dpmpp_2m_step, 1, 2, stochastic=True, multistep=True),
     "heun_churn": Solver(heun_churn_step, 2, 0, stochastic=True),
 }
 
@@ -176,7 +176,7 @@ def get_solver(name: str) -> Solver:
 
 def take_step(solver: Solver, denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
     """One step by the denoiser's own flow where it knows it and the solver keeps no history, else by the solver."""
-    jumped = None if solver.multistep else denoiser.flow(x, t, s)
+    jumped = None if solver.multistep else denoiser.jump(x, t, s)
     return solver.step(denoiser, x, t, s, carry) if jumped is None else jumped
 
 
@@ -185,14 +185,14 @@ def calls_per_step(solver: str, steps: int) -> list[int]:
     return [get_solver(solver).calls] * (steps - 1) + [1]
 
 
-def _carried_on(found: Tensor, carry: Carry, here: float, reach: float) -> Tensor:
-    """The posterior mean ``found`` at the solver's time ``here``, carried on by ``reach`` along the line through the
+def _carried_on(found: Tensor, carry: Carry, here: float, ahead: float) -> Tensor:
+    """The posterior mean ``found`` at the solver's time ``here``, carried on by ``ahead`` along the line through the
     one before, if there is one; remembered for the next step."""
     before, carry.last = carry.last, (here, found)
-    return found if before is None else found + reach / (here - before[0]) * (found - before[1])
+    return found if before is None else found + ahead / (here - before[0]) * (found - before[1])
 
 
-def _draw(path: Path, x: Tensor, mean: Tensor, t: float, s: float, carry: Carry) -> Tensor:
+def _draw(path: NoisePath, x: Tensor, mean: Tensor, t: float, s: float, carry: Carry) -> Tensor:
     """One draw from ``q(x_s | x_t, x = mean)``."""
     alpha_t, sigma_t = _scales(path, t)
     alpha_s, sigma_s = _scales(path, s)
@@ -202,10 +202,10 @@ def _draw(path: Path, x: Tensor, mean: Tensor, t: float, s: float, carry: Carry)
     return middle + math.sqrt(added) * sigma_s / sigma_t * carry.draw()
 
 
-def _scales(path: Path, t: float) -> tuple[float, float]:
+def _scales(path: NoisePath, t: float) -> tuple[float, float]:
     at = torch.tensor(t, dtype=torch.float64)
     return float(path.alpha(at)), float(path.sigma(at))
 
 
-def _half_log_snr(path: Path, t: float) -> float:
+def _half_log_snr(path: NoisePath, t: float) -> float:
     return float(path.log_snr(t)) / 2

@@ -12,7 +12,7 @@ from phasewise import seeding
 from phasewise.denoisers.base import Denoiser
 from phasewise.denoisers.hybrid import OnPath
 from phasewise.errors import PhasewiseError
-from phasewise.paths import Path
+from phasewise.paths import NoisePath
 from phasewise.training.loss import draw_times
 
 
@@ -44,7 +44,7 @@ class Batches:
         seed: int,
         times: str,
         span: tuple[float, float],
-        path: Path,
+        path: NoisePath,
         teacher: Denoiser | None = None,
     ) -> None:
         self.images, self.size, self.seed, self.times, self.span, self.path = images, size, seed, times, span, path

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from phasewise.denoisers.base import NetworkDenoiser
-from phasewise.paths import Path as NoisePath
+from phasewise.paths import NoisePath
 
 
 def denoising_loss(

@@ -23,8 +23,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from phasewise.diagnosis.window import window_or_none
 from phasewise.errors import PhasewiseError
-from phasewise.phases.window import window_or_none
 from phasewise.results import Array, CMIMap, MarkovFit
 
 LEVEL = 1.959964  # two-sided 95 % in standard deviations

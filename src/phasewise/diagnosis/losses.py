@@ -7,7 +7,7 @@ Denoising gap of D_r::
 For trained networks it is ``Delta_r + excess_r - excess_global``: it mixes capacity with locality and may be negative.
 The capacity-matched control (the local design with its window opened to the whole image) tells how much is capacity.
 
-Path KL of a whole time span, nats per image::
+NoisePath KL of a whole time span, nats per image::
 
     K_r = 1/2 * integral Delta_r d gamma = 1/2 * integral gamma Delta_r d log gamma
 
@@ -30,7 +30,7 @@ from phasewise.denoisers.base import Denoiser
 from phasewise.denoisers.hybrid import OnPath
 from phasewise.errors import PhasewiseError
 from phasewise.memory import called
-from phasewise.paths import Path
+from phasewise.paths import NoisePath
 from phasewise.results import Estimate, LossTable
 
 
@@ -115,8 +115,8 @@ def _squared(difference: Tensor) -> Tensor:
     return difference.double().flatten(1).square().sum(1)
 
 
-def path_kl(table: LossTable, path: Path, *, t_low: float = 0.0, t_high: float = 1.0) -> dict[str, Estimate]:
-    """Path KL of each denoiser against the reference over the measured times in [t_low, t_high], nats per image.
+def path_kl(table: LossTable, path: NoisePath, *, t_low: float = 0.0, t_high: float = 1.0) -> dict[str, Estimate]:
+    """NoisePath KL of each denoiser against the reference over the measured times in [t_low, t_high], nats per image.
 
     Trapezoid in log-SNR on the measured times; the standard error treats times as independent (fresh noise at each;
     the images are shared, so it is a little low).
@@ -138,7 +138,7 @@ def path_kl(table: LossTable, path: Path, *, t_low: float = 0.0, t_high: float =
     }
 
 
-def gap_window(table: LossTable, path: Path, name: str, tolerance: float = 0.1) -> tuple[float, float]:
+def gap_window(table: LossTable, path: NoisePath, name: str, tolerance: float = 0.1) -> tuple[float, float]:
     """(t_low, t_high): the times where the gap of ``name``, in velocity units, exceeds ``tolerance`` times its peak.
 
     The critical window as the denoising gap sees it, on the measured times.  Velocity units: gap * (d v / d x-hat)^2.

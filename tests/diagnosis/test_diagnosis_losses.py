@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from phasewise.diagnosis import gap_window, measure_losses, measure_recovery, path_kl
 from phasewise.errors import PhasewiseError
 from phasewise.exact import GaussianField
 from phasewise.paths import CosinePath, LinearPath
-from phasewise.phases import gap_window, measure_losses, measure_recovery, path_kl
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 

@@ -12,23 +12,21 @@ from hypothesis import strategies as st
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.paths import CosinePath, LinearPath, VarianceExplodingPath
-from phasewise.phases import (
+from phasewise.results import LossTable, PriceList
+from phasewise.sampling import calls_per_step, get_solver, time_grid
+from phasewise.sampling.solvers import Carry
+from phasewise.scheduling import (
+    baselines,
     explain,
     optimise_schedule,
     pareto_front,
     place_steps,
     prices_at,
     reference_mflop,
-    schedule_from_servers,
-    spread_servers,
-    step_prices,
-    stitched_servers,
-    window_servers,
+    schedule_from_assignment,
+    step_penalties,
 )
-from phasewise.phases.prices import span_prices
-from phasewise.results import LossTable, PriceList
-from phasewise.sampling import calls_per_step, get_solver, time_grid
-from phasewise.sampling.solvers import Carry
+from phasewise.scheduling.prices import span_penalties
 
 
 def make_prices(gap, distance, flops, times=None):
@@ -65,7 +63,7 @@ def price_lists(draw):
 @given(prices=price_lists(), weighting=st.sampled_from(["w2", "kl", "flow"]), solver=st.sampled_from(["euler", "heun"]))
 @settings(max_examples=60, deadline=None)
 def test_front_is_the_brute_force_front(prices, weighting, solver):
-    price, _ = step_prices(prices, weighting)
+    price, _ = step_penalties(prices, weighting)
     steps, n = price.shape
     calls = calls_per_step(solver, steps)
     every = [
@@ -76,22 +74,22 @@ def test_front_is_the_brute_force_front(prices, weighting, solver):
         for pick in itertools.product(range(n), repeat=steps)
     ]
     front = pareto_front(prices, weighting=weighting, solver=solver)
-    for cost, total in zip(front.mflop, front.price, strict=True):
+    for cost, total in zip(front.mflop, front.penalty, strict=True):
         best = min(p for c, p in every if c <= cost + 1e-9)
         assert total == pytest.approx(best, rel=1e-9, abs=1e-9)
     cheapest = min(c for c, _ in every)
     assert front.mflop[0] == pytest.approx(cheapest)
-    assert front.price[-1] == pytest.approx(min(p for _, p in every), rel=1e-9, abs=1e-9)
+    assert front.penalty[-1] == pytest.approx(min(p for _, p in every), rel=1e-9, abs=1e-9)
     assert (np.diff(front.mflop) > 0).all()
-    assert (np.diff(front.price) < 0).all()
+    assert (np.diff(front.penalty) < 0).all()
 
 
 @given(prices=price_lists(), share=st.floats(0.05, 1.0))
 @settings(max_examples=40, deadline=None)
 def test_optimum_within_a_budget_is_brute_force(prices, share):
-    price, _ = step_prices(prices, "w2")
-    calls = calls_per_step("multistep", len(price))
-    limit = share * reference_mflop(prices, "multistep")
+    price, _ = step_penalties(prices, "w2")
+    calls = calls_per_step("exp_ab2", len(price))
+    limit = share * reference_mflop(prices, "exp_ab2")
     fits = [
         sum(price[k, i] for k, i in enumerate(pick))
         for pick in itertools.product(range(price.shape[1]), repeat=len(price))
@@ -102,7 +100,7 @@ def test_optimum_within_a_budget_is_brute_force(prices, share):
             optimise_schedule(prices, share)
         return
     schedule = optimise_schedule(prices, share)
-    assert schedule.price == pytest.approx(min(fits), rel=1e-9, abs=1e-9)
+    assert schedule.penalty == pytest.approx(min(fits), rel=1e-9, abs=1e-9)
     assert schedule.mflop <= limit * (1 + 1e-9)
 
 
@@ -112,10 +110,10 @@ def test_front_entries_are_what_their_servers_cost_and_lose():
     prices = make_prices(gap, gap, [9e6, 2e6, 1e6])
     front = pareto_front(prices, weighting="kl")
     for i in range(0, len(front.mflop), 3):
-        schedule = schedule_from_servers(prices, front.servers[i], weighting="kl")
-        assert schedule.price == pytest.approx(front.price[i])
+        schedule = schedule_from_assignment(prices, front.assignments[i], weighting="kl")
+        assert schedule.penalty == pytest.approx(front.penalty[i])
         assert schedule.mflop == pytest.approx(front.mflop[i])
-        assert schedule.price_stderr == pytest.approx(front.price_stderr[i])
+        assert schedule.penalty_stderr == pytest.approx(front.penalty_stderr[i])
 
 
 def test_kl_span_price_is_the_integral_over_gamma():
@@ -123,7 +121,7 @@ def test_kl_span_price_is_the_integral_over_gamma():
     times = time_grid(40, t_start=0.9, t_min=0.05)
     gamma = LinearPath().gamma(_tensor(times)).numpy()
     gap = np.stack([np.zeros(40), 3.0 / gamma], axis=1)
-    price = span_prices(make_prices(gap, gap, [2, 1], times), "kl")
+    price = span_penalties(make_prices(gap, gap, [2, 1], times), "kl")
     assert price[:-1, 1].sum() == pytest.approx(1.5 * np.log(gamma[-1] / gamma[0]))
     assert price[-1, 1] == pytest.approx(1.5)
 
@@ -131,7 +129,7 @@ def test_kl_span_price_is_the_integral_over_gamma():
 def test_w2_span_price_is_the_integral_of_the_velocity_error():
     times = time_grid(50, t_min=0.1)
     distance = np.stack([np.zeros(50), 4.0 * np.square(times)], axis=1)  # |v - v_ref| = sqrt(distance) / t = 2
-    price = span_prices(make_prices(distance, distance, [2, 1], times), "w2")
+    price = span_penalties(make_prices(distance, distance, [2, 1], times), "w2")
     assert price[:-1, 1].sum() == pytest.approx(2 * 0.9)
     assert price[-1, 1] == pytest.approx(0.2)
 
@@ -139,7 +137,7 @@ def test_w2_span_price_is_the_integral_of_the_velocity_error():
 def test_flow_span_price_is_the_integral_of_the_excess_loss():
     times = time_grid(50, t_min=0.1)
     gap = np.stack([np.zeros(50), -3.0 * np.square(times)], axis=1)  # |v_n - v|^2 is 3 less than the reference's
-    price = span_prices(make_prices(gap, gap**2, [2, 1], times), "flow")
+    price = span_penalties(make_prices(gap, gap**2, [2, 1], times), "flow")
     assert price[:-1, 1].sum() == pytest.approx(-3 * 0.9)
     assert price[-1, 1] == pytest.approx(-3 * 0.1)
 
@@ -162,8 +160,8 @@ def test_a_step_is_charged_what_its_denoiser_loses_where_it_is_asked():
         "frechet": np.array([6.0, 4.0, 2.0]) * push,
     }
     for weighting, price in expected.items():
-        assert np.allclose(step_prices(prices, weighting)[0][:, 1], price), weighting
-        assert (step_prices(prices, weighting)[0][:, 0] == 0).all()
+        assert np.allclose(step_penalties(prices, weighting)[0][:, 1], price), weighting
+        assert (step_penalties(prices, weighting)[0][:, 0] == 0).all()
 
 
 def test_errors_of_step_prices_are_those_of_what_they_are_made_of():
@@ -172,10 +170,10 @@ def test_errors_of_step_prices_are_those_of_what_they_are_made_of():
     prices = make_prices(gap, gap, [2, 1], (0.9, 0.5, 0.2))
     prices = replace(prices, frechet=gap, frechet_stderr=np.full((3, 2), 0.5))
     for weighting in ("kl", "flow"):
-        price, error = step_prices(prices, weighting)
+        price, error = step_penalties(prices, weighting)
         assert np.allclose(error[:, 1] / 0.01, np.abs(price[:, 1]) / gap[:, 1])
     for weighting, stderr in (("w2", 0.01), ("frechet", 0.5)):
-        price, error = step_prices(prices, weighting)
+        price, error = step_penalties(prices, weighting)
         root = np.sqrt(gap[:, 1])
         assert np.allclose(error[:, 1] / price[:, 1], (np.sqrt(gap[:, 1] + stderr) - root) / root)
 
@@ -185,7 +183,7 @@ def test_the_denoise_is_charged_whole_on_a_path_that_ends_with_noise():
     prices = make_prices(square, square, [2, 1], (0.9, 0.2))
     prices = replace(prices, losses=replace(prices.losses, path=path.config()), frechet=square)
     for weighting in ("w2", "frechet"):
-        price = step_prices(prices, weighting)[0][:, 1]
+        price = step_penalties(prices, weighting)[0][:, 1]
         sigma = path.sigma(_tensor((0.9, 0.2))).numpy()
         assert np.allclose(price, [3 * (1 - sigma[1] / sigma[0]), 2])
 
@@ -203,9 +201,9 @@ def test_frechet_distances_are_carried_to_another_grid_in_velocity_units():
 def test_lists_written_before_there_were_frechet_distances_load():
     gap = np.array([[0, 1.0], [0, 4.0]])
     content = make_prices(gap, gap, [10, 1]).to_dict()
-    for key in ("frechet", "frechet_stderr", "reach"):
+    for key in ("frechet", "frechet_stderr", "growth"):
         content.pop(key, None)
-    assert pareto_front(PriceList.from_dict(content)).weighting == "w2"
+    assert pareto_front(PriceList.from_dict(content)).penalty_name == "w2"
 
 
 def test_one_long_step_moves_as_far_off_course_as_the_sampler_does():
@@ -223,7 +221,7 @@ def test_one_long_step_moves_as_far_off_course_as_the_sampler_does():
     step = get_solver("dpmpp_2m").step
     a, b = (step(Constant(answer), x, 0.9, 0.3, Carry()) for answer in (0.0, 2.0))
     distance = np.array([[0, 4.0 * 9], [0, 0.0]])
-    price, _ = step_prices(make_prices(distance, distance, [2, 1], (0.9, 0.3)), "w2")
+    price, _ = step_penalties(make_prices(distance, distance, [2, 1], (0.9, 0.3)), "w2")
     assert price[0, 1] == pytest.approx(float((a - b)[0].norm()), rel=1e-5)
 
 
@@ -231,11 +229,11 @@ def test_the_default_weighting_is_what_was_measured():
     gap = np.array([[0, 1.0], [0, 4.0], [0, 1.0]])
     plain = make_prices(gap, gap, [10, 1], (0.9, 0.5, 0.1))
     seen = replace(plain, frechet=gap[::-1].copy())
-    assert pareto_front(plain).weighting == "w2"
-    assert pareto_front(seen).weighting == "frechet"
-    assert np.array_equal(step_prices(seen)[0], step_prices(seen, "frechet")[0])
-    assert optimise_schedule(seen, 0.6).price_unit == "feature units"
-    assert optimise_schedule(seen, 0.6, front=pareto_front(seen, weighting="kl")).price_unit == "nats"
+    assert pareto_front(plain).penalty_name == "w2"
+    assert pareto_front(seen).penalty_name == "frechet"
+    assert np.array_equal(step_penalties(seen)[0], step_penalties(seen, "frechet")[0])
+    assert optimise_schedule(seen, 0.6).penalty_unit == "feature units"
+    assert optimise_schedule(seen, 0.6, front=pareto_front(seen, weighting="kl")).penalty_unit == "nats"
     assert np.array_equal(PriceList.from_dict(seen.to_dict()).frechet, seen.frechet)
     with pytest.raises(PhasewiseError, match="computed by the weighting kl, not w2"):
         optimise_schedule(seen, 0.6, weighting="w2", front=pareto_front(seen, weighting="kl"))
@@ -251,23 +249,23 @@ def test_tolerance_gives_the_cheapest_that_reaches_it():
     gap = np.array([[0, 1.0]] * 4)
     prices = make_prices(gap, gap, [10e6, 1e6])
     front = pareto_front(prices)
-    schedule = optimise_schedule(prices, tolerance=float(front.price[2]))
-    assert schedule.servers == front.servers[2]
+    schedule = optimise_schedule(prices, tolerance=float(front.penalty[2]))
+    assert schedule.assignment == front.assignments[2]
     with pytest.raises(PhasewiseError, match="the lowest is"):
         optimise_schedule(prices, tolerance=-1.0)
 
 
 def test_published_window():
-    servers = window_servers((1.0, 0.6, 0.5, 0.3, 0.2, 0.1), (0.2, 0.5), "global", "r3")
-    assert servers == ("r3", "r3", "global", "global", "global", "r3")
+    assignment = baselines.window((1.0, 0.6, 0.5, 0.3, 0.2, 0.1), (0.2, 0.5), "global", "r3")
+    assert assignment == ("r3", "r3", "global", "global", "global", "r3")
     with pytest.raises(PhasewiseError, match="interval"):
-        window_servers((1.0, 0.5), (0.5, 0.2), "a", "b")
+        baselines.window((1.0, 0.5), (0.5, 0.2), "a", "b")
 
 
 @given(st.integers(1, 30), st.floats(0, 1))
 def test_baselines_give_the_small_one_its_share_of_the_steps(n, fraction):
     times = time_grid(n) if n > 1 else (1.0,)
-    stitched, spread = (make(times, "small", "large", fraction) for make in (stitched_servers, spread_servers))
+    stitched, spread = (make(times, "small", "large", fraction) for make in (baselines.t_stitch, baselines.spread))
     count = round(fraction * n)
     assert stitched == ("small",) * count + ("large",) * (n - count)
     assert sorted(spread) == sorted(stitched)
@@ -277,7 +275,7 @@ def test_baselines_give_the_small_one_its_share_of_the_steps(n, fraction):
 
 
 def test_a_share_is_a_fraction():
-    for make in (stitched_servers, spread_servers):
+    for make in (baselines.t_stitch, baselines.spread):
         with pytest.raises(PhasewiseError, match=r"lies in \[0, 1\], got 1.5"):
             make((1.0, 0.5), "small", "large", 1.5)
 
@@ -296,13 +294,13 @@ def test_a_weighting_of_ones_own_decides():
     gap = np.array([[0, 1.0]] * 4)
     prices = make_prices(gap, gap, [10e6, 1e6])
     chosen = optimise_schedule(prices, 0.6, weighting=late)
-    assert chosen.servers == ("r1", "r1", "global", "global")
-    assert chosen.price == 0
+    assert chosen.assignment == ("r1", "r1", "global", "global")
+    assert chosen.penalty == 0
     front = pareto_front(prices, weighting=late)
-    assert front.weighting == "late"
-    assert list(front.price) == [2, 1, 0]
+    assert front.penalty_name == "late"
+    assert list(front.penalty) == [2, 1, 0]
     assert optimise_schedule(prices, 0.6, weighting=late, front=front) == chosen
-    assert chosen.price_unit == front.price_unit == "of its own unit"
+    assert chosen.penalty_unit == front.penalty_unit == "of its own unit"
     assert explain(chosen, prices, weighting=late)
     with pytest.raises(PhasewiseError, match="computed by the weighting late, not w2"):
         optimise_schedule(prices, 0.6, front=front)
@@ -314,7 +312,7 @@ def test_a_weighting_called_like_a_built_in_one_is_told_from_it():
     prices = make_prices(np.array([[0, 1.0]] * 4), np.array([[0, 1.0]] * 4), [10e6, 1e6])
     w2 = lambda p: late(p)  # noqa: E731
     w2.__name__ = "w2"
-    assert pareto_front(prices, weighting=w2).weighting == "own w2"
+    assert pareto_front(prices, weighting=w2).penalty_name == "own w2"
 
 
 def test_steps_are_not_placed_by_a_weighting_of_ones_own():
@@ -327,12 +325,14 @@ def test_a_budget_in_milliseconds_follows_the_clock_not_the_flops():
     gap = np.array([[0, 0.5, 1.0]] * 4)
     prices = replace(make_prices(gap, gap, [10e6, 5e6, 4e6]), ms=np.array([10.0, 2.0, 6.0]))  # r2: few FLOPs, slow
     front = pareto_front(prices, weighting="flow", cost="ms")
-    assert all("r2" not in servers for servers in front.servers)
-    assert np.allclose(front.ms, [sum({"global": 10, "r1": 2}[s] for s in servers) for servers in front.servers])
+    assert all("r2" not in assignment for assignment in front.assignments)
+    assert np.allclose(
+        front.ms, [sum({"global": 10, "r1": 2}[s] for s in assignment) for assignment in front.assignments]
+    )
     assert (np.diff(front.ms) > 0).all()
     chosen = optimise_schedule(prices, 0.5, weighting="flow", cost="ms")
-    assert sum(s == "global" for s in chosen.servers) == 1  # 20 of 40 ms: 10 + 3 x 2, not 2 x 10 + 2 x 2
-    assert any("r2" in servers for servers in pareto_front(prices, weighting="flow").servers)
+    assert sum(s == "global" for s in chosen.assignment) == 1  # 20 of 40 ms: 10 + 3 x 2, not 2 x 10 + 2 x 2
+    assert any("r2" in assignment for assignment in pareto_front(prices, weighting="flow").assignments)
     with pytest.raises(PhasewiseError, match="the front counts ms, the budget mflop; give cost='ms' or no front"):
         optimise_schedule(prices, 0.5, weighting="flow", front=front)
 
@@ -344,7 +344,7 @@ def test_a_budget_in_milliseconds_follows_the_clock_not_the_flops():
         (lambda p: optimise_schedule(p, 0.0), "cheapest costs"),
         (lambda p: optimise_schedule(p, 0.5, weighting="x"), "known: kl, w2, flow"),
         (lambda p: optimise_schedule(p, 0.5, members=["r9"]), "no prices for r9"),
-        (lambda p: schedule_from_servers(p, ["global"]), "1 servers for a grid of 4"),
+        (lambda p: schedule_from_assignment(p, ["global"]), "1 members for a grid of 4"),
         (lambda p: pareto_front(p, solver="rk"), "known: euler, heun"),
         (lambda p: pareto_front(p, cost="gold"), "cost is counted in 'mflop' or 'ms', not 'gold'"),
         (
@@ -364,9 +364,9 @@ def test_nan_prices_and_rising_grids_are_refused():
     bad = gap.copy()
     bad[1, 1] = np.nan
     with pytest.raises(PhasewiseError, match=r"r1 at t = 0\.5"):
-        step_prices(make_prices(bad, gap, [2, 1], (1.0, 0.5, 0.1)), "kl")
+        step_penalties(make_prices(bad, gap, [2, 1], (1.0, 0.5, 0.1)), "kl")
     with pytest.raises(PhasewiseError, match="must decrease"):
-        step_prices(make_prices(gap, gap, [2, 1], (0.1, 0.5, 0.9)), "w2")
+        step_penalties(make_prices(gap, gap, [2, 1], (0.1, 0.5, 0.9)), "w2")
 
 
 def test_prices_carried_over_to_another_grid_meet_those_measured_there():

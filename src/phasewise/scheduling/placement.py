@@ -4,10 +4,10 @@ Nodes are candidate times, an edge is one step by one denoiser, and costs and pr
 its undominated (cost, price) ways in, so one pass gives the whole Pareto front.
 
 Price of a step from t to s by denoiser n, by weighting, with e the solver's own error over that step
-(:mod:`phasewise.phases.step_errors`) and the excess over the reference as an
-integral over the span (:func:`phasewise.phases.prices.span_prices`; so prices here and there do not compare):
+(:mod:`phasewise.scheduling.step_errors`) and the excess over the reference as an
+integral over the span (:func:`phasewise.scheduling.prices.span_penalties`; so prices here and there do not compare):
 
-* ``w2``:   ``integral |v_n - v_ref| reach dt + e``           (the end: ``|D_n - D_ref| + e_stop``)
+* ``w2``:   ``integral |v_n - v_ref| growth dt + e``           (the end: ``|D_n - D_ref| + e_stop``)
 * ``flow``: ``integral (|v_n - v|^2 - |v_ref - v|^2) dt + e^2 / (t - s)``, an error e being a velocity error
   e / (t - s) held over the step  (the end: ``... + e_stop^2 / t``)
 * ``kl``:   ``1/2 (gamma_s - gamma_t) loss_n(t) - 1/2 integral loss_ref d gamma``, the ancestral sampler's own price of
@@ -27,10 +27,10 @@ import torch
 
 from phasewise.errors import PhasewiseError
 from phasewise.paths import path_from_config
-from phasewise.phases.prices import WEIGHTINGS, check_named, check_prices, span_prices, stop_prices
-from phasewise.phases.schedule import check_cost, undominated
 from phasewise.results import HybridSchedule, PriceList, StepErrors
 from phasewise.sampling import get_solver
+from phasewise.scheduling.optimise import check_cost, undominated
+from phasewise.scheduling.prices import WEIGHTINGS, check_named, check_prices, span_penalties, stop_penalties
 
 END_BY = 0.1
 WAYS = 400
@@ -49,7 +49,7 @@ def place_steps(
     members: Sequence[str] | None = None,
     end_by: float = END_BY,
 ) -> HybridSchedule:
-    """The best schedule, grid and servers, whose times are candidates of the price list.
+    """The best schedule, grid and assignment, whose times are candidates of the price list.
 
     Args:
         prices: at the candidate times, descending; ``errors`` at the same times (None only for weighting "kl").
@@ -72,11 +72,11 @@ def place_steps(
         if not len(fits):
             raise PhasewiseError(f"no schedule fits {budget:g} {cost} an image; the cheapest costs {front.cost[0]:.4g}")
         return front.schedules[int(fits[-1])]
-    fits = np.flatnonzero(front.price <= float(tolerance or 0.0))
+    fits = np.flatnonzero(front.penalty <= float(tolerance or 0.0))
     if not len(fits):
         unit = WEIGHTINGS[weighting]
         raise PhasewiseError(
-            f"no schedule reaches a price of {tolerance:g}; the lowest is {front.price[-1]:.4g} {unit}"
+            f"no schedule reaches a price of {tolerance:g}; the lowest is {front.penalty[-1]:.4g} {unit}"
         )
     return front.schedules[int(fits[0])]
 
@@ -86,7 +86,7 @@ class PlacementFront:
     """Undominated schedules: ``cost`` (in MFLOP or ms an image) rising, ``price`` falling."""
 
     cost: np.ndarray
-    price: np.ndarray
+    penalty: np.ndarray
     schedules: tuple[HybridSchedule, ...]
 
 
@@ -125,29 +125,29 @@ def placement_front(
         least = float(prices.times[-1])
         raise PhasewiseError(f"no candidate time is at or below end_by {end_by:g}; the last is {least:.3g}")
     found = _Search(edge, stop, paid, unit, ends[-1:] if weighting == "kl" else ends).run()
-    order = undominated(found.cost, found.price)
+    order = undominated(found.cost, found.penalty)
     schedules = tuple(
-        _schedule(prices, found.way(k), names, solver, weighting, float(found.price[k])) for k in order.tolist()
+        _schedule(prices, found.way(k), names, solver, weighting, float(found.penalty[k])) for k in order.tolist()
     )
-    return PlacementFront(found.cost[order], found.price[order], schedules)
+    return PlacementFront(found.cost[order], found.penalty[order], schedules)
 
 
-def price_of(
+def penalty_of(
     prices: PriceList, errors: StepErrors | None, schedule: HybridSchedule, weighting: str = "w2"
 ) -> float | None:
     """What a schedule is charged here; None where it leaves the candidate times or uses another solver.
 
-    Raises PhasewiseError as :func:`placement_front` does, and for a server without prices.
+    Raises PhasewiseError as :func:`placement_front` does, and for a member without prices.
     """
     solver = "ancestral" if weighting == "kl" else errors.solver if errors else "heun"
     _check(prices, errors, weighting, solver)
-    unknown = [n for n in schedule.servers if n not in prices.names]
+    unknown = [n for n in schedule.assignment if n not in prices.names]
     if unknown:
         raise PhasewiseError(f"no prices for {unknown[0]}; the list has {', '.join(prices.names)}")
     distance = np.abs(np.array(schedule.times)[:, None] - prices.times)
     if schedule.solver != solver or (distance.min(1) > 1e-9).any():
         return None
-    nodes, by = distance.argmin(1), [prices.names.index(n) for n in schedule.servers]
+    nodes, by = distance.argmin(1), [prices.names.index(n) for n in schedule.assignment]
     edge, stop = _kl_edges(prices) if weighting == "kl" else _edges(prices, errors, weighting)
     return float(edge[nodes[:-1], nodes[1:], by[:-1]].sum() + stop[nodes[-1], by[-1]])
 
@@ -163,7 +163,9 @@ def _check(prices: PriceList, errors: StepErrors | None, weighting: str, solver:
     if weighting == "kl":
         return
     if errors is None:
-        raise PhasewiseError(f"weighting {weighting!r} needs step errors: pw.measure_step_errors(denoiser, times)")
+        raise PhasewiseError(
+            f"weighting {weighting!r} needs step errors: pw.scheduling.measure_step_errors(denoiser, times)"
+        )
     if errors.solver != solver or len(errors.times) != len(prices.times):
         raise PhasewiseError(
             f"the step errors are of {errors.solver} at {len(errors.times)} times, asked for is {solver} at "
@@ -176,7 +178,7 @@ def _check(prices: PriceList, errors: StepErrors | None, weighting: str, solver:
 def _edges(prices: PriceList, errors: StepErrors | None, weighting: str) -> tuple[np.ndarray, np.ndarray]:
     """Prices (T, T, N) of a step from time i to time j, NaN unless j > i, and (T, N) of ending at time i."""
     assert errors is not None
-    until = np.vstack([np.zeros(len(prices.names)), np.cumsum(span_prices(prices, weighting)[:-1], axis=0)])
+    until = np.vstack([np.zeros(len(prices.names)), np.cumsum(span_penalties(prices, weighting)[:-1], axis=0)])
     times = prices.times
     length = times[:, None] - times[None]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -184,7 +186,7 @@ def _edges(prices: PriceList, errors: StepErrors | None, weighting: str) -> tupl
     ending = errors.stop if weighting == "w2" else errors.stop**2 / times
     jumps = np.array([name in prices.jumps for name in prices.names])
     strays = np.where(np.isnan(error), np.nan, 0.0)[:, :, None] + np.where(jumps, 0.0, np.nan_to_num(error)[:, :, None])
-    return until[None] - until[:, None] + strays, stop_prices(prices, weighting) + ending[:, None]
+    return until[None] - until[:, None] + strays, stop_penalties(prices, weighting) + ending[:, None]
 
 
 def _kl_edges(prices: PriceList) -> tuple[np.ndarray, np.ndarray]:
@@ -202,7 +204,7 @@ def _kl_edges(prices: PriceList) -> tuple[np.ndarray, np.ndarray]:
     growth = gamma[None] - gamma[:, None]
     edge = 0.5 * growth[:, :, None] * table.loss[:, None] - (until[None] - until[:, None])[:, :, None]
     later = np.arange(len(gamma))[None] > np.arange(len(gamma))[:, None]
-    return np.where(later[:, :, None], edge, np.nan), stop_prices(prices, "kl")
+    return np.where(later[:, :, None], edge, np.nan), stop_penalties(prices, "kl")
 
 
 class _Search:
@@ -223,7 +225,7 @@ class _Search:
             self.labels.append(_pruned({key: np.concatenate([p[key] for p in parts]) for key in parts[0]}))
         ends = [self._along(int(i), self.stop[i], self.once) for i in self.last]
         self.ends = {key: np.concatenate([p[key] for p in ends]) for key in ends[0]}
-        self.cost, self.price = self.ends["cost"], self.ends["price"]
+        self.cost, self.penalty = self.ends["cost"], self.ends["price"]
         return self
 
     def _along(self, i: int, price: np.ndarray, cost: np.ndarray) -> dict[str, np.ndarray]:
@@ -265,10 +267,10 @@ def _schedule(
     flops = [float(prices.flops[prices.names.index(names[n])]) for _, n in way]
     return HybridSchedule(
         times=tuple(float(prices.times[i]) for i, _ in way),
-        servers=tuple(names[n] for _, n in way),
+        assignment=tuple(names[n] for _, n in way),
         solver=solver,
         path=prices.losses.path,
-        price=price,
-        price_unit=WEIGHTINGS[weighting],
+        penalty=price,
+        penalty_unit=WEIGHTINGS[weighting],
         mflop=float(np.dot(calls, flops)) / 1e6,
     )

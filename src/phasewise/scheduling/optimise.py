@@ -12,17 +12,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from phasewise.errors import PhasewiseError
-from phasewise.phases.prices import (
+from phasewise.results import HybridSchedule, ParetoFront, PriceList
+from phasewise.sampling.solvers import calls_per_step
+from phasewise.scheduling.prices import (
     WEIGHTINGS,
     Weighting,
     calls_of,
-    price_unit,
-    step_prices,
+    step_penalties,
+    unit_of,
     weighting_for,
     weighting_name,
 )
-from phasewise.results import HybridSchedule, ParetoFront, PriceList
-from phasewise.sampling.solvers import calls_per_step
 
 COSTS = ("mflop", "ms")
 """What a schedule may be charged for: operations, or the milliseconds measured with the price list."""
@@ -32,14 +32,15 @@ def pareto_front(
     prices: PriceList,
     *,
     weighting: Weighting | None = None,
-    solver: str = "multistep",
+    solver: str = "exp_ab2",
     members: Sequence[str] | None = None,
     cost: str = "mflop",
 ) -> ParetoFront:
-    """Every undominated assignment of denoisers to steps: cost in ``cost`` an image, price as in :func:`step_prices`.
+    """Every undominated assignment of denoisers to steps: cost in ``cost`` an image, price as in
+    :func:`step_penalties`.
 
     ``members`` limits who may serve (default all).  Cost rises and price falls along the front.
-    Raises PhasewiseError as :func:`step_prices` does, and for an unknown member or cost.
+    Raises PhasewiseError as :func:`step_penalties` does, and for an unknown member or cost.
     """
     check_cost(cost)
     weighting = weighting_for(prices, weighting)
@@ -50,7 +51,7 @@ def pareto_front(
             f"no prices for {', '.join(unknown) or 'an empty list'}; the list has {', '.join(prices.names)}"
         )
     columns = [prices.names.index(n) for n in names]
-    price, stderr = (a[:, columns] for a in step_prices(prices, weighting))
+    price, stderr = (a[:, columns] for a in step_penalties(prices, weighting))
     each = {"mflop": prices.flops[columns] / 1e6, "ms": prices.ms[columns]}
     calls = calls_of(prices, solver, len(price))[:, columns]
     spent, total = np.zeros(1), np.zeros(1)
@@ -72,15 +73,15 @@ def pareto_front(
     error = np.sqrt((stderr[steps, picks] ** 2).sum(1))
     charged = {name: (calls[steps, picks] * per_call[picks]).sum(1) for name, per_call in each.items()}
     return ParetoFront(
-        weighting=weighting_name(weighting),
-        price_unit=price_unit(weighting),
+        penalty_name=weighting_name(weighting),
+        penalty_unit=unit_of(weighting),
         times=prices.times,
         mflop=charged["mflop"],
         ms=charged["ms"],
         cost=cost,
-        price=total,
-        price_stderr=error,
-        servers=tuple(tuple(names[i] for i in pick) for pick in picks),
+        penalty=total,
+        penalty_stderr=error,
+        assignments=tuple(tuple(names[i] for i in pick) for pick in picks),
     )
 
 
@@ -104,7 +105,7 @@ def optimise_schedule(
     *,
     tolerance: float | None = None,
     weighting: Weighting | None = None,
-    solver: str = "multistep",
+    solver: str = "exp_ab2",
     members: Sequence[str] | None = None,
     cost: str = "mflop",
     front: ParetoFront | None = None,
@@ -114,8 +115,8 @@ def optimise_schedule(
     Args:
         budget: fraction of the cost of running the reference at every step, in (0, 1]; or give
         tolerance: the largest price accepted, in the weighting's unit; the cheapest such schedule.
-        weighting: "frechet", "w2", "flow", "kl", or your own (:data:`phasewise.phases.prices.Weighting`); default
-            "frechet" where it was measured, else "w2" (:func:`phasewise.phases.prices.weighting_for`).
+        weighting: "frechet", "w2", "flow", "kl", or your own (:data:`phasewise.scheduling.prices.Weighting`); default
+            "frechet" where it was measured, else "w2" (:func:`phasewise.scheduling.prices.weighting_for`).
         cost: what the budget is of, "mflop" or "ms" (measured on the price list's device).
         front: a front computed before with the same arguments, to save work.
 
@@ -126,8 +127,8 @@ def optimise_schedule(
         raise PhasewiseError("give either budget (fraction of the all-reference cost) or tolerance (largest price)")
     if front is None:
         front = pareto_front(prices, weighting=weighting, solver=solver, members=members, cost=cost)
-    elif weighting is None and front.weighting in WEIGHTINGS:
-        weighting = front.weighting
+    elif weighting is None and front.penalty_name in WEIGHTINGS:
+        weighting = front.penalty_name
     weighting = weighting_for(prices, weighting)
     _check_front(front, weighting, cost)
     spent = front.ms if cost == "ms" else front.mflop
@@ -142,13 +143,14 @@ def optimise_schedule(
         chosen = int(np.flatnonzero(spent <= budget * whole * (1 + 1e-9))[-1])
     else:
         assert tolerance is not None
-        fits = np.flatnonzero(front.price <= tolerance)
+        fits = np.flatnonzero(front.penalty <= tolerance)
         if not len(fits):
             raise PhasewiseError(
-                f"no schedule reaches a price of {tolerance:g}; the lowest is {front.price[-1]:.4g} {front.price_unit}"
+                f"no schedule reaches a penalty of {tolerance:g}; the lowest is {front.penalty[-1]:.4g} "
+                f"{front.penalty_unit}"
             )
         chosen = int(fits[0])
-    return schedule_from_servers(prices, front.servers[chosen], weighting=weighting, solver=solver)
+    return schedule_from_assignment(prices, front.assignments[chosen], weighting=weighting, solver=solver)
 
 
 def _check_front(front: ParetoFront, weighting: Weighting, cost: str) -> None:
@@ -156,66 +158,39 @@ def _check_front(front: ParetoFront, weighting: Weighting, cost: str) -> None:
     if front.cost != cost or (cost == "ms" and front.ms is None):
         raise PhasewiseError(f"the front counts {front.cost}, the budget {cost}; give cost={front.cost!r} or no front")
     name = weighting_name(weighting)
-    if name != front.weighting:
+    if name != front.penalty_name:
         raise PhasewiseError(
-            f"the front was computed by the weighting {front.weighting}, not {name}; give that weighting again"
+            f"the front was computed by the weighting {front.penalty_name}, not {name}; give that weighting again"
         )
 
 
-def schedule_from_servers(
-    prices: PriceList, servers: Sequence[str], *, weighting: Weighting | None = None, solver: str = "multistep"
+def schedule_from_assignment(
+    prices: PriceList, assignment: Sequence[str], *, weighting: Weighting | None = None, solver: str = "exp_ab2"
 ) -> HybridSchedule:
-    """A schedule on the price list's grid with the given server per step, priced."""
+    """A schedule on the price list's grid with the given member per step, priced."""
     weighting = weighting_for(prices, weighting)
-    if len(servers) != len(prices.times):
-        raise PhasewiseError(f"{len(servers)} servers for a grid of {len(prices.times)} steps")
-    unknown = [n for n in servers if n not in prices.names]
+    if len(assignment) != len(prices.times):
+        raise PhasewiseError(f"{len(assignment)} members for a grid of {len(prices.times)} steps")
+    unknown = [n for n in assignment if n not in prices.names]
     if unknown:
         raise PhasewiseError(f"no prices for {unknown[0]!r}; the list has {', '.join(prices.names)}")
-    price, stderr = step_prices(prices, weighting)
-    columns = [prices.names.index(n) for n in servers]
+    price, stderr = step_penalties(prices, weighting)
+    columns = [prices.names.index(n) for n in assignment]
     steps = np.arange(len(columns))
     calls = calls_of(prices, solver, len(columns))
     return HybridSchedule(
         times=tuple(prices.times.tolist()),
-        servers=tuple(servers),
+        assignment=tuple(assignment),
         solver=solver,
         path=prices.losses.path,
-        price=float(price[steps, columns].sum()),
-        price_stderr=float(np.sqrt((stderr[steps, columns] ** 2).sum())),
-        price_unit=price_unit(weighting),
+        penalty=float(price[steps, columns].sum()),
+        penalty_stderr=float(np.sqrt((stderr[steps, columns] ** 2).sum())),
+        penalty_unit=unit_of(weighting),
         mflop=float((calls[steps, columns] * prices.flops[columns]).sum() / 1e6),
     )
 
 
-def window_servers(times: Sequence[float], window: tuple[float, float], inside: str, outside: str) -> tuple[str, ...]:
-    """The paper's hybrid: ``inside`` serves the steps that start at a time in [low, high], ``outside`` the others."""
-    low, high = window
-    if not 0 <= low < high <= 1:
-        raise PhasewiseError(f"a window is an interval inside [0, 1], got [{low}, {high}]")
-    return tuple(inside if low <= t <= high else outside for t in times)
-
-
-def stitched_servers(times: Sequence[float], small: str, large: str, fraction: float) -> tuple[str, ...]:
-    """Small then large (T-Stitch, Pan et al. 2024, arXiv 2402.14167): ``small`` serves the first ``fraction`` of the
-    steps, rounded, ``large`` the rest."""
-    count = round(_share(fraction) * len(times))
-    return (small,) * count + (large,) * (len(times) - count)
-
-
-def spread_servers(times: Sequence[float], small: str, large: str, fraction: float) -> tuple[str, ...]:
-    """``small`` serves a ``fraction`` of the steps, rounded, spread as evenly as can be; ``large`` the rest."""
-    n, count = len(times), round(_share(fraction) * len(times))
-    return tuple(small if (k + 1) * count // n > k * count // n else large for k in range(n))
-
-
-def _share(fraction: float) -> float:
-    if not 0 <= fraction <= 1:
-        raise PhasewiseError(f"a fraction of the steps lies in [0, 1], got {fraction}")
-    return fraction
-
-
-def reference_mflop(prices: PriceList, solver: str = "multistep") -> float:
+def reference_mflop(prices: PriceList, solver: str = "exp_ab2") -> float:
     """MFLOP an image of running the reference at every step."""
     return reference_cost(prices, solver, "mflop")
 

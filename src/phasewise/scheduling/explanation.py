@@ -7,16 +7,16 @@ import itertools
 import numpy as np
 
 from phasewise.errors import PhasewiseError
-from phasewise.phases.prices import (
+from phasewise.results import HybridSchedule, PriceList
+from phasewise.scheduling.prices import (
     WEIGHTINGS,
     Weighting,
     calls_of,
-    price_unit,
     prices_at,
-    step_prices,
+    step_penalties,
+    unit_of,
     weighting_for,
 )
-from phasewise.results import HybridSchedule, PriceList
 
 CHEAP = 0.5
 """A stand-in has to cost less than this share of the one it stands in for."""
@@ -27,30 +27,32 @@ def explain(schedule: HybridSchedule, prices: PriceList, *, weighting: Weighting
 
     A span of the reference: what its best stand-in (of at most half its cost) would save and how much it would add to
     the price, and where.  A span of another: what the reference would cost more there, and gain.  Prices are those
-    of :func:`phasewise.step_prices`, carried over to the schedule's own grid, by default under
+    of :func:`phasewise.step_penalties`, carried over to the schedule's own grid, by default under
     the weighting the schedule was priced by; the solver's own error is not in them.
 
-    Raises PhasewiseError for a server without prices and for times outside the measured span.
+    Raises PhasewiseError for a member without prices and for times outside the measured span.
     """
-    unknown = [n for n in schedule.servers if n not in prices.names]
+    unknown = [n for n in schedule.assignment if n not in prices.names]
     if unknown:
         raise PhasewiseError(f"no prices for {unknown[0]}; the list has {', '.join(prices.names)}")
     if weighting is None:
-        own_unit = [w for w, unit in WEIGHTINGS.items() if schedule.price is not None and unit == schedule.price_unit]
+        own_unit = [
+            w for w, unit in WEIGHTINGS.items() if schedule.penalty is not None and unit == schedule.penalty_unit
+        ]
         weighting = own_unit[0] if own_unit else weighting_for(prices)
     here = prices_at(prices, schedule.times)
-    price, _ = step_prices(here, weighting)
+    price, _ = step_penalties(here, weighting)
     cost = calls_of(here, schedule.solver, len(schedule.times)) * here.flops / 1e6
-    own = [prices.names.index(n) for n in schedule.servers]
+    own = [prices.names.index(n) for n in schedule.assignment]
     total = float(cost[np.arange(len(own)), own].sum())
     times, lines = np.append(schedule.times, 0.0), []
-    for server, group in itertools.groupby(range(len(own)), key=own.__getitem__):
+    for member, group in itertools.groupby(range(len(own)), key=own.__getitem__):
         rows = list(group)
-        share = float(cost[rows, server].sum()) / total
+        share = float(cost[rows, member].sum()) / total
         steps = f"{len(rows)} step{'s' if len(rows) > 1 else ''}"
         span = f"t = {times[rows[0]]:.2f} to {times[rows[-1] + 1]:.2f}"
-        head = f"{prices.names[server]} serves {span} ({steps}, {share:.0%} of the cost)"
-        lines.append(f"{head}: {_why(here, price[rows], cost[rows], server, times[rows], price_unit(weighting))}")
+        head = f"{prices.names[member]} serves {span} ({steps}, {share:.0%} of the cost)"
+        lines.append(f"{head}: {_why(here, price[rows], cost[rows], member, times[rows], unit_of(weighting))}")
     return lines
 
 

@@ -8,7 +8,7 @@ as if it held its answer, too.)
 * ``kl``: ``1/2 (gamma_{k+1} - gamma_k) (loss_n - loss_ref)``, nats per image.  The sum over steps is what the bound on
   the KL of the ancestral sampler's samples grows by (Girsanov; Kingma et al. 2021).  The last step, the denoise, is
   charged ``1/2 gamma(t_min) (loss_n - loss_ref)``: the reconstruction term of a Gaussian decoder.
-* ``w2``: ``|D_n - D_ref|_{L2} push reach``, pixel units, with ``push = alpha_{k+1} - alpha_k sigma_{k+1} / sigma_k``
+* ``w2``: ``|D_n - D_ref|_{L2} push growth``, pixel units, with ``push = alpha_{k+1} - alpha_k sigma_{k+1} / sigma_k``
   what an exact step of the ODE makes of a change of D: how far the sample is pushed off its course, times the measured
   factor by which that has grown at the image (1 where it was not measured; then it is a 2-Wasserstein bound up to a
   Lipschitz factor); the last step is charged the distance of the two denoised images.
@@ -16,10 +16,10 @@ as if it held its answer, too.)
   the true velocity v; like ``kl`` it sees when a denoiser is better than the reference, like ``w2`` it weighs
   velocities.
 * ``frechet``: ``F push``, feature units, with F the Frechet distance (its root) between the features of both denoisers'
-  posterior means (:mod:`phasewise.phases.perception`): ``w2`` as FID's own features see it, between sets instead of
+  posterior means (:mod:`phasewise.scheduling.perception`): ``w2`` as FID's own features see it, between sets instead of
   images; the last step is charged F.  It needs a feature network at pricing.
 
-:func:`span_prices` has the first three as integrals over spans of time, for steps that are yet to be placed.
+:func:`span_penalties` has the first three as integrals over spans of time, for steps that are yet to be placed.
 ``kl`` is an SDE price, ``w2`` the matching one for ODEs.  ``frechet`` ranks schedules of low FID best
 (docs/schedules.md) and is the default wherever it was measured, ``w2`` elsewhere.
 """
@@ -36,15 +36,15 @@ from torch import Tensor
 
 from phasewise.data import ImageData, as_images
 from phasewise.denoisers.base import Denoiser
+from phasewise.diagnosis.losses import measure_losses
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import FeatureNetwork
 from phasewise.metrics.cost import count_flops, measure_ms
 from phasewise.paths import path_from_config
-from phasewise.phases.losses import measure_losses
-from phasewise.phases.perception import measure_frechet
-from phasewise.phases.step_errors import measure_reach
 from phasewise.results import PriceList
 from phasewise.sampling.solvers import calls_per_step
+from phasewise.scheduling.perception import measure_frechet
+from phasewise.scheduling.step_errors import measure_growth
 
 WEIGHTINGS = {"kl": "nats", "w2": "pixel units", "flow": "squared pixel units", "frechet": "feature units"}
 PLACING = ("kl", "w2", "flow")
@@ -69,8 +69,9 @@ def price_list(
     """Losses and costs of every denoiser at every start time of a grid (descending, as for :func:`phasewise.sample`).
 
     ``paths`` > 0 also follows so many sampling paths to measure how far each denoiser's error reaches
-    (:func:`phasewise.phases.step_errors.measure_reach`), which the ``w2`` price then counts.  ``features``, a network
-    as for :func:`phasewise.fid`, adds what the ``frechet`` price needs (:mod:`phasewise.phases.perception`); it is
+    (:func:`phasewise.scheduling.step_errors.measure_growth`), which the ``w2`` price then counts.  ``features``, a
+    network
+    as for :func:`phasewise.fid`, adds what the ``frechet`` price needs (:mod:`phasewise.scheduling.perception`); it is
     biased upward by few images, so give thousands where there are, and compare lists of equal ``n`` only.
 
     Measured on up to ``n`` validation images of ``data`` (a tensor is split as :func:`phasewise.train` splits it) with
@@ -89,8 +90,8 @@ def price_list(
         ms=np.array([ms[name][0] for name in denoisers]),
         device=str(images.device),
         batch=batch,
-        jumps=tuple(name for name, d in denoisers.items() if d.has_flow),
-        reach=measure_reach(denoisers, times, reference=reference, n=paths, seed=seed) if paths else None,
+        jumps=tuple(name for name, d in denoisers.items() if d.jumps),
+        growth=measure_growth(denoisers, times, reference=reference, n=paths, seed=seed) if paths else None,
         frechet=frechet,
         frechet_stderr=frechet_error,
     )
@@ -119,13 +120,13 @@ def prices_at(prices: PriceList, times: Sequence[float]) -> PriceList:
 
     fields = ("loss", "loss_stderr", "gap", "gap_stderr", "distance", "distance_stderr")
     moved: dict[str, Any] = {name: carried(getattr(table, name)) for name in fields}
-    reach = prices.reach
-    if reach is not None:
-        reach = np.stack([np.interp(grid, table.times[order], column[order]) for column in reach.T], 1)
+    growth = prices.growth
+    if growth is not None:
+        growth = np.stack([np.interp(grid, table.times[order], column[order]) for column in growth.T], 1)
     moved["log_snr"] = path.log_snr(torch.as_tensor(grid)).numpy()
     frechet, error = (None if a is None else carried(a) for a in (prices.frechet, prices.frechet_stderr))
     table = replace(table, times=grid, **moved)
-    return replace(prices, losses=table, reach=reach, frechet=frechet, frechet_stderr=error)
+    return replace(prices, losses=table, growth=growth, frechet=frechet, frechet_stderr=error)
 
 
 def calls_of(prices: PriceList, solver: str, steps: int) -> np.ndarray:
@@ -150,11 +151,11 @@ def weighting_for(prices: PriceList, weighting: Weighting | None = None) -> Weig
     return "w2" if prices.frechet is None else "frechet"
 
 
-def price_unit(weighting: Weighting) -> str:
+def unit_of(weighting: Weighting) -> str:
     return WEIGHTINGS[weighting] if isinstance(weighting, str) else "of its own unit"
 
 
-def step_prices(prices: PriceList, weighting: Weighting | None = None) -> tuple[np.ndarray, np.ndarray]:
+def step_penalties(prices: PriceList, weighting: Weighting | None = None) -> tuple[np.ndarray, np.ndarray]:
     """(price, stderr), each (S, N): excess over the reference of serving step k by denoiser n, by default under
     :func:`weighting_for`.
 
@@ -184,16 +185,16 @@ def step_prices(prices: PriceList, weighting: Weighting | None = None) -> tuple[
         root, error = _root(prices.frechet, error)
         return root * push, error * push
     root, error = _root(table.distance, table.distance_stderr)
-    grown = np.broadcast_to(_reach(prices), root.shape).copy()
+    grown = np.broadcast_to(_growth(prices), root.shape).copy()
     grown[-1] = 1.0
     return root * push * grown, error * push * grown
 
 
-def span_prices(prices: PriceList, weighting: str) -> np.ndarray:
+def span_penalties(prices: PriceList, weighting: str) -> np.ndarray:
     """(S, N): the excess as an integral over [t_{k+1}, t_k], trapezoid, however it will be cut into steps; ``w2`` with
-    its reach.  The last row is that of ending there, as :func:`stop_prices` charges it.
+    its growth.  The last row is that of ending there, as :func:`stop_penalties` charges it.
 
-    Raises PhasewiseError as :func:`step_prices` does, and for a weighting that cannot place steps.
+    Raises PhasewiseError as :func:`step_penalties` does, and for a weighting that cannot place steps.
     """
     check_named(weighting)
     check_prices(prices, weighting)
@@ -205,8 +206,8 @@ def span_prices(prices: PriceList, weighting: str) -> np.ndarray:
     elif weighting == "flow":
         each = _trapezoid(table.gap * gain**2, prices.times)
     else:
-        each = _trapezoid(np.sqrt(np.maximum(table.distance, 0.0)) * gain * _reach(prices), prices.times)
-    return np.vstack([each, stop_prices(prices, weighting)[-1:]])
+        each = _trapezoid(np.sqrt(np.maximum(table.distance, 0.0)) * gain * _growth(prices), prices.times)
+    return np.vstack([each, stop_penalties(prices, weighting)[-1:]])
 
 
 def _own(weighting: Callable[[PriceList], Any], prices: PriceList) -> tuple[np.ndarray, np.ndarray]:
@@ -224,7 +225,7 @@ def _own(weighting: Callable[[PriceList], Any], prices: PriceList) -> tuple[np.n
 
 
 def check_prices(prices: PriceList, weighting: Weighting) -> None:
-    """Raises PhasewiseError as :func:`step_prices` does."""
+    """Raises PhasewiseError as :func:`step_penalties` does."""
     if not callable(weighting) and weighting not in WEIGHTINGS:
         raise PhasewiseError(
             f"unknown weighting {weighting!r}; known: {', '.join(WEIGHTINGS)}, or a function of the price list"
@@ -252,9 +253,9 @@ def check_prices(prices: PriceList, weighting: Weighting) -> None:
             )
 
 
-def _reach(prices: PriceList) -> np.ndarray:
+def _growth(prices: PriceList) -> np.ndarray:
     """(S, N) or 1 where it was not measured."""
-    return np.ones(1) if prices.reach is None else prices.reach
+    return np.ones(1) if prices.growth is None else prices.growth
 
 
 def check_named(weighting: Weighting) -> None:
@@ -266,8 +267,9 @@ def check_named(weighting: Weighting) -> None:
         )
 
 
-def stop_prices(prices: PriceList, weighting: str) -> np.ndarray:
-    """(S, N): excess price of ending with a denoise by n at each time of the grid, as :func:`step_prices` charges the
+def stop_penalties(prices: PriceList, weighting: str) -> np.ndarray:
+    """(S, N): excess price of ending with a denoise by n at each time of the grid, as :func:`step_penalties` charges
+    the
     last one."""
     check_named(weighting)
     check_prices(prices, weighting)

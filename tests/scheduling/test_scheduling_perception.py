@@ -9,7 +9,7 @@ import phasewise as pw
 from phasewise import seeding
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import PCAFeatures, RandomFeatures, paired_frechet
-from phasewise.phases.perception import COMPONENTS, measure_frechet
+from phasewise.scheduling.perception import COMPONENTS, measure_frechet
 
 SHAPE, TIMES = (1, 4, 4), (0.9, 0.5, 0.1)
 
@@ -98,7 +98,7 @@ def test_many_features_count_by_their_leading_components(images):
 
 def test_other_paths_and_seeds(images):
     base = pw.WienerDenoiser.fit(images)
-    cosine = pw.WienerDenoiser.fit(images, path=pw.CosinePath())
+    cosine = pw.WienerDenoiser.fit(images, path=pw.paths.CosinePath())
     value, _ = measure_frechet({"global": base, "cosine": cosine}, images, TIMES, pixels(images))
     assert np.allclose(value[:, 1], 0, atol=1e-6)
     first, again, other = (
@@ -116,10 +116,10 @@ def test_price_list_measures_it_with_features_only(images):
     seen = pw.price_list(members, images, TIMES, n=30, features=pixels(images))
     assert plain.frechet is None
     assert seen.frechet.shape == seen.frechet_stderr.shape == (3, 2)
-    moved = pw.prices_at(seen, (0.7, 0.3))
+    moved = pw.scheduling.prices_at(seen, (0.7, 0.3))
     assert moved.frechet.shape == (2, 2)
     assert (moved.frechet[:, 1] > 0).all()
-    assert pw.optimise_schedule(seen, 1.0).price_unit == "feature units"
+    assert pw.optimise_schedule(seen, 1.0).penalty_unit == "feature units"
 
 
 def test_what_is_refused(images):

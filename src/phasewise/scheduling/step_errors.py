@@ -23,7 +23,7 @@ from phasewise.denoisers.hybrid import OnPath
 from phasewise.errors import PhasewiseError
 from phasewise.results import StepErrors
 from phasewise.sampling import Carry, get_solver, integrate, starting_noise
-from phasewise.sampling.loop import check_grid
+from phasewise.sampling.loop import check_time_grid
 
 FINE, BATCH = 3, 64
 
@@ -43,7 +43,7 @@ def measure_step_errors(
     Raises PhasewiseError for a stochastic solver (the ``kl`` price knows its steps' length already), a grid that does
     not decrease, or fewer than 2 images.
     """
-    grid, chosen = check_grid(times), get_solver(solver)
+    grid, chosen = check_time_grid(times), get_solver(solver)
     if chosen.stochastic:
         raise PhasewiseError(f"{solver} has no ODE path to stray from; price its steps by weighting 'kl'")
     if chosen.multistep:
@@ -67,11 +67,11 @@ def measure_step_errors(
 
 def _carry_on(denoiser: Denoiser, x: Tensor, grid: tuple[float, ...]) -> Tensor:
     """From grid[0] to the image, 64 images at a time."""
-    return torch.cat([integrate(denoiser, part, grid, "multistep") for part in x.split(BATCH)])
+    return torch.cat([integrate(denoiser, part, grid, "exp_ab2") for part in x.split(BATCH)])
 
 
 @torch.inference_mode()
-def measure_reach(
+def measure_growth(
     denoisers: Mapping[str, Denoiser], times: Sequence[float], *, reference: str = "global", n: int = 16, seed: int = 0
 ) -> np.ndarray:
     """(T, N): by what factor a push off the reference's path grows on its way to the image.
@@ -82,7 +82,7 @@ def measure_reach(
 
     Takes about ``N T^2 / 2`` calls on ``n`` images.  Raises PhasewiseError as :func:`measure_step_errors` does.
     """
-    grid = check_grid(times)
+    grid = check_time_grid(times)
     if n < 2:
         raise PhasewiseError(f"need at least 2 images, got {n}")
     base = denoisers[reference]

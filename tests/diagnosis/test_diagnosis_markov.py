@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from phasewise.diagnosis import critical_window, markov_length, t_c
+from phasewise.diagnosis.markov import CriticalTime
 from phasewise.errors import PhasewiseError, PhasewiseWarning
 from phasewise.exact import GaussianField
-from phasewise.phases import critical_window, markov_length, t_c
-from phasewise.phases.markov import CriticalTime
 from phasewise.results import CMIMap, MarkovFit
 
 
@@ -54,7 +54,7 @@ NOTHING = CriticalTime(None, None, None, "not asked for", np.zeros(0))
     [(4.0, 3, 1.0), (2.0, 12, 0.72), (8.0, 12, 0.87)],
 )
 def test_intervals_cover_the_truth_with_nested_errors_when_the_covariance_is_given(xi, n_radii, without, monkeypatch):
-    monkeypatch.setattr("phasewise.phases.markov.t_c", lambda *_: NOTHING)
+    monkeypatch.setattr("phasewise.diagnosis.markov.t_c", lambda *_: NOTHING)
     n, radii = 2000, tuple(range(n_radii))
     truth = decays([xi], [0.2], radii)[0]
     covariance = nested_errors(truth, np.sqrt(truth[-1]) / 20)
@@ -114,7 +114,7 @@ def test_a_covariance_that_does_not_fit_is_refused_and_unknown_ones_are_not_reso
 
 @pytest.mark.parametrize(("xi", "radii", "sigmas"), [(2.0, (1, 2, 3, 4), 12), (0.8, (1, 2, 3), 15), (4.0, range(7), 9)])
 def test_intervals_cover_the_truth_95_times_in_100(xi, radii, sigmas, monkeypatch):
-    monkeypatch.setattr("phasewise.phases.markov.t_c", lambda *_: NOTHING)  # a bootstrap over 4000 times is slow
+    monkeypatch.setattr("phasewise.diagnosis.markov.t_c", lambda *_: NOTHING)  # a bootstrap over 4000 times is slow
     n, radii = 4000, tuple(radii)
     truth = decays([xi], [0.2], radii)
     stderr = truth[0, -1] / sigmas  # the weakest radius stands out by so many standard errors

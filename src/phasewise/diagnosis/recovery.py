@@ -21,7 +21,7 @@ def measure_recovery(
     times: Sequence[float],
     *,
     steps: int = 16,
-    solver: str = "multistep",
+    solver: str = "exp_ab2",
     seed: int = 0,
     keep: int = 8,
     t_min: float = 0.02,
