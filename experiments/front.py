@@ -154,7 +154,7 @@ def schedules(
                         yield f"small then large, {small} {solver}/{steps} at {share}{which}", on_grid(assignment)
                     seen.add(assignment)
                 for weighting in WEIGHTINGS:
-                    found = pw.optimise_schedule(grid, share, weighting=weighting, solver=solver)
+                    found = pw.optimise_schedule(grid, share, penalty=weighting, solver=solver)
                     if found.assignment not in seen:
                         yield f"hybrid {solver} {weighting}/{steps} at {share}{which}", found
                     seen.add(found.assignment)
@@ -168,8 +168,8 @@ def schedules(
             yield f"window {low} to {high}, {local} outside, {solver}/{WINDOWED}", plan
     whole = flops["global"] * sum(calls_per_step("heun", 14))
     for weighting in PLACED:
-        alone = placement_front(prices, errors, weighting=weighting, members=["global"])
-        every = placement_front(prices, errors, weighting=weighting)
+        alone = placement_front(prices, errors, penalty=weighting, members=["global"])
+        every = placement_front(prices, errors, penalty=weighting)
         for label, front in (("global placed", alone), ("hybrid placed", every)):
             for budget in BUDGETS:
                 fits = np.flatnonzero(front.cost <= budget * whole)

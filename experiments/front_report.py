@@ -135,7 +135,7 @@ def ranked(rows: Rows, prices: pw.results.PriceList) -> list[str]:
                 on_grid = prices_at(prices, times)
                 price = [
                     pw.scheduling.schedule_from_assignment(
-                        on_grid, r["schedule"]["assignment"], weighting=weighting
+                        on_grid, r["schedule"]["assignment"], penalty=weighting
                     ).penalty
                     for r in some
                 ]
@@ -191,7 +191,7 @@ def final_table(rows: Rows, prices: pw.results.PriceList, real: Mapping[str, lis
         plan, view = row["schedule"], row.get("classifier") or {}
         on_grid = prices_at(prices, tuple(plan["times"]))
         nats = pw.scheduling.schedule_from_assignment(
-            on_grid, plan["assignment"], weighting="kl", solver=plan["solver"]
+            on_grid, plan["assignment"], penalty="kl", solver=plan["solver"]
         ).penalty
         cells = [
             f"{row['mflop']:.0f}",

@@ -62,7 +62,7 @@ def table(content: dict[str, Any], prices: pw.results.PriceList) -> str:
     ]
     for weighting in WEIGHTINGS:
         plans = [
-            pw.scheduling.schedule_from_assignment(prices, r["assignment"], weighting=weighting, solver=solver)
+            pw.scheduling.schedule_from_assignment(prices, r["assignment"], penalty=weighting, solver=solver)
             for r in rows
         ]
         price = np.array([plan.penalty for plan in plans])
@@ -137,9 +137,9 @@ def main() -> None:
         write_json(file, content)
     for row in content["best"]:
         for weighting in (w for w in OPTIMISED if w not in row["optimised"]):
-            front = pw.pareto_front(prices, weighting=weighting, solver=solver)
+            front = pw.pareto_front(prices, penalty=weighting, solver=solver)
             assignment = front.assignments[int(np.flatnonzero(front.mflop <= row["mflop"] * (1 + 1e-9))[-1])]
-            plan = pw.scheduling.schedule_from_assignment(prices, assignment, weighting=weighting, solver=solver)
+            plan = pw.scheduling.schedule_from_assignment(prices, assignment, penalty=weighting, solver=solver)
             score = judged(subject, plan, arguments.again, arguments.seed + 1)
             row["optimised"][weighting] = {"fid": score, "plan": plan.to_dict()}
             write_json(file, content)

@@ -82,7 +82,7 @@ def test_sample_writes_a_grid(smoke_run, tmp_path):
         (["run", "--budget", "2"], "fraction"),
         (["run", "--solver", "rk9"], "known: euler, heun"),
         (["run", "--spacing", "odd"], "known: uniform"),
-        (["run", "--weighting", "odd"], "known: kl, w2, flow"),
+        (["run", "--penalty", "odd"], "known: kl, w2, flow"),
         (["run", "--window", "cmi", "--no-cmi"], "leave out --no-cmi"),
         (["diagnose", "--estimator", "gaussian"], "--estimator: for conditional mutual information"),
         (["run", "--no-cmi", "--block", "3"], "--block: for conditional mutual information"),

@@ -129,7 +129,7 @@ def stage_command(
     steps: Annotated[int | None, typer.Option(help="Sampling steps.")] = None,
     solver: Annotated[str | None, typer.Option(help=SOLVER_HELP)] = None,
     spacing: Annotated[str | None, typer.Option(help="Time grid: uniform, log_snr or edm.")] = None,
-    weighting: Annotated[str | None, typer.Option(help="Price to minimise: frechet, w2, flow or kl.")] = None,
+    penalty: Annotated[str | None, typer.Option(help="Price to minimise: frechet, w2, flow or kl.")] = None,
     growth_trajectories: Annotated[
         int | None, typer.Option(help="Paths to measure how far errors reach, for w2; 0: none.")
     ] = None,
@@ -164,7 +164,7 @@ def stage_command(
         "global_width": global_width,
         "cheap_globals": () if cheap_globals == "none" else numbers(cheap_globals, str, "--cheap-globals"),
         "networks": networks, "global_epochs": global_epochs, "local_epochs": local_epochs, "steps": steps,
-        "solver": solver, "spacing": spacing, "weighting": weighting, "growth_trajectories": growth_trajectories,
+        "solver": solver, "spacing": spacing, "penalty": penalty, "growth_trajectories": growth_trajectories,
         "budget": budget, "n_samples": samples, "features": features,
         "window": window if window in (None, "gap", "cmi") else numbers(window, float, "--window (or gap, cmi)"),
         "cmi": cmi, "cmi_estimator": estimator, "cmi_block": block, "cmi_accuracy": cmi_accuracy,

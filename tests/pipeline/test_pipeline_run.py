@@ -400,7 +400,7 @@ def test_cheaper_global_networks_join_the_run_and_the_schedules(smoke_run, tmp_p
     assert plans["hybrid"].penalty_unit == "feature units"
     assert prices.frechet is not None
     assert prices.growth is None
-    collect(folder, replace(plan, weighting="w2"), command="schedule", update=True)
+    collect(folder, replace(plan, penalty="w2"), command="schedule", update=True)
     assert PriceList.load(folder / "records" / "prices.json").growth is not None
     for name in ("stitched", "spread"):
         assert plans[name].mflop <= plans["hybrid"].mflop * (1 + 1e-6)

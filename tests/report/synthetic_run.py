@@ -23,6 +23,7 @@ from phasewise.results import (
     Recovery,
     TrainingRecord,
 )
+from phasewise.scheduling import PENALTIES
 
 NAMES = ("r1", "r2", "r3", "wiener", "global", "control")
 RADII = (1, 2, 3, None, None, None)
@@ -82,13 +83,17 @@ def evaluations() -> list[Evaluation]:
     ]  # fmt: skip
 
 
-def front(weighting: str, unit: str) -> ParetoFront:
+def front(penalty: str, unit: str) -> ParetoFront:
     members = [tuple("global" if k in range(6 - i // 2, 6 + i) else "r2" for k in range(16)) for i in range(10)]
     members = [("r2",) * 16, *members[1:], ("global",) * 16]
     mflop = np.linspace(34, 744, 11)
-    price = 55 * np.exp(-mflop / 130.0)
-    price[-1] = 0
-    return ParetoFront(weighting, unit, np.array(GRID), mflop, price, 0.04 * price, tuple(members), chosen=4)
+    lost = 55 * np.exp(-mflop / 130.0)
+    lost[-1] = 0
+    known = PENALTIES[penalty]
+    return ParetoFront(
+        penalty, unit, np.array(GRID), mflop, lost, 0.04 * lost, tuple(members), chosen=4,
+        penalty_label=known.label, penalty_meaning=known.meaning,
+    )  # fmt: skip
 
 
 def training(name: str, parameters: int) -> TrainingRecord:

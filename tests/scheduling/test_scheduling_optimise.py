@@ -16,6 +16,8 @@ from phasewise.results import LossTable, PriceList
 from phasewise.sampling import calls_per_step, get_solver, time_grid
 from phasewise.sampling.solvers import Carry
 from phasewise.scheduling import (
+    PENALTIES,
+    PenaltyFunction,
     baselines,
     explain,
     optimise_schedule,
@@ -23,10 +25,10 @@ from phasewise.scheduling import (
     place_steps,
     prices_at,
     reference_mflop,
+    register_penalty,
     schedule_from_assignment,
     step_penalties,
 )
-from phasewise.scheduling.prices import span_penalties
 
 
 def make_prices(gap, distance, flops, times=None):
@@ -45,6 +47,12 @@ def make_prices(gap, distance, flops, times=None):
     return PriceList(losses=table, flops=np.asarray(flops, float), ms=np.ones(n))
 
 
+def span_penalties(prices, name):
+    """Spans, and the end in the last row."""
+    penalty = PENALTIES[name]
+    return np.vstack([penalty.span(prices), penalty.stop(prices)[-1:]])
+
+
 def _tensor(values):
     return torch.tensor(values, dtype=torch.float64)
 
@@ -60,10 +68,10 @@ def price_lists(draw):
     return make_prices(gap, distance, [f * 1e6 for f in flops])
 
 
-@given(prices=price_lists(), weighting=st.sampled_from(["w2", "kl", "flow"]), solver=st.sampled_from(["euler", "heun"]))
+@given(prices=price_lists(), penalty=st.sampled_from(["w2", "kl", "flow"]), solver=st.sampled_from(["euler", "heun"]))
 @settings(max_examples=60, deadline=None)
-def test_front_is_the_brute_force_front(prices, weighting, solver):
-    price, _ = step_penalties(prices, weighting)
+def test_front_is_the_brute_force_front(prices, penalty, solver):
+    price, _ = step_penalties(prices, penalty)
     steps, n = price.shape
     calls = calls_per_step(solver, steps)
     every = [
@@ -73,7 +81,7 @@ def test_front_is_the_brute_force_front(prices, weighting, solver):
         )
         for pick in itertools.product(range(n), repeat=steps)
     ]
-    front = pareto_front(prices, weighting=weighting, solver=solver)
+    front = pareto_front(prices, penalty=penalty, solver=solver)
     for cost, total in zip(front.mflop, front.penalty, strict=True):
         best = min(p for c, p in every if c <= cost + 1e-9)
         assert total == pytest.approx(best, rel=1e-9, abs=1e-9)
@@ -108,9 +116,9 @@ def test_front_entries_are_what_their_servers_cost_and_lose():
     rng = np.random.default_rng(0)
     gap = np.abs(rng.normal(size=(6, 3))) * [0, 1, 2]
     prices = make_prices(gap, gap, [9e6, 2e6, 1e6])
-    front = pareto_front(prices, weighting="kl")
+    front = pareto_front(prices, penalty="kl")
     for i in range(0, len(front.mflop), 3):
-        schedule = schedule_from_assignment(prices, front.assignments[i], weighting="kl")
+        schedule = schedule_from_assignment(prices, front.assignments[i], penalty="kl")
         assert schedule.penalty == pytest.approx(front.penalty[i])
         assert schedule.mflop == pytest.approx(front.mflop[i])
         assert schedule.penalty_stderr == pytest.approx(front.penalty_stderr[i])
@@ -159,9 +167,9 @@ def test_a_step_is_charged_what_its_denoiser_loses_where_it_is_asked():
         "flow": gap[:, 1] * path.velocity_gain(t[:3]).numpy() ** 2 * np.array([0.4, 0.3, 0.2]),
         "frechet": np.array([6.0, 4.0, 2.0]) * push,
     }
-    for weighting, price in expected.items():
-        assert np.allclose(step_penalties(prices, weighting)[0][:, 1], price), weighting
-        assert (step_penalties(prices, weighting)[0][:, 0] == 0).all()
+    for penalty, price in expected.items():
+        assert np.allclose(step_penalties(prices, penalty)[0][:, 1], price), penalty
+        assert (step_penalties(prices, penalty)[0][:, 0] == 0).all()
 
 
 def test_errors_of_step_prices_are_those_of_what_they_are_made_of():
@@ -169,11 +177,11 @@ def test_errors_of_step_prices_are_those_of_what_they_are_made_of():
     gap = np.array([[0, 4.0], [0, 2.0], [0, 1.0]])
     prices = make_prices(gap, gap, [2, 1], (0.9, 0.5, 0.2))
     prices = replace(prices, frechet=gap, frechet_stderr=np.full((3, 2), 0.5))
-    for weighting in ("kl", "flow"):
-        price, error = step_penalties(prices, weighting)
+    for penalty in ("kl", "flow"):
+        price, error = step_penalties(prices, penalty)
         assert np.allclose(error[:, 1] / 0.01, np.abs(price[:, 1]) / gap[:, 1])
-    for weighting, stderr in (("w2", 0.01), ("frechet", 0.5)):
-        price, error = step_penalties(prices, weighting)
+    for penalty, stderr in (("w2", 0.01), ("frechet", 0.5)):
+        price, error = step_penalties(prices, penalty)
         root = np.sqrt(gap[:, 1])
         assert np.allclose(error[:, 1] / price[:, 1], (np.sqrt(gap[:, 1] + stderr) - root) / root)
 
@@ -182,8 +190,8 @@ def test_the_denoise_is_charged_whole_on_a_path_that_ends_with_noise():
     path, square = VarianceExplodingPath(), np.array([[0, 9.0], [0, 4.0]])
     prices = make_prices(square, square, [2, 1], (0.9, 0.2))
     prices = replace(prices, losses=replace(prices.losses, path=path.config()), frechet=square)
-    for weighting in ("w2", "frechet"):
-        price = step_penalties(prices, weighting)[0][:, 1]
+    for penalty in ("w2", "frechet"):
+        price = step_penalties(prices, penalty)[0][:, 1]
         sigma = path.sigma(_tensor((0.9, 0.2))).numpy()
         assert np.allclose(price, [3 * (1 - sigma[1] / sigma[0]), 2])
 
@@ -225,7 +233,7 @@ def test_one_long_step_moves_as_far_off_course_as_the_sampler_does():
     assert price[0, 1] == pytest.approx(float((a - b)[0].norm()), rel=1e-5)
 
 
-def test_the_default_weighting_is_what_was_measured():
+def test_the_default_penalty_is_what_was_measured():
     gap = np.array([[0, 1.0], [0, 4.0], [0, 1.0]])
     plain = make_prices(gap, gap, [10, 1], (0.9, 0.5, 0.1))
     seen = replace(plain, frechet=gap[::-1].copy())
@@ -233,16 +241,16 @@ def test_the_default_weighting_is_what_was_measured():
     assert pareto_front(seen).penalty_name == "frechet"
     assert np.array_equal(step_penalties(seen)[0], step_penalties(seen, "frechet")[0])
     assert optimise_schedule(seen, 0.6).penalty_unit == "feature units"
-    assert optimise_schedule(seen, 0.6, front=pareto_front(seen, weighting="kl")).penalty_unit == "nats"
+    assert optimise_schedule(seen, 0.6, front=pareto_front(seen, penalty="kl")).penalty_unit == "nats"
     assert np.array_equal(PriceList.from_dict(seen.to_dict()).frechet, seen.frechet)
-    with pytest.raises(PhasewiseError, match="computed by the weighting kl, not w2"):
-        optimise_schedule(seen, 0.6, weighting="w2", front=pareto_front(seen, weighting="kl"))
+    with pytest.raises(PhasewiseError, match="computed by the penalty kl, not w2"):
+        optimise_schedule(seen, 0.6, penalty="w2", front=pareto_front(seen, penalty="kl"))
     with pytest.raises(PhasewiseError, match="without features"):
-        pareto_front(plain, weighting="frechet")
+        pareto_front(plain, penalty="frechet")
     with pytest.raises(PhasewiseError, match=r"frechet of r1 at t = 0\.5 is not a number"):
         pareto_front(replace(seen, frechet=np.where(gap == 4, np.nan, gap)))
     with pytest.raises(PhasewiseError, match="kl, w2, flow; frechet prices the steps of a given grid"):
-        place_steps(seen, budget=1, weighting="frechet")
+        place_steps(seen, budget=1, penalty="frechet")
 
 
 def test_tolerance_gives_the_cheapest_that_reaches_it():
@@ -280,61 +288,74 @@ def test_a_share_is_a_fraction():
             make((1.0, 0.5), "small", "large", 1.5)
 
 
-def flat(prices):
-    return np.ones(3)
-
-
-def late(prices):
-    """A weighting of one's own: only the last two steps count."""
+def last_two(prices):
+    """Only the last two steps count."""
     price = prices.losses.gap * (np.arange(len(prices.times)) >= len(prices.times) - 2)[:, None]
     return price, np.zeros_like(price)
 
 
-def test_a_weighting_of_ones_own_decides():
+late = PenaltyFunction(last_two, name="late", unit="squared pixels", meaning="What the last two steps lose.")
+flat = PenaltyFunction(lambda prices: np.ones(3), name="flat")
+
+
+def test_a_penalty_of_ones_own_decides():
     gap = np.array([[0, 1.0]] * 4)
     prices = make_prices(gap, gap, [10e6, 1e6])
-    chosen = optimise_schedule(prices, 0.6, weighting=late)
+    chosen = optimise_schedule(prices, 0.6, penalty=late)
     assert chosen.assignment == ("r1", "r1", "global", "global")
     assert chosen.penalty == 0
-    front = pareto_front(prices, weighting=late)
+    front = pareto_front(prices, penalty=late)
     assert front.penalty_name == "late"
     assert list(front.penalty) == [2, 1, 0]
-    assert optimise_schedule(prices, 0.6, weighting=late, front=front) == chosen
-    assert chosen.penalty_unit == front.penalty_unit == "of its own unit"
-    assert explain(chosen, prices, weighting=late)
-    with pytest.raises(PhasewiseError, match="computed by the weighting late, not w2"):
+    assert optimise_schedule(prices, 0.6, penalty=late, front=front) == chosen
+    assert chosen.penalty_unit == front.penalty_unit == "squared pixels"
+    assert explain(chosen, prices, penalty=late)
+    with pytest.raises(PhasewiseError, match="computed by the penalty late, not w2"):
         optimise_schedule(prices, 0.6, front=front)
-    with pytest.raises(PhasewiseError, match="computed by the weighting w2, not late"):
-        optimise_schedule(prices, 0.6, weighting=late, front=pareto_front(prices))
+    with pytest.raises(PhasewiseError, match="computed by the penalty w2, not late"):
+        optimise_schedule(prices, 0.6, penalty=late, front=pareto_front(prices))
 
 
-def test_a_weighting_called_like_a_built_in_one_is_told_from_it():
+def test_a_penalty_called_like_a_built_in_one_is_refused():
     prices = make_prices(np.array([[0, 1.0]] * 4), np.array([[0, 1.0]] * 4), [10e6, 1e6])
-    w2 = lambda p: late(p)  # noqa: E731
-    w2.__name__ = "w2"
-    assert pareto_front(prices, weighting=w2).penalty_name == "own w2"
+    with pytest.raises(PhasewiseError, match="there is a penalty 'w2' already"):
+        pareto_front(prices, penalty=PenaltyFunction(last_two, name="w2"))
+    with pytest.raises(PhasewiseError, match="wrap a function"):
+        pareto_front(prices, penalty=last_two)
 
 
-def test_steps_are_not_placed_by_a_weighting_of_ones_own():
+def test_a_penalty_is_one_object_and_known_everywhere_once_registered(monkeypatch):
+    """As docs and CONTRIBUTING say: the front, the schedule and its explanation name it, and a config takes it."""
+    monkeypatch.setattr(PENALTIES, "_entries", dict(PENALTIES.items()))
+    register_penalty(late)
     prices = make_prices(np.array([[0, 1.0]] * 4), np.array([[0, 1.0]] * 4), [10e6, 1e6])
-    with pytest.raises(PhasewiseError, match="steps are placed by one of the weightings kl, w2, flow; late prices"):
-        place_steps(prices, budget=1, weighting=late)
+    front = pareto_front(prices, penalty="late")
+    assert (front.penalty_name, front.penalty_meaning) == ("late", "What the last two steps lose.")
+    chosen = optimise_schedule(prices, 0.6, penalty="late")
+    assert (chosen.penalty_name, chosen.penalty_unit) == ("late", "squared pixels")
+    assert any("squared pixels" in line for line in explain(chosen, prices))
+
+
+def test_steps_are_not_placed_by_a_penalty_of_ones_own():
+    prices = make_prices(np.array([[0, 1.0]] * 4), np.array([[0, 1.0]] * 4), [10e6, 1e6])
+    with pytest.raises(PhasewiseError, match="steps are placed by one of the penalties kl, w2, flow; late prices"):
+        place_steps(prices, budget=1, penalty=late)
 
 
 def test_a_budget_in_milliseconds_follows_the_clock_not_the_flops():
     gap = np.array([[0, 0.5, 1.0]] * 4)
     prices = replace(make_prices(gap, gap, [10e6, 5e6, 4e6]), ms=np.array([10.0, 2.0, 6.0]))  # r2: few FLOPs, slow
-    front = pareto_front(prices, weighting="flow", cost="ms")
+    front = pareto_front(prices, penalty="flow", cost="ms")
     assert all("r2" not in assignment for assignment in front.assignments)
     assert np.allclose(
         front.ms, [sum({"global": 10, "r1": 2}[s] for s in assignment) for assignment in front.assignments]
     )
     assert (np.diff(front.ms) > 0).all()
-    chosen = optimise_schedule(prices, 0.5, weighting="flow", cost="ms")
+    chosen = optimise_schedule(prices, 0.5, penalty="flow", cost="ms")
     assert sum(s == "global" for s in chosen.assignment) == 1  # 20 of 40 ms: 10 + 3 x 2, not 2 x 10 + 2 x 2
-    assert any("r2" in assignment for assignment in pareto_front(prices, weighting="flow").assignments)
+    assert any("r2" in assignment for assignment in pareto_front(prices, penalty="flow").assignments)
     with pytest.raises(PhasewiseError, match="the front counts ms, the budget mflop; give cost='ms' or no front"):
-        optimise_schedule(prices, 0.5, weighting="flow", front=front)
+        optimise_schedule(prices, 0.5, penalty="flow", front=front)
 
 
 @pytest.mark.parametrize(
@@ -342,14 +363,14 @@ def test_a_budget_in_milliseconds_follows_the_clock_not_the_flops():
     [
         (lambda p: optimise_schedule(p), "either budget"),
         (lambda p: optimise_schedule(p, 0.0), "cheapest costs"),
-        (lambda p: optimise_schedule(p, 0.5, weighting="x"), "known: kl, w2, flow"),
+        (lambda p: optimise_schedule(p, 0.5, penalty="x"), "known: kl, w2, flow"),
         (lambda p: optimise_schedule(p, 0.5, members=["r9"]), "no prices for r9"),
         (lambda p: schedule_from_assignment(p, ["global"]), "1 members for a grid of 4"),
         (lambda p: pareto_front(p, solver="rk"), "known: euler, heun"),
         (lambda p: pareto_front(p, cost="gold"), "cost is counted in 'mflop' or 'ms', not 'gold'"),
         (
-            lambda p: pareto_front(p, weighting=flat),
-            r"flat must give \(price, stderr\), two finite arrays of shape \(4, 2",
+            lambda p: pareto_front(p, penalty=flat),
+            r"flat must give \(value, stderr\), two finite arrays of shape \(4, 2",
         ),
     ],
 )

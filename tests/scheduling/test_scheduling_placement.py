@@ -5,15 +5,13 @@ import itertools
 import numpy as np
 import pytest
 from plain_denoiser import Plain
-from test_scheduling_optimise import make_prices
+from test_scheduling_optimise import make_prices, span_penalties
 
 import phasewise as pw
 from phasewise.errors import PhasewiseError
 from phasewise.results import StepErrors
 from phasewise.sampling import integrate, starting_noise, time_grid
-from phasewise.scheduling import step_penalties
-from phasewise.scheduling.placement import _edges, _kl_edges, penalty_of
-from phasewise.scheduling.prices import span_penalties
+from phasewise.scheduling import PENALTIES, penalty_of, step_penalties
 from phasewise.scheduling.step_errors import measure_growth
 
 SHAPE = (1, 4, 4)
@@ -48,19 +46,17 @@ def every_way(size, members, only_last):
             yield list(zip(nodes, assignment, strict=True))
 
 
-@pytest.mark.parametrize("weighting", ["w2", "flow", "kl"])
+@pytest.mark.parametrize("penalty", ["w2", "flow", "kl"])
 @pytest.mark.parametrize("seed", range(4))
-def test_front_is_the_brute_force_front(weighting, seed):
+def test_front_is_the_brute_force_front(penalty, seed):
     size, members = 5, 2
     prices = random_prices(size, members, seed, jumps=("r1",) if seed % 2 else ())
     errors = make_errors(prices.times, seed)
-    front = pw.scheduling.placement_front(
-        prices, None if weighting == "kl" else errors, weighting=weighting, end_by=1.0
-    )
-    edge, stop = _kl_edges(prices) if weighting == "kl" else _edges(prices, errors, weighting)
-    calls = 1 if weighting == "kl" else 2
+    front = pw.scheduling.placement_front(prices, None if penalty == "kl" else errors, penalty=penalty, end_by=1.0)
+    edge, stop = PENALTIES[penalty].edges(prices, errors)
+    calls = 1 if penalty == "kl" else 2
     points = []
-    for way in every_way(size, members, weighting == "kl"):
+    for way in every_way(size, members, penalty == "kl"):
         nodes, assignment = zip(*way, strict=True)
         price = (
             sum(edge[a, b, n] for a, b, n in zip(nodes, nodes[1:], assignment, strict=False))
@@ -70,7 +66,7 @@ def test_front_is_the_brute_force_front(weighting, seed):
         points.append((sum(c * prices.flops[n] / 1e6 for c, n in zip(often, assignment, strict=True)), price))
     for cost, price, schedule in zip(front.cost, front.penalty, front.schedules, strict=True):
         assert price == pytest.approx(min(p for c, p in points if c <= cost + 1e-9))
-        again = penalty_of(prices, None if weighting == "kl" else errors, schedule, weighting)
+        again = penalty_of(prices, None if penalty == "kl" else errors, schedule, penalty)
         assert again == pytest.approx(price)
         assert (schedule.mflop, schedule.penalty) == (pytest.approx(cost), pytest.approx(price))
     cheapest = min(c for c, _ in points)
@@ -82,7 +78,7 @@ def test_span_prices_add_up_to_those_of_the_fixed_grid():
     """Taking every candidate time, the price is that of the fixed-grid optimiser plus the step errors."""
     prices, n = random_prices(6, 2, 1), 1
     errors = make_errors(prices.times)
-    edge, stop = _edges(prices, errors, "w2")
+    edge, stop = PENALTIES["w2"].edges(prices, errors)
     total = sum(edge[k, k + 1, n] for k in range(5)) + stop[5, n]
     strayed = sum(errors.error[k, k + 1] for k in range(5)) + errors.stop[5]
     assert total - strayed == pytest.approx(span_penalties(prices, "w2")[:, n].sum())
@@ -133,7 +129,7 @@ def test_a_known_flow_is_free_of_step_errors_and_costs_one_call(gaussian):
     prices = pw.price_list(float_members, images, time_grid(8, t_min=0.05), n=50)
     assert prices.jumps == ("wiener",)
     errors = pw.scheduling.measure_step_errors(float_members["global"], prices.times, n=8)
-    best = pw.scheduling.placement_front(prices, errors, weighting="w2").schedules[-1]
+    best = pw.scheduling.placement_front(prices, errors, penalty="w2").schedules[-1]
     assert best.assignment[0] == "wiener"  # equal denoisers: the one that jumps is never worse
     assert best.penalty == pytest.approx(errors.stop[-1], rel=0.05)
     gaussian.double()
@@ -155,7 +151,7 @@ def test_what_is_refused():
     errors = make_errors(prices.times)
     with pytest.raises(PhasewiseError, match=r"no schedule fits 0.5 mflop an image; the cheapest costs"):
         pw.scheduling.place_steps(prices, errors, budget=0.5)
-    with pytest.raises(PhasewiseError, match="no schedule reaches a price of -9; the lowest is"):
+    with pytest.raises(PhasewiseError, match="no schedule reaches a penalty of -9; the lowest is"):
         pw.scheduling.place_steps(prices, errors, tolerance=-9)
     with pytest.raises(PhasewiseError, match="either budget"):
         pw.scheduling.place_steps(prices, errors)
@@ -198,7 +194,7 @@ def test_costs_in_milliseconds_follow_the_measured_ones():
     assert set(front.schedules[0].assignment) == {"global"}
 
 
-def test_reach_is_how_a_push_grows_on_gaussian_data():
+def test_growth_is_how_a_push_grows_on_gaussian_data():
     """A denoiser off by a constant along one eigenvector: the flow stretches the push by the ratio of that mode's
     standard deviations."""
     field = pw.exact.GaussianField((4, 4), mass=0.1)
@@ -217,7 +213,7 @@ def test_reach_is_how_a_push_grows_on_gaussian_data():
     assert np.allclose(growth[1:-4, 1], expected[2:-3], rtol=0.1)
 
 
-def test_prices_count_the_reach_under_w2_alone():
+def test_prices_count_the_growth_under_w2_alone():
     plain = random_prices(6, 2, 2)
     far = pw.results.PriceList(plain.losses, plain.flops, plain.ms, growth=np.full((6, 2), 3.0))
     assert np.allclose(step_penalties(far, "w2")[0][:-1], 3 * step_penalties(plain, "w2")[0][:-1])

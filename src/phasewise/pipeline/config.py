@@ -12,7 +12,7 @@ from phasewise.information import ESTIMATORS
 from phasewise.metrics.features import KINDS
 from phasewise.sampling import get_solver
 from phasewise.sampling.grid import SPACINGS
-from phasewise.scheduling import WEIGHTINGS
+from phasewise.scheduling import PENALTIES
 from phasewise.training import get_preset
 
 
@@ -33,8 +33,8 @@ class RunConfig:
             :func:`phasewise.save_denoiser` writes it; a name it has not is trained.
         preset, batch: training preset (:data:`phasewise.training.PRESETS`) and batch size.
         steps, solver, spacing, t_min: the sampling grid, see :func:`phasewise.time_grid`.
-        weighting: price the optimiser minimises, "frechet", "w2", "flow" or "kl".
-        growth_trajectories: with weighting "w2", sampling paths followed to see how far a push off the path has grown
+        penalty: price the optimiser minimises, "frechet", "w2", "flow" or "kl".
+        growth_trajectories: with penalty "w2", sampling paths followed to see how far a push off the path has grown
         at the
             image, which that price then counts; 0 leaves it out (better where cheaper global networks serve early
             steps: there a push changes which image comes out, not how good it is).
@@ -68,7 +68,7 @@ class RunConfig:
     solver: str = "exp_ab2"
     spacing: str = "uniform"
     t_min: float = 0.02
-    weighting: str = "frechet"
+    penalty: str = "frechet"
     growth_trajectories: int = 16
     budget: float = 0.8
     window: tuple[float, float] | str = (0.2, 0.5)
@@ -104,7 +104,7 @@ class RunConfig:
         ):
             raise PhasewiseError(f"window must be LOW,HIGH with 0 <= LOW < HIGH <= 1; got {self.window}")
         get_solver(self.solver)
-        for name, known in (("spacing", SPACINGS), ("weighting", tuple(WEIGHTINGS)), ("features", KINDS)):
+        for name, known in (("spacing", SPACINGS), ("penalty", tuple(PENALTIES)), ("features", KINDS)):
             if getattr(self, name) not in known:
                 raise PhasewiseError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
         if len(set(self.radii)) < len(self.radii):

@@ -22,7 +22,7 @@ OPTIONS = {
     "radii": "--radii", "window_radius": "--window-radius", "global_width": "--global-width",
     "cheap_globals": "--cheap-globals", "networks": "--networks", "preset": "--preset",
     "batch": "--batch", "global_epochs": "--global-epochs", "local_epochs": "--local-epochs", "steps": "--steps",
-    "solver": "--solver", "spacing": "--spacing", "weighting": "--weighting",
+    "solver": "--solver", "spacing": "--spacing", "penalty": "--penalty",
     "growth_trajectories": "--growth-trajectories", "budget": "--budget",
     "window": "--window", "features": "--features", "n_samples": "--samples", "cmi": "--cmi",
     "cmi_radii": "--cmi-radii", "cmi_times": "--cmi-times", "cmi_estimator": "--estimator", "cmi_block": "--block",

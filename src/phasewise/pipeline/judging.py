@@ -63,10 +63,10 @@ def plan_schedules(
     local = f"r{config.window_radius}"
 
     def on_grid(assignment: tuple[str, ...]) -> HybridSchedule:
-        return schedule_from_assignment(prices, assignment, weighting=config.weighting, solver=config.solver)
+        return schedule_from_assignment(prices, assignment, penalty=config.penalty, solver=config.solver)
 
-    front = fronts[config.weighting]
-    hybrid = optimise_schedule(prices, config.budget, weighting=config.weighting, solver=config.solver, front=front)
+    front = fronts[config.penalty]
+    hybrid = optimise_schedule(prices, config.budget, penalty=config.penalty, solver=config.solver, front=front)
     chosen = next(i for i, s in enumerate(front.assignments) if s == hybrid.assignment)
     width = window[1] - window[0]
     shifted = (window[1], min(window[1] + width, 1.0)) if window[1] < 1 else (max(window[0] - width, 0.0), window[0])
@@ -217,7 +217,7 @@ def _nats(prices: PriceList, schedule: HybridSchedule) -> HybridSchedule | None:
     """The schedule priced in nats; None off the price list's grid."""
     if len(schedule.times) != len(prices.times) or not np.allclose(schedule.times, prices.times):
         return None
-    return schedule_from_assignment(prices, schedule.assignment, weighting="kl", solver=schedule.solver)
+    return schedule_from_assignment(prices, schedule.assignment, penalty="kl", solver=schedule.solver)
 
 
 def sampling_ms(

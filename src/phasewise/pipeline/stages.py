@@ -28,7 +28,7 @@ from phasewise.pipeline.recording import to_uint8, write_judgement
 from phasewise.report import build_report
 from phasewise.results import HybridSchedule, LossTable, PriceList
 from phasewise.sampling import time_grid
-from phasewise.scheduling import WEIGHTINGS, explain, pareto_front, price_list
+from phasewise.scheduling import PENALTIES, explain, pareto_front, price_list
 from phasewise.training import get_preset, train
 
 Say = Callable[[str], None]
@@ -192,22 +192,22 @@ def do_schedule(ctx: Context) -> None:
         grid,
         seed=config.seed + 3,
         n=config.n_losses,
-        paths=config.growth_trajectories if config.weighting == "w2" else 0,
+        trajectories=config.growth_trajectories if config.penalty == "w2" else 0,
         features=ctx.features,
     )
     ctx.write("prices.json", prices.to_dict())
-    fronts = {w: pareto_front(prices, weighting=w, solver=config.solver) for w in WEIGHTINGS}
+    fronts = {w: pareto_front(prices, penalty=w, solver=config.solver) for w in PENALTIES}
     gap, cmi = read_gap(ctx), cmi_window(config, ctx.folder) if config.window == "cmi" else None
     window = {"gap": gap, "cmi": cmi}[config.window] if isinstance(config.window, str) else config.window
     if window is None:
         raise PhasewiseError(f"r{config.window_radius} has no positive denoising gap: give the window as LOW,HIGH")
     schedules, chosen = plan_schedules(prices, fronts, config, (float(window[0]), float(window[1])), gap, cmi)
-    content = {w: {**f.to_dict(), "chosen": chosen if w == config.weighting else None} for w, f in fronts.items()}
+    content = {w: {**f.to_dict(), "chosen": chosen if w == config.penalty else None} for w, f in fronts.items()}
     for old in ("records/evaluation.json", "summary.json"):  # they judge another schedule
         ctx.folder.path(old).unlink(missing_ok=True)
     ctx.write("fronts.json", content)
     ctx.write("schedules.json", {k: s.to_dict() for k, s in schedules.items()})
-    told = explain(schedules["hybrid"], prices, weighting=config.weighting)
+    told = explain(schedules["hybrid"], prices, penalty=config.penalty)
     ctx.write("explanations.json", {"hybrid": told})
     share = (schedules["hybrid"].mflop or 0.0) / (schedules["global"].mflop or 1.0)
     spans = ", ".join(f"{name} {start:.2f}-{end:.2f}" for start, end, name in schedules["hybrid"].spans())
@@ -271,7 +271,7 @@ def all_stages(config: RunConfig) -> list[Stage]:
     stages += [
         Stage(
             "schedule", (*trained, "diagnose", "features", *window),
-            (*grid, "n_losses", "weighting", "growth_trajectories", "budget", "window", "window_radius"),
+            (*grid, "n_losses", "penalty", "growth_trajectories", "budget", "window", "window_radius"),
             ("records/prices.json", "records/schedules.json", "records/fronts.json"), do_schedule,
         ),
         Stage(

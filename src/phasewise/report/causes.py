@@ -75,24 +75,9 @@ def prices(run: Run, palette: Palette) -> Section:
     return Section("prices", "Price list and Pareto fronts", blocks=tuple(blocks), notes=tuple(notes))
 
 
-PRICE_MEANINGS = {
-    "flow": (
-        "Excess flow-matching loss: the squared error of the velocity (what the sampler follows) beyond that of the "
-        "global denoiser, added up over t; it sees where a local denoiser is the better one."
-    ),
-    "w2": "Velocity error: how far a deterministic (ODE) sampler is pushed off the course of the global denoiser.",
-    "kl": "Path KL: the information in nats lost by a stochastic sampler.",
-    "frechet": (
-        "Set distance: the velocity error with sets of images seen as FID sees them, by the mean and covariance of "
-        "their features."
-    ),
-}
-
-
 def _meaning(run: Run) -> str:
-    """What the prices of the fronts shown mean, one sentence each."""
-    shown = [front.penalty_name or key for key, front in run.fronts.items()]
-    said = " ".join(text for key, text in PRICE_MEANINGS.items() if key in shown)
+    """What the penalties of the fronts shown mean, one sentence each, as the records say."""
+    said = " ".join(front.penalty_meaning for front in run.fronts.values() if front.penalty_meaning)
     return f"{said} None of these is FID.".strip()
 
 

@@ -27,12 +27,6 @@ from phasewise.results import HybridSchedule, ParetoFront
 MAX_ROWS = 48
 MAX_POINTS = 200
 CHOSEN = "#0072B2"
-PRICE_NAMES = {
-    "frechet": "set distance",
-    "flow": "excess flow-matching loss",
-    "w2": "velocity error",
-    "kl": "path KL",
-}
 
 
 @styled
@@ -43,7 +37,7 @@ def fronts(run: Run, palette: Palette) -> Figure:
     grid = np.array(axes).reshape(2, n)
     for k, (key, front) in enumerate(run.fronts.items()):
         _front(grid[0, k], run, front, palette)
-        title = PRICE_NAMES.get(front.penalty_name or key, front.penalty_name or key)
+        title = front.penalty_label or front.penalty_name or key
         label_axes(grid[0, k], title, "MFLOP per image", f"price ({front.penalty_unit})")
         _composition(grid[1, k], front, palette)
     shared_legend(figure, list(grid.ravel()), 2)

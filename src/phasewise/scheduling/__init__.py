@@ -1,6 +1,6 @@
-"""Who runs when: penalties and costs of every step, the exact optimum, step placement, baselines, words for it."""
+"""Which member runs when: penalties and costs of every step, the exact optimum, step placement, baselines, words."""
 
-from phasewise.scheduling import baselines
+from phasewise.scheduling import baselines, penalties
 from phasewise.scheduling.explanation import explain
 from phasewise.scheduling.optimise import (
     optimise_schedule,
@@ -8,24 +8,37 @@ from phasewise.scheduling.optimise import (
     reference_mflop,
     schedule_from_assignment,
 )
+from phasewise.scheduling.penalty import (
+    PENALTIES,
+    Penalty,
+    PenaltyFunction,
+    get_penalty,
+    register_penalty,
+    step_penalties,
+)
 from phasewise.scheduling.placement import PlacementFront, penalty_of, place_steps, placement_front
-from phasewise.scheduling.prices import WEIGHTINGS, price_list, prices_at, step_penalties
+from phasewise.scheduling.prices import price_list, prices_at
 from phasewise.scheduling.step_errors import measure_step_errors
 
 __all__ = [
-    "WEIGHTINGS",
+    "PENALTIES",
+    "Penalty",
+    "PenaltyFunction",
     "PlacementFront",
     "baselines",
     "explain",
+    "get_penalty",
     "measure_step_errors",
     "optimise_schedule",
     "pareto_front",
+    "penalties",
     "penalty_of",
     "place_steps",
     "placement_front",
     "price_list",
     "prices_at",
     "reference_mflop",
+    "register_penalty",
     "schedule_from_assignment",
     "step_penalties",
 ]

@@ -1,4 +1,4 @@
-"""A schedule in words: who serves which span of noise time, and what the choice saves and costs."""
+"""A schedule in words: which member takes which span of noise time, and what the choice saves and costs."""
 
 from __future__ import annotations
 
@@ -8,40 +8,31 @@ import numpy as np
 
 from phasewise.errors import PhasewiseError
 from phasewise.results import HybridSchedule, PriceList
-from phasewise.scheduling.prices import (
-    WEIGHTINGS,
-    Weighting,
-    calls_of,
-    prices_at,
-    step_penalties,
-    unit_of,
-    weighting_for,
-)
+from phasewise.scheduling.penalty import PENALTIES, Penalty, get_penalty, step_penalties
+from phasewise.scheduling.prices import calls_of, prices_at
 
 CHEAP = 0.5
 """A stand-in has to cost less than this share of the one it stands in for."""
 
 
-def explain(schedule: HybridSchedule, prices: PriceList, *, weighting: Weighting | None = None) -> list[str]:
+def explain(schedule: HybridSchedule, prices: PriceList, *, penalty: str | Penalty | None = None) -> list[str]:
     """One sentence per span of the schedule, in sampling order.
 
     A span of the reference: what its best stand-in (of at most half its cost) would save and how much it would add to
-    the price, and where.  A span of another: what the reference would cost more there, and gain.  Prices are those
+    the penalty, and where.  A span of another: what the reference would cost more there, and gain.  Penalties are those
     of :func:`phasewise.step_penalties`, carried over to the schedule's own grid, by default under
-    the weighting the schedule was priced by; the solver's own error is not in them.
+    the penalty that chose the schedule; the solver's own error is not in them.
 
     Raises PhasewiseError for a member without prices and for times outside the measured span.
     """
     unknown = [n for n in schedule.assignment if n not in prices.names]
     if unknown:
         raise PhasewiseError(f"no prices for {unknown[0]}; the list has {', '.join(prices.names)}")
-    if weighting is None:
-        own_unit = [
-            w for w, unit in WEIGHTINGS.items() if schedule.penalty is not None and unit == schedule.penalty_unit
-        ]
-        weighting = own_unit[0] if own_unit else weighting_for(prices)
+    if penalty is None and schedule.penalty_name in PENALTIES:
+        penalty = schedule.penalty_name
+    chosen = get_penalty(penalty, prices)
     here = prices_at(prices, schedule.times)
-    price, _ = step_penalties(here, weighting)
+    lost, _ = step_penalties(here, chosen)
     cost = calls_of(here, schedule.solver, len(schedule.times)) * here.flops / 1e6
     own = [prices.names.index(n) for n in schedule.assignment]
     total = float(cost[np.arange(len(own)), own].sum())
@@ -51,14 +42,14 @@ def explain(schedule: HybridSchedule, prices: PriceList, *, weighting: Weighting
         share = float(cost[rows, member].sum()) / total
         steps = f"{len(rows)} step{'s' if len(rows) > 1 else ''}"
         span = f"t = {times[rows[0]]:.2f} to {times[rows[-1] + 1]:.2f}"
-        head = f"{prices.names[member]} serves {span} ({steps}, {share:.0%} of the cost)"
-        lines.append(f"{head}: {_why(here, price[rows], cost[rows], member, times[rows], unit_of(weighting))}")
+        head = f"{prices.names[member]} takes {span} ({steps}, {share:.0%} of the cost)"
+        lines.append(f"{head}: {_why(here, lost[rows], cost[rows], member, times[rows], chosen.unit)}")
     return lines
 
 
-def _why(prices: PriceList, price: np.ndarray, cost: np.ndarray, own: int, times: np.ndarray, unit: str) -> str:
+def _why(prices: PriceList, lost: np.ndarray, cost: np.ndarray, own: int, times: np.ndarray, unit: str) -> str:
     names = prices.names
-    spent, charged = cost.sum(0), price.sum(0)
+    spent, charged = cost.sum(0), lost.sum(0)
     reference = names.index(prices.losses.reference)
     if own != reference:
         gained = charged[own] - charged[reference]
@@ -71,6 +62,6 @@ def _why(prices: PriceList, price: np.ndarray, cost: np.ndarray, own: int, times
     added = charged[other] - charged[own]
     saved = f"{names[other]} would save {spent[own] - spent[other]:.3g} MFLOP there"
     if added <= 0:
-        return f"{saved} at no price by this measure"
-    worst = int(np.argmax(price[:, other] - price[:, own]))
+        return f"{saved} at no loss by this penalty"
+    worst = int(np.argmax(lost[:, other] - lost[:, own]))
     return f"{saved} and add {added:.3g} {unit}, most of it from t = {times[worst]:.2f} on"

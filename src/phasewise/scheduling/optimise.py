@@ -1,7 +1,8 @@
-r"""Who serves which step: the exact optimum on a given time grid, and its whole Pareto front.
+r"""Which member takes which step: the exact optimum on a given time grid, and its whole Pareto front.
 
-Costs and prices add over steps, so the undominated schedules follow from dynamic programming over steps: extend every
-undominated (cost, price) of the first k steps by each denoiser, drop what is dominated.  Nothing is sampled or
+Costs and penalties add over steps, so the undominated schedules follow from dynamic programming over steps: extend
+every
+undominated (cost, penalty) of the first k steps by each denoiser, drop what is dominated.  Nothing is sampled or
 approximated, and the optimum for every budget is on the front (a multiple-choice knapsack).
 """
 
@@ -14,15 +15,8 @@ import numpy as np
 from phasewise.errors import PhasewiseError
 from phasewise.results import HybridSchedule, ParetoFront, PriceList
 from phasewise.sampling.solvers import calls_per_step
-from phasewise.scheduling.prices import (
-    WEIGHTINGS,
-    Weighting,
-    calls_of,
-    step_penalties,
-    unit_of,
-    weighting_for,
-    weighting_name,
-)
+from phasewise.scheduling.penalty import PENALTIES, Penalty, get_penalty, step_penalties
+from phasewise.scheduling.prices import calls_of
 
 COSTS = ("mflop", "ms")
 """What a schedule may be charged for: operations, or the milliseconds measured with the price list."""
@@ -31,19 +25,19 @@ COSTS = ("mflop", "ms")
 def pareto_front(
     prices: PriceList,
     *,
-    weighting: Weighting | None = None,
+    penalty: str | Penalty | None = None,
     solver: str = "exp_ab2",
     members: Sequence[str] | None = None,
     cost: str = "mflop",
 ) -> ParetoFront:
-    """Every undominated assignment of denoisers to steps: cost in ``cost`` an image, price as in
+    """Every undominated assignment of denoisers to steps: cost in ``cost`` an image, penalty as in
     :func:`step_penalties`.
 
-    ``members`` limits who may serve (default all).  Cost rises and price falls along the front.
+    ``members``: who may take steps (default all).  Cost rises and the penalty falls along the front.
     Raises PhasewiseError as :func:`step_penalties` does, and for an unknown member or cost.
     """
     check_cost(cost)
-    weighting = weighting_for(prices, weighting)
+    chosen = get_penalty(penalty, prices)
     names = list(prices.names if members is None else members)
     unknown = [n for n in names if n not in prices.names]
     if unknown or not names:
@@ -51,30 +45,32 @@ def pareto_front(
             f"no prices for {', '.join(unknown) or 'an empty list'}; the list has {', '.join(prices.names)}"
         )
     columns = [prices.names.index(n) for n in names]
-    price, stderr = (a[:, columns] for a in step_penalties(prices, weighting))
+    lost, stderr = (a[:, columns] for a in step_penalties(prices, chosen))
     each = {"mflop": prices.flops[columns] / 1e6, "ms": prices.ms[columns]}
-    calls = calls_of(prices, solver, len(price))[:, columns]
+    calls = calls_of(prices, solver, len(lost))[:, columns]
     spent, total = np.zeros(1), np.zeros(1)
     choices: list[np.ndarray] = []
     parents: list[np.ndarray] = []
-    for k in range(len(price)):
+    for k in range(len(lost)):
         spent_next = (spent[:, None] + calls[k] * each[cost]).ravel()
-        total_next = (total[:, None] + price[k]).ravel()
+        total_next = (total[:, None] + lost[k]).ravel()
         keep = undominated(spent_next, total_next)
         parents.append(keep // len(names))
         choices.append(keep % len(names))
         spent, total = spent_next[keep], total_next[keep]
-    picks = np.zeros((len(spent), len(price)), dtype=int)
+    picks = np.zeros((len(spent), len(lost)), dtype=int)
     row = np.arange(len(spent))
-    for k in reversed(range(len(price))):
+    for k in reversed(range(len(lost))):
         picks[:, k] = choices[k][row]
         row = parents[k][row]
-    steps = np.arange(len(price))
+    steps = np.arange(len(lost))
     error = np.sqrt((stderr[steps, picks] ** 2).sum(1))
     charged = {name: (calls[steps, picks] * per_call[picks]).sum(1) for name, per_call in each.items()}
     return ParetoFront(
-        penalty_name=weighting_name(weighting),
-        penalty_unit=unit_of(weighting),
+        penalty_name=chosen.name,
+        penalty_unit=chosen.unit,
+        penalty_label=chosen.label,
+        penalty_meaning=chosen.meaning,
         times=prices.times,
         mflop=charged["mflop"],
         ms=charged["ms"],
@@ -90,12 +86,12 @@ def check_cost(cost: str) -> None:
         raise PhasewiseError(f"cost is counted in {' or '.join(map(repr, COSTS))}, not {cost!r}")
 
 
-def undominated(cost: np.ndarray, price: np.ndarray) -> np.ndarray:
-    """Indices of the undominated points, cost rising and price strictly falling."""
-    order = np.lexsort((price, np.round(cost, 9)))
-    best = np.minimum.accumulate(price[order])
+def undominated(cost: np.ndarray, penalty: np.ndarray) -> np.ndarray:
+    """Indices of the undominated points, cost rising and penalty strictly falling."""
+    order = np.lexsort((penalty, np.round(cost, 9)))
+    best = np.minimum.accumulate(penalty[order])
     keep = np.ones(len(order), dtype=bool)
-    keep[1:] = price[order][1:] < best[:-1] - 1e-15
+    keep[1:] = penalty[order][1:] < best[:-1] - 1e-15
     return order[keep]
 
 
@@ -104,33 +100,33 @@ def optimise_schedule(
     budget: float | None = None,
     *,
     tolerance: float | None = None,
-    weighting: Weighting | None = None,
+    penalty: str | Penalty | None = None,
     solver: str = "exp_ab2",
     members: Sequence[str] | None = None,
     cost: str = "mflop",
     front: ParetoFront | None = None,
 ) -> HybridSchedule:
-    """The cheapest-priced schedule on the price list's grid within a cost budget, exactly.
+    """The schedule of least penalty on the price list's grid within a cost budget, exactly.
 
     Args:
         budget: fraction of the cost of running the reference at every step, in (0, 1]; or give
-        tolerance: the largest price accepted, in the weighting's unit; the cheapest such schedule.
-        weighting: "frechet", "w2", "flow", "kl", or your own (:data:`phasewise.scheduling.prices.Weighting`); default
-            "frechet" where it was measured, else "w2" (:func:`phasewise.scheduling.prices.weighting_for`).
+        tolerance: the largest penalty accepted, in its unit; the cheapest such schedule.
+        penalty: "frechet", "w2", "flow", "kl", or your own (:mod:`phasewise.scheduling.penalty`); default "frechet"
+            where it was measured, else "w2".
         cost: what the budget is of, "mflop" or "ms" (measured on the price list's device).
         front: a front computed before with the same arguments, to save work.
 
-    Raises PhasewiseError when no schedule fits, naming the least budget or price there is, and for a front that was
-    computed for another cost or by another weighting than the one given.
+    Raises PhasewiseError when no schedule fits, naming the least budget or penalty there is, and for a front that was
+    computed for another cost or by another penalty than the one given.
     """
     if (budget is None) == (tolerance is None):
-        raise PhasewiseError("give either budget (fraction of the all-reference cost) or tolerance (largest price)")
+        raise PhasewiseError("give either budget (fraction of the all-reference cost) or tolerance (largest penalty)")
     if front is None:
-        front = pareto_front(prices, weighting=weighting, solver=solver, members=members, cost=cost)
-    elif weighting is None and front.penalty_name in WEIGHTINGS:
-        weighting = front.penalty_name
-    weighting = weighting_for(prices, weighting)
-    _check_front(front, weighting, cost)
+        front = pareto_front(prices, penalty=penalty, solver=solver, members=members, cost=cost)
+    elif penalty is None and front.penalty_name in PENALTIES:
+        penalty = front.penalty_name
+    by = get_penalty(penalty, prices)
+    _check_front(front, by, cost)
     spent = front.ms if cost == "ms" else front.mflop
     if budget is not None:
         assert spent is not None
@@ -150,31 +146,30 @@ def optimise_schedule(
                 f"{front.penalty_unit}"
             )
         chosen = int(fits[0])
-    return schedule_from_assignment(prices, front.assignments[chosen], weighting=weighting, solver=solver)
+    return schedule_from_assignment(prices, front.assignments[chosen], penalty=by, solver=solver)
 
 
-def _check_front(front: ParetoFront, weighting: Weighting, cost: str) -> None:
+def _check_front(front: ParetoFront, penalty: Penalty, cost: str) -> None:
     check_cost(cost)
     if front.cost != cost or (cost == "ms" and front.ms is None):
         raise PhasewiseError(f"the front counts {front.cost}, the budget {cost}; give cost={front.cost!r} or no front")
-    name = weighting_name(weighting)
-    if name != front.penalty_name:
+    if penalty.name != front.penalty_name:
         raise PhasewiseError(
-            f"the front was computed by the weighting {front.penalty_name}, not {name}; give that weighting again"
+            f"the front was computed by the penalty {front.penalty_name}, not {penalty.name}; give that penalty again"
         )
 
 
 def schedule_from_assignment(
-    prices: PriceList, assignment: Sequence[str], *, weighting: Weighting | None = None, solver: str = "exp_ab2"
+    prices: PriceList, assignment: Sequence[str], *, penalty: str | Penalty | None = None, solver: str = "exp_ab2"
 ) -> HybridSchedule:
-    """A schedule on the price list's grid with the given member per step, priced."""
-    weighting = weighting_for(prices, weighting)
+    """A schedule on the price list's grid with the given member per step, and what it costs and loses."""
+    chosen = get_penalty(penalty, prices)
     if len(assignment) != len(prices.times):
         raise PhasewiseError(f"{len(assignment)} members for a grid of {len(prices.times)} steps")
     unknown = [n for n in assignment if n not in prices.names]
     if unknown:
         raise PhasewiseError(f"no prices for {unknown[0]!r}; the list has {', '.join(prices.names)}")
-    price, stderr = step_penalties(prices, weighting)
+    lost, stderr = step_penalties(prices, chosen)
     columns = [prices.names.index(n) for n in assignment]
     steps = np.arange(len(columns))
     calls = calls_of(prices, solver, len(columns))
@@ -183,9 +178,10 @@ def schedule_from_assignment(
         assignment=tuple(assignment),
         solver=solver,
         path=prices.losses.path,
-        penalty=float(price[steps, columns].sum()),
+        penalty=float(lost[steps, columns].sum()),
         penalty_stderr=float(np.sqrt((stderr[steps, columns] ** 2).sum())),
-        penalty_unit=unit_of(weighting),
+        penalty_unit=chosen.unit,
+        penalty_name=chosen.name,
         mflop=float((calls[steps, columns] * prices.flops[columns]).sum() / 1e6),
     )
 

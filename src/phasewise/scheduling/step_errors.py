@@ -45,7 +45,7 @@ def measure_step_errors(
     """
     grid, chosen = check_time_grid(times), get_solver(solver)
     if chosen.stochastic:
-        raise PhasewiseError(f"{solver} has no ODE path to stray from; price its steps by weighting 'kl'")
+        raise PhasewiseError(f"{solver} has no ODE path to stray from; price its steps by penalty 'kl'")
     if chosen.multistep:
         raise PhasewiseError(f"the errors of {solver} do not add up over steps; place the steps for heun or euler")
     if n < 2:
