@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tomllib
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "phasewise"
 MODULES = sorted(SOURCE.rglob("*.py"))

@@ -11,10 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from phasewise import __version__
-from phasewise.cli import SOLVER_HELP, STAGE_COMMANDS, app, plain_warnings
+from phasewise.cli import COMMANDS, app, plain_warnings
 from phasewise.errors import PhasewiseWarning
 from phasewise.results import CMIMap
-from phasewise.sampling import SOLVERS
+from phasewise.runs import make_config
+from phasewise.runs.config import HOMES, STAGES
+from phasewise.runs.options import options_of
 
 runner = CliRunner()
 
@@ -23,15 +25,35 @@ def invoke(*words):
     return runner.invoke(app, [str(w) for w in words])
 
 
-@pytest.mark.parametrize("command", [*STAGE_COMMANDS, "sample", "report"])
+@pytest.mark.parametrize("command", [*COMMANDS, "sample", "report", "demo", "options"])
 def test_help_has_an_example(command):
     result = invoke(command, "--help")
     assert result.exit_code == 0
     assert f"phasewise {command}" in result.output
 
 
-def test_help_names_every_solver():
-    assert set(re.findall(r"\w+", SOLVER_HELP)) >= set(SOLVERS)
+@pytest.mark.parametrize("command", [*COMMANDS, "sample", "report", "demo"])
+def test_help_fits_a_screen(command):
+    assert len(invoke(command, "--help").output.splitlines()) < 40
+
+
+def test_a_command_shows_only_what_it_uses():
+    for command, about in COMMANDS.items():
+        shown = invoke(command, "--help").output
+        for part, cls in STAGES.items():
+            for option in options_of(cls):
+                there = re.search(rf"  {option.flag}\b", shown) is not None
+                assert there == (part in about.parts and (option.main or not about.main_only)), (command, option.flag)
+
+
+def test_every_option_is_listed_and_every_known_name_is_taken():
+    said = invoke("options").output
+    for name, (part, option) in HOMES.items():
+        assert f"  {option.flag} " in said, name
+        for known in option.known() if option.known else ():
+            assert make_config(28, **{name: (known,) if "tuple" in str(option.kind) else known}), part
+    assert invoke("options", "grid").output.count("--") == 4
+    assert "there is no stage 'x'" in invoke("options", "x").stderr
 
 
 def test_help_and_version_do_not_wait_for_torch():

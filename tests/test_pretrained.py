@@ -24,7 +24,7 @@ def test_mnist_is_among_the_sets_and_all_are_small():
 def test_every_denoiser_loads_in_float32_and_denoises(name):
     ready = load_pretrained(name)
     x_t = torch.randn(2, *ready.data.image_shape, generator=torch.Generator().manual_seed(0))
-    for key, denoiser in ready.members().items():
+    for key, denoiser in ready.denoisers().items():
         assert denoiser.radius == (int(key[1:]) if key[0] == "r" else None)
         assert all(p.dtype == torch.float32 for p in denoiser.parameters())
         with torch.inference_mode():
@@ -36,15 +36,15 @@ def test_every_denoiser_loads_in_float32_and_denoises(name):
 @pytest.mark.parametrize("name", pretrained_names())
 def test_shipped_feature_moments_fit_the_shipped_classifier(name):
     ready = load_pretrained(name)
-    score = pw.metrics.frechet_score(ready.real_features(), ready.reference(), seed=0, resamples=4, splits=1)
-    assert ready.features().name == ready.reference().features
+    score = pw.metrics.frechet_score(ready.real_features(), ready.reference_moments(), seed=0, resamples=4, splits=1)
+    assert ready.features().name == ready.reference_moments().features
     assert 0 < score.value < 1  # real images: mean variance of a feature is 1, so a shift of a tenth of it would show
 
 
 def test_losses_are_those_of_the_record(shared_data):
     ready = load_pretrained("mnist")
     data = pw.load_images("mnist", data_dir=shared_data)
-    recorded = pw.results.LossTable.load(ready.folder / "records" / "losses.json")
+    recorded = ready.losses
     members = {k: ready.denoiser(k) for k in ("global", "r3", "wiener")}
     table = pw.diagnosis.measure_losses(members, data.test[:200], (0.3, 0.6), seed=5)
     for key in members:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from phasewise import pretrained as pretrained
     from phasewise import report as report
     from phasewise import results as results
+    from phasewise import runs as runs
     from phasewise import sampling as sampling
     from phasewise import scheduling as scheduling
     from phasewise import training as training
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from phasewise.paths import LinearPath as LinearPath
     from phasewise.pretrained import load_pretrained as load_pretrained
     from phasewise.results import HybridSchedule as HybridSchedule
+    from phasewise.runs import open_run as open_run
     from phasewise.sampling import sample as sample
     from phasewise.sampling import time_grid as time_grid
     from phasewise.scheduling import explain as explain
@@ -65,12 +67,13 @@ _HOMES = {
     "scheduling": ("price_list", "optimise_schedule", "pareto_front", "explain"),
     "pretrained": ("load_pretrained",),
     "results": ("HybridSchedule",),
+    "runs": ("open_run",),
     "sampling": ("sample", "time_grid"),
     "training": ("train",),
 }  # fmt: skip
 ROOMS = (
     "data", "denoisers", "diagnosis", "errors", "exact", "information", "metrics", "paths",
-    "pipeline", "pretrained", "report", "results", "sampling", "scheduling", "training",
+    "pipeline", "pretrained", "report", "results", "runs", "sampling", "scheduling", "training",
 )  # fmt: skip
 """Where everything else lives."""
 _WHERE = {name: f"phasewise.{room}" for room, names in _HOMES.items() for name in names}

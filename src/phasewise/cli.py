@@ -1,12 +1,13 @@
-"""The command line: parsing only. A stage command brings a run folder up to its stage; heavy imports wait till then."""
+"""The command line: parsing only, derived from the options of each stage. Heavy imports wait till they are needed."""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import inspect
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,35 +15,63 @@ import typer
 
 from phasewise.errors import PhasewiseError, PhasewiseWarning
 from phasewise.memory import out_of_memory
+from phasewise.runs.config import HOMES, STAGES
+from phasewise.runs.options import Option, options_of
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="When does a diffusion model need the whole image, and what can be saved the rest of the time?\n\n"
-    "Start with `phasewise run`: real handwritten digits, a few minutes, then open `runs/digits/report.html`.",
+    "Start with `phasewise run`: real handwritten digits, a few minutes, then open runs/digits/report.html.",
 )
 
-SOLVER_HELP = "One call a step: multistep, sde_dpmpp_2m, dpmpp_2m, ancestral, euler; two: heun, heun_churn."
-STAGE_COMMANDS = {
-    "run": "Everything: train, diagnose, schedule, sample, judge, report. Finished stages are skipped.\n\n"
-    "Examples:\n\n"
-    "    phasewise run\n\n"
-    "    phasewise run --data mnist --data-dir data --out runs/mnist\n\n"
-    "    phasewise run --data photos/ --radii 2,4 --window gap --budget 0.3",
-    "train": "Train the global, the local and the control denoisers of a run.\n\n"
-    "Example:\n\n    phasewise train --data mnist --data-dir data --radii 1,3,8",
-    "diagnose": "Held-out loss and denoising gap by time and radius, and the recovery experiment; with --cmi, "
-    "conditional mutual information instead, for which nothing has to be trained before.\n\n"
-    "Examples:\n\n"
-    "    phasewise diagnose --out runs/digits\n\n"
-    "    phasewise diagnose --cmi --out runs/digits\n\n"
-    "    phasewise diagnose --cmi --data mnist --data-dir data --estimator gaussian --block 3 --cmi-radii 1,2,4",
-    "schedule": "Price list, Pareto front, and the optimised hybrid schedule.\n\n"
-    "Example:\n\n    phasewise schedule --out runs/digits --budget 0.3 --update",
-    "evaluate": "Sample every schedule from the same noise; FID, cost, paired error.\n\n"
-    "Example:\n\n    phasewise evaluate --out runs/digits --samples 5000 --update",
+
+@dataclass(frozen=True)
+class Command:
+    """A command that brings a run folder up to a stage: what it does, an example, and whose options it takes.
+
+    ``whole``: it may make a new run, and takes the most used options of every stage; the others work on a run that is
+    there.  Options it takes but does not show stand in ``phasewise options``.
+    """
+
+    help: str
+    example: str
+    parts: tuple[str, ...]
+    makes: bool = False
+    main_only: bool = False
+
+
+COMMANDS: dict[str, Command] = {
+    "run": Command(
+        "Everything: train, diagnose, schedule, sample, judge, report. Finished stages are skipped.",
+        "phasewise run --data mnist --data-dir data --out runs/mnist",
+        tuple(STAGES),
+        makes=True,
+        main_only=True,
+    ),
+    "train": Command(
+        "Train the global, the local and the control denoisers of a run.",
+        "phasewise train --data mnist --data-dir data --radii 1,3,8",
+        ("data", "train", "machine"),
+        makes=True,
+    ),
+    "diagnose": Command(
+        "Held-out losses, gaps and recovery of a run; with --cmi, conditional mutual information alone.",
+        "phasewise diagnose --cmi --data mnist --data-dir data --out runs/cmi",
+        ("data", "diagnose", "recovery", "cmi", "machine"),
+    ),
+    "schedule": Command(
+        "Price list, Pareto front, and the optimised hybrid schedule of a run.",
+        "phasewise schedule --out runs/digits --budget 0.3 --update",
+        ("grid", "schedule", "machine"),
+    ),
+    "evaluate": Command(
+        "Sample every schedule of a run from the same noise; FID, cost, paired error.",
+        "phasewise evaluate --out runs/digits --samples 5000 --update",
+        ("features", "evaluate", "machine"),
+    ),
 }
 
 
@@ -90,118 +119,92 @@ def plain_warnings() -> Iterator[None]:
         yield
 
 
-Data = Annotated[
-    str | None,
-    typer.Option(
-        help="digits, mnist, fashion_mnist, cifar10, trashnet64, a folder, .parquet, .npz, or a hub id. "
-        "[default: digits]"
-    ),
-]
-DataDir = Annotated[str | None, typer.Option(help="Folder of named sets (or environment variable PHASEWISE_DATA).")]
 Out = Annotated[Path | None, typer.Option(help="Run folder. [default: runs/NAME]")]
-Seed = Annotated[int | None, typer.Option(help="Seed of everything random. [default: 0]")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. [default: cpu]")]
+Size = Annotated[str, typer.Option(help="auto, small, cpu, or smoke (meaningless).")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file or run.json with further options.")]
+Update = Annotated[bool, typer.Option("--update", help="Change an existing run, redoing what it touches.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+COMMON = {"out": (Out, None), "size": (Size, "auto"), "config": (ConfigFile, None), "update": (Update, False)}
+COMMON |= {"dry_run": (DryRun, False)}
 
 
-def stage_command(
-    ctx: typer.Context,
-    data: Data = None,
-    data_dir: DataDir = None,
-    out: Out = None,
-    seed: Seed = None,
-    device: Device = None,
-    size: Annotated[str, typer.Option(help="auto, small, cpu, or smoke (seconds, meaningless).")] = "auto",
-    limit: Annotated[int | None, typer.Option(help="Use at most this many training images.")] = None,
-    radii: Annotated[str | None, typer.Option(help="Local radii in pixels, e.g. 1,2,3.")] = None,
-    window_radius: Annotated[int | None, typer.Option(help="The radius that serves outside the window.")] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="Training preset: default, compiled (for long trainings) or paper.")
-    ] = None,
-    batch: Annotated[int | None, typer.Option(help="Training batch size.")] = None,
-    global_width: Annotated[int | None, typer.Option(help="Channels of the global U-Net.")] = None,
-    networks: Annotated[str | None, typer.Option(help="Folder of trained denoisers to take, NAME/config.json.")] = None,
-    cheap_globals: Annotated[
-        str | None, typer.Option(help="Cheaper global U-Nets besides: coarse,small; or none.")
-    ] = None,
-    global_epochs: Annotated[float | None, typer.Option(help="Passes over the data for the global denoiser.")] = None,
-    local_epochs: Annotated[float | None, typer.Option(help="Passes over the data for each local denoiser.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Sampling steps.")] = None,
-    solver: Annotated[str | None, typer.Option(help=SOLVER_HELP)] = None,
-    spacing: Annotated[str | None, typer.Option(help="Time grid: uniform, log_snr or edm.")] = None,
-    penalty: Annotated[str | None, typer.Option(help="Price to minimise: frechet, w2, flow or kl.")] = None,
-    growth_trajectories: Annotated[
-        int | None, typer.Option(help="Paths to measure how far errors reach, for w2; 0: none.")
-    ] = None,
-    budget: Annotated[float | None, typer.Option(help="Hybrid's cost as a fraction of all-global.")] = None,
-    window: Annotated[str | None, typer.Option(help="LOW,HIGH in noise time, gap or cmi.")] = None,
-    features: Annotated[str | None, typer.Option(help="For FID: auto, classifier, inception, pca, random.")] = None,
-    samples: Annotated[int | None, typer.Option(help="Samples per schedule for FID.")] = None,
-    cmi: Annotated[
-        bool | None,
-        typer.Option("--cmi/--no-cmi", help="diagnose: conditional mutual information alone; run: --no-cmi omits it."),
-    ] = None,
-    estimator: Annotated[
-        str | None, typer.Option(help="CMI: density, mmse, mine, nwj, infonce, smile, classifier, knn or gaussian.")
-    ] = None,
-    block: Annotated[int | None, typer.Option(help="CMI: side of the region A in pixels.")] = None,
-    center: Annotated[
-        list[str] | None, typer.Option(metavar="ROW,COL", help="CMI: where A is; repeat it to average over positions.")
-    ] = None,
-    cmi_radii: Annotated[str | None, typer.Option(help="CMI: widths of the buffer in pixels, e.g. 1,2,4.")] = None,
-    cmi_times: Annotated[str | None, typer.Option(help="CMI: noise times in (0, 1].")] = None,
-    cmi_option: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="CMI: an option of the estimator; repeatable.")
-    ] = None,
-    cmi_accuracy: Annotated[float | None, typer.Option(help="CMI: standard error asked for, nats.")] = None,
-    cmi_tolerance: Annotated[float | None, typer.Option(help="CMI above which a time is in the window, nats.")] = None,
-    update: Annotated[bool, typer.Option("--update", help="Change an existing run, redoing what it touches.")] = False,
-    dry_run: DryRun = False,
-) -> None:
-    given = {
-        "data": data, "data_dir": data_dir, "seed": seed, "device": device, "limit": limit,
-        "radii": numbers(radii, int, "--radii"), "window_radius": window_radius, "preset": preset, "batch": batch,
-        "global_width": global_width,
-        "cheap_globals": () if cheap_globals == "none" else numbers(cheap_globals, str, "--cheap-globals"),
-        "networks": networks, "global_epochs": global_epochs, "local_epochs": local_epochs, "steps": steps,
-        "solver": solver, "spacing": spacing, "penalty": penalty, "growth_trajectories": growth_trajectories,
-        "budget": budget, "n_samples": samples, "features": features,
-        "window": window if window in (None, "gap", "cmi") else numbers(window, float, "--window (or gap, cmi)"),
-        "cmi": cmi, "cmi_estimator": estimator, "cmi_block": block, "cmi_accuracy": cmi_accuracy,
-        "cmi_tolerance": cmi_tolerance, "cmi_radii": numbers(cmi_radii, int, "--cmi-radii"),
-        "cmi_times": numbers(cmi_times, float, "--cmi-times"), "cmi_options": named(cmi_option, "--cmi-option"),
-        "cmi_center": [numbers(c, int, "--center") for c in center] if center else None,
-    }  # fmt: skip
-    name = "cmi" if cmi and ctx.info_name == "diagnose" else str(ctx.info_name)
-    with plain_errors():
-        from phasewise.pipeline.folder import OPTIONS
-
-        idle = [OPTIONS[k] for k in given if k.startswith("cmi_") and given[k] is not None]
-        if idle and (name == "diagnose" or cmi is False):
-            raise PhasewiseError(
-                f"{', '.join(idle)}: for conditional mutual information, which is measured with --cmi only"
-            )
-        run_stages(name, out, size, update, dry_run, {k: v for k, v in given.items() if v is not None})
+def flag_of(about: Option, hidden: bool) -> Any:
+    """The typer option of one field: its flag, help and kind."""
+    kind: Any = bool if about.switch else list[str] if about.repeated else str
+    flag = f"{about.flag}/{about.flag.replace('--', '--no-', 1)}" if about.switch else about.flag
+    return Annotated[kind | None, typer.Option(flag, help=about.help, metavar=about.metavar, hidden=hidden)]
 
 
-for _name, _help in STAGE_COMMANDS.items():
-    app.command(_name, help=_help)(stage_command)
+def add_stage_command(name: str, command: Command) -> None:
+    """A command whose flags are the options of its stages."""
+    shown = [o for part in command.parts for o in options_of(STAGES[part])]
+
+    def work(ctx: typer.Context, **words: Any) -> None:
+        common = {key: words.pop(key) for key in COMMON}
+        with plain_errors():
+            given = {n: HOMES[n][1].parse(v) for n, v in words.items() if v not in (None, [], ())}
+            run_stages(name, command, given=given, **common)
+
+    parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
+    for about in shown:
+        kind = flag_of(about, hidden=command.main_only and not about.main)
+        parameters.append(inspect.Parameter(about.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
+    for key, (kind, default) in COMMON.items():
+        parameters.append(inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind))
+    work.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    more = "\n\nMore options: `phasewise options`; --config sets any of them." if command.main_only else ""
+    app.command(name, help=f"{command.help}{more}\n\nExample: {command.example}")(work)
 
 
-def run_stages(command: str, out: Path | None, size: str, update: bool, dry_run: bool, given: dict[str, Any]) -> None:
+for _name, _command in COMMANDS.items():
+    add_stage_command(_name, _command)
+
+
+def run_stages(
+    name: str, command: Command, *, out: Path | None, size: str, config: Path | None, update: bool, dry_run: bool,
+    given: dict[str, Any],
+) -> None:  # fmt: skip
+    """Bring the folder up to the command's stage, or say what that would take."""
+    from phasewise.pipeline import config_for, default_folder, need_run, read_options
+
+    if config is not None:
+        found = read_options(config)
+        size = found.pop("size", size) if size == "auto" else size
+        given = {**found, **given}
+    alone = name == "diagnose" and given.get("cmi") is True
+    check_cmi_options(name, given)
+    check_device(given.get("device", "cpu"))
+    folder = out or default_folder(given.get("data"))
+    if not command.makes and not alone:
+        need_run(folder, name)
+    chosen = config_for(folder, size, given)
+    if dry_run:
+        say_plan(chosen, folder, "cmi" if alone else name, update)
+        return
+    bring_up(chosen, folder, "cmi" if alone else name, update)
+
+
+def check_cmi_options(name: str, given: dict[str, Any]) -> None:
+    """Refuse what is said about a CMI that will not be measured."""
+    how = [HOMES[n][1].flag for n in given if HOMES[n][0] == "cmi" and n != "cmi"]
+    if how and (given.get("cmi") is False or (name == "diagnose" and not given.get("cmi"))):
+        raise PhasewiseError(f"{', '.join(how)}: for conditional mutual information, which is measured with --cmi only")
+
+
+def say_plan(config: Any, folder: Path, command: str, update: bool) -> None:
+    from phasewise.pipeline import describe_plan
+
+    typer.echo(f"{folder}: {config.data.data}, size {config.size}")
+    for stage, state, choices in describe_plan(config, folder, command, update=update):
+        typer.echo(f"  {stage:<16} {state:<6} {choices}".rstrip())
+
+
+def bring_up(config: Any, folder: Path, command: str, update: bool) -> None:
     import torch
 
     from phasewise import __version__
-    from phasewise.pipeline import config_for, default_folder, describe_plan, run_pipeline
+    from phasewise.pipeline import run_pipeline
 
-    check_device(given.get("device", "cpu"))
-    folder = out or default_folder(given.get("data"))
-    config = config_for(folder, size, given)
-    if dry_run:
-        typer.echo(f"{folder}: {config.data}, size {config.size}, radii {list(config.radii)}, seed {config.seed}")
-        for name, state in describe_plan(config, folder, command, update=update):
-            typer.echo(f"  {name:<16} {state}")
-        return
     live = sys.stderr.isatty() and sys.stdout.isatty()
     torch.set_float32_matmul_precision("highest")
     run_pipeline(config, folder, command=command, update=update, say=typer.echo, live=live, version=__version__)
@@ -211,11 +214,28 @@ def run_stages(command: str, out: Path | None, size: str, update: bool, dry_run:
         typer.echo(f"shown by `phasewise report {folder}`")
 
 
+@app.command("options")
+def list_options(
+    stage: Annotated[str | None, typer.Argument(help="A stage: " + ", ".join(STAGES) + ".")] = None,
+) -> None:
+    """List every option of a run with its default; --config FILE sets any of them.
+
+    Example: phasewise options cmi
+    """
+    with plain_errors():
+        if stage is not None and stage not in STAGES:
+            raise PhasewiseError(f"there is no stage {stage!r}; there is {', '.join(STAGES)}")
+        for part in [stage] if stage else STAGES:
+            typer.echo(f"[{part}]")
+            for about in options_of(STAGES[part]):
+                typer.echo(f"  {about.flag:<22} {about.help} [{about.field}: {about.shown(about.default)}]")
+
+
 @app.command()
 def sample(
-    run: Annotated[Path | None, typer.Option(help="Run folder to take the denoisers and the schedule from.")] = None,
-    pretrained: Annotated[str | None, typer.Option(help="A shipped set instead: mnist, fashion_mnist.")] = None,
-    schedule: Annotated[str, typer.Option(help="hybrid, global, global_cheap, window, local_only, ...")] = "hybrid",
+    run: Annotated[Path | None, typer.Option(help="Run folder with denoisers and schedules.")] = None,
+    pretrained: Annotated[str | None, typer.Option(help="A shipped set instead, e.g. mnist.")] = None,
+    schedule: Annotated[str, typer.Option(help="hybrid, global, window, local_only, ...")] = "hybrid",
     n: Annotated[int, typer.Option("--n", help="Number of images.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed; image i depends on (seed, i) alone.")] = 0,
     out: Annotated[Path, typer.Option(help="PNG grid to write.")] = Path("grid.png"),
@@ -224,24 +244,20 @@ def sample(
         bool,
         typer.Option(
             "--compile",
-            help="Compile first (up to a minute a network; for many images; slows small local networks on a CPU).",
+            help="Compile the networks first (for many images).",
         ),
     ] = False,
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16 (see docs/networks.md).")] = "float32",
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     dry_run: DryRun = False,
 ) -> None:
     """Draw a grid of samples from a finished run or from a shipped set.
 
-    Examples:
-
-        phasewise sample --pretrained mnist --out grid.png
-
-        phasewise sample --run runs/digits --n 64 --seed 0 --out grid.png
+    Example: phasewise sample --run runs/digits --n 64 --seed 0 --out grid.png
     """
     with plain_errors():
         check_device(device)
-        from phasewise.pipeline import check_png_name, load_hybrid, write_grid
+        from phasewise.pipeline import check_png_name, need_run, write_grid
         from phasewise.pretrained import load_pretrained
 
         if (run is None) == (pretrained is None):
@@ -249,11 +265,8 @@ def sample(
         check_png_name(out)
         if n < 1 or batch < 1:
             raise PhasewiseError(f"need --n and --batch of at least 1, got {n} and {batch}")
-        if run is not None:
-            hybrid, pixel_range = load_hybrid(run, schedule, device)
-        else:
-            ready = load_pretrained(str(pretrained))
-            hybrid, pixel_range = ready.hybrid(schedule, device), ready.data.pixel_range
+        source = need_run(run, "sample from") if run is not None else load_pretrained(str(pretrained))
+        hybrid = source.hybrid(schedule, device)
         if dry_run:
             typer.echo(f"{n} images by {schedule} ({len(hybrid.schedule.times)} steps) to {out}")
             return
@@ -261,7 +274,8 @@ def sample(
         from phasewise.sampling import sample as draw
 
         fast = for_inference(hybrid, compile=compile, precision=precision)
-        write_grid(draw(fast, n=n, seed=seed, batch=batch, device=device), pixel_range, out)
+        pixels = source.data.pixel_range if source.data else (0.0, 1.0)
+        write_grid(draw(fast, n=n, seed=seed, batch=batch, device=device), pixels, out)
         typer.echo(f"wrote {out}: {n} images, {schedule}, seed {seed}")
 
 
@@ -274,11 +288,9 @@ def demo(
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     dry_run: DryRun = False,
 ) -> None:
-    """Compare global, hybrid and local-only sampling with shipped denoisers; nothing is trained, no data is needed.
+    """Compare schedules of a shipped set: global, hybrid, local only, ... No data, no training.
 
-    Example:
-
-        phasewise demo mnist
+    Example: phasewise demo mnist
     """
     with plain_errors():
         check_device(device)
@@ -301,9 +313,7 @@ def report(
 ) -> None:
     """Make report.html again from the records of a run folder.
 
-    Example:
-
-        phasewise report runs/digits
+    Example: phasewise report runs/digits
     """
     with plain_errors():
         from phasewise.report import build_report
@@ -318,32 +328,6 @@ def version_option(version: Annotated[bool, typer.Option("--version", help="Prin
 
         typer.echo(f"phasewise {__version__}")
         raise typer.Exit
-
-
-def numbers(text: str | None, kind: type, option: str) -> tuple[Any, ...] | None:
-    """ "1,2,3" -> (1, 2, 3); a usage error naming the option otherwise."""
-    if text is None:
-        return None
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError as error:
-        raise typer.BadParameter(f"{option} takes numbers separated by commas, got {text!r}") from error
-
-
-def named(words: list[str] | None, option: str) -> dict[str, Any] | None:
-    """["epochs=3", "kind=a"] -> {"epochs": 3, "kind": "a"}; a usage error naming the option otherwise."""
-    if not words:
-        return None
-    out: dict[str, Any] = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not (name.isidentifier() and equals):
-            raise typer.BadParameter(f"{option} takes NAME=VALUE, got {word!r}")
-        try:
-            out[name] = json.loads(text)
-        except json.JSONDecodeError:
-            out[name] = text
-    return out
 
 
 def check_device(device: str) -> None:

@@ -213,7 +213,7 @@ class HybridSchedule(Record):
     corrector) by member ``assignment[k]``; the last step goes to t = 0 and is a plain denoise (one call).
     ``path`` is the path of the grid.  ``penalty`` (quality lost, an excess over the reference at every step, in
     ``penalty_unit``; ``penalty_name`` is the penalty that chose or priced it) and ``mflop`` per image are what the
-    price list predicts; None where no price list was used.
+    price list predicts; None where no price list was used.  ``label``: as a report calls it.
     """
 
     times: tuple[float, ...]
@@ -225,6 +225,7 @@ class HybridSchedule(Record):
     penalty_unit: str = "nats"
     penalty_name: str | None = None
     mflop: float | None = None
+    label: str = ""
 
     def check(self) -> None:
         if len(self.times) != len(self.assignment) or not self.times:

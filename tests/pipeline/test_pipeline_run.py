@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +10,13 @@ import torch
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import read_json
 from phasewise.paths import LinearPath
-from phasewise.pipeline import RunConfig, config_for, load_hybrid, make_config, run_pipeline, write_grid
-from phasewise.pipeline.config import SIZES
-from phasewise.pipeline.folder import RunFolder, command
+from phasewise.pipeline import config_for, make_config, need_run, run_pipeline, write_grid
+from phasewise.pipeline.folder import RunFolder
 from phasewise.pipeline.stages import all_stages, wanted
 from phasewise.results import CMIMap, Evaluation, HybridSchedule, LossTable, MarkovFit, PriceList
+from phasewise.runs import open_run
+from phasewise.runs.config import command
+from phasewise.runs.sizes import SIZES
 from phasewise.sampling import sample
 
 
@@ -95,7 +96,7 @@ def test_second_run_does_nothing(copy):
 
 
 def test_update_redoes_only_what_the_change_touches(copy):
-    changed = RunConfig.from_dict({**config().to_dict(), "budget": 0.5})
+    changed = config().changed(budget=0.5)
     with pytest.raises(RunFolderError, match=r"budget: 0.8 there, 0.5 here.*--update"):
         run_pipeline(changed, copy)
     run_pipeline(changed, copy, command="schedule", update=True, say=lambda _: None)
@@ -114,7 +115,7 @@ def test_lost_output_is_made_again_alike(copy):
 
 
 def test_stale_training_is_not_resumed(copy):
-    changed = RunConfig.from_dict({**config().to_dict(), "local_epochs": 1})
+    changed = config().changed(local_epochs=1)
     redone, _ = collect(copy, changed, update=True, command="train")
     assert redone == ["train-r1", "train-r2", "train-control"]
 
@@ -127,7 +128,7 @@ def test_stopped_training_goes_on_to_the_same_weights(tmp_path, smoke_run):
         if "r1 step 20" in line:
             raise KeyboardInterrupt
 
-    quick = RunConfig.from_dict({**config().to_dict(), "global_epochs": 1})
+    quick = config().changed(global_epochs=1)
     with pytest.raises(KeyboardInterrupt):
         run_pipeline(quick, tmp_path / "run", command="train", say=stop)
     assert not (tmp_path / "run" / "models" / "r1" / "config.json").exists()
@@ -145,7 +146,7 @@ def test_folder_that_is_not_ours_is_refused(tmp_path):
     (tmp_path / "run.json").write_text('{"kind": "other"}')
     with pytest.raises(RunFolderError, match="not written by phasewise"):
         run_pipeline(config(), tmp_path)
-    (tmp_path / "run.json").write_text('{"kind": "phasewise-run", "format": 1}')
+    (tmp_path / "run.json").write_text('{"kind": "phasewise-run", "format": 2}')
     with pytest.raises(RunFolderError, match="valid config"):
         run_pipeline(config(), tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"kind": "phasewise-run", "format": 99, "version": "9"}))
@@ -180,17 +181,18 @@ def test_full_disk_is_one_clear_line_and_nothing_is_lost(copy, monkeypatch):
 
 def test_config_of_the_folder_is_kept(smoke_run):
     assert config_for(smoke_run, "auto", {}) == config()
-    assert config_for(smoke_run, "auto", {"budget": 0.3}).budget == 0.3
+    assert config_for(smoke_run, "auto", {"budget": 0.3}).schedule.budget == 0.3
 
 
 def test_sampling_from_a_run(smoke_run, tmp_path):
-    hybrid, pixel_range = load_hybrid(smoke_run, "hybrid")
+    run = open_run(smoke_run)
+    hybrid, pixel_range = run.hybrid(), run.data.pixel_range
     images = sample(hybrid, n=9, seed=1)
     assert images.shape == (9, 1, 8, 8)
     file = write_grid(images, pixel_range, tmp_path / "grid.png")
     assert file.read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(PhasewiseError, match="it has global, hybrid"):
-        load_hybrid(smoke_run, "nonsense")
+    with pytest.raises(PhasewiseError, match="it has hybrid, global"):
+        need_run(smoke_run, "sample from").hybrid("nonsense")
     with pytest.raises(PhasewiseError, match=r"ending in \.png"):
         write_grid(images, pixel_range, tmp_path / "grid.jpg")
 
@@ -214,8 +216,8 @@ def test_sampling_from_a_run(smoke_run, tmp_path):
         ({"radii": ()}, "at least one radius"),
         ({"radii": (1, 1)}, "name one twice"),
         ({"global_width": 7}, "multiple of 8, got 7"),
-        ({"local_epochs": 0}, "epochs > 0"),
-        ({"global_epochs": float("nan")}, "epochs > 0"),
+        ({"local_epochs": 0}, "above 0"),
+        ({"global_epochs": float("nan")}, "above 0"),
     ],
 )
 def test_bad_choices_are_named(given, message):
@@ -259,7 +261,7 @@ def measured(monkeypatch, calls):
 
 
 def changed_config(**changes):
-    return RunConfig.from_dict({**config().to_dict(), **changes})
+    return config().changed(**changes)
 
 
 def test_window_from_the_cmi_reaches_the_schedules(copy, monkeypatch):
@@ -346,20 +348,20 @@ def test_which_stages_a_command_goes_through():
 
 
 def test_a_run_of_before_takes_cmi_choices_from_its_size(tmp_path):
-    old = {k: v for k, v in make_config(28, data="mnist").to_dict().items() if not k.startswith("cmi")}
-    (tmp_path / "run.json").write_text(json.dumps({"kind": "phasewise-run", "format": 1, "config": old}))
+    old = {k: v for k, v in make_config(28, data="mnist").to_dict().items() if k != "cmi"}
+    (tmp_path / "run.json").write_text(json.dumps({"kind": "phasewise-run", "format": 2, "config": old}))
     assert config_for(tmp_path, "auto", {}) == make_config(28, data="mnist")
     other = config_for(tmp_path, "auto", {"cmi_estimator": "gaussian"})
-    assert (other.cmi_estimator, other.cmi_options) == ("gaussian", {})
+    assert (other.cmi.estimator, other.cmi.options) == ("gaussian", {})
 
 
 def test_cmi_choices_fit_the_images(tmp_path):
-    assert make_config(8).cmi_radii == (1, 2, 3)
-    assert make_config(8, cmi_block=3).cmi_radii == (1, 2)
-    assert make_config(28).cmi_radii == (1, 2, 3, 4, 5, 6)
-    assert not make_config(2, "smoke").cmi
-    assert make_config(8, "smoke").cmi_options == {"steps": 20, "folds": 2}
-    assert make_config(8, "smoke", cmi_estimator="gaussian").cmi_options == {}
+    assert make_config(8).cmi.radii == (1, 2, 3)
+    assert make_config(8, cmi_block=3).cmi.radii == (1, 2)
+    assert make_config(28).cmi.radii == (1, 2, 3, 4, 5, 6)
+    assert not make_config(2, "smoke").cmi.measure
+    assert make_config(8, "smoke").cmi.options == {"steps": 20, "folds": 2}
+    assert make_config(8, "smoke", cmi_estimator="gaussian").cmi.options == {}
     for changes, message in (
         ({"cmi_radii": (1, 4)}, "something to measure is 3"),
         ({"cmi_center": ((0, 9),)}, "reaches out of the 8x8 image"),
@@ -373,7 +375,7 @@ def test_cmi_choices_fit_the_images(tmp_path):
 def test_the_command_that_repeats_a_run_says_its_cmi_choices():
     given = {"cmi_center": [[3, 3], [4, 4]], "cmi_options": {"epochs": 2}, "cmi_times": (0.2, 0.5), "window": "cmi"}
     words = command(changed_config(**given))
-    assert words.endswith("--window cmi --cmi-times 0.2,0.5 --cmi-option epochs=2 --center 3,3 --center 4,4")
+    assert words.endswith("--cmi-times 0.2,0.5 --cmi-option epochs=2 --center 3,3 --center 4,4 --window cmi")
     assert command(changed_config(cmi=False)).endswith("--no-cmi")
     assert changed_config(cmi_center=(3, 3)) == changed_config(cmi_center=[[3, 3]])
 
@@ -400,7 +402,7 @@ def test_cheaper_global_networks_join_the_run_and_the_schedules(smoke_run, tmp_p
     assert plans["hybrid"].penalty_unit == "feature units"
     assert prices.frechet is not None
     assert prices.growth is None
-    collect(folder, replace(plan, penalty="w2"), command="schedule", update=True)
+    collect(folder, plan.changed(penalty="w2"), command="schedule", update=True)
     assert PriceList.load(folder / "records" / "prices.json").growth is not None
     for name in ("stitched", "spread"):
         assert plans[name].mflop <= plans["hybrid"].mflop * (1 + 1e-6)
@@ -416,7 +418,7 @@ def test_a_network_that_does_not_fit_its_name_is_refused(smoke_run, tmp_path):
 
 
 def test_an_unknown_or_doubled_size_is_refused():
-    with pytest.raises(PhasewiseError, match="unknown size 'tiny' of a global network; known: coarse"):
+    with pytest.raises(PhasewiseError, match="unknown cheap_globals 'tiny'; known: coarse"):
         make_config(8, "smoke", cheap_globals=("tiny",))
     with pytest.raises(PhasewiseError, match="name one twice"):
         make_config(8, "smoke", cheap_globals=("small", "small"))
@@ -425,5 +427,5 @@ def test_an_unknown_or_doubled_size_is_refused():
 def test_the_command_that_repeats_a_run_says_its_networks():
     said = command(make_config(8, "smoke", cheap_globals=("coarse", "small"), networks="nets"))
     assert said == "phasewise run --size smoke --data digits --cheap-globals coarse,small --networks nets"
-    assert make_config(28).cheap_globals == ("coarse",)
+    assert make_config(28).train.cheap_globals == ("coarse",)
     assert command(make_config(28, cheap_globals=())) == "phasewise run --size cpu --data digits --cheap-globals none"

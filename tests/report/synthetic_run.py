@@ -23,10 +23,13 @@ from phasewise.results import (
     Recovery,
     TrainingRecord,
 )
+from phasewise.runs import Member
 from phasewise.scheduling import PENALTIES
 
 NAMES = ("r1", "r2", "r3", "wiener", "global", "control")
 RADII = (1, 2, 3, None, None, None)
+KINDS = ("local", "local", "local", "wiener", "global", "control")
+MEMBERS = [Member(n, k, radius=r) for n, k, r in zip(NAMES, KINDS, RADII, strict=True)]
 STRENGTH = np.array([9.0, 4.0, 1.8, 14.0, 0.0, 0.25])
 FLOPS = np.array([0.4e6, 1.1e6, 2.3e6, 0.02e6, 24e6, 31e6])
 GRID = tuple(float(t) for t in np.linspace(1, 0.02, 16))
@@ -150,7 +153,14 @@ def write_run(root: Path, channels: int = 1) -> Path:
     config = {"data": "digits", "budget": 0.5, "source": "https://example.org/<b>set</b>"}
     write_json(
         root / "run.json",
-        {"kind": "phasewise-run", "version": "0.1.0", "config": config, "command": "phasewise run --data digits"},
+        {
+            "kind": "phasewise-run",
+            "format": 2,
+            "version": "0.1.0",
+            "config": config,
+            "command": "phasewise run --data digits",
+            "members": [m.to_dict() for m in MEMBERS],
+        },
     )
     shape = (channels, 28, 28)
     write(

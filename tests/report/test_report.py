@@ -23,11 +23,11 @@ from phasewise.diagnosis import markov_length
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import write_json
 from phasewise.report import build_report, cmi_figures
-from phasewise.report.load import load_run
 from phasewise.report.pictures import shrink, tile
 from phasewise.report.style import Palette, num, percent, pm
 from phasewise.report.verdict import compare, headline
 from phasewise.results import Evaluation
+from phasewise.runs import open_run
 
 SECTIONS = (
     "headline", "samples", "evaluation", "schedules", "diagnosis",
@@ -133,7 +133,7 @@ def test_numbers_of_the_records_reach_the_page(built: Path) -> None:
         assert text in page.text, text
     assert "the hybrid's FID is not distinguishable from the global sampler's, and it beats the global" in page.text
     assert "phasewise run --data digits" in page.text
-    losses = load_run(built).losses
+    losses = open_run(built).losses
     assert losses is not None
     assert f"r = 1: largest gap {losses.gap[:, 0].max():.2f} at t = 0.47" in " ".join(page.alts)
 
@@ -155,7 +155,7 @@ def test_same_records_same_bytes_wherever_they_lie(built: Path, tmp_path: Path) 
 
 
 def test_what_is_missing_leaves_one_line_that_names_the_command(tmp_path: Path) -> None:
-    write(tmp_path, "data", load_run(write_run(tmp_path / "whole")).data)
+    write(tmp_path, "data", open_run(write_run(tmp_path / "whole")).data)
     build_report(tmp_path)
     html, page = read(tmp_path)
     assert set(SECTIONS) <= set(page.ids)
@@ -410,7 +410,7 @@ def test_nan_and_infinity_are_tolerated(run_folder: Path) -> None:
     gap = table.gap.copy()
     gap[:, 0], gap[2, 1] = math.nan, math.nan
     write(run_folder, "losses", dataclasses.replace(table, gap=gap, loss=np.full_like(gap, math.nan)))
-    cmi = load_run(run_folder).cmi
+    cmi = open_run(run_folder).cmi
     assert cmi is not None
     write(run_folder, "cmi", dataclasses.replace(cmi, value=np.full_like(cmi.value, math.nan)))
     record = dataclasses.replace(training("r1", 10), val_loss=math.nan, val_by_time=np.full(10, math.nan), history=())
@@ -515,7 +515,7 @@ def test_number_format() -> None:
 
 
 def test_each_denoiser_has_one_look(run_folder: Path) -> None:
-    palette = Palette(load_run(run_folder))
+    palette = Palette(open_run(run_folder))
     assert palette.order == ["r1", "r2", "r3", "wiener", "global", "control"]
     looks = [palette[n] for n in palette.order]
     assert len({(look.color, look.linestyle) for look in looks}) == len(looks)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from phasewise.errors import PhasewiseError
-from phasewise.files import read_json
 from phasewise.metrics import frechet_score
-from phasewise.pipeline.config import RunConfig
-from phasewise.pipeline.folder import RunFolder, read_config
+from phasewise.pipeline.folder import RunFolder
 from phasewise.pipeline.judging import Judge, evaluate_all, real_floor
 from phasewise.pipeline.recording import write_judgement
 from phasewise.pretrained import Pretrained, load_pretrained
 from phasewise.report import build_report
-from phasewise.results import PriceList
+from phasewise.runs.config import RunConfig
 
 COMPARED = ("global", "global_cheap", "hybrid", "stitched", "window", "local_only")
 LEAST = 100
@@ -26,9 +22,8 @@ def demo_config(ready: Pretrained, n: int, seed: int, device: str) -> RunConfig:
     """The config the set was trained with, for ``n`` samples a schedule.  Raises PhasewiseError for fewer than 100."""
     if n < LEAST:
         raise PhasewiseError(f"a demo needs at least {LEAST} samples a schedule for its FID, got {n}")
-    config = read_config(ready.folder)
-    assert config is not None
-    return replace(config, n_samples=n, seed=seed, device=device)
+    assert ready.config is not None
+    return ready.config.changed(n_samples=n, seed=seed, device=device)
 
 
 def run_demo(
@@ -52,25 +47,25 @@ def run_demo(
     """
     ready = load_pretrained(name)
     folder = RunFolder(out, demo_config(ready, n, seed, device), version=version)
-    if folder.path("records", "evaluation.json").is_file():
+    if folder.run.has("evaluations"):
         say("sampled and judged before")
     else:
         folder.claim(f"phasewise demo {name} --n {n} --seed {seed}")
-        for part in ("models", "records"):
-            shutil.copytree(ready.folder / part, folder.path(part), dirs_exist_ok=True)
+        ready.copy_to(folder.run)
         judge_demo(ready, folder, say)
     build_report(folder.root)
     return folder.root
 
 
 def judge_demo(ready: Pretrained, folder: RunFolder, say: Callable[[str], None]) -> None:
-    config = folder.config
-    features = ready.features().to(config.device)
-    reference = ready.reference()
+    config, data = folder.config, ready.pixels
+    reference = ready.reference_moments()
     held_out = ready.real_features()
-    floor = frechet_score(held_out[: config.n_samples], reference, config.seed)
-    judge = Judge(features, reference, ready.data.pixel_range, real_floor(floor))
-    prices = PriceList.from_dict(read_json(ready.folder / "records" / "prices.json"))
+    floor = frechet_score(held_out[: config.evaluate.n_samples], reference, config.data.seed)
+    features = ready.features().to(config.machine.device)
+    judge = Judge(features, reference, data.pixel_range, real_floor(floor))
     schedules = {key: ready.schedules[key] for key in COMPARED if key in ready.schedules}
-    result = evaluate_all(ready.members(config.device), schedules, prices, judge, config, say)
-    write_judgement(folder, result, read_json(folder.path("records", "features.json")), ready.data.pixel_range)
+    assert ready.prices is not None
+    members = ready.denoisers(device=config.machine.device)
+    result = evaluate_all(members, schedules, ready.prices, judge, config, say)
+    write_judgement(folder.run, config, result, folder.run.classifier, data.pixel_range)

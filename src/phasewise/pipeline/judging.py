@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,27 +23,13 @@ from phasewise.metrics import (
     frechet_score,
     paired_error,
 )
-from phasewise.pipeline.config import RunConfig
 from phasewise.results import Evaluation, HybridSchedule, ParetoFront, PriceList
-from phasewise.sampling import calls_per_step, sample, time_grid
-from phasewise.scheduling import baselines, optimise_schedule, reference_mflop, schedule_from_assignment
+from phasewise.runs.config import RunConfig
+from phasewise.sampling import calls_per_step, sample
+from phasewise.scheduling import baselines, optimise_schedule, schedule_from_assignment
 
 RIVALS = ("global", "global_cheap")
 """Schedules that every other one's FID is compared with, sample by sample."""
-
-LABELS = {
-    "global": "global at every step",
-    "global_cheap": "global, fewer steps",
-    "hybrid": "hybrid, optimised",
-    "window": "global in the window, else local",
-    "window_gap": "global where the gap is, else local",
-    "window_cmi": "global where the CMI is, else local",
-    "stitched": "cheap first, then global (T-Stitch)",
-    "spread": "local and global in turn",
-    "window_inverted": "local in the window, else global",
-    "window_shifted": "window shifted to more noise",
-    "local_only": "local at every step",
-}
 
 
 def plan_schedules(
@@ -59,58 +44,41 @@ def plan_schedules(
 
     ``window`` is the run's; ``gap`` and ``cmi`` are where the denoising gap and the CMI place one, None where unknown.
     """
-    times = [float(t) for t in prices.times]
-    local = f"r{config.window_radius}"
-
-    def on_grid(assignment: tuple[str, ...]) -> HybridSchedule:
-        return schedule_from_assignment(prices, assignment, penalty=config.penalty, solver=config.solver)
-
-    front = fronts[config.penalty]
-    hybrid = optimise_schedule(prices, config.budget, penalty=config.penalty, solver=config.solver, front=front)
-    chosen = next(i for i, s in enumerate(front.assignments) if s == hybrid.assignment)
-    width = window[1] - window[0]
-    shifted = (window[1], min(window[1] + width, 1.0)) if window[1] < 1 else (max(window[0] - width, 0.0), window[0])
-    schedules = {
-        "global": on_grid(("global",) * len(times)),
-        "hybrid": hybrid,
-        "global_cheap": _cheap_global(prices, hybrid, config),
-        "window": on_grid(baselines.window(times, window, "global", local)),
-        "window_inverted": on_grid(baselines.window(times, window, local, "global")),
-        "window_shifted": on_grid(baselines.window(times, shifted, "global", local)),
-        "local_only": on_grid((local,) * len(times)),
+    grid, penalty, times = config.grid, config.schedule.penalty, prices.times.tolist()
+    local, partner = local_member(config), cheap_partner(config, prices)
+    front = fronts[penalty]
+    hybrid = optimise_schedule(prices, config.schedule.budget, penalty=penalty, solver=grid.solver, front=front)
+    cost = hybrid.mflop or 0.0
+    spans = {"window": window, "window_shifted": baselines.shifted(window), "window_gap": gap, "window_cmi": cmi}
+    assigned = {
+        "global": ("global",) * len(times),
+        **{name: baselines.window(times, span, "global", local) for name, span in spans.items() if span is not None},
+        "window_inverted": baselines.window(times, window, local, "global"),
+        "local_only": (local,) * len(times),
+        "stitched": baselines.t_stitch(times, partner, "global", _share(prices, partner, cost, grid.solver)),
+        "spread": baselines.spread(times, local, "global", _share(prices, local, cost, grid.solver)),
     }
+    found = {n: schedule_from_assignment(prices, a, penalty=penalty, solver=grid.solver) for n, a in assigned.items()}
+    found["hybrid"] = hybrid
+    found["global_cheap"] = baselines.fewer_steps(prices, cost, grid.solver, t_min=grid.t_min, spacing=grid.spacing)
+    chosen = next(i for i, a in enumerate(front.assignments) if a == hybrid.assignment)
+    return {n: replace(found[n], label=label) for n, label in baselines.LABELS.items() if n in found}, chosen
+
+
+def _share(prices: PriceList, small: str, cost: float, solver: str) -> float:
+    return baselines.fraction_for(prices, small, "global", cost, solver)
+
+
+def local_member(config: RunConfig) -> str:
+    """Name of the local denoiser that runs beside the global one."""
+    return next(m.name for m in config.members if m.kind == "local" and m.radius == config.schedule.window_radius)
+
+
+def cheap_partner(config: RunConfig, prices: PriceList) -> str:
+    """The cheapest of the cheaper global networks, or else the local denoiser."""
     flops = dict(zip(prices.names, prices.flops, strict=True))
-    partner = min((n for n in config.cheap_globals if flops[n] < flops["global"]), key=flops.__getitem__, default=local)
-    share = {name: _share_at(prices, name, hybrid.mflop or 0.0, config) for name in (partner, local)}
-    schedules["stitched"] = on_grid(baselines.t_stitch(times, partner, "global", share[partner]))
-    schedules["spread"] = on_grid(baselines.spread(times, local, "global", share[local]))
-    for name, span in (("window_gap", gap), ("window_cmi", cmi)):
-        if span is not None:
-            schedules[name] = on_grid(baselines.window(times, span, "global", local))
-    return schedules, chosen
-
-
-def _share_at(prices: PriceList, small: str, mflop: float, config: RunConfig) -> float:
-    """The smallest share of the steps that ``small`` must take from the global one for a cost of at most ``mflop``."""
-    calls = sum(calls_per_step(config.solver, config.steps))
-    full, less = (calls * float(prices.flops[prices.names.index(name)]) / 1e6 for name in ("global", small))
-    needed = (full - mflop) / (full - less) if full > less else 0.0
-    return min(max(math.ceil(needed * config.steps - 1e-9) / config.steps, 0.0), 1.0)
-
-
-def _cheap_global(prices: PriceList, hybrid: HybridSchedule, config: RunConfig) -> HybridSchedule:
-    """The global denoiser alone with as many steps as the hybrid's cost pays for (at least 2)."""
-    per_call = reference_mflop(prices, config.solver) / sum(calls_per_step(config.solver, config.steps))
-    steps = 2
-    while sum(calls_per_step(config.solver, steps + 1)) * per_call <= (hybrid.mflop or 0.0) * (1 + 1e-6):
-        steps += 1
-    return HybridSchedule(
-        times=time_grid(steps, t_min=config.t_min, spacing=config.spacing),
-        assignment=("global",) * steps,
-        solver=config.solver,
-        path=prices.losses.path,
-        mflop=sum(calls_per_step(config.solver, steps)) * per_call,
-    )
+    wide = [m.name for m in config.members if m.kind == "unet" and flops[m.name] < flops["global"]]
+    return min(wide, key=flops.__getitem__, default=local_member(config))
 
 
 @dataclass(frozen=True)
@@ -138,9 +106,9 @@ class Judge:
     @classmethod
     def of_data(cls, data: ImageData, features: FeatureNetwork, config: RunConfig) -> Judge:
         reference = FrechetReference.of_images(data.train, features)
-        n = min(len(data.test), config.n_samples)
-        floor = fid(data.test[:n], reference, features, seed=config.seed)
-        return cls(features, reference, data.pixel_range, real_floor(floor), data.test[: config.n_grid])
+        n = min(len(data.test), config.evaluate.n_samples)
+        floor = fid(data.test[:n], reference, features, seed=config.data.seed)
+        return cls(features, reference, data.pixel_range, real_floor(floor), data.test[: config.evaluate.n_grid])
 
 
 def real_floor(score: FrechetScore) -> dict[str, Any]:
@@ -158,38 +126,38 @@ def evaluate_all(
 ) -> Judgement:
     """Sample every schedule from the same noise; FID against the training images, paired error against all-global."""
     low, high = judge.pixel_range
+    seed, device = config.data.seed, config.machine.device
+    n, n_grid = config.evaluate.n_samples, config.evaluate.n_grid
     features = judge.features
     say(f"real test images: FID {judge.real['fid']:.2f} (n = {judge.real['n']})")
     hybrids = {name: HybridDenoiser(members, s) for name, s in schedules.items()}
-    ms = sampling_ms(hybrids, config.seed)
+    ms = sampling_ms(hybrids, seed)
     kept = {} if judge.real_images is None else {"real": judge.real_images}
     base: Tensor | None = None
     rivals: dict[str, Tensor] = {}
     evaluations = []
-    for name in sorted(hybrids, key=lambda k: (k not in RIVALS, list(LABELS).index(k))):
-        images = sample(hybrids[name], n=config.n_samples, seed=config.seed, batch=250).clamp(low, high)
+    for name in sorted(hybrids, key=_in_order):
+        images = sample(hybrids[name], n=n, seed=seed, batch=250).clamp(low, high)
         base = images if base is None else base
-        kept[name] = images[: config.n_grid]
-        seen = features.extract(images.to(config.device))
-        score = frechet_score(seen, judge.reference, config.seed)
-        minus = {
-            rival: frechet_difference(seen, known, judge.reference, config.seed) for rival, known in rivals.items()
-        }
+        kept[name] = images[:n_grid]
+        seen = features.extract(images.to(device))
+        score = frechet_score(seen, judge.reference, seed)
+        minus = {rival: frechet_difference(seen, known, judge.reference, seed) for rival, known in rivals.items()}
         if name in RIVALS:
             rivals[name] = seen
         paired = None if name == "global" else paired_error(images, base)
         nats = _nats(prices, schedules[name])
         row = Evaluation(
             name=name,
-            label=LABELS[name],
+            label=schedules[name].label or baselines.LABELS.get(name, name),
             schedule=schedules[name],
             fid=score.value,
             fid_stderr=score.stderr,
             fid_bias=score.bias,
             features=features.name,
-            n=config.n_samples,
+            n=n,
             reference_n=judge.reference.n,
-            seed=config.seed,
+            seed=seed,
             mflop=schedules[name].mflop or float("nan"),
             ms=ms[name],
             nfe=n_calls(schedules[name]),
@@ -198,11 +166,17 @@ def evaluate_all(
             paired_rmse=paired.value if paired else None,
             paired_stderr=paired.stderr if paired else None,
             fid_minus={r: [d.value, d.stderr] for r, d in minus.items()},
-            extra=_classifier_view(images.to(config.device), features),
+            extra=_classifier_view(images.to(device), features),
         )
         evaluations.append(row)
         say(f"{name}: FID {row.fid:.2f} ± {row.fid_stderr:.2f}, {row.mflop:.4g} MFLOP, {row.ms:.2f} ms an image")
     return Judgement(evaluations, judge.real, kept)
+
+
+def _in_order(name: str) -> tuple[bool, int]:
+    """The rivals first, for all others are compared with them; then as they are shown."""
+    order = list(baselines.LABELS)
+    return name not in RIVALS, order.index(name) if name in order else len(order)
 
 
 def _classifier_view(images: Tensor, features: FeatureNetwork) -> dict[str, Any]:

@@ -9,34 +9,32 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from phasewise.files import write_bytes, write_json
+from phasewise.files import write_json
 from phasewise.pipeline.diagnosing import cmi_summary
-from phasewise.pipeline.folder import RunFolder
 from phasewise.pipeline.judging import Judgement
+from phasewise.runs.config import RunConfig
+from phasewise.runs.run import Run
 
 Range = tuple[float, float]
 
 
-def write_judgement(folder: RunFolder, result: Judgement, classifier: dict[str, Any], pixel_range: Range) -> None:
-    """``records/evaluation.json``, ``samples/NAME.safetensors`` and ``summary.json``."""
+def write_judgement(
+    run: Run, config: RunConfig, result: Judgement, classifier: dict[str, Any], pixel_range: Range
+) -> None:
+    """The evaluations, the first samples as pictures, and the summary."""
     for name, images in result.samples.items():
         pixels = save_tensors({"samples": to_uint8(images, pixel_range)})
-        write_bytes(folder.path("samples", f"{name}.safetensors"), pixels)
-    record = {"evaluations": [e.to_dict() for e in result.evaluations], "real": result.real, "classifier": classifier}
-    write_json(folder.path("records", "evaluation.json"), record)
+        run.write_tensors("samples", pixels, f"{name}.safetensors")
+    judged = [e.to_dict() for e in result.evaluations]
+    run.write("evaluations", {"evaluations": judged, "real": result.real, "classifier": classifier})
     rows = {
         e.name: {"fid": e.fid, "fid_stderr": e.fid_stderr, "n": e.n, "mflop": e.mflop, "ms": e.ms, "nats": e.nats}
         for e in result.evaluations
     }
-    content = {
-        "data": folder.config.data,
-        "seed": folder.config.seed,
-        "schedules": rows,
-        "real": result.real,
-        **cmi_summary(folder),
-    }
+    about = {"data": config.data.data, "seed": config.data.seed}
+    content = {**about, "schedules": rows, "real": result.real, **cmi_summary(run)}
     clean = json.loads(json.dumps(content), parse_constant=lambda _: None)
-    write_json(folder.path("summary.json"), clean)
+    write_json(run.path("summary"), clean)
 
 
 def to_uint8(images: Tensor, pixel_range: Range) -> Tensor:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from phasewise.denoisers.base import check_radius
-from phasewise.pipeline.config import RunConfig
 from phasewise.pipeline.diagnosing import check_cmi
 from phasewise.pipeline.folder import RunFolder
-from phasewise.pipeline.folder import command as command_line
 from phasewise.pipeline.stages import Context, all_stages, discard_training, wanted
+from phasewise.runs.config import RunConfig
+from phasewise.runs.config import command as command_line
 
 
 def run_pipeline(
@@ -31,7 +31,7 @@ def run_pipeline(
     Raises RunFolderError when ``out`` is not ours, or holds a run of another config and ``update`` is False.
     """
     folder = RunFolder(out, config, update=update, version=version)
-    context = Context(folder, config, say, live)
+    context = Context(folder.run, config, say, live)
     stages = all_stages(config)
     if not folder.claimed:
         check_radii(config, context.data.image_shape)
@@ -41,8 +41,8 @@ def run_pipeline(
         if folder.done(stage, stages):
             say(f"[{stage.name}] done before")
         else:
-            if stage.name.startswith("train-") and folder.stale(stage, stages):
-                discard_training(folder, stage.name.removeprefix("train-"))
+            if stage.model is not None and folder.stale(stage, stages):
+                discard_training(folder.run, stage.model)
             say(f"[{stage.name}]")
             started = time.monotonic()
             stage.work(context)
@@ -52,14 +52,24 @@ def run_pipeline(
 
 def check_radii(config: RunConfig, image_shape: tuple[int, int, int]) -> None:
     """Refuse a radius that does not fit the images before anything is trained or written."""
-    for radius in config.radii:
+    for radius in config.train.radii:
         check_radius(radius, image_shape)
 
 
 def describe_plan(
     config: RunConfig, out: str | Path, command: str = "run", *, update: bool = False
-) -> list[tuple[str, str]]:
-    """(stage, "done" or "to do") for every stage of ``command``, without writing anything; raises as a run would."""
+) -> list[tuple[str, str, str]]:
+    """(stage, "done" or "to do", its choices in words) for every stage of ``command``, without writing anything; raises
+    as a run would."""
     folder = RunFolder(out, config, update=update)
     stages = all_stages(config)
-    return [(s.name, "done" if folder.done(s, stages) else "to do") for s in wanted(command, stages)]
+    return [
+        (s.name, "done" if folder.done(s, stages) else "to do", _in_words(s.depends)) for s in wanted(command, stages)
+    ]
+
+
+def _in_words(depends: dict[str, object]) -> str:
+    """ "steps 8, solver exp_ab2": what a stage depends on, without what is not chosen."""
+    shown = {k: v for k, v in depends.items() if v not in (None, [], {}, "") and k not in ("name", "kind")}
+    text = {k: ",".join(map(str, v)) if isinstance(v, list) else v for k, v in shown.items()}
+    return ", ".join(f"{k} {v}" for k, v in text.items())

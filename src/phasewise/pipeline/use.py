@@ -1,9 +1,10 @@
-"""What commands need around a run: its config from options, its hybrid for sampling, a grid of pictures."""
+"""What commands need around a run: its config from options, a grid of pictures."""
 
 from __future__ import annotations
 
 import io
 import math
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from phasewise.data import load_images
-from phasewise.denoisers import HybridDenoiser, load_denoiser
-from phasewise.denoisers.io import schedule_from
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import read_json, write_bytes
-from phasewise.pipeline.config import RunConfig, follow, make_config
-from phasewise.pipeline.folder import read_config
 from phasewise.report.pictures import tile
-from phasewise.results import DataRecord
-
-SIDES = {"digits": 8, "mnist": 28, "fashion_mnist": 28, "cifar10": 32, "trashnet64": 64}
+from phasewise.runs.config import RunConfig, flattened, follow, make_config
+from phasewise.runs.run import Run
+from phasewise.runs.sizes import SIDES
 
 
 def default_folder(data: str | None) -> Path:
@@ -31,10 +28,9 @@ def default_folder(data: str | None) -> Path:
 
 def config_for(folder: Path, size: str, given: dict[str, Any]) -> RunConfig:
     """The config that options ask for: ``given`` on top of the run already in ``folder``, or else of the size."""
-    found = read_config(folder)
-    if found is not None and ("data" not in given or given["data"] == found.data) and size in ("auto", found.size):
-        there = found.to_dict()
-        return RunConfig.from_dict({**there, **follow(given, there)})
+    found = Run(folder).config
+    if found is not None and ("data" not in given or given["data"] == found.data.data) and size in ("auto", found.size):
+        return found.changed(**follow(given, found.flat()))
     data = given.get("data", "digits")
     if data in SIDES:
         side = SIDES[data]
@@ -43,19 +39,33 @@ def config_for(folder: Path, size: str, given: dict[str, Any]) -> RunConfig:
     return make_config(side, size, **given)
 
 
-def load_hybrid(source: Path, schedule: str, device: str = "cpu") -> tuple[HybridDenoiser, tuple[float, float]]:
-    """The hybrid of a run's schedule by name, and the pixel range of its images."""
-    if read_config(source) is None:
-        raise RunFolderError(f"{source} holds no phasewise run; make one with `phasewise run --out {source}`")
-    file = source / "records" / "schedules.json"
-    if not file.is_file():
-        raise RunFolderError(f"{source} has no schedules yet; make them with `phasewise schedule --out {source}`")
-    schedules = read_json(file)
-    if schedule not in schedules:
-        raise PhasewiseError(f"{source} has no schedule {schedule!r}; it has {', '.join(schedules) or 'none'}")
-    plan = schedule_from(schedules[schedule], file)
-    members = {name: load_denoiser(source / "models" / name, device) for name in dict.fromkeys(plan.assignment)}
-    return HybridDenoiser(members, plan), DataRecord.from_dict(read_json(source / "records" / "data.json")).pixel_range
+def read_options(file: Path) -> dict[str, Any]:
+    """Options by name, and perhaps "size", from a TOML file or a run's own ``run.json``.
+
+    Raises PhasewiseError for a file that is neither, or that has an option which does not exist.
+    """
+    if file.suffix.lower() == ".json":
+        values = read_json(file)
+        values = values.get("config", values) if isinstance(values, dict) else values
+    else:
+        try:
+            values = tomllib.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise PhasewiseError(f"cannot read {file}: {error.strerror or error}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise PhasewiseError(f"{file} is not valid TOML ({error})") from error
+    if not isinstance(values, dict):
+        raise PhasewiseError(f"{file} holds no options; it should have tables such as [train] or [schedule]")
+    size = {"size": values["size"]} if "size" in values else {}
+    return {**size, **flattened(values)}
+
+
+def need_run(folder: Path, what: str) -> Run:
+    """The run in ``folder``; RunFolderError naming the command that makes one where there is none."""
+    run = Run(folder)
+    if run.config is None:
+        raise RunFolderError(f"{folder} holds no phasewise run to {what}; make one with `phasewise run --out {folder}`")
+    return run
 
 
 def check_png_name(out: Path) -> None:

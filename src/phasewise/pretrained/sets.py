@@ -1,84 +1,79 @@
-"""Finding and loading the sets that are shipped; the folder's layout is in :mod:`phasewise.pretrained`."""
+"""Finding and loading the sets that are shipped: run folders with a card and a feature network beside."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import shutil
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from phasewise.denoisers import Denoiser, HybridDenoiser, load_denoiser
-from phasewise.denoisers.io import read_safetensors, schedule_from
+from phasewise.denoisers.io import read_safetensors
 from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.files import read_json
 from phasewise.metrics import ClassifierFeatures, FrechetReference
-from phasewise.results import DataRecord, HybridSchedule, TrainingRecord
+from phasewise.results import DataRecord
+from phasewise.runs.run import Run
 
 HOME = Path(__file__).parent
 
 
-@dataclass(frozen=True)
-class Pretrained:
-    """One shipped set, read lazily.
+class Pretrained(Run):
+    """One shipped set, read lazily: a :class:`phasewise.runs.Run` whose denoisers, schedules and records are ready.
 
     Attributes:
-        name: of the data set it was trained on.
-        folder: where it lies; laid out as a run folder.
+        name: of the data set it was trained on.  folder: where it lies.
         names: denoisers in it: "global", "r3" and so on, "wiener".
-        schedules: who serves which step, by name, as computed when it was trained.
-        training: how each network was trained, with its held-out loss by noise time.
-        data: record of the training data: shape (C, H, W), pixel range, fingerprint.
         card: what was measured of it, and where it comes from.
     """
 
-    name: str
-    folder: Path
-    names: tuple[str, ...]
-    schedules: dict[str, HybridSchedule]
-    training: dict[str, TrainingRecord]
-    data: DataRecord
-    card: dict[str, Any]
-    _loaded: dict[tuple[str, str], Denoiser] = field(default_factory=dict, repr=False)
+    def __init__(self, name: str, folder: Path) -> None:
+        super().__init__(folder)
+        self.name, self.folder = name, folder
 
-    def denoiser(self, name: str, device: str | torch.device = "cpu") -> Denoiser:
-        """One denoiser, float32, in eval mode.  Raises :class:`PhasewiseError` for a name the set does not have."""
-        if name not in self.names:
-            raise PhasewiseError(f"the pretrained set {self.name!r} has no {name!r}; it has {', '.join(self.names)}")
-        key = (name, str(device))
-        if key not in self._loaded:
-            self._loaded[key] = load_denoiser(self.folder / "models" / name, device)
-        return self._loaded[key]
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        return read_json(self.path("card"))
 
-    def members(self, device: str | torch.device = "cpu") -> dict[str, Denoiser]:
-        """All denoisers by name."""
-        return {name: self.denoiser(name, device) for name in self.names}
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.card["denoisers"])
 
-    def hybrid(self, schedule: str = "hybrid", device: str | torch.device = "cpu") -> HybridDenoiser:
-        """The denoisers under one of its schedules.  Raises :class:`PhasewiseError` listing them for another name."""
-        if schedule not in self.schedules:
-            known = ", ".join(self.schedules)
-            raise PhasewiseError(f"the pretrained set {self.name!r} has no schedule {schedule!r}; it has {known}")
-        plan = self.schedules[schedule]
-        return HybridDenoiser({n: self.denoiser(n, device) for n in dict.fromkeys(plan.assignment)}, plan)
+    @property
+    def pixels(self) -> DataRecord:
+        """Record of the images: shape (C, H, W), pixel range."""
+        assert self.data is not None
+        return self.data
 
     def features(self) -> ClassifierFeatures:
         """The classifier whose features FID is measured in."""
-        return ClassifierFeatures.load(self.folder / "features")
+        return ClassifierFeatures.load(self.path("shipped_features"))
 
-    def reference(self) -> FrechetReference:
+    def reference_moments(self) -> FrechetReference:
         """Feature moments of the training images."""
-        return FrechetReference.load(self.folder / "features" / "reference.safetensors")
+        return FrechetReference.load(self.path("shipped_reference"))
 
     def real_features(self) -> Tensor:
         """Features (n, D) of held-out real images: how far those are from the training images is the floor of FID."""
-        return read_safetensors(self.folder / "features" / "real.safetensors")["features"].float()
+        return read_safetensors(self.path("shipped_real"))["features"].float()
+
+    def copy_to(self, run: Run) -> None:
+        """Put the weights and records into the folder of ``run``."""
+        for item in ("models", "records"):
+            shutil.copytree(self.path(item), run.path(item), dirs_exist_ok=True)
+
+    def check(self) -> None:
+        """Raise where the set is damaged: everything that is not weights is read."""
+        read = (self.card, self.names, self.config, self.data, self.training, self.losses, self.prices, self.schedules)
+        missing = [n for n in self.names if not self.has_model(n)]
+        if missing or any(part is None for part in read):
+            raise ValueError(f"without {', '.join(missing) or 'its records'}")
 
 
 def pretrained_names() -> tuple[str, ...]:
     """Names of the shipped sets."""
-    return tuple(sorted(file.parent.name for file in HOME.glob("*/card.json")))
+    return tuple(sorted(folder.name for folder in HOME.iterdir() if Run(folder).has("card")))
 
 
 def load_pretrained(name: str) -> Pretrained:
@@ -92,25 +87,11 @@ def load_pretrained(name: str) -> Pretrained:
             f"no pretrained set {name!r}; there is {', '.join(pretrained_names()) or 'none'}. Train your own with "
             "`phasewise run --data ...` and sample from it with --run"
         )
-    folder = HOME / name
+    ready = Pretrained(name, HOME / name)
     try:
-        return _read(name, folder)
+        ready.check()
     except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         raise CheckpointError(
-            f"the pretrained set in {folder} is damaged or of another version ({error}); install phasewise again"
+            f"the pretrained set in {ready.folder} is damaged or of another version ({error}); install phasewise again"
         ) from error
-
-
-def _read(name: str, folder: Path) -> Pretrained:
-    file = folder / "records" / "schedules.json"
-    training = [TrainingRecord.load(path) for path in sorted((folder / "records" / "training").glob("*.json"))]
-    card = read_json(folder / "card.json")
-    return Pretrained(
-        name=name,
-        folder=folder,
-        names=tuple(card["denoisers"]),
-        schedules={key: schedule_from(value, file) for key, value in read_json(file).items()},
-        training={record.name: record for record in training},
-        data=DataRecord.load(folder / "records" / "data.json"),
-        card=card,
-    )
+    return ready

@@ -6,10 +6,12 @@ import numpy as np
 
 from phasewise.report import figures, pictures, schedule_figures
 from phasewise.report.blocks import Drawing, Matrix, Section, Shot, Table, drawing
-from phasewise.report.load import RecoveryImages, Run, missing
 from phasewise.report.outcome import timing
 from phasewise.report.style import BARS, Palette, num, pm
 from phasewise.results import Array, LossTable, Recovery
+from phasewise.runs.layout import missing
+from phasewise.runs.reading import RecoveryImages
+from phasewise.runs.run import Run
 
 GAP_NAMES = {"path_kl": "path KL (nats per image)", "excess_kl": "excess over the global loss (nats per image)"}
 CONTROL = (

@@ -6,10 +6,12 @@ import numpy as np
 
 from phasewise.report import cmi_figures
 from phasewise.report.blocks import Section, Table, drawing
-from phasewise.report.load import Position, Run, missing, positions
 from phasewise.report.schedule_figures import evenly
 from phasewise.report.style import BARS, num, pm
 from phasewise.results import CMIMap, MarkovFit
+from phasewise.runs.layout import missing
+from phasewise.runs.reading import Position, positions
+from phasewise.runs.run import Run
 
 TITLE = "Conditional mutual information"
 INTRO = (

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from phasewise.report.figures import BAND, TIME, draw_band, label_axes, new_figure
-from phasewise.report.load import Position
 from phasewise.report.style import CONTROL, GLOBAL, INK, WIENER, log_y, noise_y, styled
 from phasewise.results import Array, CMIMap, MarkovFit
+from phasewise.runs.reading import Position
 
 LENGTH, MAX_POSITIONS = "#0072B2", 12
 

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from phasewise.report.load import Run
 from phasewise.report.style import (
     GLOBAL,
     INK,
@@ -28,6 +27,7 @@ from phasewise.report.style import (
     styled,
 )
 from phasewise.results import Array, HybridSchedule, LossTable, Recovery, TrainingRecord
+from phasewise.runs.run import Run
 
 BAND = 2.0
 TIME = "t   (0 data – 1 noise)"

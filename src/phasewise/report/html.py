@@ -10,12 +10,14 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from phasewise.errors import RunFolderError
 from phasewise.files import write_bytes, write_text
 from phasewise.report import causes, cmi, outcome
 from phasewise.report.blocks import Listing, Pairs, Section
-from phasewise.report.load import Run, load_run, missing
 from phasewise.report.style import Palette, num
 from phasewise.report.verdict import verdict
+from phasewise.runs.layout import missing
+from phasewise.runs.run import Run, open_run
 
 CAVEATS = (
     "FID depends on the feature network and falls with the number of samples: compare only numbers of equal n on equal "
@@ -39,12 +41,16 @@ def build_report(run_dir: str | Path) -> Path:
         RunFolderError: the folder is absent, not a run folder, holds no records, or one of another version.
         PhasewiseError: a record is broken, or the page cannot be written.
     """
-    run = load_run(run_dir)
+    run = open_run(run_dir)
+    if not run.reportable():
+        raise RunFolderError(
+            f"{run.root} holds no records to report; make them with `phasewise run --data NAME --out {run.root}`"
+        )
     parts = build_sections(run)
     for part in parts:
         for name, content in part.files().items():
-            write_bytes(run.folder / "figures" / name, content)
-    return write_text(run.folder / "report.html", render(run, parts))
+            write_bytes(run.path("figures", name), content)
+    return write_text(run.path("report"), render(run, parts))
 
 
 def build_sections(run: Run) -> list[Section]:

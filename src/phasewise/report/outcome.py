@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from phasewise.report import figures, pictures, schedule_figures
 from phasewise.report.blocks import Drawing, Gallery, Section, Shot, Table, drawing
-from phasewise.report.load import Run, missing
 from phasewise.report.style import BARS, Palette, is_number, num, ordered, percent, pm, schedule_label
 from phasewise.results import Evaluation
+from phasewise.runs.layout import missing
+from phasewise.runs.run import Run
 
 EXTRAS = {
     "confidence": ("classifier's mean confidence (0 to 1)", "the probability it gives its first choice, averaged"),

@@ -9,7 +9,6 @@ from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path as Outline
 
 from phasewise.report.figures import BAND, TIME, draw_point, label_axes, new_figure, shared_legend
-from phasewise.report.load import Run
 from phasewise.report.style import (
     INK,
     Palette,
@@ -23,6 +22,7 @@ from phasewise.report.style import (
     styled,
 )
 from phasewise.results import HybridSchedule, ParetoFront
+from phasewise.runs.run import Run
 
 MAX_ROWS = 48
 MAX_POINTS = 200

@@ -23,8 +23,9 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from phasewise.report.load import Run
 from phasewise.results import Array
+from phasewise.runs.members import MEMBER_KINDS, Member
+from phasewise.runs.run import Run
 
 P = ParamSpec("P")
 GLOBAL, CONTROL, WIENER, INK, RULE = "#D55E00", "#222222", "#8a8a8a", "#24292f", "#d5d9de"
@@ -54,20 +55,6 @@ RC: Any = {
     "figure.facecolor": "white",
 }
 
-SCHEDULE_LABELS = {
-    "hybrid": "Hybrid (optimised)",
-    "global": "Global throughout",
-    "global_cheap": "Global, fewer steps",
-    "window": "Given window: global inside, local outside",
-    "window_gap": "Window of the denoising gap: global inside, local outside",
-    "window_cmi": "Window of the CMI: global inside, local outside",
-    "stitched": "Cheap first, then global (T-Stitch)",
-    "spread": "Local and global in turn",
-    "window_shifted": "Window shifted",
-    "window_inverted": "Window inverted: local inside, global outside",
-    "local_only": "Local only",
-    "real": "Real test images",
-}
 SCHEDULE_LOOKS = {
     "hybrid": ("*", "#0072B2"),
     "global": ("o", GLOBAL),
@@ -75,12 +62,13 @@ SCHEDULE_LOOKS = {
     "window": ("s", "#009E73"),
     "window_gap": ("P", "#B8860B"),
     "window_cmi": ("^", "#6A3D9A"),
-    "window_shifted": ("D", "#3A9BD1"),
-    "window_inverted": ("v", "#CC79A7"),
     "stitched": ("<", "#7A5195"),
     "spread": (">", "#A0522D"),
+    "window_shifted": ("D", "#3A9BD1"),
+    "window_inverted": ("v", "#CC79A7"),
     "local_only": ("X", "#555555"),
 }
+"""Marker and colour of the schedules that a run compares, in the order they are shown."""
 
 
 @dataclass(frozen=True)
@@ -97,46 +85,44 @@ class Look:
 
 
 class Palette:
-    """One :class:`Look` per denoiser name, the same in every figure; ``order`` lists the names for legends."""
+    """One :class:`Look` per member, the same in every figure, by its kind and radius; ``order`` lists the names."""
 
     def __init__(self, run: Run) -> None:
-        found = _radii(run)
         self.reference = run.reference
-        self.control = run.losses.control if run.losses else None
-        local = sorted({r for n, r in found.items() if r is not None and self._is_plain(n)})
+        members = {m.name: m for m in run.members}
+        local = sorted({m.radius for m in members.values() if look_of(m) == "local" and m.radius is not None})
         shades = matplotlib.colormaps["viridis_r"](np.linspace(0.3, 0.97, max(len(local), 2)))
         self._shade = {r: (to_hex(shades[i]), MARKERS[i % len(MARKERS)]) for i, r in enumerate(local)}
         self._others = iter(OTHERS * 8)
         self._twins: dict[int, int] = {}
-        self.order = sorted(found, key=lambda n: (self._rank(n, found[n]), found[n] or 0, n))
-        self._looks = {name: self._look(name, found[name]) for name in self.order}
+        self.order = sorted(members, key=lambda n: (RANKS.index(look_of(members[n])), members[n].radius or 0, n))
+        self._looks = {name: self._look(members[name]) for name in self.order}
 
     def __getitem__(self, name: str) -> Look:
         return self._looks.get(name, Look(name, "#5b6470", ":"))
 
-    def _is_plain(self, name: str) -> bool:
-        return name not in (self.reference, self.control) and "wiener" not in name.lower()
-
-    def _rank(self, name: str, radius: int | None) -> int:
-        """Local denoisers, Wiener, other global ones, the reference, the control."""
-        if name in (self.reference, self.control):
-            return 3 if name == self.reference else 4
-        return 1 if "wiener" in name.lower() else 2 if radius is None else 0
-
-    def _look(self, name: str, radius: int | None) -> Look:
-        if name == self.reference:
-            return Look("global" if name == "global" else f"{name} (global)", GLOBAL)
-        if name == self.control:
-            return Look("control", CONTROL, (0, (4, 2)), "")
-        if "wiener" in name.lower():
-            return Look(f"Wiener, r = {radius}", paler(WIENER), "-.", "") if radius else Look("Wiener", WIENER, "-", "")
-        if radius is None:
-            return Look(name, next(self._others), "-.", "")
-        nth = self._twins[radius] = self._twins.get(radius, -1) + 1
-        color, marker = self._shade[radius]
-        plain = re.fullmatch(rf"(local_?)?r?{radius}", name) is not None
-        label = f"r = {radius}" + ("" if plain else f" ({name})")
+    def _look(self, member: Member) -> Look:
+        look, label = look_of(member), member.label
+        if look == "reference":
+            return Look(label if label == "global" else f"{label} (global)", GLOBAL)
+        if look == "control":
+            return Look(label, CONTROL, (0, (4, 2)), "")
+        if look == "closed":
+            return Look(label, paler(WIENER), "-.", "") if member.radius else Look(label, WIENER, "-", "")
+        if look == "other" or member.radius is None:
+            return Look(label, next(self._others), "-.", "")
+        nth = self._twins[member.radius] = self._twins.get(member.radius, -1) + 1
+        color, marker = self._shade[member.radius]
         return Look(label, paler(color) if nth else color, ("-", ":", "-.")[nth % 3], marker)
+
+
+RANKS = ("local", "closed", "other", "reference", "control")
+"""Order of legends, by how members are drawn."""
+
+
+def look_of(member: Member) -> str:
+    """How a member is drawn, by its kind."""
+    return MEMBER_KINDS[member.kind].look if member.kind in MEMBER_KINDS else "other"
 
 
 def paler(color: str) -> str:
@@ -145,22 +131,10 @@ def paler(color: str) -> str:
     return to_hex((0.5 + red / 2, 0.5 + green / 2, 0.5 + blue / 2))
 
 
-def _radii(run: Run) -> dict[str, int | None]:
-    """Receptive field of every denoiser named in the records; from its name ("r3") where no table gives it."""
-    found: dict[str, int | None] = {}
-    for name in run.training:
-        match = re.fullmatch(r"(?:local_?)?r(\d+)", name)
-        found[name] = int(match[1]) if match else None
-    for table in (run.recovery, run.prices.losses if run.prices else None, run.losses):
-        if table is not None:
-            found.update(zip(table.names, table.radii, strict=True))
-    return found
-
-
 def schedule_label(run: Run, name: str) -> str:
-    if name in run.evaluations and run.evaluations[name].label:
-        return run.evaluations[name].label
-    return SCHEDULE_LABELS.get(name, name)
+    """As its evaluation or the schedule itself says."""
+    found = run.evaluations.get(name) or run.schedules.get(name)
+    return (found.label if found else "") or {"real": "real test images"}.get(name, name)
 
 
 def schedule_look(name: str, index: int = 0) -> tuple[str, str]:
@@ -169,9 +143,9 @@ def schedule_look(name: str, index: int = 0) -> tuple[str, str]:
 
 
 def ordered(names: Any) -> list[str]:
-    """Schedule names in the order of SCHEDULE_LABELS, unknown ones after, as they came."""
-    names, rank = list(names), list(SCHEDULE_LABELS)
-    return sorted(names, key=lambda n: (rank.index(n) if n in rank else len(rank), names.index(n)))
+    """Schedule names in the order of SCHEDULE_LOOKS, unknown ones after, as they came; real images last."""
+    names, rank = list(names), list(SCHEDULE_LOOKS)
+    return sorted(names, key=lambda n: (n == "real", rank.index(n) if n in rank else len(rank), names.index(n)))
 
 
 def is_number(value: Any) -> bool:

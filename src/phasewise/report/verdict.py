@@ -12,9 +12,10 @@ import math
 from dataclasses import dataclass
 
 from phasewise.report import cmi
-from phasewise.report.load import Run, missing
 from phasewise.report.style import is_number, num, percent, pm, schedule_label
 from phasewise.results import Evaluation
+from phasewise.runs.layout import missing
+from phasewise.runs.run import Run
 
 RESOLVED = 2.0
 SAME_COST = 1.15

@@ -3,21 +3,24 @@ under."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from phasewise.errors import PhasewiseError
+from phasewise.results import HybridSchedule, PriceList
+from phasewise.sampling import calls_per_step, time_grid
 
 LABELS = {
+    "hybrid": "hybrid, optimised",
     "global": "global at every step",
     "global_cheap": "global, fewer steps",
-    "hybrid": "hybrid, optimised",
     "window": "global in the window, else local",
     "window_gap": "global where the gap is, else local",
     "window_cmi": "global where the CMI is, else local",
     "stitched": "cheap first, then global (T-Stitch)",
     "spread": "local and global in turn",
-    "window_inverted": "local in the window, else global",
     "window_shifted": "window shifted to more noise",
+    "window_inverted": "local in the window, else global",
     "local_only": "local at every step",
 }
 """Every schedule that a run compares, in the order it is shown."""
@@ -48,3 +51,37 @@ def _share(fraction: float) -> float:
     if not 0 <= fraction <= 1:
         raise PhasewiseError(f"a fraction of the steps lies in [0, 1], got {fraction}")
     return fraction
+
+
+def shifted(interval: tuple[float, float]) -> tuple[float, float]:
+    """The window moved by its own width towards more noise, or towards less where there is none."""
+    low, high = interval
+    width = high - low
+    return (high, min(high + width, 1.0)) if high < 1 else (max(low - width, 0.0), low)
+
+
+def fraction_for(prices: PriceList, small: str, large: str, mflop: float, solver: str) -> float:
+    """The smallest share of the steps that ``small`` must take from ``large`` for a cost of at most ``mflop``."""
+    steps = len(prices.times)
+    calls = sum(calls_per_step(solver, steps))
+    full, less = (calls * float(prices.flops[prices.names.index(name)]) / 1e6 for name in (large, small))
+    needed = (full - mflop) / (full - less) if full > less else 0.0
+    return min(max(math.ceil(needed * steps - 1e-9) / steps, 0.0), 1.0)
+
+
+def fewer_steps(
+    prices: PriceList, mflop: float, solver: str, *, t_min: float = 0.02, spacing: str = "uniform"
+) -> HybridSchedule:
+    """The reference alone, with as many steps as ``mflop`` an image pays for (at least 2)."""
+    reference = prices.losses.reference
+    per_call = float(prices.flops[prices.names.index(reference)]) / 1e6
+    steps = 2
+    while sum(calls_per_step(solver, steps + 1)) * per_call <= mflop * (1 + 1e-6):
+        steps += 1
+    return HybridSchedule(
+        times=time_grid(steps, t_min=t_min, spacing=spacing),
+        assignment=(reference,) * steps,
+        solver=solver,
+        path=prices.losses.path,
+        mflop=sum(calls_per_step(solver, steps)) * per_call,
+    )

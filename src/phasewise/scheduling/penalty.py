@@ -133,10 +133,10 @@ def step_penalties(prices: PriceList, penalty: str | Penalty | None = None) -> t
     check_prices(prices, chosen)
     shape = prices.losses.loss.shape
     try:
-        given: Any = chosen.step(prices)
-        value, stderr = np.asarray(given[0], dtype=np.float64), np.asarray(given[1], dtype=np.float64)
-    except (TypeError, ValueError, IndexError):
-        value = stderr = np.zeros(0)
+        given = [np.asarray(a, dtype=np.float64) for a in chosen.step(prices)]
+    except (TypeError, ValueError):
+        given = []
+    value, stderr = given if len(given) == 2 else (np.zeros(0), np.zeros(0))
     if value.shape != shape or stderr.shape != shape or not (np.isfinite(value) & np.isfinite(stderr)).all():
         raise PhasewiseError(
             f"the penalty {chosen.name} must give (value, stderr), two finite arrays of shape {shape}: steps x members"
@@ -155,7 +155,7 @@ def check_prices(prices: PriceList, penalty: Penalty) -> None:
     if lacking:
         raise PhasewiseError(lacking)
     for field, values in (("gap", table.gap), ("distance", table.distance), ("frechet", prices.frechet)):
-        bad = np.argwhere(~np.isfinite(values)) if values is not None else ()
+        bad = np.argwhere(~np.isfinite(values)) if values is not None else np.zeros((0, 2), dtype=int)
         if len(bad):
             k, i = bad[0]
             raise PhasewiseError(

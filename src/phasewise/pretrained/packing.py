@@ -1,0 +1,98 @@
+"""Make a shipped set of a finished run: half-precision weights, records, feature moments; and what rounding costs.
+
+python -m phasewise.pretrained runs/mnist mnist --data-dir DIR
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from phasewise import __version__
+from phasewise.data import load_images
+from phasewise.denoisers import Denoiser, load_denoiser, save_denoiser
+from phasewise.diagnosis import measure_losses
+from phasewise.errors import PhasewiseError
+from phasewise.files import read_json, write_bytes, write_json, write_text
+from phasewise.metrics import ClassifierFeatures, FrechetReference
+from phasewise.pretrained.sets import HOME, Pretrained
+from phasewise.runs.config import command
+from phasewise.runs.members import MEMBER_KINDS
+from phasewise.runs.run import Run, open_run
+
+PACKED = ("data", "features", "gap", "losses", "prices", "fronts", "schedules", "explanations", "recovery", "training")
+"""Items of a run that a set keeps."""
+REAL = 3000
+TIMES = (0.05, 0.2, 0.4, 0.6, 0.8)
+
+
+def pack(run_folder: str | Path, name: str, *, data_dir: str | None = None, note: str = "") -> Pretrained:
+    """Write the set ``name`` of a finished run into the package; returns it.
+
+    ``note``: what the records do not say of how it was trained, for the card.  Raises PhasewiseError where the run is
+    not finished or its images are not those of its record.
+    """
+    run, target = open_run(run_folder), Pretrained(name, HOME / name)
+    config, evaluation = run.config, run.evaluations
+    if config is None or run.data is None or not evaluation:
+        raise PhasewiseError(f"{run.root} is no finished run; finish it with `phasewise run --out {run.root}`")
+    data = load_images(config.data.data, data_dir=data_dir, seed=config.data.seed, limit=config.data.limit)
+    if data.fingerprint != run.data.fingerprint:
+        raise PhasewiseError(f"{run.root} was made of other images than {config.data.data} in {data_dir}")
+    names = [m.name for m in config.members if MEMBER_KINDS[m.kind].scheduled]
+    full = run.denoisers(names)
+    shutil.rmtree(target.root, ignore_errors=True)
+    for member, denoiser in full.items():
+        save_denoiser(denoiser, target.model(member), half=True)
+    copy_records(run, target, names)
+    kept = config.changed(data_dir=None, networks=None, control=False)
+    shown = config.changed(
+        data_dir="DIR" if config.data.data_dir else None, networks="NETWORKS" if config.train.networks else None
+    )
+    target.claim(kept, command(shown), __version__)
+    write_features(run, target, data.train, data.test)
+    change = rounding({n: full[n] for n in names}, target, data.test)
+    fids = {e.name: {k: getattr(e, k) for k in ("fid", "fid_stderr", "n", "mflop")} for e in evaluation.values()}
+    card: dict[str, Any] = {"denoisers": names, "data": config.data.data, "trained_by": command(shown)}
+    card |= {"note": note} if note else {}
+    card |= {"loss_change_by_half_precision": change, "fid_when_trained": {**fids, "real": run.real}}
+    write_json(
+        target.path("card"), {**card, "license": "Apache-2.0 (weights); trained on images of the set named under data"}
+    )
+    return target
+
+
+def copy_records(run: Run, target: Run, names: list[str]) -> None:
+    """The records of :data:`PACKED`, one line each (they are read by programs), without those of other members."""
+    for item in PACKED:
+        source, place = run.path(item), target.path(item)
+        files = sorted(source.glob("*.json")) if source.is_dir() else [source]
+        for file in files:
+            if source.is_dir() and file.stem not in names:
+                continue
+            goal = place / file.name if source.is_dir() else place
+            write_text(goal, json.dumps(read_json(file), separators=(",", ":")) + "\n")
+
+
+def write_features(run: Run, target: Run, train: torch.Tensor, test: torch.Tensor) -> None:
+    """The feature network, moments of the training images, and features of some held-out ones."""
+    features = ClassifierFeatures.load(next(iter(sorted(run.path("networks").iterdir()))))
+    features.save(target.path("shipped_features"))
+    FrechetReference.of_images(train, features).save(target.path("shipped_reference"))
+    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:REAL]
+    seen = features.extract(test[order]).half()
+    write_bytes(target.path("shipped_real"), safetensors.torch.save({"features": seen}))
+
+
+def rounding(full: dict[str, Denoiser], target: Run, test: torch.Tensor) -> dict[str, float]:
+    """Largest relative change of the held-out loss by half precision, by name (500 test images, same noise)."""
+    half = {f"{n} half": load_denoiser(target.model(n)) for n in full}
+    table = measure_losses({**full, **half}, test[:500], TIMES, reference="global", seed=11)
+    loss = {name: table.loss[:, i] for i, name in enumerate(table.names)}
+    return {n: float(np.abs(loss[f"{n} half"] / loss[n] - 1).max()) for n in full}

@@ -1,0 +1,158 @@
+"""Members of a run: one record each, and one object per kind that says how such a member is made and shown.
+
+A member's colour, label, initial weights and stage follow from its fields, never from how its name is spelt.  A kind of
+your own is one more object (:func:`register_member_kind`).
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phasewise.errors import PhasewiseError
+from phasewise.registry import Registry
+from phasewise.results import Record
+from phasewise.shapes import ImageShape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from phasewise.denoisers import Denoiser
+    from phasewise.denoisers.base import NetworkDenoiser
+    from phasewise.runs.config import TrainOptions
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+"""What a member may be called: it is the name of a folder, too."""
+INITIAL_WEIGHTS = 40
+"""Purpose number of the stream that initial weights are drawn from."""
+
+
+@dataclass(frozen=True)
+class Member(Record):
+    """One denoiser of a run.
+
+    ``kind``: of :data:`MEMBER_KINDS`.  ``radius``: receptive field in pixels, None for the whole image.  ``size``,
+    ``width``: of a U-Net, named or in channels.  ``epochs``: passes over the data, None where nothing is trained.
+    ``source``: folder its weights come from; where that has none, and the kind can be trained, it is trained.
+    """
+
+    name: str
+    kind: str
+    radius: int | None = None
+    size: str | None = None
+    width: int | None = None
+    epochs: float | None = None
+    source: str | None = None
+
+    def check(self) -> None:
+        if not NAME.fullmatch(self.name) or self.name == "features":
+            raise PhasewiseError(
+                f"a member's name is letters, digits, '_', '.', '+' and '-', and not 'features'; got {self.name!r}"
+            )
+
+    @property
+    def label(self) -> str:
+        """As figures and tables call it."""
+        return MEMBER_KINDS[self.kind].label(self) if self.kind in MEMBER_KINDS else self.name
+
+    def initial_seed(self, seed: int) -> int:
+        """Seed of its initial weights: by the run's seed and the whole name, so that r12 and r21 differ."""
+        from phasewise import seeding  # brings torch, which the command line's --help does without
+
+        return seeding.mix(seed, INITIAL_WEIGHTS, zlib.crc32(self.name.encode())) % 2**32
+
+
+@dataclass(frozen=True)
+class MemberKind:
+    """How members of one kind are made and shown.
+
+    Attributes:
+        build: a fresh network to be trained; or
+        fit: a closed form from the training images (n, C, H, W); neither for what others made.
+        look: how figures draw it: "reference", "control", "local" (shaded by radius), "closed" (grey) or "other".
+        scheduled: whether it may take steps; a control is there for diagnosis alone.
+    """
+
+    name: str
+    label: Callable[[Member], str]
+    look: str = "other"
+    build: Callable[[Member, ImageShape], NetworkDenoiser] | None = None
+    fit: Callable[[Member, Tensor], Denoiser] | None = None
+    scheduled: bool = True
+
+
+MEMBER_KINDS: Registry[MemberKind] = Registry("kind of member")
+
+
+def register_member_kind(kind: MemberKind) -> MemberKind:
+    """Make ``kind`` known by its name; returns it."""
+    MEMBER_KINDS.register(kind.name, kind)
+    return kind
+
+
+def _unet(member: Member, shape: ImageShape) -> NetworkDenoiser:
+    from phasewise.denoisers import UNetDenoiser
+
+    return UNetDenoiser.of_size(shape, member.size) if member.size else UNetDenoiser(shape, width=member.width)
+
+
+def _local(member: Member, shape: ImageShape) -> NetworkDenoiser:
+    from phasewise.denoisers import LocalDenoiser
+
+    return LocalDenoiser(shape, int(member.radius or 0))
+
+
+def _control(member: Member, shape: ImageShape) -> NetworkDenoiser:
+    """The local design with its window opened to the whole image: the radius says which design."""
+    from phasewise.denoisers import LocalDenoiser
+
+    return LocalDenoiser(shape, int(member.radius or 0)).opened()
+
+
+def _wiener(member: Member, images: Tensor) -> Denoiser:
+    from phasewise.denoisers import WienerDenoiser
+
+    return WienerDenoiser.fit(images, member.radius)
+
+
+def _radius_label(member: Member) -> str:
+    own = "" if member.name == f"r{member.radius}" else f" ({member.name})"
+    return f"r = {member.radius}{own}"
+
+
+for _kind in (
+    MemberKind("global", lambda m: m.name, "reference", build=_unet),
+    MemberKind("unet", lambda m: m.name, "other", build=_unet),
+    MemberKind("local", _radius_label, "local", build=_local),
+    MemberKind("control", lambda m: "control", "control", build=_control, scheduled=False),
+    MemberKind("wiener", lambda m: "Wiener" if m.radius is None else f"Wiener, r = {m.radius}", "closed", fit=_wiener),
+    MemberKind("given", lambda m: m.name if m.radius is None else f"{m.name} (r = {m.radius})", "other"),
+):
+    register_member_kind(_kind)
+
+
+def members_of(train: TrainOptions) -> tuple[Member, ...]:
+    """The members that the options of training ask for, in the order of a run's tables."""
+
+    def source(name: str) -> str | None:
+        return None if train.networks is None else str(Path(train.networks) / name)
+
+    wide: dict[str, Any] = {"epochs": train.global_epochs}
+    narrow: dict[str, Any] = {"epochs": train.local_epochs}
+    found = [Member("global", "global", width=train.global_width, source=source("global"), **wide)]
+    found += [Member(size, "unet", size=size, source=source(size), **wide) for size in train.cheap_globals]
+    found += [Member(f"r{r}", "local", radius=r, source=source(f"r{r}"), **narrow) for r in train.radii]
+    if train.control:
+        found.append(Member("control", "control", radius=max(train.radii), source=source("control"), **narrow))
+    found.append(Member("wiener", "wiener"))
+    return (*found, *(Member(name, "given", source=folder) for name, folder in train.member.items()))
+
+
+def member_of(name: str, radius: int | None, control: bool = False, reference: bool = False) -> Member:
+    """What is known of a denoiser that records name without saying what it is: its radius alone."""
+    kind = "global" if reference else "control" if control else "given" if radius is None else "local"
+    return Member(name, kind, radius=radius) if NAME.fullmatch(name) else Member("unnamed", kind, radius=radius)

@@ -1,0 +1,157 @@
+"""JSON objects and tensors of a run folder as typed, checked records; what is damaged is named with the mend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from phasewise.errors import PhasewiseError, RunFolderError
+from phasewise.files import read_json
+from phasewise.results import (
+    Array,
+    CMIMap,
+    Estimate,
+    Evaluation,
+    HybridSchedule,
+    LossTable,
+    MarkovFit,
+    ParetoFront,
+    PriceList,
+    Recovery,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RecoveryImages:
+    """uint8 pictures of the ablation: original (k,C,H,W), noisy (T,k,C,H,W), recovered (T,N,k,C,H,W)."""
+
+    original: Array
+    noisy: Array
+    recovered: Array
+
+
+@dataclass(frozen=True)
+class Position:
+    """The CMI map of one place of A: (row, col), and value and stderr (T, R)."""
+
+    center: tuple[int, int]
+    value: Array
+    stderr: Array
+
+
+def read(path: Path, build: Callable[[dict[str, Any]], T]) -> T:
+    """What ``build`` makes of the JSON object in ``path``; RunFolderError where it does not fit."""
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise RunFolderError(f"{path} does not hold a JSON object; delete it and run the command that made it again")
+    try:
+        return build(values)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise RunFolderError(
+            f"{path} does not fit this version of phasewise ({error}); delete it and run the command that made it again"
+        ) from error
+
+
+def losses(values: dict[str, Any]) -> LossTable:
+    record = LossTable.from_dict(values)
+    fields = ("loss", "loss_stderr", "gap", "gap_stderr", "distance", "distance_stderr")
+    return _shaped(record, (len(record.times), len(record.names)), fields)
+
+
+def prices(values: dict[str, Any]) -> PriceList:
+    record = PriceList.from_dict(values)
+    losses(record.losses.to_dict())
+    return _shaped(record, (len(record.names),), ("flops", "ms"))
+
+
+def recovery(values: dict[str, Any]) -> Recovery:
+    record = Recovery.from_dict(values)
+    return _shaped(record, (len(record.times), len(record.names)), ("mse", "mse_stderr"))
+
+
+def cmi(values: dict[str, Any]) -> CMIMap:
+    record = CMIMap.from_dict(values)
+    for position in positions(record):
+        _shaped(position, record.value.shape, ("value", "stderr"))
+    return _shaped(record, (len(record.times), len(record.radii)), ("value", "stderr"))
+
+
+def positions(record: CMIMap) -> list[Position]:
+    """The map at each place of A, where it was averaged over several; else empty."""
+    return [
+        Position((int(p["center"][0]), int(p["center"][1])), np.array(p["value"], float), np.array(p["stderr"], float))
+        for p in record.config.get("positions") or ()
+    ]
+
+
+def markov(values: dict[str, Any]) -> MarkovFit:
+    record = MarkovFit.from_dict(values)
+    if not len(record.status) == len(record.reason) == len(record.times):
+        raise ValueError(f"{len(record.times)} times but {len(record.status)} verdicts")
+    return _shaped(record, (len(record.times),), ("xi", "low", "high", "amplitude", "p_value"))
+
+
+def gap(values: dict[str, Any]) -> dict[str, dict[str, Estimate]]:
+    tables = {key: table for key, table in values.items() if isinstance(table, dict)}
+    return {
+        key: {name: Estimate.from_dict(entry) for name, entry in table.items() if isinstance(entry, dict)}
+        for key, table in tables.items()
+    }
+
+
+def fronts(values: dict[str, Any]) -> dict[str, ParetoFront]:
+    return {k: ParetoFront.from_dict(v) for k, v in values.items() if isinstance(v, dict) and "mflop" in v}
+
+
+def schedules(values: dict[str, Any]) -> dict[str, HybridSchedule]:
+    return {k: HybridSchedule.from_dict(v) for k, v in values.items()}
+
+
+def explanations(values: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    return {k: tuple(str(line) for line in v) for k, v in values.items()}
+
+
+def evaluations(values: dict[str, Any]) -> dict[str, Evaluation]:
+    return {e.name: e for e in map(Evaluation.from_dict, values.get("evaluations", ()))}
+
+
+def _shaped(record: T, shape: tuple[int, ...], fields: tuple[str, ...]) -> T:
+    """``record`` if its arrays have ``shape`` (and one radius goes with each name)."""
+    for field_name in fields:
+        if getattr(record, field_name).shape != shape:
+            raise ValueError(f"{field_name} has shape {getattr(record, field_name).shape}, expected {shape}")
+    names, radii = getattr(record, "names", ()), getattr(record, "radii", None)
+    if isinstance(record, (LossTable, Recovery)) and len(names) != len(radii or ()):
+        raise ValueError(f"{len(names)} names but {len(radii or ())} radii")
+    return record
+
+
+def recovery_images(path: Path, record: Recovery) -> RecoveryImages:
+    images = RecoveryImages(tensor(path, "original", 4), tensor(path, "noisy", 5), tensor(path, "recovered", 6))
+    if images.recovered.shape[:2] != (len(record.times), len(record.names)) or len(images.noisy) != len(record.times):
+        raise RunFolderError(
+            f"{path} holds other times or denoisers than records/recovery.json; delete both and diagnose again"
+        )
+    return images
+
+
+def tensor(path: Path, name: str, ndim: int, first: int | None = None) -> Array:
+    """A named uint8 array of pictures, the ``first`` of them."""
+    try:
+        with safe_open(str(path), framework="np") as handle:
+            value: Array = handle.get_tensor(name)[:first]
+    except (SafetensorError, OSError) as error:
+        raise PhasewiseError(f"cannot read {name!r} from {path} ({error}); delete it and run again") from error
+    if value.ndim != ndim or value.dtype != np.uint8 or not value.size:
+        raise RunFolderError(
+            f"{path}: {name!r} should be uint8 pictures with {ndim} axes, found {value.dtype} {value.shape}; "
+            "delete it and run again"
+        )
+    return value

@@ -1,0 +1,301 @@
+"""A run folder, typed and lazy: what it holds is read, checked, on first use; what is absent is None or empty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from phasewise.errors import PhasewiseError, RunFolderError
+from phasewise.files import read_json, write_bytes, write_json
+from phasewise.results import (
+    Array,
+    CMIMap,
+    DataRecord,
+    Estimate,
+    Evaluation,
+    HybridSchedule,
+    LossTable,
+    MarkovFit,
+    ParetoFront,
+    PriceList,
+    Record,
+    Recovery,
+    TrainingRecord,
+)
+from phasewise.runs import reading
+from phasewise.runs.config import RunConfig, from_record
+from phasewise.runs.layout import FORMAT, ITEMS, KIND, REPORTED, inside
+from phasewise.runs.members import Member, member_of
+
+if TYPE_CHECKING:
+    from phasewise.denoisers import Denoiser, HybridDenoiser
+
+T = TypeVar("T")
+MAX_SAMPLES = 64
+
+
+class Run:
+    """One run folder: a finished run, one under way, a shipped set, or a demo.
+
+    ``samples`` maps a schedule's name (or "real") to uint8 (n, C, H, W), n <= 64.  Reading raises RunFolderError for a
+    record that does not fit, naming it and the command that makes it anew, PhasewiseError for a broken file.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self._denoisers: dict[tuple[str, str], Denoiser] = {}
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.root)!r})"
+
+    # --- places -------------------------------------------------------------------------------------------------------
+
+    def path(self, item: str, *more: str) -> Path:
+        """Where an item of :data:`phasewise.runs.layout.ITEMS` lies, or a file in it."""
+        return inside(self.root, ITEMS[item].place, *more)
+
+    def has(self, item: str) -> bool:
+        return self.path(item).exists()
+
+    def model(self, name: str) -> Path:
+        """Folder of a member's weights."""
+        return self.path("models", name)
+
+    def has_model(self, name: str) -> bool:
+        return all((self.model(name) / file).is_file() for file in ("config.json", "weights.safetensors"))
+
+    # --- who it is ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """``run.json``; empty where there is none.  RunFolderError where it is not ours."""
+        file = self.path("info")
+        if not file.is_file():
+            return {}
+        record = read_json(file)
+        if not isinstance(record, dict) or record.get("kind") != KIND:
+            raise RunFolderError(f"{file} was not written by phasewise; choose another folder with --out")
+        return record
+
+    @cached_property
+    def config(self) -> RunConfig | None:
+        """The choices of the run; None where there is no run.  RunFolderError for those of another version."""
+        if not self.info:
+            return None
+        if self.info.get("format") != FORMAT:
+            raise RunFolderError(
+                f"{self.root} was made by phasewise {self.info.get('version')} (run format {self.info.get('format')}); "
+                f"this version reads format {FORMAT}: use another --out"
+            )
+        try:
+            return from_record(self.info["config"])
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            file = self.path("info")
+            raise RunFolderError(f"{file} does not hold a valid config ({error}); use another --out") from error
+
+    @cached_property
+    def members(self) -> tuple[Member, ...]:
+        """Every member that run.json or a record names."""
+        known = {m.name: m for m in (Member.from_dict(v) for v in self.info.get("members") or ())}
+        tables = (self.losses, self.prices.losses if self.prices else None)
+        for table in tables:
+            for name, radius in zip(table.names, table.radii, strict=True) if table else ():
+                known.setdefault(name, member_of(name, radius, name == table.control, name == table.reference))  # type: ignore[union-attr]
+        for name, radius in zip(self.recovery.names, self.recovery.radii, strict=True) if self.recovery else ():
+            known.setdefault(name, member_of(name, radius))
+        for name in self.training:
+            known.setdefault(name, member_of(name, None, reference=name == self.reference))
+        return tuple(known.values())
+
+    def claim(self, config: RunConfig, command: str, version: str) -> None:
+        """Write the config, and the command that repeats it, into the folder: from here on it is this run's."""
+        about = {"kind": KIND, "format": FORMAT, "version": version, "config": config.to_dict()}
+        members = [m.to_dict() for m in config.members]
+        write_json(self.path("info"), {**about, "members": members, "command": command})
+        self.forget("info", "config", "members")
+
+    # --- records ------------------------------------------------------------------------------------------------------
+
+    def _read(self, item: str, build: Callable[[dict[str, Any]], T]) -> T | None:
+        file = self.path(item)
+        return reading.read(file, build) if file.is_file() else None
+
+    @cached_property
+    def data(self) -> DataRecord | None:
+        return self._read("data", DataRecord.from_dict)
+
+    @cached_property
+    def training(self) -> dict[str, TrainingRecord]:
+        records = [reading.read(p, TrainingRecord.from_dict) for p in sorted(self.path("training").glob("*.json"))]
+        return {r.name: r for r in records}
+
+    @cached_property
+    def classifier(self) -> dict[str, Any]:
+        """What is on record of the feature network."""
+        return self._read("features", dict) or self._evaluation.get("classifier") or {}
+
+    @cached_property
+    def losses(self) -> LossTable | None:
+        return self._read("losses", reading.losses)
+
+    @cached_property
+    def gap(self) -> dict[str, dict[str, Estimate]]:
+        return self._read("gap", reading.gap) or {}
+
+    @cached_property
+    def prices(self) -> PriceList | None:
+        return self._read("prices", reading.prices)
+
+    @cached_property
+    def fronts(self) -> dict[str, ParetoFront]:
+        return self._read("fronts", reading.fronts) or {}
+
+    @cached_property
+    def schedules(self) -> dict[str, HybridSchedule]:
+        return self._read("schedules", reading.schedules) or {}
+
+    @cached_property
+    def explanations(self) -> dict[str, tuple[str, ...]]:
+        return self._read("explanations", reading.explanations) or {}
+
+    @cached_property
+    def _evaluation(self) -> dict[str, Any]:
+        return self._read("evaluations", dict) or {}
+
+    @cached_property
+    def evaluations(self) -> dict[str, Evaluation]:
+        return self._read("evaluations", reading.evaluations) or {}
+
+    @property
+    def real(self) -> dict[str, Any]:
+        """FID of held-out real images: the floor."""
+        return self._evaluation.get("real") or {}
+
+    @cached_property
+    def recovery(self) -> Recovery | None:
+        return self._read("recovery", reading.recovery)
+
+    @cached_property
+    def recovered(self) -> reading.RecoveryImages | None:
+        if self.recovery is None or not self.has("recovered"):
+            return None
+        return reading.recovery_images(self.path("recovered"), self.recovery)
+
+    @cached_property
+    def cmi(self) -> CMIMap | None:
+        return self._read("cmi", reading.cmi)
+
+    @cached_property
+    def markov(self) -> MarkovFit | None:
+        fit = self._read("markov", reading.markov)
+        if fit is not None and self.cmi is not None:
+            same = self.cmi.times.tolist() == fit.times.tolist() and fit.window_radius in self.cmi.radii
+            if not same:
+                raise RunFolderError(
+                    f"{self.path('markov')} is about other times or radii than cmi.json; delete both and run "
+                    "`phasewise diagnose --cmi` again"
+                )
+        return fit
+
+    @cached_property
+    def samples(self) -> dict[str, Array]:
+        files = [p for p in sorted(self.path("samples").glob("*.safetensors")) if p != self.path("recovered")]
+        return {p.stem: reading.tensor(p, "samples", ndim=4, first=MAX_SAMPLES) for p in files}
+
+    @property
+    def reference(self) -> str:
+        """Name of the denoiser all others are compared with."""
+        table = self.losses or (self.prices.losses if self.prices else None)
+        return table.reference if table else "global"
+
+    def all_schedules(self) -> dict[str, HybridSchedule]:
+        """Schedules by name: the evaluated ones as they were run, then the saved ones."""
+        evaluated = {n: e.schedule for n, e in self.evaluations.items() if e.schedule is not None}
+        return {**self.schedules, **evaluated}
+
+    def reportable(self) -> bool:
+        """Whether it holds anything that a report shows."""
+        return any(getattr(self, name) for name in REPORTED)
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def write(self, item: str, value: Record | dict[str, Any], *more: str) -> Path:
+        """A record, or an object of records, as JSON; what was read of it before is forgotten."""
+        content = value.to_dict() if isinstance(value, Record) else {k: _plain(v) for k, v in value.items()}
+        self.forget(item, "evaluations", "_evaluation", "members")
+        return write_json(self.path(item, *more), content)
+
+    def write_tensors(self, item: str, content: bytes, *more: str) -> Path:
+        self.forget("samples", "recovered")
+        return write_bytes(self.path(item, *more), content)
+
+    def remove(self, *items: str) -> None:
+        """Drop records that no longer hold."""
+        for item in items:
+            self.path(item).unlink(missing_ok=True)
+            self.forget(item, "_evaluation")
+
+    def forget(self, *names: str) -> None:
+        for name in names:
+            self.__dict__.pop(name, None)
+
+    # --- denoisers ----------------------------------------------------------------------------------------------------
+
+    def denoiser(self, name: str, device: Any = "cpu") -> Denoiser:
+        """One denoiser, float32, in eval mode, loaded once.  PhasewiseError for a name that has no weights here."""
+        from phasewise.denoisers import load_denoiser
+
+        key = (name, str(device))
+        if key not in self._denoisers:
+            if not self.has_model(name):
+                known = ", ".join(self.model_names()) or "none"
+                raise PhasewiseError(f"{self.root} has no denoiser {name!r}; it has {known}")
+            self._denoisers[key] = load_denoiser(self.model(name), device)
+        return self._denoisers[key]
+
+    def model_names(self) -> list[str]:
+        """Names of the members whose weights are here, in the order of the run's members."""
+        found = [p.name for p in sorted(self.path("models").glob("*")) if (p / "config.json").is_file()]
+        order = [str(m["name"]) for m in self.info.get("members") or ()]
+        return sorted(found, key=lambda n: (order.index(n) if n in order else len(order), n))
+
+    def denoisers(self, names: Iterator[str] | list[str] | None = None, device: Any = "cpu") -> dict[str, Denoiser]:
+        """Denoisers by name; all that are here by default."""
+        return {n: self.denoiser(n, device) for n in (self.model_names() if names is None else names)}
+
+    def hybrid(self, schedule: str = "hybrid", device: Any = "cpu") -> HybridDenoiser:
+        """The members under one of the run's schedules.  PhasewiseError listing them for another name."""
+        from phasewise.denoisers import HybridDenoiser
+
+        if not self.schedules:
+            raise RunFolderError(
+                f"{self.root} has no schedules yet; make them with `phasewise schedule --out {self.root}`"
+            )
+        if schedule not in self.schedules:
+            known = ", ".join(self.schedules)
+            raise PhasewiseError(f"{self.root} has no schedule {schedule!r}; it has {known}")
+        plan = self.schedules[schedule]
+        return HybridDenoiser(self.denoisers(list(dict.fromkeys(plan.assignment)), device), plan)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Record):
+        return value.to_dict()
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return value
+
+
+def open_run(folder: str | Path) -> Run:
+    """The run in ``folder``.
+
+    Raises RunFolderError when the folder is absent, or its run.json is not ours.
+    """
+    run = Run(folder)
+    if not run.root.is_dir():
+        raise RunFolderError(f"no run folder at {run.root}; make one with `phasewise run --data NAME --out {run.root}`")
+    if run.info and run.info.get("kind") != KIND:
+        raise RunFolderError(f"{run.path('info')} was not written by phasewise; give a folder made by `phasewise run`")
+    return run

@@ -1,0 +1,26 @@
+"""Named sizes of a run: what an option is where it is not given, by how large the images are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {},
+    "cpu": {
+        "radii": (1, 2, 3, 5, 8, 12), "window_radius": 3, "global_width": 32, "cheap_globals": ("coarse",),
+        "growth_trajectories": 0, "solver": "sde_dpmpp_2m",
+        "global_epochs": 14, "local_epochs": 7, "n_losses": 2000, "n_recovery": 250, "n_samples": 3000,
+        "cmi_radii": (1, 2, 3, 4, 5, 6), "cmi_times": (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9),
+        "cmi_accuracy": 0.003,
+    },
+    "smoke": {
+        "radii": (1, 2), "window_radius": 1, "global_width": 8, "global_epochs": 4, "local_epochs": 4, "steps": 5,
+        "times": (0.1, 0.3, 0.5, 0.7, 0.9), "recovery_times": (0.3, 0.6), "n_losses": 100, "n_recovery": 20,
+        "n_samples": 150, "n_grid": 16, "cmi_radii": (1, 2), "cmi_times": (0.3, 0.6), "cmi_accuracy": 0.1,
+        "cmi_options": {"steps": 20, "folds": 2},
+    },
+}  # fmt: skip
+"""Named sizes: "small" for images up to 16 pixels (minutes), "cpu" for larger ones (somewhat over an hour on 2 cores),
+"smoke" to try the whole chain in seconds, results meaningless."""
+SIDES = {"digits": 8, "mnist": 28, "fashion_mnist": 28, "cifar10": 32, "trashnet64": 64}
+"""Longer side of the named sets' images, so that a config needs no reading."""
