@@ -24,7 +24,7 @@ app = typer.Typer(
     "Start with `phasewise run`: real handwritten digits, a few minutes, then open `runs/digits/report.html`.",
 )
 
-SOLVER_HELP = "One call a step: multistep, sde_dpmpp_2m, dpmpp_2m, ancestral, euler; two: heun, heun_churn."
+SOLVER_HELP = "One call a step: exp_ab2, sde_dpmpp_2m, dpmpp_2m, ancestral, ddim, euler; two: heun, heun_churn."
 STAGE_COMMANDS = {
     "run": "Everything: train, diagnose, schedule, sample, judge, report. Finished stages are skipped.\n\n"
     "Examples:\n\n"

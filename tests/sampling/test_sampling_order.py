@@ -6,8 +6,7 @@ import pytest
 import torch
 from plain_denoiser import Plain
 
-from phasewise.denoisers import HybridDenoiser, WienerDenoiser
-from phasewise.denoisers.hybrid import OnPath
+from phasewise.denoisers import HybridDenoiser, OnPath, WienerDenoiser
 from phasewise.errors import PhasewiseError
 from phasewise.paths import CosinePath, LinearPath, VarianceExplodingPath
 from phasewise.results import HybridSchedule
