@@ -29,14 +29,6 @@ class TimeEmbedding(nn.Module):
         return self.net(torch.cat([phase.cos(), phase.sin()], dim=1))
 
 
-def label_embedding(classes: int, dim: int) -> nn.Embedding:
-    """A vector (dim,) for each class, all zero: a network it is added to begins as one without labels.
-
-    No random numbers are drawn, so the other weights are those of that network too.
-    """
-    return nn.Embedding.from_pretrained(torch.zeros(classes, dim), freeze=False)
-
-
 class PixelNorm(nn.Module):
     """Layer norm over the channels of each pixel of (B, C, H, W): no information crosses between pixels."""
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from phasewise.denoisers.layers import TimeEmbedding, label_embedding, pad_to_multiple, zero_init
+from phasewise.denoisers.layers import TimeEmbedding, pad_to_multiple, zero_init
 from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.errors import PhasewiseError
 from phasewise.paths import NoisePath
@@ -104,8 +104,8 @@ class LocalDenoiser(NetworkDenoiser):
         if self.position:
             self.places = nn.Parameter(torch.zeros(self.grid[0] * self.grid[1], self.width))
 
-        if self.classes is not None:
-            self.labels = label_embedding(self.classes, 64)
+        if self.classes is not None:  # last, so that all other weights are those of a network without
+            self.labels = nn.Embedding(self.classes, 64)
 
     def backbone(self, h: Tensor, log_snr: Tensor, labels: Tensor | None = None) -> Tensor:
         traced = torch.compiler.is_compiling() or torch.compiler.is_exporting()

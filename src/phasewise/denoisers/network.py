@@ -28,7 +28,8 @@ class NetworkDenoiser(Denoiser):
     """A preconditioned network. Subclasses give ``backbone(h, log_snr) -> F``: (B,C,H,W), (B,) -> (B,C,H,W).
 
     With ``classes`` = K it takes a condition, the class label of each image, (B,) from 0 to K - 1, and its
-    ``backbone(h, log_snr, labels)`` gets them as int64.
+    ``backbone(h, log_snr, labels)`` gets them as int64.  A subclass that takes another kind of condition answers
+    :attr:`takes_condition` itself and says in :meth:`labels_of` what its backbone is told.
 
     ``data_mean`` and ``data_std`` (per channel, pixel units) are set once by :meth:`fit_moments`, before training.
     """

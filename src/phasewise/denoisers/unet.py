@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from phasewise.denoisers.layers import TimeEmbedding, label_embedding, pad_to_multiple, zero_init
+from phasewise.denoisers.layers import TimeEmbedding, pad_to_multiple, zero_init
 from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.errors import PhasewiseError
 from phasewise.paths import NoisePath
@@ -94,8 +94,8 @@ class UNetDenoiser(NetworkDenoiser):
                 c = widths[level - 1]
         self.norm = nn.GroupNorm(8, c)
         self.head = zero_init(nn.Conv2d(c, channels * self.patch**2, 3, padding=1))
-        if self.classes is not None:
-            self.labels = label_embedding(self.classes, emb)
+        if self.classes is not None:  # last, so that all other weights are those of a network without
+            self.labels = nn.Embedding(self.classes, emb)
 
     @classmethod
     def of_size(

@@ -182,7 +182,7 @@ def get_solver(name: str) -> Solver:
 
 for _name, _solver in {
     "euler": Solver(euler_step, 1, 1, "Euler's method in t, on the probability-flow ODE"),
-    "heun": Solver(heun_step, 2, 2, "Heun's method in t, on the probability-flow ODE (Karras et al. 2022, algorithm 1)"),
+    "heun": Solver(heun_step, 2, 2, "Heun's method in t, on that ODE (Karras et al. 2022, algorithm 1)"),
     "ddim": Solver(ddim_step, 1, 1, "deterministic DDIM (Song et al. 2021), the exponential Euler method"),
     "exp_ab2": Solver(
         exp_ab2_step, 1, 2, multistep=True,
