@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from phasewise.paths import (
     VarianceExplodingPath,
     as_time,
     path_from_config,
+    register_path,
     translate,
 )
 
@@ -270,6 +272,28 @@ def test_a_path_survives_json(path: NoisePath) -> None:
     assert type(again) is type(path)
     t = torch.linspace(0.1, 0.9, 5)
     assert torch.equal(again.sigma(t), path.sigma(t))
+
+
+class Steep(LinearPath):
+    """A path of a user's own."""
+
+    name = "steep"
+
+    def __init__(self, slope: float = 2.0) -> None:
+        self.slope = slope
+
+    def config(self) -> dict[str, Any]:
+        return {"name": self.name, "slope": self.slope}
+
+
+def test_a_path_of_ones_own_is_known_once_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PATHS, "_entries", dict(PATHS.items()))
+    with pytest.raises(PhasewiseError, match="unknown path 'steep'; known: linear"):
+        path_from_config(Steep().config())
+    assert register_path(Steep) is Steep
+    assert path_from_config(Steep(3.0).config()) == Steep(3.0) != Steep()
+    with pytest.raises(PhasewiseError, match="there is a path named 'linear' already"):
+        register_path(type("Mine", (LinearPath,), {}))
 
 
 def test_paths_differ_by_kind_and_by_parameters() -> None:

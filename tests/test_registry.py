@@ -30,8 +30,8 @@ def test_an_unknown_name_is_told_with_the_known_ones():
         two().get("c")
     with pytest.raises(PhasewiseError, match=r"unknown list \['c'\]; known: b, a"):
         two()[["c"]]  # type: ignore[index]  # from a JSON file it may be anything
-    with pytest.raises(CheckpointError, match="unknown class 'x'; known: none"):
-        Registry[int]("class", CheckpointError)["x"]
+    with pytest.raises(CheckpointError, match="unknown class 'x'; known: none; import what registers it"):
+        Registry[int]("class", CheckpointError, mend="import what registers it")["x"]
 
 
 def test_register_gives_back_what_it_took_and_decorates():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import inspect
 import json
 import math
 import os
@@ -23,13 +25,25 @@ from scipy.stats import norm
 from torch import Tensor
 
 from phasewise.data import ImageData, load_images
-from phasewise.denoisers import Denoiser, LocalDenoiser, UNetDenoiser, WienerDenoiser, runtime
+from phasewise.denoisers import (
+    Denoiser,
+    LocalDenoiser,
+    NetworkDenoiser,
+    UNetDenoiser,
+    WienerDenoiser,
+    load_denoiser,
+    runtime,
+    save_denoiser,
+)
+from phasewise.diagnosis import measure_losses
 from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.paths import CosinePath, LinearPath, NoisePath, VarianceExplodingPath
 from phasewise.results import TrainingRecord
+from phasewise.sampling import sample
 from phasewise.training import (
     PRESETS,
     TrainPreset,
+    TrainSettings,
     batches,
     checkpoint,
     denoising_loss,
@@ -167,6 +181,50 @@ def test_losses_are_errors_of_what_the_denoiser_implies(path: Any) -> None:
         alpha, sigma, std = path.alpha(t), path.sigma(t), denoiser.data_std.reshape(())
         scale = std**2 * sigma**2 / (alpha**2 * std**2 + sigma**2)  # c_out^2: the variance the best linear guess leaves
         torch.testing.assert_close(denoising_loss(denoiser, x, z, t), in_pixels / scale, atol=1e-5, rtol=1e-3)
+
+
+def loss_by_the_raw_output(denoiser: Any, x: Tensor, z: Tensor, t: Tensor, kind: str) -> Tensor:
+    """As the loss was taken before the network was called as a whole: from F, without forming D."""
+    out, c_out, skip = denoiser.residual(denoiser.path.add_noise(x, z, t), t)
+    error = out - (x - skip) / c_out.clamp_min(1e-6)
+    if kind == "flow":
+        return error.square().flatten(1).mean(1)
+    weight = denoiser.path.velocity_gain(t) ** 2 + denoiser.path.gamma(t) + 1
+    return (weight * (c_out * error).square().flatten(1).mean(1)).clamp_max(1e6)
+
+
+@pytest.mark.parametrize("path", [LinearPath(), CosinePath(), VarianceExplodingPath(0.05, 5.0)], ids=lambda p: p.name)
+@pytest.mark.parametrize("kind", ["flow", "paper"])
+@pytest.mark.parametrize("size", [0.0, 0.3])
+def test_the_loss_of_the_whole_call_is_that_of_the_raw_output(path: Any, kind: str, size: float) -> None:
+    denoiser = network(path=path).eval()
+    denoiser.fit_moments(few().train)
+    x = few().train[torch.arange(400) % 60]
+    z = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    t = torch.logspace(-3, math.log10(0.9995), 400)
+    with torch.no_grad():
+        denoiser.head.weight.normal_(0, size, generator=torch.Generator().manual_seed(2))
+        plain = loss_by_the_raw_output(denoiser, x, z, t, kind)
+        torch.testing.assert_close(denoising_loss(denoiser, x, z, t, kind), plain, rtol=1e-4, atol=0)
+
+
+def test_training_calls_the_network_as_a_whole_once_a_step() -> None:
+    denoiser, calls = network(), []
+    denoiser.register_forward_hook(lambda module, args, out: calls.append(module is denoiser))
+    train(denoiser, few(), steps=5, batch=20, progress=False)
+    assert calls.count(True) == 5  # validation asks the average, a copy
+
+
+def test_what_a_hook_makes_of_the_answer_is_what_is_learned() -> None:
+    """A hook that adds a constant: the training takes it away again."""
+    denoiser, plain, x_t = network(), network(), few().test
+    handle = denoiser.register_forward_hook(lambda module, args, out: out + 0.1)
+    for each in (denoiser, plain):
+        train(each, few(), TrainPreset(lr=6e-3, ema=0.9), steps=80, batch=60, progress=False)
+    handle.remove()
+    with torch.no_grad():
+        shift = float((denoiser(x_t, 0.5) - plain(x_t, 0.5)).mean())
+    assert shift == pytest.approx(-0.1, abs=0.03)
 
 
 # --- stopped and resumed --------------------------------------------------------------------------------------------
@@ -331,6 +389,139 @@ def test_every_image_is_seen_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> N
     for epoch in (seen[:3], seen[3:]):
         assert torch.equal(torch.cat(epoch).sum((1, 2, 3)).sort()[0], few().train.sum((1, 2, 3)).sort()[0])
     assert not torch.equal(seen[0], seen[3])
+
+
+# --- under a condition ----------------------------------------------------------------------------------------------
+
+HALVES = torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 1]]).reshape(2, 1, 1, 4).expand(2, 1, 4, 4)
+
+
+@functools.cache
+def halves() -> ImageData:
+    """Two classes, 1x4x4: the left half bright, or the right, under a little noise."""
+    labels = torch.arange(160) % 2
+    x = HALVES[labels] + 0.1 * torch.randn(160, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    parts = {"train": slice(0, 100), "validation": slice(100, 130), "test": slice(130, 160)}
+    fields = {name: x[part] for name, part in parts.items()}
+    fields |= {f"labels_{name}": labels[part] for name, part in parts.items()}
+    return ImageData("halves", pixel_range=(-1, 2), **fields)  # type: ignore[arg-type]
+
+
+def told_network(kind: str, classes: int | None = 2) -> NetworkDenoiser:
+    torch.manual_seed(0)
+    if kind == "unet":
+        return UNetDenoiser((1, 4, 4), width=8, classes=classes)
+    return LocalDenoiser((1, 4, 4), 1, width=16, classes=classes)
+
+
+@pytest.mark.parametrize("kind", ["local", "unet"])
+def test_a_network_told_the_class_learns_what_it_looks_like(kind: str, tmp_path: Path) -> None:
+    told, plain = told_network(kind), told_network(kind, None)
+    options: dict[str, Any] = {"steps": 200 if kind == "local" else 60, "batch": 50, "progress": False}
+    quick = TrainPreset(lr=6e-3, ema=0.98)
+    record = train(told, halves(), quick, cond="labels", **options)
+    unconditional = train(plain, halves(), quick, **options)
+    late = slice(7, None)  # where noise hides the class from who is not told
+    assert record.val_by_time[late].mean() < 0.5 * unconditional.val_by_time[late].mean()
+    assert record.val_loss < unconditional.val_loss
+    for label in (0, 1):
+        images = sample(told.given(label), n=6, steps=8, seed=3)
+        own, other = ((images - HALVES[k]).abs().mean((1, 2, 3)) for k in (label, 1 - label))
+        assert (own < 0.5 * other).all()
+    labels = torch.tensor([0, 1, 1, 0, 1])
+    whole = sample(told, n=5, steps=8, cond=labels, batch=5)
+    assert (sample(told, n=5, steps=8, cond=labels, batch=2) - whole).abs().max() < 1e-4
+    again = load_denoiser(save_denoiser(told, tmp_path))
+    assert torch.equal(sample(again, n=5, steps=8, cond=labels, batch=5), whole)
+    table = measure_losses({"global": told}, halves(), (0.9,), cond="labels")
+    wrong = measure_losses({"global": told}, halves(), (0.9,), cond=1 - halves().labels_test)  # type: ignore[operator]
+    assert wrong.loss[0, 0] > 5 * table.loss[0, 0]
+
+
+def test_rows_follow_their_images_however_they_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A label of every image that is its own mean: in every batch, held out or not, the two must agree."""
+    seen: list[Tensor] = []
+
+    def watched(denoiser: Any, x: Tensor, z: Tensor, t: Tensor, kind: str, target: Any, cond: Any) -> Tensor:
+        seen.append(((x.mean((1, 2, 3)) > 0.5).long() - cond).abs().max())
+        assert len(x) == len(cond)
+        return denoising_loss(denoiser, x, z, t, kind, target, cond)
+
+    monkeypatch.setattr(trainer, "denoising_loss", watched)
+    levels = (torch.arange(90) * 7 % 10 < 5).long()
+    x = levels.reshape(-1, 1, 1, 1) + 0.2 * few().train.repeat(2, 1, 1, 1)[:90] - 0.1
+    data = ImageData("levels", x[:60], x[60:80], x[80:], levels[:60], levels[60:80], levels[80:], (-2.0, 2.0))
+    for given_as, cond in ((data, "labels"), (data, levels[:80]), (x, levels)):
+        seen.clear()
+        train(network(classes=2), given_as, steps=4, batch=16, cond=cond, progress=False)  # type: ignore[arg-type]
+        assert len(seen) == 4 + 4 + 1  # steps, validations, the last one
+        assert not any(bool(far) for far in seen)
+    train(network(classes=2), data, steps=1, cond=1 - levels[:80], progress=False)
+    assert any(bool(far) for far in seen)  # the check can fail
+
+
+def test_who_takes_no_condition_learns_the_same_beside_one_who_does() -> None:
+    plain, told = network(), network(classes=2)
+    labels = torch.arange(80) % 2
+    options: dict[str, Any] = {"steps": STEPS, "batch": 20, "progress": False}
+    train_together({"plain": plain, "told": told}, few(), cond=labels, **options)
+    assert torch.equal(weights(plain), never_stopped()[0])
+    train(alone := network(classes=2), few(), cond=labels, **options)
+    assert torch.equal(weights(told), weights(alone))
+
+
+class Level(Denoiser):
+    """A teacher that answers with what it is told."""
+
+    takes_condition = True
+
+    def forward(self, x_t: Tensor, t: Any, cond: Tensor | None = None) -> Tensor:
+        assert cond is not None
+        return cond.to(x_t).reshape(-1, 1, 1, 1).expand_as(x_t)
+
+
+def test_a_teacher_is_told_the_condition_too() -> None:
+    batch = batches.Batches(
+        few().train, 20, seed=0, times="mixed", span=(0.0, 1.0), path=LinearPath(), teacher=Level((1, 6, 5)),
+        cond=torch.arange(60),
+    ).draw(1)  # fmt: skip
+    assert batch.cond is not None
+    assert torch.equal(batch.x, few().train[batch.cond])
+    assert torch.equal(batch.target[:, 0, 0, 0], batch.cond.float())
+    run(steps=1, teacher=Level((1, 6, 5)), cond=torch.arange(80))
+    run(steps=1, teacher=Level((1, 6, 5)).given(1))
+
+
+def test_a_checkpoint_under_another_condition_is_refused(tmp_path: Path) -> None:
+    labels = torch.arange(80) % 2
+    options: dict[str, Any] = {"steps": 3, "batch": 20, "progress": False, "out": tmp_path}
+    train(network(classes=2), few(), cond=labels, **options)
+    with pytest.raises(CheckpointError, match="cond: "):
+        train(network(classes=2), few(), cond=1 - labels, **options)
+    identity = trainer._told(network(), batches.Batches(
+        few().train, 20, seed=0, times="mixed", span=(0.0, 1.0), path=LinearPath(), cond=labels[:60]
+    ))  # fmt: skip
+    assert identity == {}  # who is told nothing has the identity it always had
+
+
+def test_a_condition_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(PhasewiseError, match="cond is given, but LocalDenoiser takes no condition"):
+        run(cond=torch.arange(80))
+    with pytest.raises(PhasewiseError, match="cond has 60 rows for 80 images"):
+        train(network(classes=2), few(), cond=torch.arange(60), progress=False)
+    with pytest.raises(PhasewiseError, match="stripes has no train labels"):
+        train(network(classes=2), few(), cond="labels", progress=False)
+    with pytest.raises(PhasewiseError, match="needs a class label of each image"):
+        train(network(classes=2), few(), steps=1, progress=False)
+
+
+def test_both_trainings_show_the_same_settings() -> None:
+    one, several = (list(inspect.signature(f).parameters) for f in (train, train_together))
+    fields = [f.name for f in dataclasses.fields(TrainSettings)]
+    assert one == ["denoiser", "data", "preset", "name", *fields]
+    assert several == ["denoisers", "data", "preset", *fields]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'epoch'"):
+        run(epoch=3)
 
 
 # --- several networks in one pass, and a teacher --------------------------------------------------------------------

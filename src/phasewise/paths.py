@@ -19,14 +19,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from phasewise.errors import PhasewiseError
+from phasewise.registry import Registry
 
 Time = float | Tensor
+P = TypeVar("P", bound="NoisePath")
 
 
 def as_time(t: Time, like: Tensor) -> Tensor:
@@ -50,7 +52,11 @@ def as_time(t: Time, like: Tensor) -> Tensor:
 
 
 class NoisePath(ABC):
-    """A Gaussian path. ``alpha``, ``sigma`` and their derivatives map times (any shape) to the same shape."""
+    """A Gaussian path. ``alpha``, ``sigma`` and their derivatives map times (any shape) to the same shape.
+
+    A path of your own: a subclass with its five methods, a ``name``, and what its constructor takes in :meth:`config`;
+    :func:`register_path` makes saved denoisers and schedules that speak it readable.
+    """
 
     name: str = "path"
 
@@ -107,7 +113,7 @@ class NoisePath(ABC):
         return self.alpha_dot(s) * x + self.sigma_dot(s) * self.eps_from_x(x_t, x, t)
 
     def x_from_velocity(self, x_t: Tensor, velocity: Tensor, t: Time) -> Tensor:
-        s = as_time(t, x_t)
+        s = as_time(t, x_t)  # velocity = da x + ds (x_t - a x) / sg, solved for x
         a, sg, da, ds = self.alpha(s), self.sigma(s), self.alpha_dot(s), self.sigma_dot(s)
         return (sg * velocity - ds * x_t) / (da * sg - ds * a)
 
@@ -131,6 +137,20 @@ class NoisePath(ABC):
         return f"{type(self).__name__}({args})"
 
 
+PATHS: Registry[type[NoisePath]] = Registry("path")
+"""Classes of paths by name, the one their :meth:`NoisePath.config` holds."""
+
+
+def register_path(cls: type[P]) -> type[P]:
+    """Let :func:`path_from_config` know a path class under its ``name``; a decorator, it returns the class.
+
+    Raises PhasewiseError for a name that is taken.
+    """
+    PATHS.register(cls.name, cls)
+    return cls
+
+
+@register_path
 class LinearPath(NoisePath):
     """Flow matching, the paper's path: ``alpha = 1 - t``, ``sigma = t`` (Lipman et al. 2023, arXiv 2210.02747)."""
 
@@ -152,6 +172,7 @@ class LinearPath(NoisePath):
         return torch.sigmoid(-_tensor(log_snr) / 2)
 
 
+@register_path
 class CosinePath(NoisePath):
     """Variance preserving: ``alpha = cos(pi t / 2)``, ``sigma = sin(pi t / 2)`` (Nichol & Dhariwal 2021)."""
 
@@ -173,6 +194,7 @@ class CosinePath(NoisePath):
         return 2 / math.pi * torch.atan(torch.exp(-_tensor(log_snr) / 2))
 
 
+@register_path
 class VarianceExplodingPath(NoisePath):
     """``alpha = 1``, ``sigma = sigma_min (sigma_max / sigma_min)^t`` (Song et al. 2021, arXiv 2011.13456).
 
@@ -208,16 +230,10 @@ class VarianceExplodingPath(NoisePath):
         return {"name": self.name, "sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
 
 
-PATHS: dict[str, type[NoisePath]] = {p.name: p for p in (LinearPath, CosinePath, VarianceExplodingPath)}
-
-
 def path_from_config(config: dict[str, Any]) -> NoisePath:
     """The path that ``config`` (from :meth:`NoisePath.config`) describes."""
     kwargs = dict(config)
-    name = kwargs.pop("name", None)
-    if name not in PATHS:
-        raise PhasewiseError(f"unknown path {name!r}; known: {', '.join(PATHS)}")
-    return PATHS[name](**kwargs)
+    return PATHS[kwargs.pop("name", None)](**kwargs)
 
 
 def translate(x_t: Tensor, t: Time, source: NoisePath, target: NoisePath) -> tuple[Tensor, Tensor]:
@@ -229,6 +245,7 @@ def translate(x_t: Tensor, t: Time, source: NoisePath, target: NoisePath) -> tup
     s = s if s.dim() == 0 else s.reshape(-1)
     if source == target:
         return x_t, s
+    # Equal log-SNR is equal alpha / sigma: the two noisy images then differ by one factor, that of their norms.
     u = target.t_of_log_snr(source.log_snr(s)).clamp(0, 1)
     norm = torch.sqrt(target.alpha(u) ** 2 + target.sigma(u) ** 2)
     norm = norm / torch.sqrt(source.alpha(s) ** 2 + source.sigma(s) ** 2)

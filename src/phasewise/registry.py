@@ -23,10 +23,11 @@ class Registry(Generic[T]):
     Args:
         kind: what the objects are, as an error message says it ("solver").
         error: what a missing name raises, PhasewiseError or a class of it.
+        mend: what the message about a missing name ends with ("register yours by ...").
     """
 
-    def __init__(self, kind: str, error: type[PhasewiseError] = PhasewiseError) -> None:
-        self.kind, self.error = kind, error
+    def __init__(self, kind: str, error: type[PhasewiseError] = PhasewiseError, mend: str = "") -> None:
+        self.kind, self.error, self.mend = kind, error, mend
         self._entries: dict[str, T] = {}
 
     @overload
@@ -51,7 +52,8 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         if name not in self:
-            raise self.error(f"unknown {self.kind} {name!r}; known: {', '.join(self) or 'none'}")
+            known = ", ".join(self) or "none"
+            raise self.error("; ".join(filter(None, [f"unknown {self.kind} {name!r}; known: {known}", self.mend])))
         return self._entries[name]
 
     get = __getitem__

@@ -18,7 +18,9 @@ CONFIGS = {"linear": LinearPath(), "cosine": CosinePath(), "variance_exploding":
 
 
 class Constant(Denoiser):
-    """Answers with a constant, and remembers how it was called."""
+    """Answers with a constant, and remembers how it was called, and with which condition."""
+
+    takes_condition = True
 
     def __init__(self, value: float, shape: tuple[int, int, int] = SHAPE, radius: int | None = None) -> None:
         super().__init__(shape, None, radius)

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from phasewise.data import ImageData
+from phasewise.denoisers import Denoiser, WienerDenoiser
 from phasewise.diagnosis import gap_window, measure_losses, measure_recovery, path_kl
 from phasewise.errors import PhasewiseError
 from phasewise.exact import GaussianField
@@ -69,6 +71,58 @@ def test_members_on_another_path_are_translated(field):
     cosine = field.denoiser(path=CosinePath())
     table = measure_losses({"global": field.denoiser(), "cosine": cosine}, field.sample(50, seed=4), (0.2, 0.6), seed=1)
     assert np.abs(table.gap[:, 1]).max() < 1e-3
+
+
+class Told(Denoiser):
+    """Knows the class means: its answer is the number it is told, over all pixels."""
+
+    takes_condition = True
+
+    def forward(self, x_t, t, cond=None):
+        return cond.reshape(-1, 1, 1, 1).expand_as(x_t).to(x_t)
+
+
+def labelled():
+    labels = torch.arange(30) % 3
+    x = labels.reshape(-1, 1, 1, 1) + 0.1 * torch.randn(30, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    parts = {f"labels_{part}": labels for part in ("train", "validation", "test")}
+    return ImageData("levels", train=x, validation=x, test=x, pixel_range=(-1, 3), **parts)
+
+
+@pytest.mark.parametrize("batch", [7, 30])
+def test_losses_under_a_condition_are_those_of_its_rows(batch):
+    data, told = labelled(), Told((1, 6, 6))
+    members = {"global": WienerDenoiser.fit(data.train), "told": told, "cosine": Told((1, 6, 6), CosinePath())}
+    table = measure_losses(members, data, (0.3, 0.9), cond="labels", batch=batch)
+    expected = float((data.test - data.labels_test.reshape(-1, 1, 1, 1)).square().flatten(1).sum(1).mean())
+    np.testing.assert_allclose(table.loss[:, 1:], expected, rtol=1e-5)
+    assert table.loss[1, 0] > 5 * expected  # who is told nothing
+    again = measure_losses(members, data.test, (0.3, 0.9), cond=data.labels_test, batch=batch)
+    assert (again.loss == table.loss).all()
+    one = measure_losses({"global": told}, data.test, (0.5,), cond=1)
+    assert one.loss[0, 0] == pytest.approx(float((data.test - 1).square().flatten(1).sum(1).mean()), rel=1e-5)
+
+
+def test_recovery_under_a_condition_returns_its_class():
+    data = labelled()
+    members = {"global": WienerDenoiser.fit(data.train), "told": Told((1, 6, 6))}
+    _, pictures = measure_recovery(members, data.test, (0.9,), steps=4, cond=data.labels_test, batch=8, keep=30)
+    recovered = pictures["recovered"][0, 1]
+    assert torch.equal(recovered, data.labels_test.reshape(-1, 1, 1, 1).expand_as(recovered).float())
+
+
+def test_a_condition_that_does_not_fit_is_refused(field, members):
+    images, told = field.sample(4, seed=0), {"global": Told((1, 6, 6))}
+    with pytest.raises(PhasewiseError, match="GaussianDenoiser takes no condition"):
+        measure_losses(members, images, (0.5,), cond=0)
+    with pytest.raises(PhasewiseError, match="GaussianDenoiser takes no condition"):
+        measure_recovery(members, images, (0.5,), cond=0)
+    with pytest.raises(PhasewiseError, match="cond has 3 rows for 4 images"):
+        measure_losses(told, images, (0.5,), cond=torch.arange(3))
+    with pytest.raises(PhasewiseError, match="a bare tensor of images has no test labels"):
+        measure_losses(told, images, (0.5,), cond="labels")
+    with pytest.raises(PhasewiseError, match="cond must be 'labels', a label"):
+        measure_losses(told, labelled(), (0.5,), cond="classes")
 
 
 def test_gap_window_holds_the_peak(table):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phasewise.denoisers import HybridDenoiser, LocalDenoiser, WienerDenoiser
+from phasewise.denoisers import HybridDenoiser, LocalDenoiser, SamplingPlan, WienerDenoiser
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.paths import CosinePath
@@ -103,6 +103,58 @@ def test_a_hybrid_of_one_member_is_that_member(local):
     times = time_grid(6)
     hybrid = HybridDenoiser({"x": local}, HybridSchedule(times, ("x",) * 6, "heun"))
     assert torch.equal(sample(hybrid, n=3, seed=1), sample(local, n=3, seed=1, times=times, solver="heun"))
+
+
+class Told(Counting):
+    """Returns its condition, a number for each image."""
+
+    takes_condition = True
+
+    def forward(self, x_t, t, cond=None):
+        super().forward(x_t, t)
+        return cond.reshape(-1, 1, 1, 1).expand_as(x_t).float()
+
+
+@pytest.mark.parametrize("solver", ["heun", "exp_ab2", "ancestral"])
+def test_a_condition_follows_its_sample_into_every_batch(solver):
+    cond = torch.arange(5)
+    out = sample(Told(0.0), n=5, steps=3, batch=2, cond=cond, solver=solver)
+    assert out[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert (sample(Told(0.0), n=5, steps=3, batch=2, cond=3, solver=solver) == 3).all()
+    start = torch.zeros(5, *SHAPE)
+    partial = sample(Told(0.0), x_init=start, t_start=0.5, steps=3, batch=2, cond=cond, solver=solver)
+    assert partial[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_condition_reaches_the_members_of_a_hybrid_that_take_one():
+    told, plain = Told(0.0), Counting(9.0)
+    hybrid = HybridDenoiser({"t": told, "p": plain}, HybridSchedule((1.0, 0.5, 0.2), ("t", "p", "t"), "heun"))
+    out = sample(hybrid, n=3, batch=2, cond=torch.tensor([4, 5, 6]))
+    assert out[:, 0, 0, 0].tolist() == [4, 5, 6]
+    assert told.asked == [1.0, 0.5, 0.2] * 2
+    assert plain.asked == [0.5, 0.2] * 2
+    assert torch.equal(out, sample(hybrid.on(CosinePath()).on(hybrid.path), n=3, batch=2, cond=torch.tensor([4, 5, 6])))
+
+
+def test_a_condition_that_does_not_fit_is_refused(local):
+    with pytest.raises(PhasewiseError, match="cond is given, but LocalDenoiser takes no condition"):
+        sample(local, n=2, cond=0)
+    with pytest.raises(PhasewiseError, match="cond has 3 rows for 2 images"):
+        sample(Told(0.0), n=2, cond=torch.arange(3))
+    with pytest.raises(PhasewiseError, match="cond is given, but Given takes no condition"):
+        sample(Told(0.0).given(1), n=2, cond=1)
+
+
+def test_any_denoiser_may_bring_its_own_plan():
+    class Planned(Counting):
+        def sampling_plan(self):
+            return SamplingPlan((0.9, 0.4), "heun")
+
+    planned = Planned(0.0)
+    sample(planned, n=1)
+    assert planned.asked == [0.9, 0.4, 0.4]
+    with pytest.raises(PhasewiseError, match="brings its own grid"):
+        sample(planned, n=1, solver="euler")
 
 
 @pytest.mark.parametrize(

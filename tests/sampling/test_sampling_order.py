@@ -6,13 +6,11 @@ import pytest
 import torch
 from plain_denoiser import Plain
 
-from phasewise.denoisers import HybridDenoiser, WienerDenoiser
-from phasewise.denoisers.hybrid import OnPath
+from phasewise.denoisers import HybridDenoiser, OnPath, WienerDenoiser
 from phasewise.errors import PhasewiseError
 from phasewise.paths import CosinePath, LinearPath, VarianceExplodingPath
 from phasewise.results import HybridSchedule
-from phasewise.sampling import Carry, integrate, sample, take_step, time_grid
-from phasewise.sampling.solvers import SOLVERS
+from phasewise.sampling import SOLVERS, Carry, Solver, integrate, register_solver, sample, take_step, time_grid
 
 PATHS = [LinearPath(), CosinePath(), VarianceExplodingPath(0.05, 5.0)]
 SHAPE = (1, 2, 3)
@@ -68,6 +66,62 @@ def test_order_of_convergence(path, solver):
     slopes = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
     assert slopes == pytest.approx([order, order], abs=0.12)
     assert errors[-1] < (2e-2 if order == 1 else 5e-4)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
+def test_ddim_is_exact_where_the_posterior_mean_stands_still(path):
+    """Data that are one image: D is it at every time, so a single step of any length is the flow itself."""
+    image = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+
+    class Still(Plain):
+        def forward(self, x_t, t, cond=None):
+            return image.expand_as(x_t)
+
+    x, still = noise(4, path), Still(gaussian(path))
+    ends = [torch.tensor(t, dtype=torch.float64) for t in (1.0, 0.1)]
+    (a_t, s_t), (a_s, s_s) = ((path.alpha(t), path.sigma(t)) for t in ends)
+    truth = a_s * image + s_s * (x - a_t * image) / s_t
+    torch.testing.assert_close(run(still, x, (1.0, 0.1), "ddim"), truth)
+
+
+def test_ddim_is_euler_on_the_linear_path_and_only_there():
+    for path in PATHS:
+        exact, x = Plain(gaussian(path)), noise(8, path)
+        grid = time_grid(7, path=path, t_min=0.1)
+        ddim, euler = (run(exact, x, grid, solver) for solver in ("ddim", "euler"))
+        far = float((ddim - euler).abs().max())
+        assert far < 1e-12 if path == LinearPath() else far > 1e-3
+
+
+def test_every_solver_says_in_a_line_what_it_is():
+    for name, solver in SOLVERS.items():
+        assert "\n" not in solver.about
+        assert 20 < len(solver.about) < 120, name
+    ours = [name for name, solver in SOLVERS.items() if solver.about.startswith("ours: ")]
+    assert ours == ["exp_ab2"]
+    for name in {*SOLVERS} - {"euler", *ours}:
+        assert "et al. 20" in SOLVERS[name].about, name
+
+
+def test_a_solver_of_ones_own_is_taken_by_name(monkeypatch):
+    monkeypatch.setattr(SOLVERS, "_entries", dict(SOLVERS.items()))
+    calls = []
+
+    def step(denoiser, x, t, s, carry):
+        calls.append((t, s))
+        return SOLVERS["ddim"].step(denoiser, x, t, s, carry)
+
+    exact = Plain(gaussian(LinearPath())).float()
+    with pytest.raises(PhasewiseError, match="unknown solver 'mine'; known: euler, heun"):
+        sample(exact, n=1, solver="mine")
+    register_solver("mine", Solver(step, 1, 1, "a step that is watched"))
+    again = sample(exact, n=2, seed=1, solver="mine", times=(1.0, 0.5, 0.2))
+    assert torch.equal(again, sample(exact, n=2, seed=1, solver="ddim", times=(1.0, 0.5, 0.2)))
+    assert calls == [(1.0, 0.5), (0.5, 0.2)]
+    schedule = HybridSchedule((1.0, 0.5, 0.2), ("a",) * 3, "mine")
+    assert torch.equal(again, sample(HybridDenoiser({"a": exact}, schedule), n=2, seed=1))
+    with pytest.raises(PhasewiseError, match="there is a solver named 'heun' already"):
+        register_solver("heun", Solver(step, 1, 1, "another"))
 
 
 def variance_after(solver, exact, steps, t_min):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from phasewise.data.images import ImageData
+from phasewise.data.labels import condition_of_part
 from phasewise.data.load import as_images, load_images
 from phasewise.data.sources import KNOWN
 
-__all__ = ["KNOWN", "ImageData", "as_images", "load_images"]
+__all__ = ["KNOWN", "ImageData", "as_images", "condition_of_part", "load_images"]

@@ -1,16 +1,20 @@
 """Denoisers: everything that maps a noisy image and a time to the posterior mean of the clean one."""
 
-from phasewise.denoisers.base import Denoiser, NetworkDenoiser
-from phasewise.denoisers.hybrid import HybridDenoiser, OnPath
-from phasewise.denoisers.io import load_denoiser, save_denoiser
+from phasewise.denoisers.base import Condition, Denoiser, Given, OnPath, SamplingPlan, as_rows
+from phasewise.denoisers.condition import bind, condition_rows
+from phasewise.denoisers.hybrid import HybridDenoiser
+from phasewise.denoisers.io import load_denoiser, register_denoiser, save_denoiser
 from phasewise.denoisers.linear import WienerDenoiser
 from phasewise.denoisers.local import LocalDenoiser
+from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.denoisers.published import PublishedLocal, PublishedUNet
 from phasewise.denoisers.runtime import OnnxDenoiser, export_onnx, for_inference
 from phasewise.denoisers.unet import UNetDenoiser
 
 __all__ = [
+    "Condition",
     "Denoiser",
+    "Given",
     "HybridDenoiser",
     "LocalDenoiser",
     "NetworkDenoiser",
@@ -18,10 +22,15 @@ __all__ = [
     "OnnxDenoiser",
     "PublishedLocal",
     "PublishedUNet",
+    "SamplingPlan",
     "UNetDenoiser",
     "WienerDenoiser",
+    "as_rows",
+    "bind",
+    "condition_rows",
     "export_onnx",
     "for_inference",
     "load_denoiser",
+    "register_denoiser",
     "save_denoiser",
 ]

@@ -1,32 +1,37 @@
-r"""What every denoiser is: a module that maps ``(x_t, t)`` to the posterior mean ``E[x | x_t]``.
+"""What every denoiser is: a module that maps ``(x_t, t)`` to the posterior mean ``E[x | x_t]``.
 
-Networks are preconditioned from the data's mean ``m`` and standard deviation ``s`` so that they learn a
-unit-variance residual at every noise level (Karras et al. 2022, arXiv 2206.00364, eq. 7, for a general path)::
-
-    v_t    = alpha^2 s^2 + sigma^2                       variance of x_t
-    D(x_t) = m + (alpha s^2 / v_t) (x_t - alpha m)  +  (s sigma / sqrt(v_t)) F((x_t - alpha m) / sqrt(v_t), log-SNR)
-
-At t = 0 this is the identity and at t = 1 the mean plus what F adds; F sees and predicts numbers of order one.
+And its two plain wrappers: spoken to on another path (:class:`OnPath`), and with a condition bound (:class:`Given`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from phasewise.errors import PhasewiseError
-from phasewise.paths import LinearPath, NoisePath, Time, as_time
+from phasewise.paths import LinearPath, NoisePath, Time, translate
 from phasewise.shapes import ImageShape, check_image_shape
+
+Condition = int | Tensor
+"""A class label, or a tensor with a row for each image; a single one serves all images."""
+
+
+class SamplingPlan(NamedTuple):
+    """How a denoiser wants to be sampled: start times of the steps, descending, on its own path; a solver's name."""
+
+    times: tuple[float, ...]
+    solver: str
 
 
 class Denoiser(nn.Module, ABC):
     """``denoiser(x_t, t, cond=None) -> posterior mean``.
 
     x_t: (B, C, H, W) float; t: a float or (B,), in [0, 1] on ``self.path``; returns (B, C, H, W) in pixel units.
+    cond: a row for each image, e.g. class labels (B,), for one that takes a condition (:attr:`takes_condition`).
 
     Attributes:
         radius: receptive field in pixels (max-norm), or None when the whole image is seen.
@@ -43,9 +48,32 @@ class Denoiser(nn.Module, ABC):
     @abstractmethod
     def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor: ...
 
+    @property
+    def takes_condition(self) -> bool:
+        """Whether ``cond`` means anything to it."""
+        return False
+
+    def on(self, path: NoisePath) -> Denoiser:
+        """This denoiser spoken to on ``path``: itself where that is its own."""
+        return self if path == self.path else OnPath(self, path)
+
+    def given(self, cond: Condition) -> Denoiser:
+        """This denoiser with ``cond`` bound: a single label or row, (), (1,) or (1, ...), for all images, or one row
+        for each image of the batches to come, (B, ...).
+
+        Raises PhasewiseError where it takes no condition; a batch that does not fit the rows raises when it comes.
+        """
+        if not self.takes_condition:
+            raise PhasewiseError(f"{type(self).__name__} takes no condition; leave cond out")
+        return Given(self, cond)
+
     def member_at(self, t: float) -> Denoiser:
-        """The denoiser that serves a sampling step starting at time t: itself, unless it is a hybrid."""
+        """The denoiser that takes a sampling step starting at time t: itself, unless it is a hybrid."""
         return self
+
+    def sampling_plan(self) -> SamplingPlan | None:
+        """Its own times and solver, or None where any will do."""
+        return None
 
     def pixel_moments(self) -> tuple[Tensor, Tensor] | None:
         """Mean and standard deviation per channel, (C,) each, of the pixels it was made for; None where it is not known
@@ -62,7 +90,7 @@ class Denoiser(nn.Module, ABC):
         """Where its weights are; the CPU for one without any."""
         return next((w.device for w in (*self.parameters(), *self.buffers())), torch.device("cpu"))
 
-    def jump(self, x_t: Tensor, t: float, s: float) -> Tensor | None:
+    def jump(self, x_t: Tensor, t: float, s: float, cond: Tensor | None = None) -> Tensor | None:
         """``x_s`` on this denoiser's own probability-flow ODE from ``x_t``, exactly, where a closed form is known; else
         None, and a solver approximates it."""
         return None
@@ -72,72 +100,114 @@ class Denoiser(nn.Module, ABC):
         raise PhasewiseError(f"{type(self).__name__} cannot be saved")
 
 
-class NetworkDenoiser(Denoiser):
-    """A preconditioned network. Subclasses give ``backbone(h, log_snr) -> F``: (B,C,H,W), (B,) -> (B,C,H,W).
+class OnPath(Denoiser):
+    """``member`` spoken to on another path: x_t and t are translated at equal log-SNR, exactly (rescale, relabel)."""
 
-    ``data_mean`` and ``data_std`` (per channel, pixel units) are set once by :meth:`fit_moments`, before training.
-    """
-
-    data_mean: Tensor
-    data_std: Tensor
-
-    def __init__(self, image_shape: ImageShape, path: NoisePath | None = None, radius: int | None = None) -> None:
-        super().__init__(image_shape, path, radius)
-        channels = self.image_shape[0]
-        self.register_buffer("data_mean", torch.zeros(1, channels, 1, 1))
-        self.register_buffer("data_std", torch.ones(1, channels, 1, 1))
-
-    @abstractmethod
-    def backbone(self, h: Tensor, log_snr: Tensor) -> Tensor: ...
-
-    def fit_moments(self, images: Tensor) -> None:
-        """Take mean and standard deviation per channel from training images (N, C, H, W)."""
-        if tuple(images.shape[1:]) != self.image_shape:
-            raise PhasewiseError(
-                f"images of shape {tuple(images.shape[1:])} do not fit a denoiser for {self.image_shape}"
-            )
-        std, mean = torch.std_mean(images.float(), dim=(0, 2, 3), keepdim=True, correction=0)
-        if not bool(torch.isfinite(std).all()):
-            raise PhasewiseError("the training images hold NaN or infinite pixels; leave those images out")
-        if not bool((std > 0).all()):
-            raise PhasewiseError("a channel of the training images is constant; drop it or check the data")
-        self.data_mean.copy_(mean)
-        self.data_std.copy_(std)
-
-    def pixel_moments(self) -> tuple[Tensor, Tensor] | None:
-        mean, std = self.data_mean.flatten().cpu(), self.data_std.flatten().cpu()
-        untouched = bool((mean == 0).all() and (std == 1).all())
-        return None if untouched else (mean, std)
-
-    def precondition(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(alpha, sqrt(v_t), sigma) broadcast to (1 or B, C, 1, 1)."""
-        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
-        return alpha, torch.sqrt((alpha * self.data_std) ** 2 + sigma**2), sigma
-
-    def residual(self, x_t: Tensor, t: Time) -> tuple[Tensor, Tensor, Tensor]:
-        """(F, c_out, skip): the network's raw output, its factor, and the closed-form part; D = skip + c_out F."""
-        if tuple(x_t.shape[1:]) != self.image_shape:
-            raise PhasewiseError(f"x_t has shape {tuple(x_t.shape)}; this denoiser takes (B, *{self.image_shape})")
-        return self.residual_at(x_t, as_time(t, x_t))
-
-    def residual_at(self, x_t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """:meth:`residual` at times ``s`` that are known to be right, of shape () or (B, 1, 1, 1)."""
-        alpha, root_v, sigma = self.precondition(s)
-        h = (x_t - alpha * self.data_mean) / root_v
-        log_snr = relative_log_snr(self.path, s, x_t.shape[0], self.data_std.mean())
-        out = self.backbone(h, log_snr).to(x_t.dtype)
-        skip = self.data_mean + alpha * self.data_std**2 / root_v * h
-        return out, self.data_std * sigma / root_v, skip
+    def __init__(self, member: Denoiser, path: NoisePath) -> None:
+        super().__init__(member.image_shape, path, member.radius)
+        self.member = member
 
     def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
-        out, c_out, skip = self.residual(x_t, t)
-        return skip + c_out * out
+        x_there, t_there = translate(x_t, t, self.path, self.member.path)
+        return self.member(x_there, t_there, cond)
+
+    @property
+    def takes_condition(self) -> bool:
+        return self.member.takes_condition
+
+    def on(self, path: NoisePath) -> Denoiser:
+        return self if path == self.path else self.member.on(path)
+
+    def member_at(self, t: float) -> Denoiser:
+        part = self.member.member_at(_same_noise(t, self.path, self.member.path))
+        return self if part is self.member else part.on(self.path)
+
+    def sampling_plan(self) -> SamplingPlan | None:
+        plan = self.member.sampling_plan()
+        if plan is None:
+            return None
+        return SamplingPlan(tuple(_same_noise(t, self.member.path, self.path) for t in plan.times), plan.solver)
+
+    def pixel_moments(self) -> tuple[Tensor, Tensor] | None:
+        return self.member.pixel_moments()
+
+    @property
+    def jumps(self) -> bool:
+        return self.member.jumps
+
+    def jump(self, x_t: Tensor, t: float, s: float, cond: Tensor | None = None) -> Tensor | None:
+        if not self.jumps:
+            return None
+        x_there, t_there = translate(x_t, t, self.path, self.member.path)
+        s_there = translate(x_t, s, self.path, self.member.path)[1]
+        moved = self.member.jump(x_there, float(t_there), float(s_there), cond)
+        return None if moved is None else translate(moved, s_there, self.member.path, self.path)[0]
 
 
-def relative_log_snr(path: NoisePath, s: Tensor, batch: int, data_std: Tensor) -> Tensor:
-    """log-SNR relative to the data variance, clamped to [-12, 12], shape (batch,)."""
-    value = path.log_snr(s) + 2 * data_std.log()
-    return value.clamp(-12, 12).reshape(-1).expand(batch)
+class Given(Denoiser):
+    """``member`` with its condition bound (:meth:`Denoiser.given`): called like a denoiser without one."""
+
+    cond: Tensor
+
+    def __init__(self, member: Denoiser, cond: Condition) -> None:
+        super().__init__(member.image_shape, member.path, member.radius)
+        self.member = member
+        self.register_buffer("cond", as_condition(cond).to(member.device))
+
+    def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
+        if cond is not None:
+            raise PhasewiseError("this denoiser has its condition bound already; leave cond out, or bind another one")
+        return self.member(x_t, t, as_rows(self.cond, len(x_t)))
+
+    def on(self, path: NoisePath) -> Denoiser:
+        return self if path == self.path else Given(self.member.on(path), self.cond)
+
+    def given(self, cond: Condition) -> Denoiser:
+        raise PhasewiseError("this denoiser has its condition bound already; bind another one to its .member")
+
+    def member_at(self, t: float) -> Denoiser:
+        part = self.member.member_at(t)
+        if part is self.member:
+            return self
+        return part.given(self.cond) if part.takes_condition else part
+
+    def sampling_plan(self) -> SamplingPlan | None:
+        return self.member.sampling_plan()
+
+    def pixel_moments(self) -> tuple[Tensor, Tensor] | None:
+        return self.member.pixel_moments()
+
+    @property
+    def jumps(self) -> bool:
+        return self.member.jumps
+
+    def jump(self, x_t: Tensor, t: float, s: float, cond: Tensor | None = None) -> Tensor | None:
+        return self.member.jump(x_t, t, s, as_rows(self.cond, len(x_t)))
+
+    def config(self) -> dict[str, Any]:
+        raise PhasewiseError("a denoiser with its condition bound cannot be saved; save its .member, and bind again")
+
+
+def as_condition(cond: Condition) -> Tensor:
+    """``cond`` as a tensor with rows, (1,) for a single label; PhasewiseError for what is no tensor and no number."""
+    try:
+        rows = torch.as_tensor(cond)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PhasewiseError(f"cond must be a class label or a tensor with a row for each image ({error})") from error
+    return rows.reshape(1) if rows.dim() == 0 else rows
+
+
+def as_rows(cond: Condition, n: int) -> Tensor:
+    """``cond`` as one row for each of ``n`` images, (n, ...); a single one is repeated, without a copy.
+
+    Raises PhasewiseError for another number of rows.
+    """
+    rows = as_condition(cond)
+    if len(rows) not in (1, n):
+        raise PhasewiseError(
+            f"cond has {len(rows)} rows for {n} images; give one row for each image, or a single one for all"
+        )
+    return rows.expand(n, *rows.shape[1:])
 
 
 def check_radius(radius: int, shape: ImageShape) -> int:
@@ -150,3 +220,8 @@ def check_radius(radius: int, shape: ImageShape) -> int:
             f"radius {radius} is larger than the image: at {shape[1]}x{shape[2]} the largest is {largest}"
         )
     return int(radius)
+
+
+def _same_noise(t: float, source: NoisePath, target: NoisePath) -> float:
+    """The time on ``target`` at which its log-SNR is that of ``source`` at ``t``."""
+    return float(translate(torch.zeros(1, dtype=torch.float64), t, source, target)[1])

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from phasewise.denoisers.base import Denoiser
-from phasewise.denoisers.hybrid import HybridDenoiser, OnPath
+from phasewise.denoisers.base import Denoiser, OnPath
+from phasewise.denoisers.hybrid import HybridDenoiser
 from phasewise.denoisers.linear import WienerDenoiser
 from phasewise.denoisers.local import LocalDenoiser
 from phasewise.denoisers.published import PublishedLocal, PublishedUNet
@@ -19,20 +19,35 @@ from phasewise.denoisers.unet import UNetDenoiser
 from phasewise.errors import CheckpointError
 from phasewise.files import read_json, write_bytes, write_json
 from phasewise.paths import path_from_config
+from phasewise.registry import Registry
 from phasewise.results import HybridSchedule
 
 FORMAT = 1
 HALVED = 4096
 """Tensors of at least so many numbers are stored in half precision on request; smaller ones weigh nothing."""
-CLASSES: dict[str, type[Denoiser]] = {
-    c.__name__: c for c in (LocalDenoiser, UNetDenoiser, WienerDenoiser, PublishedLocal, PublishedUNet)
-}
+CLASSES: Registry[type[Denoiser]] = Registry(
+    "denoiser class", CheckpointError, mend="a class of your own is made known by phasewise.denoisers.register_denoiser"
+)
+D = TypeVar("D", bound=Denoiser)
+
+
+def register_denoiser(cls: type[D]) -> type[D]:
+    """Let :func:`load_denoiser` know a class of denoisers by its name; a decorator, it returns the class.
+
+    The constructor must take what :meth:`Denoiser.config` gives, where ``image_shape`` comes as a tuple and ``path`` as
+    a :class:`NoisePath`; weights are the module's state.  Raises PhasewiseError for a name that is taken.
+    """
+    CLASSES.register(cls.__name__, cls)
+    return cls
+
+
+for _class in (LocalDenoiser, UNetDenoiser, WienerDenoiser, PublishedLocal, PublishedUNet):
+    register_denoiser(_class)
 
 
 def build_denoiser(name: str, config: dict[str, Any]) -> Denoiser:
     """A fresh denoiser of class ``name`` from its :meth:`Denoiser.config`."""
-    if not isinstance(name, str) or name not in CLASSES:
-        raise CheckpointError(f"unknown denoiser class {name!r}; known: {', '.join(CLASSES)}")
+    cls = CLASSES[name]
     kwargs: dict[str, Any] = dict(config)
     if name == "LocalDenoiser":  # what was always so before it could be chosen
         kwargs = {"norm": True, "mixing": 0, **kwargs}
@@ -41,7 +56,7 @@ def build_denoiser(name: str, config: dict[str, Any]) -> Denoiser:
         for key in ("image_shape", "multipliers"):
             if key in kwargs:
                 kwargs[key] = tuple(kwargs[key])
-        return CLASSES[name](**kwargs)
+        return cls(**kwargs)
     except (TypeError, ValueError, AttributeError, AssertionError) as error:
         raise CheckpointError(f"the saved config does not fit {name} ({error}); train it again") from error
 

@@ -121,7 +121,7 @@ class WienerDenoiser(Denoiser):
     def jumps(self) -> bool:
         return self.radius is None
 
-    def jump(self, x_t: Tensor, t: float, s: float) -> Tensor | None:
+    def jump(self, x_t: Tensor, t: float, s: float, cond: Tensor | None = None) -> Tensor | None:
         """The Gaussian flow: each eigen-coordinate moves by the ratio of its standard deviations at s and t,
         ``sqrt((alpha_s^2 v + sigma_s^2) / (alpha_t^2 v + sigma_t^2))``.  None for a windowed filter."""
         if not self.jumps:

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from phasewise.denoisers.base import NetworkDenoiser
 from phasewise.denoisers.layers import TimeEmbedding, pad_to_multiple, zero_init
+from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.errors import PhasewiseError
 from phasewise.paths import NoisePath
 from phasewise.shapes import ImageShape
@@ -48,6 +48,7 @@ class LocalDenoiser(NetworkDenoiser):
             faster and the network as good: a norm over few channels costs as much as the products (docs/networks.md).
         position: add a learned vector per block position, so that the best predictor may depend on where the pixel
             is (images are centred); it carries no information about other pixels.
+        classes: number of class labels it is told, as a vector added to the embedding of the time; None: none.
 
     Raises PhasewiseError for a radius or block that does not fit.
     """
@@ -64,9 +65,10 @@ class LocalDenoiser(NetworkDenoiser):
         mixing: int | None = None,
         norm: bool = False,
         position: bool = True,
+        classes: int | None = None,
         path: NoisePath | None = None,
     ) -> None:
-        super().__init__(image_shape, path, radius)
+        super().__init__(image_shape, path, radius, classes)
         channels, height, columns = self.image_shape
         assert self.radius is not None
         self.block = default_block(self.image_shape, self.radius) if block is None else int(block)
@@ -102,15 +104,20 @@ class LocalDenoiser(NetworkDenoiser):
         if self.position:
             self.places = nn.Parameter(torch.zeros(self.grid[0] * self.grid[1], self.width))
 
-    def backbone(self, h: Tensor, log_snr: Tensor) -> Tensor:
+        if self.classes is not None:  # last, so that all other weights are those of a network without
+            self.labels = nn.Embedding(self.classes, 64)
+
+    def backbone(self, h: Tensor, log_snr: Tensor, labels: Tensor | None = None) -> Tensor:
         traced = torch.compiler.is_compiling() or torch.compiler.is_exporting()
         plain = traced or torch.is_grad_enabled() or torch.is_autocast_enabled(h.device.type)
-        if not plain and not self.normed and (log_snr.stride(0) == 0 or len(h) == 1):
-            return self.pixels(self.tokens_at_one_time(h, log_snr[:1]))
+        if not plain and not self.normed and _one_for_all(log_snr, labels):
+            time = self.told(log_snr[:1], None if labels is None else labels[:1])
+            return self.pixels(self.tokens_at_one_time(h, time))
         if not plain and len(h) > (size := self.at_a_time(h)):
-            parts = zip(h.split(size), log_snr.split(size), strict=True)
-            return torch.cat([self.backbone(part, times) for part, times in parts])
-        time = self.embed(log_snr)
+            given = (h, log_snr) if labels is None else (h, log_snr, labels)
+            parts = zip(*(each.split(size) for each in given), strict=True)
+            return torch.cat([self.backbone(*part) for part in parts])
+        time = self.told(log_snr, labels)
         tokens = self.stem(self.windows(self.padded(h)))
         if self.position:
             tokens.add_(self.places)
@@ -118,14 +125,20 @@ class LocalDenoiser(NetworkDenoiser):
             tokens = block(tokens, time, self.grid)
         return self.pixels(self.head(self.norm(tokens)))
 
-    def tokens_at_one_time(self, h: Tensor, log_snr: Tensor) -> Tensor:
-        """What the head says, (B, blocks, C * block^2), when all images share one time, (1,), and nothing is learned.
+    def told(self, log_snr: Tensor, labels: Tensor | None) -> Tensor:
+        """(B, 64): what the blocks are told of the noise level, and of the class where there are any."""
+        time = self.embed(log_snr)
+        return time if labels is None else time + self.labels(labels)
+
+    def tokens_at_one_time(self, h: Tensor, time: Tensor) -> Tensor:
+        """What the head says, (B, blocks, C * block^2), when all images share one time and class, whose embedding
+        :meth:`told` is ``time``, (1, 64), and nothing is learned.
 
         Passes over memory, not arithmetic, are what costs.  So scale, shift and every bias that can be are folded into
         weights first, residuals are added by the matrix products, and a few images at a time go through buffers that
         stay in the cache.
         """
-        time, width, blocks = self.embed(log_snr), self.width, self.grid[0] * self.grid[1]
+        width, blocks = self.width, self.grid[0] * self.grid[1]
         owed, layers = h.new_zeros(width), []  # biases of ``down`` not yet added to the tokens
         for k, block in enumerate(self.blocks):
             assert isinstance(block, PointwiseBlock)
@@ -210,6 +223,7 @@ class LocalDenoiser(NetworkDenoiser):
             "mixing": self.mixing,
             "norm": self.normed,
             "position": self.position,
+            **({} if self.classes is None else {"classes": self.classes}),
             "path": self.path.config(),
         }
 
@@ -244,6 +258,13 @@ class PointwiseBlock(nn.Module):
         batch, length, width = tokens.shape
         image = tokens.view(batch, *grid, width).permute(0, 3, 1, 2)
         return self.mix(image).permute(0, 2, 3, 1).reshape(batch, length, width)
+
+
+def _one_for_all(log_snr: Tensor, labels: Tensor | None) -> bool:
+    """Whether all images share one time and one label; times are looked at by their layout, not their values."""
+    if len(log_snr) > 1 and log_snr.stride(0) != 0:
+        return False
+    return labels is None or labels.stride(0) == 0 or bool((labels == labels[0]).all())
 
 
 def default_block(image_shape: ImageShape, radius: int) -> int:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from phasewise.denoisers.base import NetworkDenoiser
 from phasewise.denoisers.layers import PixelNorm, TimeEmbedding, zero_init
+from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.errors import PhasewiseError
 from phasewise.paths import NoisePath
 from phasewise.shapes import ImageShape

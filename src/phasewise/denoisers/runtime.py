@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from phasewise.denoisers.base import Denoiser, NetworkDenoiser
-from phasewise.denoisers.hybrid import HybridDenoiser, OnPath
+from phasewise.denoisers.base import Denoiser, Given, OnPath
+from phasewise.denoisers.hybrid import HybridDenoiser
+from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.files import write_bytes
 from phasewise.paths import Time, as_time, path_from_config
@@ -30,7 +31,7 @@ def for_inference(denoiser: Denoiser, *, compile: bool = False, precision: str =
     """``denoiser`` with its networks compiled, or their products in bfloat16; it shares the weights of the original.
 
     Args:
-        denoiser: any; a hybrid's members are each accelerated, what is no network (Wiener) is left as it is.
+        denoiser: any; of a hybrid each member is made faster, what is no network (Wiener) is left as it is.
         compile: ``torch.compile`` the network: about half a minute at the first call of each batch shape.
         precision: "float32", or "bfloat16": products and convolutions under autocast, preconditioning in float32.
 
@@ -38,14 +39,14 @@ def for_inference(denoiser: Denoiser, *, compile: bool = False, precision: str =
     """
     if precision not in PRECISIONS:
         raise PhasewiseError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    faster = functools.partial(for_inference, compile=compile, precision=precision)
     if isinstance(denoiser, HybridDenoiser):
-        members = {
-            name: for_inference(
-                member.member if isinstance(member, OnPath) else member, compile=compile, precision=precision
-            )
-            for name, member in denoiser.members.items()
-        }
+        members = {name: faster(member) for name, member in denoiser.members.items()}
         return HybridDenoiser(members, denoiser.schedule).eval()
+    if isinstance(denoiser, OnPath):
+        return faster(denoiser.member).on(denoiser.path).eval()
+    if isinstance(denoiser, Given):
+        return faster(denoiser.member).given(denoiser.cond).eval()
     if not isinstance(denoiser, NetworkDenoiser) or (not compile and precision == "float32"):
         return denoiser
     if compile:
@@ -67,9 +68,9 @@ class _Faster:
         plain = functools.partial(type(network).backbone, network)
         self.call = torch.compile(plain) if compile else plain
 
-    def __call__(self, h: Tensor, log_snr: Tensor) -> Tensor:
+    def __call__(self, h: Tensor, log_snr: Tensor, *labels: Tensor) -> Tensor:
         with torch.autocast(h.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            return self.call(h, log_snr)
+            return self.call(h, log_snr, *labels)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Faster:
         return _Faster(copy.deepcopy(self.network, memo), self.compile, self.precision)
@@ -102,8 +103,11 @@ def export_onnx(denoiser: Denoiser, file: str | Path) -> Path:
 
     Needs the extra ``phasewise[onnx]``.  Read it with :class:`OnnxDenoiser`, or with any ONNX runtime.
 
-    Raises PhasewiseError for a denoiser that is no single network (export a hybrid's members one by one).
+    Raises PhasewiseError for a denoiser that is no single network (export a hybrid's members one by one), or for one
+    that takes a condition.
     """
+    if denoiser.takes_condition or isinstance(denoiser, Given):
+        raise PhasewiseError("only networks without a condition are exported; run a conditional one by PyTorch")
     if not isinstance(denoiser, NetworkDenoiser):
         raise PhasewiseError(
             f"{type(denoiser).__name__} is no single network; only networks are exported, a hybrid member by member"

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from phasewise.denoisers.base import NetworkDenoiser
 from phasewise.denoisers.layers import TimeEmbedding, pad_to_multiple, zero_init
+from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.errors import PhasewiseError
 from phasewise.paths import NoisePath
 from phasewise.shapes import ImageShape
@@ -39,6 +39,7 @@ class UNetDenoiser(NetworkDenoiser):
         blocks: residual blocks per level, on the way down and on the way up.
         patch: pixels folded into channels at the input; default 2 above 16 pixels, else 1.
         heads: attention heads at the coarsest level (0: none).
+        classes: number of class labels it is told, as a vector added to the embedding of the time; None: none.
     """
 
     def __init__(
@@ -50,9 +51,10 @@ class UNetDenoiser(NetworkDenoiser):
         blocks: int = 1,
         patch: int | None = None,
         heads: int = 4,
+        classes: int | None = None,
         path: NoisePath | None = None,
     ) -> None:
-        super().__init__(image_shape, path)
+        super().__init__(image_shape, path, classes=classes)
         channels, height, columns = self.image_shape
         side = max(height, columns)
         self.patch = (2 if side > 16 else 1) if patch is None else int(patch)
@@ -92,9 +94,13 @@ class UNetDenoiser(NetworkDenoiser):
                 c = widths[level - 1]
         self.norm = nn.GroupNorm(8, c)
         self.head = zero_init(nn.Conv2d(c, channels * self.patch**2, 3, padding=1))
+        if self.classes is not None:  # last, so that all other weights are those of a network without
+            self.labels = nn.Embedding(self.classes, emb)
 
     @classmethod
-    def of_size(cls, image_shape: ImageShape, size: str, *, path: NoisePath | None = None) -> UNetDenoiser:
+    def of_size(
+        cls, image_shape: ImageShape, size: str, *, classes: int | None = None, path: NoisePath | None = None
+    ) -> UNetDenoiser:
         """A U-Net of a named size (:data:`GLOBAL_SIZES`); PhasewiseError for an unknown one."""
         if size not in GLOBAL_SIZES:
             raise PhasewiseError(f"unknown size {size!r} of a global network; known: {', '.join(GLOBAL_SIZES)}")
@@ -102,11 +108,14 @@ class UNetDenoiser(NetworkDenoiser):
         side = max(image_shape[1:])
         patch = fold * (2 if side > 16 else 1)
         levels = len(default_multipliers(-(-side // patch)))
-        return cls(image_shape, width=width, multipliers=(1, *[factor] * (levels - 1)), patch=patch, path=path)
+        multipliers = (1, *[factor] * (levels - 1))
+        return cls(image_shape, width=width, multipliers=multipliers, patch=patch, classes=classes, path=path)
 
-    def backbone(self, h: Tensor, log_snr: Tensor) -> Tensor:
+    def backbone(self, h: Tensor, log_snr: Tensor, labels: Tensor | None = None) -> Tensor:
         height, columns = h.shape[2:]
         time = self.embed(log_snr)
+        if labels is not None:
+            time = time + self.labels(labels)
         h = F.pixel_unshuffle(pad_to_multiple(h, self.multiple), self.patch)
         h = self.stem(h.contiguous(memory_format=torch.channels_last))
         skips = [h]
@@ -127,6 +136,7 @@ class UNetDenoiser(NetworkDenoiser):
             "blocks": self.depth,
             "patch": self.patch,
             "heads": self.heads,
+            **({} if self.classes is None else {"classes": self.classes}),
             "path": self.path.config(),
         }
 

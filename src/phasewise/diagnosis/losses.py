@@ -25,9 +25,8 @@ import torch
 from torch import Tensor
 
 from phasewise import seeding
-from phasewise.data import ImageData
-from phasewise.denoisers.base import Denoiser
-from phasewise.denoisers.hybrid import OnPath
+from phasewise.data import ImageData, condition_of_part
+from phasewise.denoisers import Condition, Denoiser, bind, condition_rows
 from phasewise.errors import PhasewiseError
 from phasewise.memory import called
 from phasewise.paths import NoisePath
@@ -42,6 +41,7 @@ def measure_losses(
     *,
     reference: str = "global",
     control: str | None = None,
+    cond: Condition | str | None = None,
     seed: int = 0,
     batch: int = 250,
     progress: Callable[[int, int], None] | None = None,
@@ -53,8 +53,13 @@ def measure_losses(
     Times are on the reference's path; members on another path are translated.  The same image meets the same noise
     for every denoiser (differences are paired) and fresh noise at every time.
 
-    Raises PhasewiseError for a missing reference, times outside (0, 1], or fewer than 2 images.
+    ``cond``, a class label, a tensor with a row for each image, or "labels" of an ImageData, goes to every denoiser
+    that takes one.
+
+    Raises PhasewiseError for a missing reference, times outside (0, 1], a condition that does not fit, or fewer than 2
+    images.
     """
+    cond = condition_of_part(images, "test", cond)
     images = images.test if isinstance(images, ImageData) else images
     names = list(denoisers)
     if reference not in denoisers:
@@ -65,7 +70,8 @@ def measure_losses(
     if grid.ndim != 1 or not len(grid) or not ((grid > 0) & (grid <= 1)).all():
         raise PhasewiseError("times must be a list of noise times in (0, 1]; at t = 0 every denoiser is exact")
     path = denoisers[reference].path
-    members = {k: d if d.path == path else OnPath(d, path) for k, d in denoisers.items()}
+    members = {k: d.on(path).eval() for k, d in denoisers.items()}
+    rows = condition_rows(cond, len(images), members.values())
     order = [names.index(reference), *[i for i in range(len(names)) if names[i] != reference]]
     cells = {key: np.zeros((len(grid), len(names))) for key in ("loss", "gap", "distance")}
     errors = {key: np.zeros_like(value) for key, value in cells.items()}
@@ -75,7 +81,7 @@ def measure_losses(
         for start in range(0, len(images), batch):
             x = images[start : start + batch]
             x_t = path.add_noise(x, torch.randn(x.shape, generator=generator).to(x.device), float(t))
-            outputs = {i: called(members[names[i]].eval(), x_t, float(t), f"denoising by {names[i]}") for i in order}
+            outputs = {i: _answer(members, names[i], x_t, float(t), rows, start) for i in order}
             base, base_loss = outputs[order[0]], _squared(outputs[order[0]] - x)
             for i in order:
                 loss = _squared(outputs[i] - x)
@@ -109,6 +115,17 @@ def measure_losses(
         path=path.config(),
         control=control,
     )
+
+
+def _answer(
+    members: Mapping[str, Denoiser], name: str, x_t: Tensor, t: float, rows: Tensor | None, start: int
+) -> Tensor:
+    """What ``name`` says of the images from ``start`` on, under their condition."""
+
+    def told(x_t: Tensor, t: float) -> Tensor:  # of fewer images where a batch did not fit into memory
+        return bind(members[name], rows, slice(start, start + len(x_t)))(x_t, t)
+
+    return called(told, x_t, t, f"denoising by {name}")
 
 
 def _squared(difference: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from phasewise import seeding
-from phasewise.denoisers.base import Denoiser
+from phasewise.denoisers import Condition, Denoiser, condition_rows
 from phasewise.results import Recovery
 from phasewise.sampling.grid import time_grid
 from phasewise.sampling.loop import sample
@@ -22,6 +22,7 @@ def measure_recovery(
     *,
     steps: int = 16,
     solver: str = "exp_ab2",
+    cond: Condition | None = None,
     seed: int = 0,
     keep: int = 8,
     t_min: float = 0.02,
@@ -31,10 +32,12 @@ def measure_recovery(
 
     ``steps`` is the number of steps from t = 1; a run from t takes its share, at least 2.  Returns the record and
     tensors "original" (k, C, H, W), "noisy" (T, k, ...), "recovered" (T, N, k, ...) in pixel units.
+    ``cond``, a class label or a tensor with a row for each image, goes to every denoiser that takes one.
     Source: receptive-field ablation of arXiv 2508.06614.
     """
     mse, stderr = np.zeros((len(times), len(denoisers))), np.zeros((len(times), len(denoisers)))
     noisy, recovered = [], []
+    rows = condition_rows(cond, len(images), denoisers.values())
     for k, t in enumerate(times):
         z = torch.randn(images.shape, generator=seeding.generator(seed, 11, k)).to(images.device)
         row = []
@@ -42,7 +45,8 @@ def measure_recovery(
             count = max(2, round(steps * t))
             grid = time_grid(count, path=denoiser.path, t_start=float(t), t_min=min(t_min, t / 2))
             x_t = denoiser.path.add_noise(images, z, float(t))
-            back = sample(denoiser, x_init=x_t, t_start=float(t), times=grid, solver=solver, batch=batch)
+            told = rows if denoiser.takes_condition else None
+            back = sample(denoiser, x_init=x_t, t_start=float(t), times=grid, solver=solver, cond=told, batch=batch)
             error = (back - images.cpu()).double().square().flatten(1).mean(1)
             mse[k, i] = float(error.mean())
             stderr[k, i] = float(error.std() / len(error) ** 0.5)

@@ -14,7 +14,7 @@ from safetensors.torch import save as save_tensors
 
 from phasewise.data import ImageData, load_images
 from phasewise.denoisers import Denoiser, load_denoiser, save_denoiser
-from phasewise.denoisers.base import NetworkDenoiser
+from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.diagnosis import gap_window, measure_losses, measure_recovery, path_kl
 from phasewise.errors import PhasewiseError
 from phasewise.files import read_json

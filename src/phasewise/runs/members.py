@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from phasewise.denoisers import Denoiser
-    from phasewise.denoisers.base import NetworkDenoiser
+    from phasewise.denoisers.network import NetworkDenoiser
     from phasewise.runs.config import TrainOptions
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")

@@ -2,9 +2,18 @@
 
 from phasewise.sampling.grid import time_grid
 from phasewise.sampling.loop import integrate, sample, starting_noise
-from phasewise.sampling.solvers import SOLVERS, Carry, Solver, calls_per_step, get_solver, take_step, velocity
+from phasewise.sampling.solvers import (
+    SOLVERS,
+    Carry,
+    Solver,
+    calls_per_step,
+    get_solver,
+    register_solver,
+    take_step,
+    velocity,
+)  # fmt: skip
 
 __all__ = [
-    "SOLVERS", "Carry", "Solver", "calls_per_step", "get_solver", "integrate", "sample", "starting_noise", "take_step",
-    "time_grid", "velocity",
+    "SOLVERS", "Carry", "Solver", "calls_per_step", "get_solver", "integrate", "register_solver", "sample",
+    "starting_noise", "take_step", "time_grid", "velocity",
 ]  # fmt: skip

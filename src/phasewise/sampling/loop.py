@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from phasewise import seeding
-from phasewise.denoisers.base import Denoiser
+from phasewise.denoisers import Condition, Denoiser, bind, condition_rows
 from phasewise.errors import PhasewiseError
 from phasewise.memory import fitting
-from phasewise.results import HybridSchedule
 from phasewise.sampling.grid import time_grid
 from phasewise.sampling.solvers import Carry, get_solver, take_step
 
@@ -32,6 +31,7 @@ def sample(
     times: Sequence[float] | None = None,
     x_init: Tensor | None = None,
     t_start: float | None = None,
+    cond: Condition | None = None,
     t_min: float = 0.02,
     spacing: str = "uniform",
     batch: int = 64,
@@ -40,27 +40,30 @@ def sample(
 ) -> Tensor:
     """Go from noise to images: (n, C, H, W) float32, in pixel units, unclamped.
 
-    A :class:`HybridDenoiser` brings its grid and solver in its schedule; for another denoiser give ``steps`` (default
-    16) and ``solver``, or the start times themselves (descending, above 0).  The last step, to t = 0, is a denoise.
+    A denoiser with a plan of its own (:meth:`Denoiser.sampling_plan`; a hybrid's is its schedule's) brings grid and
+    solver; for another give ``steps`` (default 16) and ``solver``, or the start times themselves (descending, above 0).
+    The last step, to t = 0, is a denoise.
 
-    Solvers: "exp_ab2" (default), "dpmpp_2m" (DPM-Solver++(2M)), "heun" and "euler" of the probability-flow ODE;
+    Solvers: "exp_ab2" (default), "dpmpp_2m" (DPM-Solver++(2M)), "ddim", "heun" and "euler" of the probability-flow ODE;
     "sde_dpmpp_2m" (SDE-DPM-Solver++(2M)), "ancestral" and "heun_churn" add fresh noise, from each sample's own
     stream (:mod:`phasewise.sampling.solvers`).
+
+    ``cond``, a class label or a tensor with a row for each of the n images, goes to every member that takes one.
 
     Partial runs: ``x_init`` (n, C, H, W) noised to ``t_start`` on ``denoiser.path`` starts there instead of pure noise.
 
     Sample i depends on (seed, i) alone: to the bit at equal batch size, to about 1e-4 across batch sizes.
 
-    Raises PhasewiseError for an unknown solver, a grid that does not decrease, a start that does not fit, or a batch
-    too large for the memory (naming one that is not).
+    Raises PhasewiseError for an unknown solver, a grid that does not decrease, a start or a condition that does not
+    fit, or a batch too large for the memory (naming one that is not).
     """
-    schedule = getattr(denoiser, "schedule", None)
-    if isinstance(schedule, HybridSchedule):
-        if steps is not None or (solver is not None and solver != schedule.solver) or times is not None:
+    plan = denoiser.sampling_plan()
+    if plan is not None:
+        if steps is not None or (solver is not None and solver != plan.solver) or times is not None:
             raise PhasewiseError(
                 "a hybrid brings its own grid and solver; edit its schedule instead of passing steps, times or solver"
             )
-        grid, solver = schedule.times, schedule.solver
+        grid, solver = plan
     else:
         solver = solver or "exp_ab2"
         if times is not None:
@@ -76,6 +79,7 @@ def sample(
         n = len(x_init)
     if n < 1 or batch < 1:
         raise PhasewiseError(f"n and batch must be at least 1, got {n} and {batch}")
+    rows = condition_rows(cond, n, [denoiser])
     device = device or denoiser.device
     denoiser.eval()
     out = []
@@ -90,7 +94,8 @@ def sample(
                 x = x_init[start : start + size].float()
             x = x.to(device)
             noise = _fresh_noise(size, denoiser.image_shape, seed, start, x)
-            return integrate(denoiser, x, grid, solver, noise=noise).cpu()
+            told = bind(denoiser, rows, slice(start, start + size))
+            return integrate(told, x, grid, solver, noise=noise).cpu()
 
         with fitting(size, run, "sampling"):
             out.append(run(size))

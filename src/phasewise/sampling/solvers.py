@@ -6,6 +6,8 @@ trajectory takes along: the posterior mean of the step before (multistep) and a 
 Deterministic steps solve the probability-flow ODE ``dx/dt = velocity(x, t) = alpha' D + sigma' (x - alpha D) / sigma``,
 the same as ``d(x / sigma) = D d(alpha / sigma)``; stochastic ones a reverse SDE with the same marginals.
 
+A step is asked for by name from :data:`SOLVERS`, which says of each what it is and where it was published.
+
 A denoiser that knows its own flow (:meth:`Denoiser.jump`, the Wiener filter's Gaussian one) is asked for it instead,
 one exact jump, by every solver that keeps no history.  A multistep solver asks it for its posterior mean like any
 other: a jump would leave the next step without a step before, which costs more than it saves (experiments/LOG.md).
@@ -23,6 +25,7 @@ from torch import Tensor
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.paths import NoisePath
+from phasewise.registry import Registry
 
 CHURN = 0.15
 """By how much ``heun_churn`` raises the noise-to-signal ratio sigma/alpha before each step, relatively."""
@@ -48,11 +51,12 @@ Step = Callable[[Denoiser, Tensor, float, float, Carry], Tensor]
 @dataclass(frozen=True)
 class Solver:
     """A step, its denoiser calls, its order of convergence (of samples for an ODE, of their covariance for an SDE; 0:
-    not known); whether it draws noise, and whether it leans on the step before."""
+    not known), one line about it with its source; whether it draws noise, and whether it leans on the step before."""
 
     step: Step
     calls: int
     order: int
+    about: str
     stochastic: bool = False
     multistep: bool = False
 
@@ -63,7 +67,7 @@ def velocity(denoiser: Denoiser, x: Tensor, t: float) -> Tensor:
 
 
 def euler_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
-    """Order 1, one call."""
+    """Order 1, one call: along the tangent."""
     return x + (s - t) * velocity(denoiser, x, t)
 
 
@@ -72,6 +76,15 @@ def heun_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -
     first = velocity(denoiser, x, t)
     second = velocity(denoiser, x + (s - t) * first, s)
     return x + (s - t) / 2 * (first + second)
+
+
+def ddim_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
+    r"""Deterministic DDIM (Song, Meng, Ermon 2021, arXiv 2010.02502, eq. 12 with sigma = 0); order 1, one call.
+
+    ``d(x / sigma) = D d(alpha / sigma)`` with D held, the exponential integrator of order 1: exact wherever D does not
+    change along the step, on any path.  On the linear path it is the Euler step.
+    """
+    return _along(denoiser.path, x, denoiser(x, t), t, s)
 
 
 def exp_ab2_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
@@ -86,12 +99,10 @@ def exp_ab2_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry
     Order 1 where there is no step before.  The history is kept when another denoiser takes over: both estimate the same
     posterior mean, so between equal ones the order stays.
     """
-    alpha_t, sigma_t = _scales(denoiser.path, t)
-    alpha_s, sigma_s = _scales(denoiser.path, s)
-    here, there = sigma_t / (alpha_t + sigma_t), sigma_s / (alpha_s + sigma_s)
+    here, there = _linear_time(denoiser.path, t), _linear_time(denoiser.path, s)
+    # alpha / sigma = 1 / w - 1, so D's slope in w weighs as the mean of (w - w_t) under d(1 / w) from w_t to w_s
     ahead = (here / there - 1 - math.log(here / there)) / (1 / here - 1 / there)
-    mean = _carried_on(denoiser(x, t), carry, here, ahead)
-    return sigma_s / sigma_t * x + (alpha_s - alpha_t * sigma_s / sigma_t) * mean
+    return _along(denoiser.path, x, _carried_on(denoiser(x, t), carry, here, ahead), t, s)
 
 
 def dpmpp_2m_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
@@ -101,16 +112,14 @@ def dpmpp_2m_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carr
     ``D + h / (2 h') (D - D')``.  Order 2 on grids regular in log-SNR; 1 where there is no step before, and where a step
     is infinite in l (it starts at alpha = 0), so a grid uniform in t from t = 1 has steps of ever lower order there.
     """
-    alpha_t, sigma_t = _scales(denoiser.path, t)
-    alpha_s, sigma_s = _scales(denoiser.path, s)
     here, there = _half_log_snr(denoiser.path, t), _half_log_snr(denoiser.path, s)
     mean = found = denoiser(x, t)
     if carry.last is not None:
         before, earlier = carry.last
-        if math.isfinite(before):
+        if math.isfinite(before):  # D half-way through the step, on the line through the two last
             mean = found + (there - here) / (2 * (here - before)) * (found - earlier)
     carry.last = (here, found)
-    return sigma_s / sigma_t * x + (alpha_s - alpha_t * sigma_s / sigma_t) * mean
+    return _along(denoiser.path, x, mean, t, s)
 
 
 def ancestral_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
@@ -137,6 +146,7 @@ def sde_dpmpp_2m_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: 
     (alpha_t, sigma_t), (alpha_s, sigma_s) = (_scales(denoiser.path, time) for time in (t, s))
     here, there = sigma_t / (alpha_t + sigma_t), sigma_s / (alpha_s + sigma_s)
     gamma_t, gamma_s = (alpha_t / sigma_t) ** 2, (alpha_s / sigma_s) ** 2
+    # integral of gamma = (1 / w - 1)^2 over w from w_t to w_s; by parts it gives the mean of (w - w_t) under d gamma
     area = there - here - 2 * math.log(there / here) - 1 / there + 1 / here
     mean = _carried_on(denoiser(x, t), carry, here, ((there - here) * gamma_s - area) / (gamma_s - gamma_t))
     return _draw(denoiser.path, x, mean, t, s, carry)
@@ -151,27 +161,47 @@ def heun_churn_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Ca
         ratio = (1 + CHURN) * sigma / alpha
         t = max(t, min(1.0, float(path.t_of_log_snr(torch.tensor(-2 * math.log(ratio), dtype=torch.float64)))))
         alpha_up, sigma_up = _scales(path, t)
-        rescale = alpha_up / alpha
+        rescale = alpha_up / alpha  # the image keeps its share, so only noise is added
         x = rescale * x + math.sqrt(max(sigma_up**2 - (rescale * sigma) ** 2, 0.0)) * carry.draw()
     return heun_step(denoiser, x, t, s, carry)
 
 
-SOLVERS: dict[str, Solver] = {
-    "euler": Solver(euler_step, 1, 1),
-    "heun": Solver(heun_step, 2, 2),
-    "exp_ab2": Solver(exp_ab2_step, 1, 2, multistep=True),
-    "dpmpp_2m": Solver(dpmpp_2m_step, 1, 2, multistep=True),
-    "ancestral": Solver(ancestral_step, 1, 1, stochastic=True),
-    "sde_dpmpp_2m": Solver(sde_dpmpp_2m_step, 1, 2, stochastic=True, multistep=True),
-    "heun_churn": Solver(heun_churn_step, 2, 0, stochastic=True),
-}
+SOLVERS: Registry[Solver] = Registry("solver")
+"""All solvers by name; one of your own joins by :func:`register_solver`."""
+
+
+def register_solver(name: str, solver: Solver) -> Solver:
+    """Let every ``solver=`` and every schedule know ``solver`` by ``name``; PhasewiseError where the name is taken."""
+    return SOLVERS.register(name, solver)
 
 
 def get_solver(name: str) -> Solver:
     """The solver of this name; PhasewiseError naming the known ones."""
-    if name not in SOLVERS:
-        raise PhasewiseError(f"unknown solver {name!r}; known: {', '.join(SOLVERS)}")
     return SOLVERS[name]
+
+
+for _name, _solver in {
+    "euler": Solver(euler_step, 1, 1, "Euler's method in t, on the probability-flow ODE"),
+    "heun": Solver(heun_step, 2, 2, "Heun's method in t, on that ODE (Karras et al. 2022, algorithm 1)"),
+    "ddim": Solver(ddim_step, 1, 1, "deterministic DDIM (Song et al. 2021), the exponential Euler method"),
+    "exp_ab2": Solver(
+        exp_ab2_step, 1, 2, multistep=True,
+        about="ours: exponential two-step Adams-Bashforth in linear time; DPM-Solver++(2M) in a time regular at both "
+        "ends",
+    ),
+    "dpmpp_2m": Solver(dpmpp_2m_step, 1, 2, "DPM-Solver++(2M) (Lu et al. 2022)", multistep=True),
+    "ancestral": Solver(
+        ancestral_step, 1, 1, "ancestral sampling (DDPM, Ho et al. 2020), for a general path", stochastic=True
+    ),
+    "sde_dpmpp_2m": Solver(
+        sde_dpmpp_2m_step, 1, 2, stochastic=True, multistep=True,
+        about="SDE-DPM-Solver++(2M) (Lu et al. 2022), in linear time instead of log-SNR",
+    ),
+    "heun_churn": Solver(
+        heun_churn_step, 2, 0, "stochastic Heun with churn (Karras et al. 2022, algorithm 2)", stochastic=True
+    ),
+}.items():  # fmt: skip
+    register_solver(_name, _solver)
 
 
 def take_step(solver: Solver, denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
@@ -192,6 +222,13 @@ def _carried_on(found: Tensor, carry: Carry, here: float, ahead: float) -> Tenso
     return found if before is None else found + ahead / (here - before[0]) * (found - before[1])
 
 
+def _along(path: NoisePath, x: Tensor, mean: Tensor, t: float, s: float) -> Tensor:
+    """``d(x / sigma) = mean d(alpha / sigma)`` from t to s, exactly, with ``mean`` held."""
+    alpha_t, sigma_t = _scales(path, t)
+    alpha_s, sigma_s = _scales(path, s)
+    return sigma_s / sigma_t * x + (alpha_s - alpha_t * sigma_s / sigma_t) * mean
+
+
 def _draw(path: NoisePath, x: Tensor, mean: Tensor, t: float, s: float, carry: Carry) -> Tensor:
     """One draw from ``q(x_s | x_t, x = mean)``."""
     alpha_t, sigma_t = _scales(path, t)
@@ -205,6 +242,12 @@ def _draw(path: NoisePath, x: Tensor, mean: Tensor, t: float, s: float, carry: C
 def _scales(path: NoisePath, t: float) -> tuple[float, float]:
     at = torch.tensor(t, dtype=torch.float64)
     return float(path.alpha(at)), float(path.sigma(at))
+
+
+def _linear_time(path: NoisePath, t: float) -> float:
+    """``w = sigma / (alpha + sigma)``: the linear path's time at the same log-SNR."""
+    alpha, sigma = _scales(path, t)
+    return sigma / (alpha + sigma)
 
 
 def _half_log_snr(path: NoisePath, t: float) -> float:

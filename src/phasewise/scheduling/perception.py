@@ -17,7 +17,6 @@ from torch import Tensor
 
 from phasewise import seeding
 from phasewise.denoisers.base import Denoiser
-from phasewise.denoisers.hybrid import OnPath
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import FeatureNetwork, paired_frechet
 from phasewise.sampling.loop import check_time_grid
@@ -49,7 +48,7 @@ def measure_frechet(
     if reference not in denoisers:
         raise PhasewiseError(f"reference {reference!r} is not among the denoisers: {', '.join(denoisers) or 'none'}")
     grid, base = check_time_grid(times), denoisers[reference]
-    members = {k: d if d.path == base.path else OnPath(d, base.path) for k, d in denoisers.items()}
+    members = {k: d.on(base.path) for k, d in denoisers.items()}
     basis = _basis(features.extract(images))
     low, high = float(images.min()), float(images.max())
     value, error = np.zeros((2, len(grid), len(members)))

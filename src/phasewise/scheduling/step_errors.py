@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from phasewise.denoisers.base import Denoiser
-from phasewise.denoisers.hybrid import OnPath
 from phasewise.errors import PhasewiseError
 from phasewise.results import StepErrors
 from phasewise.sampling import Carry, get_solver, integrate, starting_noise
@@ -88,7 +87,7 @@ def measure_growth(
     base = denoisers[reference]
     points, _ = _paths(base, grid, n, seed)
     out = np.ones((len(grid), len(denoisers)))
-    others = [(k, OnPath(d, base.path) if d.path != base.path else d) for k, d in enumerate(denoisers.values())]
+    others = [(k, d.on(base.path)) for k, d in enumerate(denoisers.values())]
     others = [(k, d) for k, d in others if d is not base]
     for i, (t, s) in enumerate(zip(grid, grid[1:], strict=False)):
         known = base(points[i], t)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from phasewise import seeding
-from phasewise.denoisers.base import Denoiser
-from phasewise.denoisers.hybrid import OnPath
+from phasewise.denoisers import Denoiser, bind
 from phasewise.errors import PhasewiseError
 from phasewise.paths import NoisePath
 from phasewise.training.loss import draw_times
@@ -18,22 +17,27 @@ from phasewise.training.loss import draw_times
 
 @dataclass(frozen=True)
 class Batch:
-    """x, z (B, C, H, W), t (B,), and the target (B, C, H, W): x itself, or a teacher's posterior mean at x_t."""
+    """x, z (B, C, H, W), t (B,), the target (B, C, H, W): x itself, or a teacher's posterior mean at x_t; and the
+    condition (B, ...), if there is one."""
 
     x: Tensor
     z: Tensor
     t: Tensor
     target: Tensor
+    cond: Tensor | None = None
 
-    def first(self, n: int) -> Batch:
-        return Batch(self.x[:n], self.z[:n], self.t[:n], self.target[:n])
+    def rows(self, start: int, stop: int) -> Batch:
+        part = slice(start, stop)
+        cond = None if self.cond is None else self.cond[part]
+        return Batch(self.x[part], self.z[part], self.t[part], self.target[part], cond)
 
 
 class Batches:
     """Batches of (n, C, H, W) images already on their device: order of (seed, epoch), noise and times of (seed, step).
 
     With a ``teacher`` the target is its posterior mean, which, if the teacher is ideal, has the conditional mean of x
-    and less variance; a teacher on another path is translated.
+    and less variance; a teacher on another path is translated.  ``cond`` holds a row for each image, which a teacher
+    that takes a condition is told too.
     """
 
     def __init__(
@@ -46,8 +50,10 @@ class Batches:
         span: tuple[float, float],
         path: NoisePath,
         teacher: Denoiser | None = None,
+        cond: Tensor | None = None,
     ) -> None:
         self.images, self.size, self.seed, self.times, self.span, self.path = images, size, seed, times, span, path
+        self.cond = None if cond is None else cond.to(images.device)
         self.per_epoch = max(len(images) // size, 1)
         self.teacher: Denoiser | None = None
         if teacher is not None:
@@ -56,8 +62,7 @@ class Batches:
                 raise PhasewiseError(
                     f"the teacher denoises images of shape {teacher.image_shape}, the data has {shape}"
                 )
-            same = teacher if teacher.path == path else OnPath(teacher, path)
-            self.teacher = same.to(images.device).eval()
+            self.teacher = teacher.on(path).to(images.device).eval()
         self._order: tuple[int, Tensor] | None = None
 
     def order(self, epoch: int) -> Tensor:
@@ -69,14 +74,22 @@ class Batches:
     def draw(self, step: int) -> Batch:
         epoch, position = divmod(step, self.per_epoch)
         device = self.images.device
-        x = self.images[self.order(epoch)[position * self.size : (position + 1) * self.size].to(device)]
+        chosen = self.order(epoch)[position * self.size : (position + 1) * self.size].to(device)
+        x, cond = self.images[chosen], None if self.cond is None else self.cond[chosen]
         generator = seeding.generator(self.seed, 1, step)
         z = torch.randn(x.shape, generator=generator).to(device)
         t = draw_times(len(x), self.times, self.span, generator).to(device)
         if self.teacher is None:
-            return Batch(x, z, t, x)
+            return Batch(x, z, t, x, cond)
         with torch.no_grad():
-            return Batch(x, z, t, self.teacher(self.path.add_noise(x, z, t), t))
+            return Batch(x, z, t, bind(self.teacher, cond)(self.path.add_noise(x, z, t), t), cond)
+
+
+def fingerprint_of_rows(rows: Tensor) -> str:
+    """Sixteen hexadecimal digits of a condition: its kind of number, its shape and its values."""
+    digest = hashlib.sha256(f"{rows.dtype} {tuple(rows.shape)};".encode())
+    digest.update(rows.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def fingerprint(denoiser: Denoiser | None) -> str | None:

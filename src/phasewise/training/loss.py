@@ -6,6 +6,10 @@ flow-matching error on the path is ``|velocity - velocity*|^2 = w(t) |F - F*|^2`
 * ``"flow"``: ``|F - F*|^2``, the flow-matching error in units of its own scale at each t (weight 1 for a network
   of no skill at every noise level; Karras et al. 2022, eq. 8).
 * ``"paper"``: errors of velocity + eps + x summed, as published (arXiv 2508.06614).
+
+The network is called as a whole, ``D = skip + c_out F``, not its backbone: whatever wraps the call (forward hooks, an
+adapter, a parallel module) is in the training as it is in the sampler.  ``F - F* = (D - x) / c_out`` exactly, and in
+float32 to about 1e-7 / c_out, small beside an error of order one wherever times are drawn (t >= 1e-3).
 """
 
 from __future__ import annotations
@@ -13,22 +17,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from phasewise.denoisers.base import NetworkDenoiser
+from phasewise.denoisers import NetworkDenoiser
 from phasewise.paths import NoisePath
 
 
 def denoising_loss(
-    denoiser: NetworkDenoiser, x: Tensor, z: Tensor, t: Tensor, kind: str = "flow", target: Tensor | None = None
+    denoiser: NetworkDenoiser,
+    x: Tensor,
+    z: Tensor,
+    t: Tensor,
+    kind: str = "flow",
+    target: Tensor | None = None,
+    cond: Tensor | None = None,
 ) -> Tensor:
-    """Loss per image, (B,): mean over pixels. x, z (B, C, H, W), t (B,); what is predicted is ``target``, else x."""
+    """Loss per image, (B,): mean over pixels. x, z (B, C, H, W), t (B,); what is predicted is ``target``, else x.
+
+    ``cond``, a row for each image, is told to a network that takes a condition.
+    """
     path = denoiser.path
-    target = x if target is None else target
-    x_t = path.add_noise(x, z, t)
-    out, c_out, skip = denoiser.residual(x_t, t)
-    error = out.float() - (target - skip) / c_out.clamp_min(1e-6)
+    mean = denoiser(path.add_noise(x, z, t), t, cond if denoiser.takes_condition else None)
+    difference = mean.float() - (x if target is None else target)
     if kind == "flow":
-        return error.square().flatten(1).mean(1)
-    return (_paper_weight(path, t).to(x.dtype) * (c_out * error).square().flatten(1).mean(1)).clamp_max(1e6)
+        return (difference / denoiser.output_scale(t).clamp_min(1e-6)).square().flatten(1).mean(1)
+    return (_paper_weight(path, t).to(x.dtype) * difference.square().flatten(1).mean(1)).clamp_max(1e6)
 
 
 def _paper_weight(path: NoisePath, t: Tensor) -> Tensor:

@@ -21,16 +21,17 @@ from torch.optim.swa_utils import AveragedModel
 
 from phasewise import seeding
 from phasewise.data import ImageData
-from phasewise.denoisers.base import NetworkDenoiser
+from phasewise.denoisers import NetworkDenoiser
 from phasewise.denoisers.runtime import need_compiler
 from phasewise.errors import PhasewiseError
 from phasewise.files import write_json
 from phasewise.memory import fitting
 from phasewise.results import TrainingRecord
-from phasewise.training.batches import Batch, Batches, fingerprint
+from phasewise.training.batches import Batch, Batches, fingerprint, fingerprint_of_rows
 from phasewise.training.checkpoint import read_checkpoint, write_checkpoint
 from phasewise.training.loss import denoising_loss
 from phasewise.training.presets import TrainPreset, learning_rate
+from phasewise.training.settings import Conditions
 
 BINS = 10
 
@@ -46,11 +47,14 @@ class Trainer:
         plan: TrainPreset,
         name: str,
         out: str | Path | None,
+        conditions: Conditions,
     ) -> None:
         denoiser.fit_moments(data.train)
         self.device = batches.images.device
         self.denoiser = denoiser.to(self.device)
         self.validation = data.validation[:1000].to(self.device)
+        held_out = conditions.validation
+        self.validation_cond = None if held_out is None else held_out[:1000].to(self.device)
         self.plan, self.name, self.seed, self.span, self.batch = plan, name, batches.seed, batches.span, batches.size
         self.steps = plan.steps if plan.steps is not None else max(round(plan.epochs * batches.per_epoch), 1)
         self.every = max(self.steps // 20, 1)
@@ -66,7 +70,7 @@ class Trainer:
             {
                 "preset": asdict(plan), "steps": self.steps, "seed": self.seed, "span": list(self.span),
                 "class": type(denoiser).__name__, "config": denoiser.config(), "data": data.fingerprint,
-                "teacher": fingerprint(batches.teacher),
+                "teacher": fingerprint(batches.teacher), **_told(denoiser, batches),
             },
             sort_keys=True,
         )  # fmt: skip
@@ -88,7 +92,7 @@ class Trainer:
     def advance(self, batch: Batch, share: float = 0.0) -> dict[str, Any] | None:
         """One step on ``batch``, whose making took ``share`` seconds; a row of progress where one is due."""
         started = time.monotonic()
-        with fitting(len(batch.x), lambda k: self.loss(batch.first(k)).backward(), f"training {self.name}"):
+        with fitting(len(batch.x), lambda k: self.loss(batch.rows(0, k)).backward(), f"training {self.name}"):
             self.running = self.running + self.train_step(batch)
         self.step += 1
         row: dict[str, Any] | None = None
@@ -117,7 +121,10 @@ class Trainer:
 
     def loss(self, batch: Batch) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.precision == "bfloat16"):
-            return denoising_loss(self.denoiser, batch.x, batch.z, batch.t, self.plan.loss, batch.target).mean()
+            return self.losses(self.denoiser, batch).mean()
+
+    def losses(self, denoiser: NetworkDenoiser, batch: Batch) -> Tensor:
+        return denoising_loss(denoiser, batch.x, batch.z, batch.t, self.plan.loss, batch.target, batch.cond)
 
     @torch.inference_mode()
     def validate(self) -> tuple[float, list[float]]:
@@ -130,13 +137,10 @@ class Trainer:
         low, high = self.span[0] + margin, self.span[1] - margin
         t = (low + (high - low) * (torch.arange(n) + 0.5) / n).to(self.device)
         z = torch.randn(self.validation.shape, generator=generator).to(self.device)
-        x = self.validation[torch.randperm(n, generator=generator).to(self.device)]
-        losses = torch.cat(
-            [
-                denoising_loss(model, x[i : i + 250], z[i : i + 250], t[i : i + 250], self.plan.loss)
-                for i in range(0, n, 250)
-            ]
-        )
+        order = torch.randperm(n, generator=generator).to(self.device)
+        x, cond = self.validation[order], None if self.validation_cond is None else self.validation_cond[order]
+        batch = Batch(x, z, t, x, cond)
+        losses = torch.cat([self.losses(model, batch.rows(i, i + 250)) for i in range(0, n, 250)])
         bins = ((t - low) / (high - low) * BINS).long().clamp_max(BINS - 1)
         by_time = [float(losses[bins == b].mean()) for b in range(BINS)]
         return float(losses.mean()), by_time
@@ -206,6 +210,13 @@ class Trainer:
         self.step, self.since, self.seconds = int(meta["step"]), int(meta["since"]), float(meta["seconds"])
         self.running = tensors["running"].to(self.device)
         self.history = json.loads(meta["history"])
+
+
+def _told(denoiser: NetworkDenoiser, batches: Batches) -> dict[str, str]:
+    """What a training's identity holds of a condition, where the network or its teacher is told one."""
+    teacher = batches.teacher
+    taken = denoiser.takes_condition or (teacher is not None and teacher.takes_condition)
+    return {"cond": fingerprint_of_rows(batches.cond)} if taken and batches.cond is not None else {}
 
 
 def _ema(decay: float) -> Callable[[Any, Any, Any], None]:
