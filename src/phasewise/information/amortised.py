@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from phasewise import seeding
 from phasewise.errors import PhasewiseError
 from phasewise.files import write_bytes
+from phasewise.fit import cosine_decay, minimise, warm_up
 from phasewise.information.base import Cell, CMIEstimator, Say, whole
 from phasewise.information.conditional import TrunkShape
 from phasewise.information.inputs import Inputs
@@ -39,6 +40,7 @@ VALIDATION_SHARE, VALIDATION_MOST = 0.1, 3000
 VALIDATION_DRAWS = 2
 LEAST_STEPS = 600
 GROUPS = 4
+WARM_UP = 100
 NEAR = 5
 
 
@@ -153,7 +155,7 @@ class AmortisedEstimator(CMIEstimator):
         def loss_of(clean: Tensor, time: int, regions: Tensor) -> Tensor:
             return -self.rule.score(readings(clean, time, regions, draws, generator)[..., 0]).mean()
 
-        batch = random_batch(problem, fold, self.batch, inputs.regions, generator, loss_of)
+        batch = RandomBatch(problem, fold, self.batch, inputs.regions, generator, loss_of)
         train_network(readings.net, batch, self.train_steps(len(fold.train)), self.lr, self.weight_decay, say)
         rows = [self._read_time(readings, fold, k) for k in range(len(problem.times))]
         return {"scores": torch.stack([r[0] for r in rows], 1), "doubt": torch.stack([r[1] for r in rows])}
@@ -194,59 +196,61 @@ def combine(scores: Sequence[Tensor], doubts: Sequence[Tensor]) -> tuple[Tensor,
     return value, ((errors.mean(0) * inflation + doubt.mean(0)) / len(scores)).sqrt()
 
 
-def random_batch(
-    problem: Problem,
-    fold: Fold,
-    batch: int,
-    regions: int,
-    generator: torch.Generator,
-    loss_of: Callable[[Tensor, int, Tensor], Tensor],
-) -> Callable[[], tuple[Tensor, str]]:
+@dataclass(eq=False)
+class RandomBatch:
     """What :func:`train_network` minimises: ``loss_of(clean, time, regions)`` on random images, each seen through B and
-    C together and through one buffer, at ``GROUPS`` random times a step."""
-    n = max(1, batch // GROUPS)
+    C together and through one buffer, at ``GROUPS`` random times a step.
 
-    def draw() -> tuple[Tensor, str]:
-        loss, where = torch.zeros(()), ""
-        for _ in range(GROUPS):
-            clean = fold.train[torch.randint(len(fold.train), (n,), generator=generator)]
-            time = int(torch.randint(len(problem.times), (1,), generator=generator))
-            other = torch.randint(regions - 1, (n,), generator=generator)
-            part = loss_of(clean, time, torch.stack([torch.full((n,), regions - 1), other], 1)) / GROUPS
-            if not where or not math.isfinite(float(part.detach())):
-                where = f"t = {problem.times[time]:g}"
-            loss = loss + part
-        return loss, where
-
-    return draw
-
-
-def train_network(
-    net: nn.Module, loss_of: Callable[[], tuple[Tensor, str]], steps: int, lr: float, weight_decay: float, say: Say
-) -> None:
-    """Minimise the mean of ``loss_of()`` (loss, where) with AdamW, 100 warm-up steps and a cosine decay to 0.
-
-    Raises :class:`PhasewiseError` naming ``where`` when a loss is not finite.
+    ``where``: a time of the last step, of a loss that is not finite if there was one.
     """
-    optimiser = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=weight_decay, betas=(0.9, 0.98))
+
+    problem: Problem
+    fold: Fold
+    batch: int
+    regions: int
+    generator: torch.Generator
+    loss_of: Callable[[Tensor, int, Tensor], Tensor]
+    where: str = ""
+
+    def __call__(self) -> Tensor:
+        loss, self.where = torch.zeros(()), ""
+        for _ in range(GROUPS):
+            time, part = self._group(max(1, self.batch // GROUPS))
+            if not self.where or not math.isfinite(float(part.detach())):
+                self.where = f"t = {self.problem.times[time]:g}"
+            loss = loss + part
+        return loss
+
+    def _group(self, n: int) -> tuple[int, Tensor]:
+        """A random time by number, and the share of the loss that ``n`` random images at that time make up."""
+        clean = self.fold.train[torch.randint(len(self.fold.train), (n,), generator=self.generator)]
+        time = int(torch.randint(len(self.problem.times), (1,), generator=self.generator))
+        other = torch.randint(self.regions - 1, (n,), generator=self.generator)
+        through = torch.stack([torch.full((n,), self.regions - 1), other], 1)
+        return time, self.loss_of(clean, time, through) / GROUPS
+
+
+def train_network(net: nn.Module, draw: RandomBatch, steps: int, lr: float, weight_decay: float, say: Say) -> None:
+    """Minimise the mean of ``draw()`` with AdamW, 100 warm-up steps and a cosine decay to 0.
+
+    Raises :class:`PhasewiseError` naming the time when a loss is not finite.
+    """
     total, every = 0.0, max(1, steps // 5)
-    net.train()
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = lr * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        loss, where = loss_of()
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise PhasewiseError(f"the loss became {value} at {where}, step {step + 1}; lower lr or scale the pixels")
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-        total += value
+
+    def tell(step: int, loss: Tensor) -> None:
+        nonlocal total
+        total += float(loss)
         if (step + 1) % every == 0:
             say(f"step {step + 1} of {steps}, loss {total / every:.4f}")
             total = 0.0
-    net.eval()
+
+    def failed(step: int, value: float) -> str:
+        return f"the loss became {value} at {draw.where}, step {step + 1}; lower lr or scale the pixels"
+
+    minimise(
+        net, draw, steps, lambda step: {"lr": cosine_decay(warm_up(lr, step, WARM_UP), step, steps)},
+        weight_decay=weight_decay, betas=(0.9, 0.98), clip=1.0, failed=failed, done=tell,
+    )  # fmt: skip
 
 
 def build_network(make: Callable[[], nn.Module], seed: int) -> nn.Module:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from phasewise.errors import PhasewiseError
+from phasewise.fit import linear_decay, minimise
 from phasewise.information.base import Cell, CMIEstimator, Say, whole
 from phasewise.information.critic_network import CriticNetwork, Pairs, group_sizes, make_pairs
 from phasewise.information.problem import Problem
@@ -170,25 +171,26 @@ class CriticEstimator(CMIEstimator):
     def _train(self, pairs: Pairs, train: Tensor, frozen: Tensor | None, seed: int, at: str) -> CriticNetwork:
         """A critic, trained on the images numbered ``train``, with their ``frozen`` noise (len(train), D) or fresh."""
         rng = generator(seed, BATCHES)
-        loss_of = self.make_loss()
+        loss = self.make_loss()
+
+        def failed(step: int, _: float) -> str:
+            return f"{self.name} at {at}: the loss is not finite at step {step}; {self._remedy()}"
+
         device = torch.device(self.device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(mix(seed, INIT))
             critic = CriticNetwork(pairs.shape, self.width, self.hidden, self.dropout).to(self.device)
-            optimiser = torch.optim.AdamW(critic.parameters(), lr=self.lr, weight_decay=WEIGHT_DECAY, fused=True)
-            for step in range(self.steps):
+
+            def loss_of() -> Tensor:
                 chosen = torch.randperm(len(train), generator=rng)[: self.batch]
                 noise = torch.randn(len(chosen), pairs.size, generator=rng) if frozen is None else frozen[chosen]
-                loss = loss_of(pairs.scores(critic, train[chosen], noise))
-                if not math.isfinite(float(loss.detach())):
-                    raise PhasewiseError(
-                        f"{self.name} at {at}: the loss is not finite at step {step}; {self._remedy()}"
-                    )
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.param_groups[0]["lr"] = self.lr * (1 - step / self.steps if self.decay else 1)
-                optimiser.step()
-        return critic.eval()
+                return loss(pairs.scores(critic, train[chosen], noise))
+
+            minimise(critic, loss_of, self.steps, self._settings, weight_decay=WEIGHT_DECAY, fused=True, failed=failed)
+        return critic
+
+    def _settings(self, step: int) -> dict[str, float]:
+        return {"lr": linear_decay(self.lr, step, self.steps) if self.decay else self.lr}
 
     def _score(
         self, pairs: Pairs, critic: CriticNetwork, images: Tensor, seed: int, noise: Tensor | None = None
