@@ -1,0 +1,78 @@
+"""Open tables of named objects of one kind: paths, solvers, denoiser classes, penalties, ...
+
+A user's own object joins under a name of its own; after that everything that takes such a name takes it too::
+
+    SOLVERS = Registry[Solver]("solver")
+    SOLVERS.register("euler", Solver(...))
+    SOLVERS["euler"]                            # PhasewiseError naming the known ones, where there is none
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
+from typing import Generic, TypeVar, overload
+
+from phasewise.errors import PhasewiseError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Named objects of one ``kind``, in the order they joined; read like a dict, written by :meth:`register` alone.
+
+    Args:
+        kind: what the objects are, as an error message says it ("solver").
+        error: what a missing name raises, PhasewiseError or a class of it.
+    """
+
+    def __init__(self, kind: str, error: type[PhasewiseError] = PhasewiseError) -> None:
+        self.kind, self.error = kind, error
+        self._entries: dict[str, T] = {}
+
+    @overload
+    def register(self, name: str, entry: T) -> T: ...
+
+    @overload
+    def register(self, name: str) -> Callable[[T], T]: ...
+
+    def register(self, name: str, entry: T | None = None) -> T | Callable[[T], T]:
+        """Add ``entry`` under ``name`` and return it; without ``entry``, a decorator that does.
+
+        Raises PhasewiseError for a name that is no text or is taken by another object.
+        """
+        if entry is None:
+            return lambda decorated: self.register(name, decorated)
+        if not isinstance(name, str) or not name:
+            raise PhasewiseError(f"a {self.kind} is registered under a name, a text of its own; got {name!r}")
+        if name in self._entries and self._entries[name] is not entry:
+            raise PhasewiseError(f"there is a {self.kind} named {name!r} already; register yours under another name")
+        self._entries[name] = entry
+        return entry
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self:
+            raise self.error(f"unknown {self.kind} {name!r}; known: {', '.join(self) or 'none'}")
+        return self._entries[name]
+
+    get = __getitem__
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def keys(self) -> KeysView[str]:
+        return self._entries.keys()
+
+    def values(self) -> ValuesView[T]:
+        return self._entries.values()
+
+    def items(self) -> ItemsView[str, T]:
+        return self._entries.items()
+
+    def __repr__(self) -> str:
+        return f"Registry({self.kind}: {', '.join(self)})"
