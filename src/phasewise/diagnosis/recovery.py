@@ -36,7 +36,7 @@ def measure_recovery(
     mse, stderr = np.zeros((len(times), len(denoisers))), np.zeros((len(times), len(denoisers)))
     noisy, recovered = [], []
     for k, t in enumerate(times):
-        z = torch.randn(images.shape, generator=seeding.generator(seed, 11, k)).to(images.device)
+        z = torch.randn(images.shape, generator=seeding.generator(seed, seeding.Purpose.RECOVERY, k)).to(images.device)
         row = []
         for i, denoiser in enumerate(denoisers.values()):
             count = max(2, round(steps * t))

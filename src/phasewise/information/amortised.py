@@ -35,6 +35,7 @@ from phasewise.information.problem import Problem
 from phasewise.information.readings import CHUNK, Readings
 from phasewise.information.stacking import NestedStack, Rule
 from phasewise.results import Estimate
+from phasewise.seeding import FoldPurpose, Purpose
 
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 3000
 VALIDATION_DRAWS = 2
@@ -120,13 +121,15 @@ class AmortisedEstimator(CMIEstimator):
 
     def _cut(self, problem: Problem) -> Iterator[Fold]:
         flat = problem.flat
-        order = torch.randperm(len(flat), generator=seeding.generator(problem.seed, 20))
+        order = torch.randperm(len(flat), generator=seeding.generator(problem.seed, Purpose.CMI_FOLDS))
         parts = order.tensor_split(self.folds)
         for k, part in enumerate(parts):
             rest = torch.cat([*parts[k + 1 :], *parts[:k]])
             held = max(2, min(VALIDATION_MOST, int(VALIDATION_SHARE * len(rest))))
             scored = part[: max(2, self.max_scored // self.folds)]
-            yield Fold(k, flat[rest[held:]], flat[rest[:held]], flat[scored], seeding.mix(problem.seed, 21, k))
+            yield Fold(
+                k, flat[rest[held:]], flat[rest[:held]], flat[scored], seeding.mix(problem.seed, Purpose.CMI_FOLD, k)
+            )
 
     def _read_fold(self, problem: Problem, fold: Fold, folder: Path | None, say: Say) -> dict[str, Tensor]:
         file = None if folder is None else folder / f"fold-{fold.number}.safetensors"
@@ -147,9 +150,9 @@ class AmortisedEstimator(CMIEstimator):
 
     def fit_and_read(self, problem: Problem, fold: Fold, say: Say) -> dict[str, Tensor]:
         """Fit on one fold: per-image ``scores`` (n, T, R) with mean I(A:C|B), and ``doubt`` (T, R) of the stacking."""
-        inputs = Inputs.fit(problem, fold.train, fold.validation, seeding.generator(fold.seed, 0))
+        inputs = Inputs.fit(problem, fold.train, fold.validation, seeding.generator(fold.seed, FoldPurpose.INPUTS))
         readings = self.readings(inputs, self.trunk_shape(problem, inputs), fold.seed)
-        generator = seeding.generator(fold.seed, 1)
+        generator = seeding.generator(fold.seed, FoldPurpose.TRAINING)
         draws = self.training_draws(len(inputs.a))
 
         def loss_of(clean: Tensor, time: int, regions: Tensor) -> Tensor:
@@ -163,9 +166,10 @@ class AmortisedEstimator(CMIEstimator):
     @torch.inference_mode()
     def _read_time(self, readings: Readings, fold: Fold, time: int) -> tuple[Tensor, Tensor]:
         """(n, R) per-image scores and (R,) doubt at one time, models chosen on the validation images."""
-        held = readings.everything(fold.validation, time, VALIDATION_DRAWS, seeding.generator(fold.seed, 2, time))
+        choosing = seeding.generator(fold.seed, FoldPurpose.CHOOSING, time)
+        held = readings.everything(fold.validation, time, VALIDATION_DRAWS, choosing)
         stack = NestedStack(held, readings.inputs.order(), self.rule)
-        generator = seeding.generator(fold.seed, 3, time)
+        generator = seeding.generator(fold.seed, FoldPurpose.SCORING, time)
         out = []
         for clean in fold.scored.split(CHUNK):
             values = readings.everything(clean, time, self.draws, generator, learned=stack.uses(0))

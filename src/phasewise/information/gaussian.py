@@ -30,9 +30,7 @@ from phasewise.errors import PhasewiseError
 from phasewise.information.base import Cell, CMIEstimator, Say, whole
 from phasewise.information.problem import Problem
 from phasewise.results import Estimate
-from phasewise.seeding import generator
-
-FOLDS = 200
+from phasewise.seeding import Purpose, generator
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class GaussianEstimator(CMIEstimator):
         n = len(problem.images)
         if self.folds > n // 2:
             raise PhasewiseError(f"gaussian: {self.folds} folds of {n} images leave too few in each; at most {n // 2}")
-        order = torch.randperm(n, generator=generator(problem.seed, FOLDS))
+        order = torch.randperm(n, generator=generator(problem.seed, Purpose.GAUSSIAN_FOLDS))
         parts = torch.tensor_split(order, self.folds)
         return [
             self._fit_one(problem.flat[torch.cat([*parts[:k], *parts[k + 1 :]])].double(), part)

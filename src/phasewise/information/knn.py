@@ -27,9 +27,8 @@ from phasewise.errors import PhasewiseError
 from phasewise.information.base import Cell, CMIEstimator, Say, whole
 from phasewise.information.problem import Problem
 from phasewise.results import Array, Estimate
-from phasewise.seeding import generator
+from phasewise.seeding import Purpose, generator
 
-SPLIT, NOISE = 300, 301
 METHODS = ("frenzel-pompe", "mesner-shalizi")
 
 
@@ -103,7 +102,7 @@ class NearestNeighbours(CMIEstimator):
                 f"knn: {n} images leave {held} to score ({fitted} are kept for the principal axes), too few for "
                 f"k = {self.k} and {self.blocks} blocks; give more images, or a smaller k or train_fraction"
             )
-        order = torch.randperm(n, generator=generator(problem.seed, SPLIT))
+        order = torch.randperm(n, generator=generator(problem.seed, Purpose.NEIGHBOURS_SPLIT))
         return order[:fitted], order[n - held :]
 
     def _spaces(self, problem: Problem, fitted: Tensor, radius: int) -> list[tuple[Tensor, Tensor | None]]:
@@ -146,7 +145,7 @@ def _noisy(problem: Problem, images: Tensor, time: int) -> Tensor:
     """(m, D) those images at that time, one draw of noise, the same for all radii."""
     alpha, sigma = (float(level[time]) for level in problem.levels())
     clean = problem.flat[images]
-    rng = generator(problem.seed, NOISE, round(problem.times[time] * 1e9))
+    rng = generator(problem.seed, Purpose.NEIGHBOURS_NOISE, round(problem.times[time] * 1e9))
     return alpha * clean + sigma * torch.randn(clean.shape, generator=rng)
 
 

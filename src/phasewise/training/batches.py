@@ -63,14 +63,15 @@ class Batches:
     def order(self, epoch: int) -> Tensor:
         """The images of an epoch in their order; the last one asked for is kept."""
         if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, torch.randperm(len(self.images), generator=seeding.generator(self.seed, 2, epoch)))
+            shuffle = seeding.generator(self.seed, seeding.Purpose.TRAINING_ORDER, epoch)
+            self._order = (epoch, torch.randperm(len(self.images), generator=shuffle))
         return self._order[1]
 
     def draw(self, step: int) -> Batch:
         epoch, position = divmod(step, self.per_epoch)
         device = self.images.device
         x = self.images[self.order(epoch)[position * self.size : (position + 1) * self.size].to(device)]
-        generator = seeding.generator(self.seed, 1, step)
+        generator = seeding.generator(self.seed, seeding.Purpose.TRAINING_NOISE, step)
         z = torch.randn(x.shape, generator=generator).to(device)
         t = draw_times(len(x), self.times, self.span, generator).to(device)
         if self.teacher is None:
