@@ -27,6 +27,7 @@ class Purpose(IntEnum):
     RECOVERY = 12
     CMI_FOLDS = 20
     CMI_FOLD = 21
+    CMI_CLASS = 22
     SOLVER_NOISE = 30
     CRITIC_SPLIT = 100
     CRITIC_INIT = 101
