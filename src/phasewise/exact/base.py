@@ -30,6 +30,9 @@ from phasewise.results import Estimate
 from phasewise.shapes import ImageShape
 
 Shape = tuple[int, int]
+"""(H, W)."""
+Center = tuple[int, int]
+"""(row, col)."""
 
 
 class ExactModel(ABC):
@@ -56,7 +59,7 @@ class ExactModel(ABC):
 
     @abstractmethod
     def cmi(
-        self, t: float, radius: int, block: int = 1, center: Shape | None = None, path: NoisePath | None = None
+        self, t: float, radius: int, block: int = 1, center: Center | None = None, path: NoisePath | None = None
     ) -> float | Estimate:
         """``I(A : C | B)`` at time t in nats, all three regions noisy."""
 
@@ -107,7 +110,7 @@ class WindowGroup:
     position: int
 
 
-def regions(shape: Shape, radius: int, block: int = 1, center: Shape | None = None, wrap: bool = False) -> Regions:
+def regions(shape: Shape, radius: int, block: int = 1, center: Center | None = None, wrap: bool = False) -> Regions:
     """The regions A, B, C of the module docstring; ``radius >= 0``, ``block >= 1``.
 
     Raises :class:`PhasewiseError` when the block does not fit into the image at ``center``.

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from phasewise.errors import PhasewiseError
-from phasewise.exact.base import ClosedForm, Shape, check_count, check_shape, noise_level, regions
+from phasewise.exact.base import Center, ClosedForm, Shape, check_count, check_shape, noise_level, regions
 from phasewise.exact.covariance import PixelCovariance
 from phasewise.exact.wiener import GaussianDenoiser
 from phasewise.paths import NoisePath
@@ -82,7 +82,7 @@ class GaussianModel(ClosedForm):
         return GaussianDenoiser(self.pixels, self.mean, radius, path)
 
     def cmi(
-        self, t: float, radius: int, block: int = 1, center: Shape | None = None, path: NoisePath | None = None
+        self, t: float, radius: int, block: int = 1, center: Center | None = None, path: NoisePath | None = None
     ) -> float:
         """``I(A : C | B)`` at time t in nats; 0 when C is empty.
 
@@ -102,6 +102,7 @@ class GaussianModel(ClosedForm):
         count, values, weights = self._window_spectra(radius)
         if sigma == 0:
             return 0.0
+        # each eigenmode of a window is a Gaussian of its own, seen through noise
         return float((count[:, None] * weights * values * sigma**2 / (alpha**2 * values + sigma**2)).sum())
 
     def potential(self, t: float, radius: int, path: NoisePath | None = None) -> float:
@@ -183,6 +184,7 @@ def _inverse(energy: Tensor, mass: float) -> Tensor:
 def _torus_covariance(shape: Shape, mass: float) -> Tensor:
     height, width = shape
     energy = [2 - 2 * torch.cos(2 * torch.pi * torch.arange(n, dtype=torch.float64) / n) for n in shape]
+    # the lattice Laplacian of a torus is diagonal in the Fourier basis
     correlation = torch.fft.ifft2(_inverse(energy[0][:, None] + energy[1][None, :], mass)).real
     rows, cols = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     rows, cols = rows.reshape(-1), cols.reshape(-1)

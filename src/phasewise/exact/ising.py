@@ -25,6 +25,7 @@ from torch import Tensor
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.exact.base import (
+    Center,
     ExactModel,
     Regions,
     Shape,
@@ -79,7 +80,7 @@ class IsingModel(ExactModel):
         t: float,
         radius: int,
         block: int = 1,
-        center: Shape | None = None,
+        center: Center | None = None,
         path: NoisePath | None = None,
         n: int = 2048,
         seed: int = 0,
@@ -206,6 +207,7 @@ def _pixel_kl(q: Tensor, p: Tensor, gamma: float) -> Tensor:
     total = torch.zeros(len(q), dtype=torch.float64)
     for column, sign in enumerate((-1.0, 1.0)):
         f = gamma * sign + math.sqrt(gamma) * z
+        # N(f; gamma s, gamma) is e^{s f} times what does not depend on s, and cancels
         ratio = _log_mixture(q, f) - _log_mixture(p, f)
         total = total + q[:, column] * (ratio @ mass)
     return total

@@ -32,6 +32,7 @@ from torch import Tensor
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.exact.base import (
+    Center,
     ClosedForm,
     Shape,
     check_count,
@@ -64,7 +65,7 @@ class TwoMode(ClosedForm):
         return TwoModeDenoiser(self, radius, path)
 
     def cmi(
-        self, t: float, radius: int, block: int = 1, center: Shape | None = None, path: NoisePath | None = None
+        self, t: float, radius: int, block: int = 1, center: Center | None = None, path: NoisePath | None = None
     ) -> float:
         """``I(A : C | B)`` at time t, nats; at most log 2, and 0 when C is empty."""
         region = regions(self.shape, radius, block, center)
@@ -72,6 +73,7 @@ class TwoMode(ClosedForm):
         if c == 0:
             return 0.0
         e = [equivocation(n * self._snr(t, path) if n else 0.0) for n in (b, a + b, b + c, a + b + c)]
+        # I(A : C | B) = I(s : A | B) - I(s : A | B, C): A and C share s alone; each a fall in what is unknown of s
         return (e[0] - e[1]) - (e[2] - e[3])
 
     def mmse(self, t: float, radius: int | None = None, path: NoisePath | None = None) -> float:

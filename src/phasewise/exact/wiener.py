@@ -60,6 +60,7 @@ class GaussianDenoiser(Denoiser):
 
     def _global(self, centred: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         values, vectors = self.values.double(), self.vectors.double()
+        # one gain for each eigenmode; at sigma = 0 all are 1 / alpha, those of variance 0 too
         gain = alpha * values / (alpha**2 * values + sigma**2)
         gain = torch.where(sigma == 0, (1 / alpha).expand_as(gain), gain)
         return ((centred @ vectors) * gain) @ vectors.T

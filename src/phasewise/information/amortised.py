@@ -193,7 +193,9 @@ def combine(scores: Sequence[Tensor], doubts: Sequence[Tensor]) -> tuple[Tensor,
     """Scores (n_k, T, R) and doubts (T, R) of each fold -> value and standard error (T, R), float64; see the module
     docstring."""
     means = torch.stack([s.double().mean(0) for s in scores])
+    # e_k^2, the sampling variance of each fold's mean
     errors = torch.stack([s.double().var(0) / len(s) for s in scores])
+    # rho_t: one network serves all radii of a time, so they share what its refits differ by
     inflation = (means.var(0) / errors.mean(0).clamp(min=1e-30)).mean(1, keepdim=True).clamp(min=1)
     doubt = torch.stack([d.double() for d in doubts]).square()
     value = torch.cat(list(scores)).double().mean(0)

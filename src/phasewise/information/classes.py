@@ -27,7 +27,7 @@ from phasewise.seeding import Purpose, mix
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Subset:
     """Images (n, C, H, W) of one class, or (``label`` None) all of them; ``share`` of all images."""
 
     label: int | None
@@ -36,7 +36,7 @@ class Part:
 
     @property
     def title(self) -> str:
-        """What messages about this part begin with."""
+        """What messages about this subset begin with."""
         return "" if self.label is None else f"class {self.label}: "
 
     def seed(self, seed: int) -> int:
@@ -51,15 +51,15 @@ class Part:
             raise (error if self.label is None else PhasewiseError(f"{self.title}{error}")) from error
 
 
-def parts_of(data: ImageData | Tensor, cond: Tensor | Sequence[int] | str | None) -> list[Part]:
-    """One part a class of ``cond``, in ascending order; without ``cond`` one part, all images.
+def subsets_of(data: ImageData | Tensor, cond: Tensor | Sequence[int] | str | None) -> list[Subset]:
+    """One subset a class of ``cond``, in ascending order; without ``cond`` one subset, all images.
 
     Raises :class:`PhasewiseError` for labels that are missing or do not fit the images, and for classes of too few
     images, which are named.
     """
     images = torch.cat([data.train, data.validation, data.test]) if isinstance(data, ImageData) else data
     if cond is None:
-        return [Part(None, 1.0, images)]
+        return [Subset(None, 1.0, images)]
     labels = _own_labels(data) if isinstance(cond, str) and cond == "labels" else _given_labels(cond, len(images))
     values, counts = labels.unique(return_counts=True)
     few = [f"{y} ({k})" for y, k in zip(values.tolist(), counts.tolist(), strict=True) if k < LEAST_IMAGES]
@@ -68,7 +68,7 @@ def parts_of(data: ImageData | Tensor, cond: Tensor | Sequence[int] | str | None
             f"classes with fewer than {LEAST_IMAGES} images (class and number): {', '.join(few)}; leave their images "
             "out, or merge classes"
         )
-    return [Part(int(y), float(k) / len(labels), images[labels == y]) for y, k in zip(values, counts, strict=True)]
+    return [Subset(int(y), float(k) / len(labels), images[labels == y]) for y, k in zip(values, counts, strict=True)]
 
 
 def _own_labels(data: ImageData | Tensor) -> Tensor:
@@ -96,21 +96,21 @@ def _given_labels(cond: Tensor | Sequence[int] | str, n: int) -> Tensor:
 
 
 def answer_by_class(
-    parts: Sequence[Part],
+    subsets: Sequence[Subset],
     problems: Sequence[Problem],
     estimator: CMIEstimator,
     live: bool,
     folder: str | Path | None,
     say: Say,
 ) -> tuple[Answer, tuple[Answer, ...]]:
-    """The answer over all images, and that of every class (none where the one part is no class)."""
+    """The answer over all images, and that of every class (none where the one subset is no class)."""
     answers = []
-    for part, problem in zip(parts, problems, strict=True):
-        with part.named():
-            answers.append(answer_problem(problem, estimator, live, folder, partial(_titled, say, part.title)))
-    if parts[0].label is None:
+    for subset, problem in zip(subsets, problems, strict=True):
+        with subset.named():
+            answers.append(answer_problem(problem, estimator, live, folder, partial(_titled, say, subset.title)))
+    if subsets[0].label is None:
         return answers[0], ()
-    return over_classes([part.share for part in parts], answers), tuple(answers)
+    return over_classes([subset.share for subset in subsets], answers), tuple(answers)
 
 
 def _titled(say: Say, title: str, line: str) -> None:

@@ -217,7 +217,9 @@ class CriticEstimator(CMIEstimator):
         """Value and error of differences (refits, n): spread of independent groups, and of refits."""
         n = readings.shape[1]
         groups = torch.stack([g.mean() for g in readings.mean(0).split(group_sizes(n, self.batch, self.negatives))])
+        # A is shuffled inside groups only, so their means are independent
         variance = float(groups.var()) / len(groups)
+        # refits share the images: their spread is the error of training alone
         if self.refits > 1:
             variance += float(readings.mean(1).var()) / self.refits
         return Estimate(float(readings.mean()), math.sqrt(variance), n, seed=seed)

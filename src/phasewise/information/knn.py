@@ -117,6 +117,7 @@ class NearestNeighbours(CMIEstimator):
         for block in np.array_split(np.arange(n), self.blocks):
             keep = np.delete(np.arange(n), block)
             left_out.append(nearest_neighbour_cmi(a[keep], b[keep], c[keep], self.k, self.method))
+        # delete-a-block jackknife: (m - 1) / m times the sum of squares over the m values
         variance = (self.blocks - 1) * float(np.var(left_out))
         return Estimate(nearest_neighbour_cmi(a, b, c, self.k, self.method), math.sqrt(variance), n, seed=seed)
 
@@ -126,6 +127,7 @@ def nearest_neighbour_cmi(a: Array, b: Array, c: Array, k: int, method: str) -> 
     joint = np.concatenate([a, b, c], 1)
     eps = cKDTree(joint).query(joint, k=[k + 1], p=np.inf)[0][:, 0]
     strict = method == "frenzel-pompe"
+    # distances strictly below eps: up to the float before it
     radius = np.nextafter(eps, -np.inf) if strict else eps
     ab, bc = (np.concatenate(pair, 1) for pair in ((a, b), (b, c)))
     terms = digamma(np.full(len(a), k) if strict else _count(joint, eps))

@@ -15,7 +15,7 @@ from phasewise.data import ImageData
 from phasewise.errors import PhasewiseError
 from phasewise.information.base import CMIEstimator, Say, make_estimator
 from phasewise.information.cells import Answer, mean_answer, warn_if_constant
-from phasewise.information.classes import Part, answer_by_class, parts_of
+from phasewise.information.classes import Subset, answer_by_class, subsets_of
 from phasewise.information.problem import Problem, make_problem, warn_if_too_few
 from phasewise.information.regions import Center
 from phasewise.paths import LinearPath, NoisePath
@@ -70,23 +70,23 @@ def cmi_map(
         raise PhasewiseError(f"times must be distinct, at least one; got {list(times)}")
     path = path or LinearPath()
     live = [t for t in times if not _nothing_left(path, t)]
-    parts = parts_of(data, cond)
+    subsets = subsets_of(data, cond)
     found = []
     for at in _centers(center):
         problems = [
-            make_problem(p.images, live or [0.5], radii, block=block, center=at, path=path, seed=p.seed(seed))
-            for p in parts
+            make_problem(s.images, live or [0.5], radii, block=block, center=at, path=path, seed=s.seed(seed))
+            for s in subsets
         ]
-        _warn(parts, problems, chosen, bool(live), accuracy)
-        whole, classes = answer_by_class(parts, problems, chosen, bool(live), folder, say)
+        _warn(subsets, problems, chosen, bool(live), accuracy)
+        whole, classes = answer_by_class(subsets, problems, chosen, bool(live), folder, say)
         found.append(Position(problems[0].geometry.center, whole, classes).with_ends(times, live))
     average = _over_positions(found)
     config: dict[str, Any] = {"options": chosen.options(), "bound": chosen.bound, "path": path.config()}
     if cond is not None:
-        config["classes"] = average.rows(parts)
+        config["classes"] = average.rows(subsets)
     if len(found) > 1:
         config["positions"] = [
-            {"center": list(at.center), **vars(at.whole)} | ({} if cond is None else {"classes": at.rows(parts)})
+            {"center": list(at.center), **vars(at.whole)} | ({} if cond is None else {"classes": at.rows(subsets)})
             for at in found
         ]
     return CMIMap(
@@ -117,10 +117,10 @@ class Position:
         whole, *classes = (found.spread(rows, len(times)) for found in (self.whole, *self.classes))
         return Position(self.center, whole, tuple(classes))
 
-    def rows(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
+    def rows(self, subsets: Sequence[Subset]) -> list[dict[str, Any]]:
         """What the record says of each class: label, share and its own map."""
-        pairs = zip(parts, self.classes, strict=True)
-        return [{"class": part.label, "share": part.share, **vars(found)} for part, found in pairs]
+        pairs = zip(subsets, self.classes, strict=True)
+        return [{"class": subset.label, "share": subset.share, **vars(found)} for subset, found in pairs]
 
 
 def _over_positions(found: Sequence[Position]) -> Position:
@@ -129,10 +129,10 @@ def _over_positions(found: Sequence[Position]) -> Position:
 
 
 def _warn(
-    parts: Sequence[Part], problems: Sequence[Problem], estimator: CMIEstimator, live: bool, accuracy: float
+    subsets: Sequence[Subset], problems: Sequence[Problem], estimator: CMIEstimator, live: bool, accuracy: float
 ) -> None:
-    for part, problem in zip(parts, problems, strict=True):
-        warn_if_constant(problem, part.title)
+    for subset, problem in zip(subsets, problems, strict=True):
+        warn_if_constant(problem, subset.title)
     if live and any(len(problem.a) for problem in problems):
         warn_if_too_few(sum(estimator.held_out(len(problem.images)) for problem in problems), accuracy)
 

@@ -157,6 +157,7 @@ def train_classifier(
     passes = _epochs(images) if epochs is None else epochs
     _fit(network, images, labels, passes, torch.Generator().manual_seed(seed), progress)
     frozen(network)
+    # the mean variance of the features becomes 1
     network.scale.copy_(network.extract(images).double().var(0).mean().rsqrt())
     _describe(network, data, seed, passes)
     return network
