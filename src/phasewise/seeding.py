@@ -1,10 +1,12 @@
-"""Random streams named by integers: the same parts give the same stream, whatever else was drawn before.
+"""Random streams by seed and named purpose: the same parts give the same stream, whatever else was drawn before.
 
 torch's CPU generator keeps only 32 bits of its seed, so seeds must be mixed, not shifted.  Per-sample noise uses the
 counter-based Philox generator, whose 128-bit key holds (seed, index) whole: no two samples can share a stream.
 """
 
 from __future__ import annotations
+
+from enum import IntEnum, unique
 
 import numpy as np
 import torch
@@ -13,8 +15,59 @@ from torch import Tensor
 MASK = 2**64 - 1
 
 
+@unique
+class Purpose(IntEnum):
+    """What a stream under a seed is for. Numbers never change: another number is another stream."""
+
+    TRAINING_NOISE = 1
+    TRAINING_ORDER = 2
+    TRAINING_VALIDATION = 3
+    LOSSES = 10
+    PENALTY_NOISE = 11
+    RECOVERY = 12
+    CMI_FOLDS = 20
+    CMI_FOLD = 21
+    CMI_CLASS = 22
+    SOLVER_NOISE = 30
+    INITIAL_WEIGHTS = 40
+    CRITIC_SPLIT = 100
+    CRITIC_INIT = 101
+    CRITIC_BATCHES = 102
+    CRITIC_FROZEN_NOISE = 103
+    CRITIC_SCORING = 104
+    CRITIC_CALIBRATION = 105
+    GAUSSIAN_FOLDS = 200
+    NEIGHBOURS_SPLIT = 300
+    NEIGHBOURS_NOISE = 301
+
+
+@unique
+class FoldPurpose(IntEnum):
+    """Streams under the seed of one fold, ``mix(seed, Purpose.CMI_FOLD, number)``."""
+
+    INPUTS = 0
+    TRAINING = 1
+    CHOOSING = 2
+    SCORING = 3
+
+
+@unique
+class Stage(IntEnum):
+    """Stages of a run that draw from a seed of their own."""
+
+    LOSSES = 1
+    RECOVERY = 2
+    PRICES = 3
+    CMI = 4
+
+
+def stage_seed(seed: int, stage: Stage) -> int:
+    """The seed of one stage of the run with this seed."""
+    return seed + stage
+
+
 def generator(*parts: int) -> torch.Generator:
-    """A torch generator for one named purpose, e.g. ``generator(seed, purpose, step)``."""
+    """A torch generator for one purpose, e.g. ``generator(seed, Purpose.TRAINING_NOISE, step)``."""
     return torch.Generator().manual_seed(mix(*parts))
 
 

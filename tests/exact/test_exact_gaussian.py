@@ -180,9 +180,9 @@ def test_mmse_is_the_sampled_loss(radius):
 
 def test_equal_windows_sharing_one_solution_changes_nothing():
     shared, apart = GaussianField((6, 5), mass=0.1), GaussianField((6, 5), mass=0.1)
-    apart.stationary = False
-    assert shared.stationary
-    assert not GaussianField((6, 5), mass=0.1, boundary="open").stationary
+    apart.pixels.stationary = False
+    assert shared.pixels.stationary
+    assert not GaussianField((6, 5), mass=0.1, boundary="open").pixels.stationary
     assert shared.mmse(0.3, 1) == pytest.approx(apart.mmse(0.3, 1), rel=1e-12)
     torch.testing.assert_close(shared.denoiser(1).matrix(0.3), apart.denoiser(1).matrix(0.3))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import torch
 from phasewise import exact
 from phasewise.data import as_images
 from phasewise.errors import PhasewiseError, PhasewiseWarning
-from phasewise.information import CMIEstimator, cmi_map, make_estimator
+from phasewise.information import ESTIMATORS, CMIEstimator, cmi_map, make_estimator, register_estimator
 from phasewise.paths import VarianceExplodingPath
 from phasewise.results import CMIMap, Estimate
 
@@ -138,8 +140,6 @@ def test_cells_done_before_a_failure_are_kept_and_not_asked_for_again(tmp_path):
 
 
 def test_estimators_say_what_they_bound():
-    from phasewise.information import ESTIMATORS
-
     for name in ESTIMATORS:
         estimator = make_estimator(name)
         assert estimator.name == name
@@ -147,3 +147,24 @@ def test_estimators_say_what_they_bound():
         assert (type(estimator).__doc__ or "").strip()
     with pytest.raises(PhasewiseError, match="to the estimator itself"):
         make_estimator(make_estimator("gaussian"), folds=2)
+
+
+def test_an_estimator_of_ones_own_joins_by_name(monkeypatch):
+    monkeypatch.setattr(ESTIMATORS, "_entries", dict(ESTIMATORS.items()))
+    Counting.broken, Counting.asked = None, []
+    with pytest.raises(PhasewiseError, match="unknown estimator 'counting'; known: density, mmse"):
+        make_estimator("counting")
+    assert register_estimator("counting", Counting) is Counting
+    assert cmi_map(IMAGES, [1], [0.5], estimator="counting", accuracy=1.0).value[0, 0] == 10.5
+    for name, kind, words in (
+        ("other", Counting, "set name = 'other'"),
+        ("mine", type("Mine", (Counting,), {"name": "mine"}), "named 'mine' already"),
+        ("list", list, "derived from CMIEstimator"),
+    ):
+        with pytest.raises(PhasewiseError, match=words):
+            register_estimator(name, kind)
+
+
+def test_estimators_load_only_when_used():
+    code = "import sys, phasewise.information; sys.exit('phasewise.information.knn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

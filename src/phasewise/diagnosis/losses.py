@@ -77,7 +77,7 @@ def measure_losses(
     errors = {key: np.zeros_like(value) for key, value in cells.items()}
     for k, t in enumerate(grid):
         sums = {key: np.zeros((2, len(names))) for key in cells}
-        generator = seeding.generator(seed, 10, k)
+        generator = seeding.generator(seed, seeding.Purpose.LOSSES, k)
         for start in range(0, len(images), batch):
             x = images[start : start + batch]
             x_t = path.add_noise(x, torch.randn(x.shape, generator=generator).to(x.device), float(t))

@@ -39,7 +39,7 @@ def measure_recovery(
     noisy, recovered = [], []
     rows = condition_rows(cond, len(images), denoisers.values())
     for k, t in enumerate(times):
-        z = torch.randn(images.shape, generator=seeding.generator(seed, 11, k)).to(images.device)
+        z = torch.randn(images.shape, generator=seeding.generator(seed, seeding.Purpose.RECOVERY, k)).to(images.device)
         row = []
         for i, denoiser in enumerate(denoisers.values()):
             count = max(2, round(steps * t))

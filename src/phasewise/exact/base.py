@@ -23,12 +23,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from phasewise.denoisers.base import Denoiser, ImageShape
+from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.paths import LinearPath, NoisePath
 from phasewise.results import Estimate
+from phasewise.shapes import ImageShape
 
 Shape = tuple[int, int]
+"""(H, W)."""
+Center = tuple[int, int]
+"""(row, col)."""
 
 
 class ExactModel(ABC):
@@ -55,13 +59,36 @@ class ExactModel(ABC):
 
     @abstractmethod
     def cmi(
-        self, t: float, radius: int, block: int = 1, center: Shape | None = None, path: NoisePath | None = None
+        self, t: float, radius: int, block: int = 1, center: Center | None = None, path: NoisePath | None = None
     ) -> float | Estimate:
         """``I(A : C | B)`` at time t in nats, all three regions noisy."""
 
     @abstractmethod
     def mmse(self, t: float, radius: int | None = None, path: NoisePath | None = None) -> float | Estimate:
         """``E|D_radius(X_t, t) - X_0|^2`` per image, summed over pixels (None: the global denoiser)."""
+
+
+class ClosedForm(ExactModel):
+    """A model whose error is a closed form that can be integrated over the signal-to-noise ratio by hand."""
+
+    @abstractmethod
+    def mmse(self, t: float, radius: int | None = None, path: NoisePath | None = None) -> float:
+        """``E|D_radius(X_t, t) - X_0|^2`` per image, summed over pixels, in squared pixel units."""
+
+    @abstractmethod
+    def potential(self, t: float, radius: int, path: NoisePath | None = None) -> float:
+        """``F_r(t)``, nats per image, with ``d F_r / d gamma = 1/2 Delta_r``, gamma = alpha^2 / sigma^2."""
+
+    def denoising_gap(self, t: float, radius: int, path: NoisePath | None = None) -> float:
+        """``Delta_r(t) = E|D - D_r|^2 = mmse_r - mmse`` per image, summed over pixels."""
+        # D is the projection of X_0 on functions of the whole X_t, D_r on those of a part: Pythagoras
+        return self.mmse(t, radius, path) - self.mmse(t, None, path)
+
+    def path_kl(self, radius: int, t_min: float, t_max: float, path: NoisePath | None = None) -> float:
+        """``K_r = 1/2 int Delta_r d gamma = F_r(t_min) - F_r(t_max)`` over t in [t_min, t_max], nats per image."""
+        if not t_min <= t_max:
+            raise PhasewiseError(f"need t_min <= t_max, got {t_min} and {t_max}")
+        return self.potential(t_min, radius, path) - self.potential(t_max, radius, path)
 
 
 @dataclass(frozen=True)
@@ -83,7 +110,7 @@ class WindowGroup:
     position: int
 
 
-def regions(shape: Shape, radius: int, block: int = 1, center: Shape | None = None, wrap: bool = False) -> Regions:
+def regions(shape: Shape, radius: int, block: int = 1, center: Center | None = None, wrap: bool = False) -> Regions:
     """The regions A, B, C of the module docstring; ``radius >= 0``, ``block >= 1``.
 
     Raises :class:`PhasewiseError` when the block does not fit into the image at ``center``.

@@ -30,7 +30,16 @@ from scipy.special import entr, rel_entr
 from torch import Tensor
 
 from phasewise.errors import PhasewiseError
-from phasewise.exact.base import Regions, Shape, check_count, check_radius_or_zero, check_shape, regions, windows
+from phasewise.exact.base import (
+    Center,
+    Regions,
+    Shape,
+    check_count,
+    check_radius_or_zero,
+    check_shape,
+    regions,
+    windows,
+)
 
 Array = np.ndarray
 MAX_BITS = 16
@@ -81,7 +90,7 @@ class DiscreteSystem:
         bits = (states[:, None] >> np.arange(self.n - 1, -1, -1)) & 1
         return torch.from_numpy(bits).float().reshape(n, *self.image_shape)
 
-    def cmi(self, t: float, radius: int, block: int = 1, center: Shape | None = None) -> float:
+    def cmi(self, t: float, radius: int, block: int = 1, center: Center | None = None) -> float:
         """``I(A : C | B)`` of ``X_t`` in nats, by enumeration."""
         return _cmi(self.noisy(t), regions(self.shape, radius, block, center))
 
@@ -110,13 +119,13 @@ class DiscreteSystem:
         weight = self.noisy(t).reshape(-1)
         return float((weight[weight > 0, None] * (mean * (1 - mean))[weight > 0]).sum())
 
-    def recovery_kl(self, t: float, s: float, radius: int, block: int = 1, center: Shape | None = None) -> float:
+    def recovery_kl(self, t: float, s: float, radius: int, block: int = 1, center: Center | None = None) -> float:
         """``KL(P_t || R E P_t)`` in nats: A noised from t on to s >= t, then undone from A' and B alone."""
         p, region = self.noisy(t), regions(self.shape, radius, block, center)
         chance = _flip_chance(t, s)
         return _kl(p, _recover(_flip(p, region.a.tolist(), chance), p, region, chance))
 
-    def recovery_bound(self, t: float, s: float, radius: int, block: int = 1, center: Shape | None = None) -> float:
+    def recovery_bound(self, t: float, s: float, radius: int, block: int = 1, center: Center | None = None) -> float:
         """``I(A_t : C | B) - I(A_s : C | B)`` with B and C at level t: the middle of inequality (1), nats."""
         p, region = self.noisy(t), regions(self.shape, radius, block, center)
         return _cmi(p, region) - _cmi(_flip(p, region.a.tolist(), _flip_chance(t, s)), region)
@@ -183,5 +192,6 @@ def _recover(noised: Array, before: Array, region: Regions, chance: float) -> Ar
     a = region.a.tolist()
     near = _marginal(before, a + region.b.tolist())
     weight = np.broadcast_to(_flip(near, a, chance), noised.shape)
+    # sum over a' of P(a, b) E(a'|a) noised(a', ..) / Q(a', b); E is symmetric, so the sum is one more flip
     ratio = np.divide(noised, weight, out=np.zeros_like(noised), where=weight > 0)
     return near * _flip(ratio, a, chance)

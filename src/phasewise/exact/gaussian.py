@@ -17,22 +17,13 @@ which stays finite at t = 0 when K is invertible.  All linear algebra is float64
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from phasewise.errors import PhasewiseError
-from phasewise.exact.base import (
-    ExactModel,
-    Shape,
-    check_count,
-    check_shape,
-    noise_level,
-    regions,
-    windows,
-)
+from phasewise.exact.base import Center, ClosedForm, Shape, check_count, check_shape, noise_level, regions
+from phasewise.exact.covariance import PixelCovariance
 from phasewise.exact.wiener import GaussianDenoiser
 from phasewise.paths import NoisePath
 
@@ -54,7 +45,7 @@ def _conditional_logdet(covariance: Tensor, a: Tensor, given: Tensor) -> float:
     return 2 * float(factor.diagonal()[given.numel() :].log().sum())
 
 
-class GaussianModel(ExactModel):
+class GaussianModel(ClosedForm):
     """A Gaussian with any covariance on an (H, W) image.
 
     Args:
@@ -65,46 +56,33 @@ class GaussianModel(ExactModel):
     """
 
     def __init__(self, covariance: Tensor, shape: Shape, mean: float | Tensor = 0.0, wrap: bool = False) -> None:
-        self.image_shape = check_shape(shape)
-        n = self.image_shape[1] * self.image_shape[2]
-        k = torch.as_tensor(covariance).detach().to("cpu", torch.float64)
-        if tuple(k.shape) != (n, n):
-            raise PhasewiseError(f"a {shape[0]}x{shape[1]} image needs a covariance of {n}x{n}, got {tuple(k.shape)}")
-        if not bool(torch.isfinite(k).all()) or float((k - k.T).abs().max()) > 1e-8 * float(k.abs().max()):
-            raise PhasewiseError("the covariance must be finite and symmetric; symmetrise it as (K + K.T) / 2")
-        self.covariance = (k + k.T) / 2
-        self.mean = torch.as_tensor(mean, dtype=torch.float64).expand(n).clone()
-        self.wrap = wrap
+        self.pixels = PixelCovariance(covariance, shape, wrap)
+        self.image_shape = self.pixels.image_shape
+        self.mean = torch.as_tensor(mean, dtype=torch.float64).expand(len(self.covariance)).clone()
         self._rows: dict[int | None, tuple[Tensor, Tensor, Tensor]] = {}
 
-    @cached_property
-    def spectrum(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues (N,) >= 0, ascending, and eigenvectors (N, N) in columns, of the covariance."""
-        values, vectors = torch.linalg.eigh(self.covariance)
-        if float(values[0]) < -1e-8 * float(values[-1]) or float(values[-1]) <= 0:
-            raise PhasewiseError("the covariance has a negative eigenvalue (or is 0), so it is no covariance")
-        return values.clamp(min=0), vectors
+    @property
+    def covariance(self) -> Tensor:
+        """(N, N) float64."""
+        return self.pixels.matrix
 
-    @cached_property
-    def stationary(self) -> bool:
-        """Whether the covariance depends on displacements on the torus only: equal windows then share one solution."""
-        k = self.covariance.reshape(*self.shape, *self.shape)
-        tolerance = 1e-12 * float(k.abs().max())
-        return all(float((k - k.roll((1, 1), axes)).abs().max()) <= tolerance for axes in ((0, 2), (1, 3)))
+    @property
+    def wrap(self) -> bool:
+        return self.pixels.wrap
 
     def sample(self, n: int, seed: int) -> Tensor:
         """``m + K^{1/2} z`` with the symmetric root, (n, 1, H, W) float32; z from numpy's default generator."""
-        values, vectors = self.spectrum
+        values, vectors = self.pixels.spectrum
         z = torch.from_numpy(np.random.default_rng(seed).standard_normal((check_count(n), len(values))))
         x = self.mean + ((z @ vectors) * values.sqrt()) @ vectors.T
         return x.float().reshape(n, *self.image_shape)
 
     def denoiser(self, radius: int | None = None, path: NoisePath | None = None) -> GaussianDenoiser:
         """The exact (windowed) posterior mean: linear in x_t."""
-        return GaussianDenoiser(self, radius, path)
+        return GaussianDenoiser(self.pixels, self.mean, radius, path)
 
     def cmi(
-        self, t: float, radius: int, block: int = 1, center: Shape | None = None, path: NoisePath | None = None
+        self, t: float, radius: int, block: int = 1, center: Center | None = None, path: NoisePath | None = None
     ) -> float:
         """``I(A : C | B)`` at time t in nats; 0 when C is empty.
 
@@ -124,20 +102,11 @@ class GaussianModel(ExactModel):
         count, values, weights = self._window_spectra(radius)
         if sigma == 0:
             return 0.0
+        # each eigenmode of a window is a Gaussian of its own, seen through noise
         return float((count[:, None] * weights * values * sigma**2 / (alpha**2 * values + sigma**2)).sum())
 
-    def denoising_gap(self, t: float, radius: int, path: NoisePath | None = None) -> float:
-        """``Delta_r(t) = E|D - D_r|^2 = mmse_r - mmse`` per image, summed over pixels."""
-        return self.mmse(t, radius, path) - self.mmse(t, None, path)
-
-    def path_kl(self, radius: int, t_min: float, t_max: float, path: NoisePath | None = None) -> float:
-        """``1/2 int Delta_r d gamma`` over t in [t_min, t_max], nats per image: the module docstring's closed form."""
-        if not t_min <= t_max:
-            raise PhasewiseError(f"need t_min <= t_max, got {t_min} and {t_max}")
-        return self._potential(t_min, radius, path) - self._potential(t_max, radius, path)
-
-    def _potential(self, t: float, radius: int, path: NoisePath | None) -> float:
-        """``F_r(t)`` of the module docstring."""
+    def potential(self, t: float, radius: int, path: NoisePath | None = None) -> float:
+        """``F_r(t)`` of the module docstring.  Raises :class:`PhasewiseError` where it is infinite."""
         alpha, sigma = noise_level(t, path)
         total = 0.0
         for sign, r in ((0.5, radius), (-0.5, None)):
@@ -156,23 +125,19 @@ class GaussianModel(ExactModel):
         Windows smaller than the largest are filled up with eigenvalue 1 at weight 0.
         """
         if radius is None:
-            values = self.spectrum[0][None]
+            values = self.pixels.spectrum[0][None]
             return torch.ones(1, dtype=torch.float64), values, torch.ones_like(values)
         if radius not in self._rows:
             counts, eigenvalues, weights = [], [], []
-            for group in windows(self.shape, radius, self.wrap):
-                indices = group.indices[:1] if self.stationary else group.indices
-                values, vectors = torch.linalg.eigh(self.window_covariance(indices))
-                counts.append(torch.full((len(indices),), len(group.pixels) / len(indices), dtype=torch.float64))
+            for group in self.pixels.windows(radius):
+                k = self.pixels.within(group)
+                values, vectors = torch.linalg.eigh(k)
+                counts.append(torch.full((len(k),), len(group.pixels) / len(k), dtype=torch.float64))
                 eigenvalues.append(values.clamp(min=0))
                 weights.append(vectors[:, group.position, :] ** 2)
             widest = max(v.shape[1] for v in eigenvalues)
             self._rows[radius] = (torch.cat(counts), _widen(eigenvalues, widest, 1.0), _widen(weights, widest, 0.0))
         return self._rows[radius]
-
-    def window_covariance(self, indices: Tensor) -> Tensor:
-        """Covariances (k, m, m) of the windows ``indices`` (k, m)."""
-        return self.covariance[indices[:, :, None], indices[:, None, :]]
 
 
 def _widen(rows: list[Tensor], width: int, value: float) -> Tensor:
@@ -219,6 +184,7 @@ def _inverse(energy: Tensor, mass: float) -> Tensor:
 def _torus_covariance(shape: Shape, mass: float) -> Tensor:
     height, width = shape
     energy = [2 - 2 * torch.cos(2 * torch.pi * torch.arange(n, dtype=torch.float64) / n) for n in shape]
+    # the lattice Laplacian of a torus is diagonal in the Fourier basis
     correlation = torch.fft.ifft2(_inverse(energy[0][:, None] + energy[1][None, :], mass)).real
     rows, cols = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     rows, cols = rows.reshape(-1), cols.reshape(-1)

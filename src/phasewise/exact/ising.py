@@ -25,6 +25,7 @@ from torch import Tensor
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.exact.base import (
+    Center,
     ExactModel,
     Regions,
     Shape,
@@ -44,6 +45,7 @@ MAX_BLOCK_PIXELS = 4
 MAX_SNR = 1000.0  # beyond it a spin is known to float64 precision, and fields of infinite size are avoided
 REDRAWS = 16
 CHUNK = 512
+NOISE_STREAM = 1  # of a seed, beside the one its clean images come from
 
 
 class IsingModel(ExactModel):
@@ -78,7 +80,7 @@ class IsingModel(ExactModel):
         t: float,
         radius: int,
         block: int = 1,
-        center: Shape | None = None,
+        center: Center | None = None,
         path: NoisePath | None = None,
         n: int = 2048,
         seed: int = 0,
@@ -95,9 +97,7 @@ class IsingModel(ExactModel):
         gamma = self._snr(t, path)
         if len(region.c) == 0:
             return Estimate(0.0, 0.0, check_count(n), seed=seed)
-        rng = np.random.default_rng([seed, 1])
-        spins = self.sample(n, seed)[:, 0].double()
-        fields = gamma * spins + math.sqrt(gamma) * torch.from_numpy(rng.standard_normal(spins.shape))
+        fields, rng = self._observed(gamma, n, seed)
         q_near, q_far = self._block_posteriors(fields, region)
         if len(region.a) == 1:
             terms = _pixel_kl(q_far, q_near, gamma)
@@ -122,10 +122,15 @@ class IsingModel(ExactModel):
         gamma = self._snr(t, path)
         if radius is not None:
             check_radius_or_zero(radius)
-        spins = self.sample(n, seed)[:, 0].double()
-        z = torch.from_numpy(np.random.default_rng([seed, 1]).standard_normal(spins.shape))
-        fields = gamma * spins + math.sqrt(gamma) * z
+        fields, _ = self._observed(gamma, n, seed)
         return torch.cat([self.posterior_mean(part, radius) for part in fields.split(CHUNK)])
+
+    def _observed(self, gamma: float, n: int, seed: int) -> tuple[Tensor, np.random.Generator]:
+        """Fields (n, H, W) of ``n`` noisy images, and the stream of their noise, to draw on from."""
+        rng = np.random.default_rng([seed, NOISE_STREAM])
+        spins = self.sample(n, seed)[:, 0].double()
+        # given s, f = alpha x / sigma^2 has mean gamma s and variance gamma
+        return gamma * spins + math.sqrt(gamma) * torch.from_numpy(rng.standard_normal(spins.shape)), rng
 
     def _block_posteriors(self, fields: Tensor, region: Regions) -> tuple[Tensor, Tensor]:
         """(q(s_A | x_B), q(s_A | x_B, x_C)), each (n, 2^k)."""
@@ -202,6 +207,7 @@ def _pixel_kl(q: Tensor, p: Tensor, gamma: float) -> Tensor:
     total = torch.zeros(len(q), dtype=torch.float64)
     for column, sign in enumerate((-1.0, 1.0)):
         f = gamma * sign + math.sqrt(gamma) * z
+        # N(f; gamma s, gamma) is e^{s f} times what does not depend on s, and cancels
         ratio = _log_mixture(q, f) - _log_mixture(p, f)
         total = total + q[:, column] * (ratio @ mass)
     return total

@@ -32,7 +32,8 @@ from torch import Tensor
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.exact.base import (
-    ExactModel,
+    Center,
+    ClosedForm,
     Shape,
     check_count,
     check_images,
@@ -44,7 +45,7 @@ from phasewise.exact.base import (
 from phasewise.paths import NoisePath, Time, as_time
 
 
-class TwoMode(ExactModel):
+class TwoMode(ClosedForm):
     """Images that are ``+amplitude`` everywhere or ``-amplitude`` everywhere, shape (H, W)."""
 
     def __init__(self, shape: Shape = (28, 28), amplitude: float = 1.0) -> None:
@@ -64,7 +65,7 @@ class TwoMode(ExactModel):
         return TwoModeDenoiser(self, radius, path)
 
     def cmi(
-        self, t: float, radius: int, block: int = 1, center: Shape | None = None, path: NoisePath | None = None
+        self, t: float, radius: int, block: int = 1, center: Center | None = None, path: NoisePath | None = None
     ) -> float:
         """``I(A : C | B)`` at time t, nats; at most log 2, and 0 when C is empty."""
         region = regions(self.shape, radius, block, center)
@@ -72,6 +73,7 @@ class TwoMode(ExactModel):
         if c == 0:
             return 0.0
         e = [equivocation(n * self._snr(t, path) if n else 0.0) for n in (b, a + b, b + c, a + b + c)]
+        # I(A : C | B) = I(s : A | B) - I(s : A | B, C): A and C share s alone; each a fall in what is unknown of s
         return (e[0] - e[1]) - (e[2] - e[3])
 
     def mmse(self, t: float, radius: int | None = None, path: NoisePath | None = None) -> float:
@@ -79,17 +81,8 @@ class TwoMode(ExactModel):
         snr = self._snr(t, path)
         return self.amplitude**2 * sum(k * bit_error(n * snr) for n, k in self._window_sizes(radius).items())
 
-    def denoising_gap(self, t: float, radius: int, path: NoisePath | None = None) -> float:
-        """``Delta_r(t) = E|D - D_r|^2 = mmse_r - mmse`` per image, summed over pixels."""
-        return self.mmse(t, radius, path) - self.mmse(t, None, path)
-
-    def path_kl(self, radius: int, t_min: float, t_max: float, path: NoisePath | None = None) -> float:
-        """``1/2 int Delta_r d gamma`` over t in [t_min, t_max], nats per image, closed form; t_min may be 0."""
-        if not t_min <= t_max:
-            raise PhasewiseError(f"need t_min <= t_max, got {t_min} and {t_max}")
-        return self._potential(t_min, radius, path) - self._potential(t_max, radius, path)
-
-    def _potential(self, t: float, radius: int, path: NoisePath | None) -> float:
+    def potential(self, t: float, radius: int, path: NoisePath | None = None) -> float:
+        """``F_r(t)`` of the module docstring; finite at t = 0 too."""
         snr = self._snr(t, path)
         pixels = self.shape[0] * self.shape[1]
         local = sum(k * equivocation(n * snr) / n for n, k in self._window_sizes(radius).items())

@@ -12,21 +12,18 @@ with ``K_ii`` the covariance of the window ``N_r(i)`` and ``k_i`` its column of 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from phasewise.denoisers.base import Denoiser
-from phasewise.exact.base import check_images, noise_level, windows
+from phasewise.exact.base import check_images, noise_level
+from phasewise.exact.covariance import PixelCovariance
 from phasewise.paths import NoisePath, Time, as_time
-
-if TYPE_CHECKING:
-    from phasewise.exact.gaussian import GaussianModel
 
 
 class GaussianDenoiser(Denoiser):
-    """The exact posterior mean of a :class:`GaussianModel`, of the whole image or of each pixel given its window.
+    """The exact posterior mean of a Gaussian image, of the whole image or of each pixel given its window.
 
     A linear map per noise level, evaluated in float64 and returned in the dtype of ``x_t``.  The global one is
     applied in the eigenbasis of the covariance; windowed ones solve one system per distinct window and keep the
@@ -37,17 +34,18 @@ class GaussianDenoiser(Denoiser):
     values: Tensor
     vectors: Tensor
 
-    def __init__(self, model: GaussianModel, radius: int | None = None, path: NoisePath | None = None) -> None:
-        super().__init__(model.image_shape, path, radius)
-        self.register_buffer("mean", model.mean, persistent=False)
+    def __init__(
+        self, pixels: PixelCovariance, mean: Tensor, radius: int | None = None, path: NoisePath | None = None
+    ) -> None:
+        super().__init__(pixels.image_shape, path, radius)
+        self.register_buffer("mean", mean, persistent=False)
         self._weights: OrderedDict[float, Tensor] = OrderedDict()
         if radius is None:
-            values, vectors = model.spectrum
+            values, vectors = pixels.spectrum
             self.register_buffer("values", values, persistent=False)
             self.register_buffer("vectors", vectors, persistent=False)
         else:
-            self._model = model
-            self._groups = windows(model.shape, radius, model.wrap)
+            self._pixels, self._groups = pixels, pixels.windows(radius)
             self._row = torch.cat([g.pixels[:, None].expand_as(g.indices).reshape(-1) for g in self._groups])
             self._col = torch.cat([g.indices.reshape(-1) for g in self._groups])
 
@@ -62,6 +60,7 @@ class GaussianDenoiser(Denoiser):
 
     def _global(self, centred: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         values, vectors = self.values.double(), self.vectors.double()
+        # one gain for each eigenmode; at sigma = 0 all are 1 / alpha, those of variance 0 too
         gain = alpha * values / (alpha**2 * values + sigma**2)
         gain = torch.where(sigma == 0, (1 / alpha).expand_as(gain), gain)
         return ((centred @ vectors) * gain) @ vectors.T
@@ -89,8 +88,7 @@ class GaussianDenoiser(Denoiser):
     def _solve(self, alpha: float, sigma: float) -> Tensor:
         parts = []
         for group in self._groups:
-            indices = group.indices[:1] if self._model.stationary else group.indices
-            k = self._model.window_covariance(indices)
+            k = self._pixels.within(group)
             if sigma == 0:
                 weights = torch.zeros_like(k[:, 0])
                 weights[:, group.position] = 1 / alpha

@@ -1,6 +1,6 @@
 """Conditional mutual information I(A : C | B) of noisy images, in nats, with standard errors."""
 
-from phasewise.information.base import ESTIMATORS, CMIEstimator, make_estimator
+from phasewise.information.base import ESTIMATORS, CMIEstimator, make_estimator, register_estimator
 from phasewise.information.map import cmi_map
 from phasewise.information.problem import Problem, make_problem
 from phasewise.information.regions import Geometry, make_geometry
@@ -14,4 +14,5 @@ __all__ = [
     "make_estimator",
     "make_geometry",
     "make_problem",
+    "register_estimator",
 ]

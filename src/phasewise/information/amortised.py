@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from phasewise import seeding
 from phasewise.errors import PhasewiseError
 from phasewise.files import write_bytes
+from phasewise.fit import cosine_decay, minimise, warm_up
 from phasewise.information.base import Cell, CMIEstimator, Say, whole
 from phasewise.information.conditional import TrunkShape
 from phasewise.information.inputs import Inputs
@@ -34,11 +35,13 @@ from phasewise.information.problem import Problem
 from phasewise.information.readings import CHUNK, Readings
 from phasewise.information.stacking import NestedStack, Rule
 from phasewise.results import Estimate
+from phasewise.seeding import FoldPurpose, Purpose
 
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 3000
 VALIDATION_DRAWS = 2
 LEAST_STEPS = 600
 GROUPS = 4
+WARM_UP = 100
 NEAR = 5
 
 
@@ -118,13 +121,15 @@ class AmortisedEstimator(CMIEstimator):
 
     def _cut(self, problem: Problem) -> Iterator[Fold]:
         flat = problem.flat
-        order = torch.randperm(len(flat), generator=seeding.generator(problem.seed, 20))
+        order = torch.randperm(len(flat), generator=seeding.generator(problem.seed, Purpose.CMI_FOLDS))
         parts = order.tensor_split(self.folds)
         for k, part in enumerate(parts):
             rest = torch.cat([*parts[k + 1 :], *parts[:k]])
             held = max(2, min(VALIDATION_MOST, int(VALIDATION_SHARE * len(rest))))
             scored = part[: max(2, self.max_scored // self.folds)]
-            yield Fold(k, flat[rest[held:]], flat[rest[:held]], flat[scored], seeding.mix(problem.seed, 21, k))
+            yield Fold(
+                k, flat[rest[held:]], flat[rest[:held]], flat[scored], seeding.mix(problem.seed, Purpose.CMI_FOLD, k)
+            )
 
     def _read_fold(self, problem: Problem, fold: Fold, folder: Path | None, say: Say) -> dict[str, Tensor]:
         file = None if folder is None else folder / f"fold-{fold.number}.safetensors"
@@ -145,15 +150,15 @@ class AmortisedEstimator(CMIEstimator):
 
     def fit_and_read(self, problem: Problem, fold: Fold, say: Say) -> dict[str, Tensor]:
         """Fit on one fold: per-image ``scores`` (n, T, R) with mean I(A:C|B), and ``doubt`` (T, R) of the stacking."""
-        inputs = Inputs.fit(problem, fold.train, fold.validation, seeding.generator(fold.seed, 0))
+        inputs = Inputs.fit(problem, fold.train, fold.validation, seeding.generator(fold.seed, FoldPurpose.INPUTS))
         readings = self.readings(inputs, self.trunk_shape(problem, inputs), fold.seed)
-        generator = seeding.generator(fold.seed, 1)
+        generator = seeding.generator(fold.seed, FoldPurpose.TRAINING)
         draws = self.training_draws(len(inputs.a))
 
         def loss_of(clean: Tensor, time: int, regions: Tensor) -> Tensor:
             return -self.rule.score(readings(clean, time, regions, draws, generator)[..., 0]).mean()
 
-        batch = random_batch(problem, fold, self.batch, inputs.regions, generator, loss_of)
+        batch = RandomBatch(problem, fold, self.batch, inputs.regions, generator, loss_of)
         train_network(readings.net, batch, self.train_steps(len(fold.train)), self.lr, self.weight_decay, say)
         rows = [self._read_time(readings, fold, k) for k in range(len(problem.times))]
         return {"scores": torch.stack([r[0] for r in rows], 1), "doubt": torch.stack([r[1] for r in rows])}
@@ -161,9 +166,10 @@ class AmortisedEstimator(CMIEstimator):
     @torch.inference_mode()
     def _read_time(self, readings: Readings, fold: Fold, time: int) -> tuple[Tensor, Tensor]:
         """(n, R) per-image scores and (R,) doubt at one time, models chosen on the validation images."""
-        held = readings.everything(fold.validation, time, VALIDATION_DRAWS, seeding.generator(fold.seed, 2, time))
+        choosing = seeding.generator(fold.seed, FoldPurpose.CHOOSING, time)
+        held = readings.everything(fold.validation, time, VALIDATION_DRAWS, choosing)
         stack = NestedStack(held, readings.inputs.order(), self.rule)
-        generator = seeding.generator(fold.seed, 3, time)
+        generator = seeding.generator(fold.seed, FoldPurpose.SCORING, time)
         out = []
         for clean in fold.scored.split(CHUNK):
             values = readings.everything(clean, time, self.draws, generator, learned=stack.uses(0))
@@ -187,66 +193,70 @@ def combine(scores: Sequence[Tensor], doubts: Sequence[Tensor]) -> tuple[Tensor,
     """Scores (n_k, T, R) and doubts (T, R) of each fold -> value and standard error (T, R), float64; see the module
     docstring."""
     means = torch.stack([s.double().mean(0) for s in scores])
+    # e_k^2, the sampling variance of each fold's mean
     errors = torch.stack([s.double().var(0) / len(s) for s in scores])
+    # rho_t: one network serves all radii of a time, so they share what its refits differ by
     inflation = (means.var(0) / errors.mean(0).clamp(min=1e-30)).mean(1, keepdim=True).clamp(min=1)
     doubt = torch.stack([d.double() for d in doubts]).square()
     value = torch.cat(list(scores)).double().mean(0)
     return value, ((errors.mean(0) * inflation + doubt.mean(0)) / len(scores)).sqrt()
 
 
-def random_batch(
-    problem: Problem,
-    fold: Fold,
-    batch: int,
-    regions: int,
-    generator: torch.Generator,
-    loss_of: Callable[[Tensor, int, Tensor], Tensor],
-) -> Callable[[], tuple[Tensor, str]]:
+@dataclass(eq=False)
+class RandomBatch:
     """What :func:`train_network` minimises: ``loss_of(clean, time, regions)`` on random images, each seen through B and
-    C together and through one buffer, at ``GROUPS`` random times a step."""
-    n = max(1, batch // GROUPS)
+    C together and through one buffer, at ``GROUPS`` random times a step.
 
-    def draw() -> tuple[Tensor, str]:
-        loss, where = torch.zeros(()), ""
-        for _ in range(GROUPS):
-            clean = fold.train[torch.randint(len(fold.train), (n,), generator=generator)]
-            time = int(torch.randint(len(problem.times), (1,), generator=generator))
-            other = torch.randint(regions - 1, (n,), generator=generator)
-            part = loss_of(clean, time, torch.stack([torch.full((n,), regions - 1), other], 1)) / GROUPS
-            if not where or not math.isfinite(float(part.detach())):
-                where = f"t = {problem.times[time]:g}"
-            loss = loss + part
-        return loss, where
-
-    return draw
-
-
-def train_network(
-    net: nn.Module, loss_of: Callable[[], tuple[Tensor, str]], steps: int, lr: float, weight_decay: float, say: Say
-) -> None:
-    """Minimise the mean of ``loss_of()`` (loss, where) with AdamW, 100 warm-up steps and a cosine decay to 0.
-
-    Raises :class:`PhasewiseError` naming ``where`` when a loss is not finite.
+    ``where``: a time of the last step, of a loss that is not finite if there was one.
     """
-    optimiser = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=weight_decay, betas=(0.9, 0.98))
+
+    problem: Problem
+    fold: Fold
+    batch: int
+    regions: int
+    generator: torch.Generator
+    loss_of: Callable[[Tensor, int, Tensor], Tensor]
+    where: str = ""
+
+    def __call__(self) -> Tensor:
+        loss, self.where = torch.zeros(()), ""
+        for _ in range(GROUPS):
+            time, part = self._group(max(1, self.batch // GROUPS))
+            if not self.where or not math.isfinite(float(part.detach())):
+                self.where = f"t = {self.problem.times[time]:g}"
+            loss = loss + part
+        return loss
+
+    def _group(self, n: int) -> tuple[int, Tensor]:
+        """A random time by number, and the share of the loss that ``n`` random images at that time make up."""
+        clean = self.fold.train[torch.randint(len(self.fold.train), (n,), generator=self.generator)]
+        time = int(torch.randint(len(self.problem.times), (1,), generator=self.generator))
+        other = torch.randint(self.regions - 1, (n,), generator=self.generator)
+        through = torch.stack([torch.full((n,), self.regions - 1), other], 1)
+        return time, self.loss_of(clean, time, through) / GROUPS
+
+
+def train_network(net: nn.Module, draw: RandomBatch, steps: int, lr: float, weight_decay: float, say: Say) -> None:
+    """Minimise the mean of ``draw()`` with AdamW, 100 warm-up steps and a cosine decay to 0.
+
+    Raises :class:`PhasewiseError` naming the time when a loss is not finite.
+    """
     total, every = 0.0, max(1, steps // 5)
-    net.train()
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = lr * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        loss, where = loss_of()
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise PhasewiseError(f"the loss became {value} at {where}, step {step + 1}; lower lr or scale the pixels")
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-        total += value
+
+    def tell(step: int, loss: Tensor) -> None:
+        nonlocal total
+        total += float(loss)
         if (step + 1) % every == 0:
             say(f"step {step + 1} of {steps}, loss {total / every:.4f}")
             total = 0.0
-    net.eval()
+
+    def failed(step: int, value: float) -> str:
+        return f"the loss became {value} at {draw.where}, step {step + 1}; lower lr or scale the pixels"
+
+    minimise(
+        net, draw, steps, lambda step: {"lr": cosine_decay(warm_up(lr, step, WARM_UP), step, steps)},
+        weight_decay=weight_decay, betas=(0.9, 0.98), clip=1.0, failed=failed, done=tell,
+    )  # fmt: skip
 
 
 def build_network(make: Callable[[], nn.Module], seed: int) -> nn.Module:

@@ -14,6 +14,7 @@ import numpy as np
 
 from phasewise.errors import PhasewiseError
 from phasewise.information.problem import Problem
+from phasewise.registry import Registry
 from phasewise.results import Estimate
 
 Cell = tuple[int, int]
@@ -65,7 +66,11 @@ def whole(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
-_HOMES = {
+Kind = type[CMIEstimator]
+ESTIMATORS = Registry[Kind | str]("estimator")
+"""Estimators by name: a class, or where in this room to find it ("module:class"), so that only what is used loads."""
+
+for _name, _home in {
     "density": "density:DensityEstimator",
     "mmse": "mmse:MMSEEstimator",
     "mine": "critics:MINE",
@@ -75,8 +80,30 @@ _HOMES = {
     "classifier": "classifier:ClassifierEstimator",
     "knn": "knn:NearestNeighbours",
     "gaussian": "gaussian:GaussianEstimator",
-}
-ESTIMATORS = tuple(_HOMES)
+}.items():
+    ESTIMATORS.register(_name, _home)
+
+
+def register_estimator(name: str, kind: Kind) -> Kind:
+    """Let :func:`make_estimator`, and so a map, know the class ``kind`` by ``name``; returns it.
+
+    Raises :class:`PhasewiseError` for anything but a :class:`CMIEstimator` class whose ``name`` is that name, and for a
+    name that is taken.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, CMIEstimator)):
+        raise PhasewiseError(f"an estimator is a class derived from CMIEstimator, got {kind!r}")
+    if getattr(kind, "name", None) != name:
+        raise PhasewiseError(f"{kind.__name__} must carry the name it is registered under: set name = {name!r} in it")
+    ESTIMATORS.register(name, kind)
+    return kind
+
+
+def _kind(name: str) -> Kind:
+    entry = ESTIMATORS[name]
+    if not isinstance(entry, str):
+        return entry
+    module, attribute = entry.split(":")
+    return getattr(importlib.import_module(f"phasewise.information.{module}"), attribute)
 
 
 def make_estimator(estimator: str | CMIEstimator, **options: Any) -> CMIEstimator:
@@ -88,10 +115,7 @@ def make_estimator(estimator: str | CMIEstimator, **options: Any) -> CMIEstimato
         if options:
             raise PhasewiseError(f"give the options {sorted(options)} to the estimator itself")
         return estimator
-    if estimator not in _HOMES:
-        raise PhasewiseError(f"unknown estimator {estimator!r}; known: {', '.join(ESTIMATORS)}")
-    module, name = _HOMES[estimator].split(":")
-    kind = getattr(importlib.import_module(f"phasewise.information.{module}"), name)
+    kind = _kind(estimator)
     try:
         return kind(**options)
     except TypeError as error:

@@ -118,12 +118,14 @@ class MixtureHead(nn.Module):
         Returns (log weights, means, standard deviations) of the clean entries, each (N, M, P, K), standardised.
         """
         h = self.features(h)[:, None, None] + self.position
+        # the chain rule: entry i hears the entries of A before it, no others
         if known.shape[-1] > 1:
             h = h + torch.einsum("nmj,ijw->nmiw", known, self.known * self.before[..., None])
         scale = std[:, None].log()
         h = h + mean[..., None] * self.prediction[0] + scale[..., None] * self.prediction[1]
         h = nn.functional.silu(h)
         logit, shift, log_scale = self.out(nn.functional.silu(self.hidden(h)) + h).chunk(3, dim=-1)
+        # the first components start from the Gaussian prediction, the others over the range of the data
         moving = torch.arange(len(self.spread), device=h.device) < RELATIVE
         wide = torch.where(moving, std[:, None, :, None], torch.full_like(self.spread, 0.3))
         middle = torch.where(moving, mean[..., None], self.spread)
@@ -138,6 +140,7 @@ def mixture_log_density(mixture: tuple[Tensor, Tensor, Tensor], value: Tensor, a
     """Log density of noisy ``value`` (N, M, P), standardised; ``alpha`` and ``sigma`` (of the standardised noise)
     broadcast against (N, M, P)."""
     log_weight, mean, std = mixture
+    # noise turns N(mu, tau^2) into N(alpha mu, alpha^2 tau^2 + sigma^2)
     variance = (alpha[..., None] * std).square() + sigma[..., None].square()
     square = (value[..., None] - alpha[..., None] * mean).square() / variance
     return (log_weight - 0.5 * (square + variance.log())).logsumexp(-1) - 0.5 * math.log(2 * math.pi)

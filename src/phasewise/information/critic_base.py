@@ -22,14 +22,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from phasewise.errors import PhasewiseError
+from phasewise.fit import linear_decay, minimise
 from phasewise.information.base import Cell, CMIEstimator, Say, whole
 from phasewise.information.critic_network import CriticNetwork, Pairs, group_sizes, make_pairs
 from phasewise.information.problem import Problem
 from phasewise.results import Estimate
-from phasewise.seeding import generator, mix
+from phasewise.seeding import Purpose, generator, mix
 
 Loss = Callable[[Tensor], Tensor]
-SPLIT, INIT, BATCHES, FROZEN, HELD_OUT, CALIBRATION = range(100, 106)
 WEIGHT_DECAY = 1e-4
 DRAWS = 4
 
@@ -123,7 +123,7 @@ class CriticEstimator(CMIEstimator):
     def _split(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """(training, test) images by number, in random order; the same images where nothing is held out."""
         n = len(problem.images)
-        order = torch.randperm(n, generator=generator(problem.seed, SPLIT))
+        order = torch.randperm(n, generator=generator(problem.seed, Purpose.CRITIC_SPLIT))
         held_out = self.held_out(n)
         learn, test = (order[held_out:], order[:held_out]) if self.hold_out else (order, order)
         kept = self._kept(len(learn))
@@ -143,52 +143,57 @@ class CriticEstimator(CMIEstimator):
         self, problem: Problem, time: int, radius: int | None, parts: tuple[Tensor, Tensor], at: str
     ) -> Tensor:
         """(refits, n) readings of ``I(A : B_radius)`` (None: of ``I(A : BC)``), averaged over draws of noise."""
-        learn, test = parts
-        n = len(learn)
         pairs = make_pairs(problem, time, radius, self.negatives, self.device)
         key = round(problem.times[time] * 1e9)
-        out = torch.zeros(self.refits, len(test), dtype=torch.float64)
+        out = torch.zeros(self.refits, len(parts[1]), dtype=torch.float64)
         for refit in range(self.refits if bool(pairs.context.any()) else 0):
-            seed = mix(problem.seed, key, refit)
-            mixed = learn[torch.randperm(n, generator=generator(seed, SPLIT))] if self._kept(n) else learn
-            kept, train = mixed.tensor_split([self._kept(n)])
-            frozen = (
-                None if self.refresh_noise else torch.randn(len(train), pairs.size, generator=generator(seed, FROZEN))
-            )
-            critic = self._train(pairs, train, frozen, seed, at)
-            scores = self._score(
-                pairs, critic, test, mix(problem.seed, HELD_OUT, key), None if self.hold_out else frozen
-            )
-            if len(kept):
-                scores = scores * self._calibrate(self._score(pairs, critic, kept, mix(seed, CALIBRATION)))
-            readings = self.read(scores)
-            if not bool(torch.isfinite(readings).all()):
-                raise PhasewiseError(f"{self.name} at {at}: the scores are not finite; {self._remedy()}")
-            out[refit] = readings.reshape(-1, len(test)).mean(0)
+            scoring = mix(problem.seed, Purpose.CRITIC_SCORING, key)  # the same noise for every refit and radius
+            out[refit] = self._refit(pairs, parts, mix(problem.seed, key, refit), scoring, at)
         return out
+
+    def _refit(self, pairs: Pairs, parts: tuple[Tensor, Tensor], seed: int, scoring: int, at: str) -> Tensor:
+        """(n,) readings of one training: its choices come from ``seed``, the noise it is scored on from ``scoring``."""
+        learn, test = parts
+        count = self._kept(len(learn))
+        if count:
+            learn = learn[torch.randperm(len(learn), generator=generator(seed, Purpose.CRITIC_SPLIT))]
+        kept, train = learn.tensor_split([count])
+        frozen = None
+        if not self.refresh_noise:
+            frozen = torch.randn(len(train), pairs.size, generator=generator(seed, Purpose.CRITIC_FROZEN_NOISE))
+        critic = self._train(pairs, train, frozen, seed, at)
+        scores = self._score(pairs, critic, test, scoring, None if self.hold_out else frozen)
+        if count:
+            calibration = self._score(pairs, critic, kept, mix(seed, Purpose.CRITIC_CALIBRATION))
+            scores = scores * self._calibrate(calibration)
+        readings = self.read(scores)
+        if not bool(torch.isfinite(readings).all()):
+            raise PhasewiseError(f"{self.name} at {at}: the scores are not finite; {self._remedy()}")
+        return readings.reshape(-1, len(test)).mean(0)
 
     def _train(self, pairs: Pairs, train: Tensor, frozen: Tensor | None, seed: int, at: str) -> CriticNetwork:
         """A critic, trained on the images numbered ``train``, with their ``frozen`` noise (len(train), D) or fresh."""
-        rng = generator(seed, BATCHES)
-        loss_of = self.make_loss()
+        rng = generator(seed, Purpose.CRITIC_BATCHES)
+        loss = self.make_loss()
+
+        def failed(step: int, _: float) -> str:
+            return f"{self.name} at {at}: the loss is not finite at step {step}; {self._remedy()}"
+
         device = torch.device(self.device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(mix(seed, INIT))
+            torch.manual_seed(mix(seed, Purpose.CRITIC_INIT))
             critic = CriticNetwork(pairs.shape, self.width, self.hidden, self.dropout).to(self.device)
-            optimiser = torch.optim.AdamW(critic.parameters(), lr=self.lr, weight_decay=WEIGHT_DECAY, fused=True)
-            for step in range(self.steps):
+
+            def loss_of() -> Tensor:
                 chosen = torch.randperm(len(train), generator=rng)[: self.batch]
                 noise = torch.randn(len(chosen), pairs.size, generator=rng) if frozen is None else frozen[chosen]
-                loss = loss_of(pairs.scores(critic, train[chosen], noise))
-                if not math.isfinite(float(loss.detach())):
-                    raise PhasewiseError(
-                        f"{self.name} at {at}: the loss is not finite at step {step}; {self._remedy()}"
-                    )
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.param_groups[0]["lr"] = self.lr * (1 - step / self.steps if self.decay else 1)
-                optimiser.step()
-        return critic.eval()
+                return loss(pairs.scores(critic, train[chosen], noise))
+
+            minimise(critic, loss_of, self.steps, self._settings, weight_decay=WEIGHT_DECAY, fused=True, failed=failed)
+        return critic
+
+    def _settings(self, step: int) -> dict[str, float]:
+        return {"lr": linear_decay(self.lr, step, self.steps) if self.decay else self.lr}
 
     def _score(
         self, pairs: Pairs, critic: CriticNetwork, images: Tensor, seed: int, noise: Tensor | None = None
@@ -212,7 +217,9 @@ class CriticEstimator(CMIEstimator):
         """Value and error of differences (refits, n): spread of independent groups, and of refits."""
         n = readings.shape[1]
         groups = torch.stack([g.mean() for g in readings.mean(0).split(group_sizes(n, self.batch, self.negatives))])
+        # A is shuffled inside groups only, so their means are independent
         variance = float(groups.var()) / len(groups)
+        # refits share the images: their spread is the error of training alone
         if self.refits > 1:
             variance += float(readings.mean(1).var()) / self.refits
         return Estimate(float(readings.mean()), math.sqrt(variance), n, seed=seed)

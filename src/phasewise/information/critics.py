@@ -30,6 +30,7 @@ def log_mean_exp(scores: Tensor) -> Tensor:
 def _over_partition(joint: Tensor, marginal: Tensor) -> Tensor:
     """``E joint - log E e^marginal`` as readings: the mean is exact, the spread the first-order influence."""
     log_z = log_mean_exp(marginal)
+    # 1 - e^(T - log Z) has mean 0: nothing to the value, to the spread what log Z contributes (delta method)
     return joint - log_z + 1 - (marginal - log_z).exp().mean(0)
 
 

@@ -76,6 +76,7 @@ class Scorer(Readings):
         inp = self.inputs
         alpha, sigma = inp.alpha[time], inp.sigma[time]
         n, q, draws, p = mean.shape
+        # a noisy pixel given the context has variance alpha^2 tau^2 + sigma^2: tau, of the clean one
         clean_std = (inp.linear.variance[time][regions] - sigma**2).clamp(min=1e-6).sqrt() / alpha
         used = draws if p > 1 else 1  # a lone entry's prediction does not depend on its own noise
         known = (a / (alpha * inp.std_a).hypot(sigma))[:, None, :used].expand(-1, q, -1, -1)

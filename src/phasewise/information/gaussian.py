@@ -30,9 +30,7 @@ from phasewise.errors import PhasewiseError
 from phasewise.information.base import Cell, CMIEstimator, Say, whole
 from phasewise.information.problem import Problem
 from phasewise.results import Estimate
-from phasewise.seeding import generator
-
-FOLDS = 200
+from phasewise.seeding import Purpose, generator
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class GaussianEstimator(CMIEstimator):
         n = len(problem.images)
         if self.folds > n // 2:
             raise PhasewiseError(f"gaussian: {self.folds} folds of {n} images leave too few in each; at most {n // 2}")
-        order = torch.randperm(n, generator=generator(problem.seed, FOLDS))
+        order = torch.randperm(n, generator=generator(problem.seed, Purpose.GAUSSIAN_FOLDS))
         parts = torch.tensor_split(order, self.folds)
         return [
             self._fit_one(problem.flat[torch.cat([*parts[:k], *parts[k + 1 :]])].double(), part)
@@ -112,6 +110,7 @@ def _scores(problem: Problem, fit: Fit, time: int, radius: int | None) -> Tensor
     a, b = problem.a, problem.geometry.b(radius)
     k = alpha**2 * fit.covariance + sigma**2 * torch.eye(len(fit.mean), dtype=torch.float64)
     try:
+        # W, and the root of S, the variance that B leaves to A
         weights = torch.linalg.solve(k[b][:, b], k[b][:, a])
         root = torch.linalg.cholesky(k[a][:, a] - k[a][:, b] @ weights)
     except torch.linalg.LinAlgError as error:
@@ -122,6 +121,7 @@ def _scores(problem: Problem, fit: Fit, time: int, radius: int | None) -> Tensor
         ) from error
     x = problem.flat[fit.scored].double() - fit.mean
     errors = torch.linalg.solve_triangular(root, (x[:, a] - x[:, b] @ weights).T, upper=False)
+    # 1 + W^T W: the noise of A, and that of B as it comes through the regression
     noise = torch.eye(len(a), dtype=torch.float64) + weights.T @ weights
     spread = torch.cholesky_solve(noise, root).trace()
     return -0.5 * (2 * root.diagonal().log().sum() + alpha**2 * (errors**2).sum(0) + sigma**2 * spread)
@@ -132,6 +132,7 @@ def _summary(folds: list[Tensor], seed: int) -> Estimate:
     every = torch.cat(folds)
     means = torch.stack([f.mean() for f in folds])
     expected = torch.stack([f.var() / len(f) for f in folds]).mean()
+    # what the folds' means differ by beyond sampling is the error of the fits
     between = float((means.var() - expected).clamp(min=0)) / len(folds)
     stderr = math.sqrt(float(every.var()) / len(every) + between)
     return Estimate(float(every.mean()), stderr, len(every), seed=seed)

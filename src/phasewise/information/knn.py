@@ -27,9 +27,8 @@ from phasewise.errors import PhasewiseError
 from phasewise.information.base import Cell, CMIEstimator, Say, whole
 from phasewise.information.problem import Problem
 from phasewise.results import Array, Estimate
-from phasewise.seeding import generator
+from phasewise.seeding import Purpose, generator
 
-SPLIT, NOISE = 300, 301
 METHODS = ("frenzel-pompe", "mesner-shalizi")
 
 
@@ -103,7 +102,7 @@ class NearestNeighbours(CMIEstimator):
                 f"knn: {n} images leave {held} to score ({fitted} are kept for the principal axes), too few for "
                 f"k = {self.k} and {self.blocks} blocks; give more images, or a smaller k or train_fraction"
             )
-        order = torch.randperm(n, generator=generator(problem.seed, SPLIT))
+        order = torch.randperm(n, generator=generator(problem.seed, Purpose.NEIGHBOURS_SPLIT))
         return order[:fitted], order[n - held :]
 
     def _spaces(self, problem: Problem, fitted: Tensor, radius: int) -> list[tuple[Tensor, Tensor | None]]:
@@ -118,6 +117,7 @@ class NearestNeighbours(CMIEstimator):
         for block in np.array_split(np.arange(n), self.blocks):
             keep = np.delete(np.arange(n), block)
             left_out.append(nearest_neighbour_cmi(a[keep], b[keep], c[keep], self.k, self.method))
+        # delete-a-block jackknife: (m - 1) / m times the sum of squares over the m values
         variance = (self.blocks - 1) * float(np.var(left_out))
         return Estimate(nearest_neighbour_cmi(a, b, c, self.k, self.method), math.sqrt(variance), n, seed=seed)
 
@@ -127,6 +127,7 @@ def nearest_neighbour_cmi(a: Array, b: Array, c: Array, k: int, method: str) -> 
     joint = np.concatenate([a, b, c], 1)
     eps = cKDTree(joint).query(joint, k=[k + 1], p=np.inf)[0][:, 0]
     strict = method == "frenzel-pompe"
+    # distances strictly below eps: up to the float before it
     radius = np.nextafter(eps, -np.inf) if strict else eps
     ab, bc = (np.concatenate(pair, 1) for pair in ((a, b), (b, c)))
     terms = digamma(np.full(len(a), k) if strict else _count(joint, eps))
@@ -146,7 +147,7 @@ def _noisy(problem: Problem, images: Tensor, time: int) -> Tensor:
     """(m, D) those images at that time, one draw of noise, the same for all radii."""
     alpha, sigma = (float(level[time]) for level in problem.levels())
     clean = problem.flat[images]
-    rng = generator(problem.seed, NOISE, round(problem.times[time] * 1e9))
+    rng = generator(problem.seed, Purpose.NEIGHBOURS_NOISE, round(problem.times[time] * 1e9))
     return alpha * clean + sigma * torch.randn(clean.shape, generator=rng)
 
 

@@ -59,6 +59,7 @@ def stationary_covariance(covariance: Tensor, image_shape: tuple[int, int, int])
     correlation = covariance * inverse[:, None] * inverse
     pairs = (alive[:, None] & alive).double()
     channel, row, col = torch.unravel_index(torch.arange(len(std)), image_shape)
+    # one number for each pair of channels and displacement; pairs of pixels with the same one are averaged
     lag = (channel[:, None] * channels + channel) * (2 * height - 1) + row[:, None] - row + height - 1
     lag = (lag * (2 * width - 1) + col[:, None] - col + width - 1).reshape(-1)
     size = channels**2 * (2 * height - 1) * (2 * width - 1)
@@ -66,6 +67,7 @@ def stationary_covariance(covariance: Tensor, image_shape: tuple[int, int, int])
     count = torch.zeros(size, dtype=std.dtype).index_add_(0, lag, pairs.reshape(-1))
     averaged = (total / count.clamp(min=1))[lag].reshape(len(std), -1) * std[:, None] * std
     values, vectors = torch.linalg.eigh(averaged)
+    # the nearest covariance in the Frobenius norm
     return (vectors * values.clamp(min=0)) @ vectors.T
 
 
@@ -78,6 +80,7 @@ def chain_regression(q: Tensor, context: Tensor, a: Tensor) -> tuple[Tensor, Ten
         raise PhasewiseError(
             "the noise is too weak to tell the pixels' covariance from a singular one; take a larger t"
         )
+    # the rows of L^{-1} that belong to A: 1 / L_ii, and before it minus the weights over L_ii
     last = torch.eye(len(order), dtype=q.dtype)[:, len(context) :]
     rows = torch.linalg.solve_triangular(factor.T, last, upper=True).T
     pivots = factor.diagonal()[len(context) :]
@@ -130,6 +133,7 @@ def _best(
     for shrinkage, q in noisy:
         w, v = chain_regression(q, context, a)
         w, v = w.float(), v.float()
+        # the log density of A along the chain, up to a constant
         score = -0.5 * float((v.log() + (target - x @ w.T).square().mean(0) / v).sum())
         if best is None or score > best[0]:
             best = (score, w, v, shrinkage)

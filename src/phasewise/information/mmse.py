@@ -69,6 +69,7 @@ class Posterior:
         noisy = inverse * chain.variance.double()[..., None, :] @ inverse.mT
         level = alpha.double()[:, None, None, None]
         eye = sigma.double().square()[:, None, None, None] * torch.eye(len(a), dtype=torch.float64)
+        # the chain is about noisy A; its own noise comes off to leave the clean one
         values, vectors = torch.linalg.eigh((noisy - eye) / level**2)
         return cls((inverse @ outside / level).float(), values.clamp(min=1e-9).float(), vectors.float())
 
@@ -131,6 +132,7 @@ class Errors(Readings):
         """s (n, M), stratified over the draws, and the inverse of its density."""
         inp, v = self.inputs, self.variance[time]
         whole = (v * (inp.alpha[time] / inp.sigma[time]).square()).log1p()
+        # log(1 + V s) is uniform, one draw in each of equal strata
         u = (torch.arange(draws) + torch.rand((n, draws), generator=generator)) / draws
         s = (u * whole).expm1() / v
         return s, (1 + v * s) * whole / v
@@ -143,6 +145,7 @@ class Errors(Readings):
         vectors = self.posterior.vectors[time][regions]
         values = self.posterior.values[time][regions][:, :, None]
         root = s.sqrt()[:, None, :, None]
+        # in the eigenbasis of the covariance given the context, each direction is a Wiener filter of its own
         surprise = torch.einsum("nqmp,nqpk->nqmk", own[:, None] - root * prior, vectors)
         left = values / (1 + root.square() * values)
         mean = prior + torch.einsum("nqmk,nqpk->nqmp", left * root * surprise, vectors)

@@ -18,6 +18,7 @@ from phasewise.information.regions import Center, Geometry, make_geometry
 from phasewise.paths import LinearPath, NoisePath
 from phasewise.shapes import ImageShape
 
+LEAST_IMAGES = 20
 TYPICAL = 0.05
 """A CMI in nats, for the error one can expect: the log ratio of two densities has variance near 2 CMI."""
 
@@ -71,8 +72,8 @@ def make_problem(
     """
     if not isinstance(images, Tensor) or images.dim() != 4:
         raise PhasewiseError("images must be a tensor (n, C, H, W)")
-    if len(images) < 20:
-        raise PhasewiseError(f"need at least 20 images for an estimate with an error, got {len(images)}")
+    if len(images) < LEAST_IMAGES:
+        raise PhasewiseError(f"need at least {LEAST_IMAGES} images for an estimate with an error, got {len(images)}")
     images = images.detach().cpu().float()
     if not bool(torch.isfinite(images).all()):
         raise PhasewiseError("the images hold NaN or infinite pixels; drop or mend those images")
@@ -127,5 +128,5 @@ def warn_if_too_few(n: int, accuracy: float) -> None:
             f"{n} images give a standard error near {expected:.2g} nats for a CMI of {TYPICAL} nats; an accuracy of "
             f"{accuracy:g} needs about {math.ceil(2 * TYPICAL / accuracy**2)} images",
             PhasewiseWarning,
-            stacklevel=3,
+            stacklevel=4,
         )

@@ -50,6 +50,7 @@ class LogDensities(Rule):
         return values
 
     def best(self, main: Tensor, other: Tensor) -> float:
+        # d/dw E log((1 - w) p + w q) = E[(q/p - 1) / (1 + w (q/p - 1))] falls in w: its root by bisection
         slope = (other - main).double().clamp(max=300).exp() - 1
         low, high = 0.0, 1.0
         if not float(slope.mean()) > 0:
@@ -73,6 +74,7 @@ class Residuals(Rule):
 
     def best(self, main: Tensor, other: Tensor) -> float:
         step = (other - main).double()
+        # least squares: E (main + w step)^2 is least there
         w = -float((main.double() * step).mean() / step.square().mean().clamp(min=1e-300))
         return min(1.0, max(0.0, w))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.files import read_json, write_bytes, write_json
+from phasewise.fit import minimise, one_cycle
 from phasewise.metrics.feature_base import FeatureNetwork, check_images, frozen, map_batches
 from phasewise.shapes import ImageShape
 
@@ -30,6 +31,7 @@ Progress = Callable[[int, int], None]
 FORMAT = 1
 CONFIG_FILE = "features.json"
 WEIGHTS_FILE = "features.safetensors"
+PEAK_RATE = 5e-3
 
 
 class ClassifierFeatures(FeatureNetwork):
@@ -155,6 +157,7 @@ def train_classifier(
     passes = _epochs(images) if epochs is None else epochs
     _fit(network, images, labels, passes, torch.Generator().manual_seed(seed), progress)
     frozen(network)
+    # the mean variance of the features becomes 1
     network.scale.copy_(network.extract(images).double().var(0).mean().rsqrt())
     _describe(network, data, seed, passes)
     return network
@@ -191,22 +194,24 @@ def _fit(
 ) -> None:
     n, batch, device = images.shape[0], _batch(images.shape[0]), network.mean.device
     total = epochs * (n // batch)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=5e-3, weight_decay=0.01)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 5e-3, total_steps=total, pct_start=0.2)
-    network.train()
-    for step in range(total):
-        if step % (n // batch) == 0:
-            order = torch.randperm(n, generator=generator)
-        chosen = order[: n // batch * batch].reshape(-1, batch)[step % (n // batch)]
+    batches = _batches(n, batch, epochs, generator)
+
+    def loss_of() -> Tensor:
+        chosen = next(batches)
         shifted = random_shift(images[chosen], max(images.shape[2:]) // 14, generator)
-        loss = nn.functional.cross_entropy(network.logits(shifted.to(device)), labels[chosen].to(device))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        if step + 1 < total:
-            rate.step()
+        return nn.functional.cross_entropy(network.logits(shifted.to(device)), labels[chosen].to(device))
+
+    def done(step: int, _: Tensor) -> None:
         if progress is not None:
             progress(step + 1, total)
+
+    minimise(network, loss_of, total, lambda step: one_cycle(PEAK_RATE, step, total), done=done)
+
+
+def _batches(n: int, batch: int, epochs: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Numbers (batch,) of images, every image once a pass but for those that fill no batch."""
+    for _ in range(epochs):
+        yield from torch.randperm(n, generator=generator)[: n // batch * batch].split(batch)
 
 
 def random_shift(images: Tensor, most: int, generator: torch.Generator) -> Tensor:

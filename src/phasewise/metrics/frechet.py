@@ -107,6 +107,7 @@ class FrechetReference:
 
     def distance(self, mean: Tensor, covariance: Tensor) -> float:
         """Frechet distance from a Gaussian with this mean (D,) and covariance (D, D)."""
+        # tr (C1^{1/2} C2 C1^{1/2})^{1/2} is the sum of the singular values of A1^T A2
         cross = torch.linalg.svdvals(self.root.T @ _root(covariance)).sum()
         return float((mean - self.mean).square().sum() + covariance.trace() + self.trace - 2 * cross)
 
@@ -314,5 +315,6 @@ def _kernel_sums(x: Tensor, y: Tensor, rows: int) -> tuple[Tensor, Tensor]:
 def _jackknife(own: Tensor, cross: Tensor, others: int) -> Tensor:
     """Jackknife variance from leaving out one row: ``own`` are its kernel sums within its set, ``cross`` across."""
     n = own.shape[0]
+    # the U-statistic without row i, up to the term of the other set alone, which does not vary
     left_out = (own.sum() - 2 * own) / ((n - 1) * (n - 2)) - 2 * (cross.sum() - cross) / ((n - 1) * others)
     return (n - 1) / n * (left_out - left_out.mean()).square().sum()

@@ -37,6 +37,7 @@ def precision_recall(samples: Tensor, real: Tensor, k: int = 3, rows: int = 1024
 def _covered(points: Tensor, centres: Tensor, k: int, rows: int) -> Estimate:
     """Share of ``points`` inside the balls round ``centres`` that reach to their k-th neighbour among themselves."""
     points, centres = points.double(), centres.double()
+    # k + 1: the nearest centre of each is itself
     balls = torch.cat([torch.cdist(part, centres).kthvalue(k + 1, dim=1).values for part in centres.split(rows)])
     inside = torch.cat([(torch.cdist(part, centres) <= balls).any(1) for part in points.split(rows)])
     share = float(inside.double().mean())

@@ -32,6 +32,7 @@ def paired_error(a: Tensor, b: Tensor) -> Estimate:
     _check_finite(per_image)
     value = math.sqrt(float(per_image.mean()))
     spread = float(per_image.std()) / math.sqrt(per_image.shape[0])
+    # delta method: d sqrt(m) = dm / (2 sqrt(m))
     return Estimate(value, spread / (2 * value) if value > 0 else 0.0, per_image.shape[0], unit="pixel units")
 
 

@@ -15,6 +15,7 @@ from phasewise.information import cmi_map, make_estimator, make_problem
 from phasewise.results import CMIMap, MarkovFit
 from phasewise.runs.config import RunConfig
 from phasewise.runs.run import Run
+from phasewise.seeding import Stage, stage_seed
 
 
 def measure_cmi(data: ImageData, config: RunConfig, run: Run, say: Callable[[str], None]) -> MarkovFit:
@@ -22,7 +23,7 @@ def measure_cmi(data: ImageData, config: RunConfig, run: Run, say: Callable[[str
     asked = config.cmi
     record = cmi_map(
         data, asked.radii, asked.times, block=asked.block, center=asked.center,
-        estimator=asked.estimator, seed=config.data.seed + 4, accuracy=asked.accuracy,
+        estimator=asked.estimator, seed=stage_seed(config.data.seed, Stage.CMI), accuracy=asked.accuracy,
         folder=run.path("cells"), say=lambda line: say(f"  {line}"), **asked.options,
     )  # fmt: skip
     run.write("cmi", record)

@@ -29,6 +29,8 @@ from phasewise.runs.config import STAGES, RunConfig
 from phasewise.runs.members import MEMBER_KINDS, Member
 from phasewise.runs.run import Run
 from phasewise.sampling import time_grid
+from phasewise.seeding import Stage as SeedOf
+from phasewise.seeding import stage_seed
 from phasewise.scheduling import PENALTIES, explain, get_penalty, pareto_front, price_list
 from phasewise.training import get_preset, train
 
@@ -144,7 +146,7 @@ def do_diagnose(ctx: Context) -> None:
     config = ctx.config
     control = next((m.name for m in config.members if m.kind == "control"), None)
     images = ctx.data.test[: config.diagnose.n_losses]
-    table = measure_losses(ctx.denoisers(), images, config.diagnose.times, control=control, seed=config.data.seed + 1)
+    table = measure_losses(ctx.denoisers(), images, config.diagnose.times, control=control, seed=stage_seed(config.data.seed, SeedOf.LOSSES))
     ctx.run.write("losses", table)
     ctx.run.write("gap", {"path_kl": path_kl(table, path_from_config(table.path))})
 
@@ -155,7 +157,7 @@ def do_recovery(ctx: Context) -> None:
     denoisers = {n: d for n, d in ctx.denoisers().items() if n in learned}
     record, pictures = measure_recovery(
         denoisers, ctx.data.test[: config.recovery.n_recovery], config.recovery.recovery_times,
-        steps=config.grid.steps, solver=config.grid.solver, seed=config.data.seed + 2, t_min=config.grid.t_min,
+        steps=config.grid.steps, solver=config.grid.solver, seed=stage_seed(config.data.seed, SeedOf.RECOVERY), t_min=config.grid.t_min,
     )  # fmt: skip
     ctx.run.write("recovery", record)
     pixels = {k: to_uint8(v, ctx.data.pixel_range) for k, v in pictures.items()}
@@ -179,7 +181,7 @@ def do_schedule(ctx: Context) -> None:
         ctx.denoisers(scheduled=True),
         ctx.data,
         time_grid(grid.steps, t_min=grid.t_min, spacing=grid.spacing),
-        seed=config.data.seed + 3,
+        seed=stage_seed(config.data.seed, SeedOf.PRICES),
         n=config.diagnose.n_losses,
         trajectories=asked.growth_trajectories if asked.penalty == "w2" else 0,
         features=ctx.features,

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 """What a member may be called: it is the name of a folder, too."""
-INITIAL_WEIGHTS = 40
-"""Purpose number of the stream that initial weights are drawn from."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Member(Record):
         """Seed of its initial weights: by the run's seed and the whole name, so that r12 and r21 differ."""
         from phasewise import seeding  # brings torch, which the command line's --help does without
 
-        return seeding.mix(seed, INITIAL_WEIGHTS, zlib.crc32(self.name.encode())) % 2**32
+        return seeding.mix(seed, seeding.Purpose.INITIAL_WEIGHTS, zlib.crc32(self.name.encode())) % 2**32
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def _fresh_noise(n: int, shape: tuple[int, int, int], seed: int, first: int, lik
     def draw() -> Tensor:
         nonlocal streams
         if streams is None:  # deterministic solvers never ask
-            streams = seeding.RowStreams(n, seeding.mix(seed, 30), first)
+            streams = seeding.RowStreams(n, seeding.mix(seed, seeding.Purpose.SOLVER_NOISE), first)
         return streams.normal(shape).to(like)
 
     return draw

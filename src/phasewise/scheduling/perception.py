@@ -53,7 +53,7 @@ def measure_frechet(
     low, high = float(images.min()), float(images.max())
     value, error = np.zeros((2, len(grid), len(members)))
     for k, t in enumerate(grid):
-        noise = torch.randn(images.shape, generator=seeding.generator(seed, 11, k))
+        noise = torch.randn(images.shape, generator=seeding.generator(seed, seeding.Purpose.PENALTY_NOISE, k))
         x_t = base.path.add_noise(images, noise.to(images.device), t)
 
         def seen(denoiser: Denoiser, x_t: Tensor = x_t, t: float = t) -> Tensor:

@@ -68,7 +68,8 @@ class Batches:
     def order(self, epoch: int) -> Tensor:
         """The images of an epoch in their order; the last one asked for is kept."""
         if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, torch.randperm(len(self.images), generator=seeding.generator(self.seed, 2, epoch)))
+            shuffle = seeding.generator(self.seed, seeding.Purpose.TRAINING_ORDER, epoch)
+            self._order = (epoch, torch.randperm(len(self.images), generator=shuffle))
         return self._order[1]
 
     def draw(self, step: int) -> Batch:
@@ -76,7 +77,7 @@ class Batches:
         device = self.images.device
         chosen = self.order(epoch)[position * self.size : (position + 1) * self.size].to(device)
         x, cond = self.images[chosen], None if self.cond is None else self.cond[chosen]
-        generator = seeding.generator(self.seed, 1, step)
+        generator = seeding.generator(self.seed, seeding.Purpose.TRAINING_NOISE, step)
         z = torch.randn(x.shape, generator=generator).to(device)
         t = draw_times(len(x), self.times, self.span, generator).to(device)
         if self.teacher is None:

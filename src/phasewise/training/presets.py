@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from phasewise.errors import PhasewiseError
+from phasewise.fit import cosine_decay, warm_up
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,5 @@ def get_preset(preset: str | TrainPreset, **changes: Any) -> TrainPreset:
 
 def learning_rate(plan: TrainPreset, step: int, steps: int) -> float:
     """Factor on ``plan.lr``: linear warm-up, then constant or cosine to 2 %."""
-    warm = min((step + 1) / max(min(plan.warmup, steps // 5), 1), 1.0)
-    if plan.decay == "constant":
-        return warm
-    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+    warm = warm_up(1.0, step, max(min(plan.warmup, steps // 5), 1))
+    return warm if plan.decay == "constant" else cosine_decay(warm, step, steps, floor=0.02)

@@ -131,7 +131,7 @@ class Trainer:
         """Held-out loss of the averaged weights: its mean, and by time bin of equal width over the span."""
         model = cast(NetworkDenoiser, self.average.module)
         model.eval()
-        generator = seeding.generator(self.seed, 3, 0)
+        generator = seeding.generator(self.seed, seeding.Purpose.TRAINING_VALIDATION, 0)
         n = len(self.validation)
         margin = (self.span[1] - self.span[0]) / 100
         low, high = self.span[0] + margin, self.span[1] - margin

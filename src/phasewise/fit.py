@@ -1,0 +1,104 @@
+r"""One small loop that fits a network by AdamW, and every learning rate over time the package uses.
+
+With ``peak`` the largest rate, k the step (from 0) and n their number::
+
+    warm_up        peak min(1, (k + 1) / w)                                       over the first w steps
+    linear_decay   peak (1 - k / n)
+    cosine_decay   peak [ f + (1 - f) (1 + cos(pi k / n)) / 2 ]                   down to a floor f
+    one_cycle      up from peak / 25 and down to nearly 0, both along cosines, while AdamW's first beta goes
+                   down from 0.95 to 0.85 and up again (Smith, Topin 2018, arXiv 1708.07120)
+
+Curves are composed by handing one's value to the next as its peak.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from phasewise.errors import PhasewiseError
+
+Settings = Callable[[int], Mapping[str, Any]]
+"""Step -> settings of the optimiser for that step, such as ``{"lr": 1e-3}``."""
+
+
+def warm_up(peak: float, step: int, steps: int) -> float:
+    """Linear from ``peak / steps`` to ``peak`` over the first ``steps`` steps."""
+    return peak * min(1.0, (step + 1) / steps)
+
+
+def linear_decay(peak: float, step: int, steps: int) -> float:
+    """From ``peak`` to 0 at ``steps``."""
+    return peak * (1 - step / steps)
+
+
+def cosine_decay(peak: float, step: int, steps: int, floor: float = 0.0) -> float:
+    """From ``peak`` to ``floor * peak`` at ``steps``, along half a cosine."""
+    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+def one_cycle(peak: float, step: int, steps: int, rise: float = 0.2, beta2: float = 0.999) -> dict[str, Any]:
+    """Rate and betas of AdamW: the rate rises over the share ``rise`` of ``steps``, then falls to ``peak / 250 000``.
+
+    The numbers of torch's ``OneCycleLR``, without its division by zero where the rise is one step long.
+    """
+    top, last = rise * steps - 1, steps - 1
+    rising = step <= top
+    start, end = (0.0, top) if rising else (top, last)
+    done = (step - start) / (end - start) if end > start else 1.0
+    low, high = peak / 25, 0.95
+    rate = (low, peak) if rising else (peak, low / 1e4)
+    beta = (high, 0.85) if rising else (0.85, high)
+    return {"lr": _along_cosine(*rate, done), "betas": (_along_cosine(*beta, done), beta2)}
+
+
+def _along_cosine(start: float, end: float, done: float) -> float:
+    return end + (start - end) / 2.0 * (math.cos(math.pi * done) + 1)
+
+
+def minimise(
+    net: nn.Module,
+    loss_of: Callable[[], Tensor],
+    steps: int,
+    settings: Settings,
+    *,
+    weight_decay: float = 0.01,
+    betas: tuple[float, float] = (0.9, 0.999),
+    fused: bool = False,
+    clip: float | None = None,
+    failed: Callable[[int, float], str] | None = None,
+    done: Callable[[int, Tensor], None] | None = None,
+) -> None:
+    """Take ``steps`` steps of AdamW (Loshchilov, Hutter 2019) down ``loss_of()``, a scalar drawn anew at each step.
+
+    Args:
+        net: put into training mode, and into evaluation mode at the end.
+        settings: step (from 0) -> the optimiser's settings for it, at least ``{"lr": ..}``.
+        clip: largest norm of the gradient of all parameters together.
+        failed: (step, loss) -> what to say when a loss is not finite; None leaves losses unread, which spares an
+            accelerator a stop at every step.
+        done: called as ``done(step, loss)``, the loss without its graph, after each step.
+
+    Raises :class:`PhasewiseError` in the words of ``failed``; the step is then not taken.
+    """
+    optimiser = torch.optim.AdamW(
+        net.parameters(), lr=settings(0)["lr"], betas=betas, weight_decay=weight_decay, fused=fused
+    )
+    net.train()
+    for step in range(steps):
+        optimiser.param_groups[0].update(settings(step))
+        loss = loss_of()
+        if failed is not None and not math.isfinite(float(loss.detach())):
+            raise PhasewiseError(failed(step, float(loss.detach())))
+        optimiser.zero_grad()
+        loss.backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(net.parameters(), clip)
+        optimiser.step()
+        if done is not None:
+            done(step, loss.detach())
+    net.eval()
