@@ -197,10 +197,10 @@ def axes_or_new(ax: Axes | None) -> Axes:
 
 
 def draw_band(ax: Axes, x: np.ndarray, y: np.ndarray, stderr: np.ndarray, **line: Any) -> None:
-    """A line through the finite points in order of x, with its band."""
+    """A line through the finite points in order of x, with its band; none where the standard error is not finite."""
     keep = np.isfinite(x) & np.isfinite(y)
     order = np.argsort(x[keep], kind="stable")
-    x, y, stderr = x[keep][order], y[keep][order], np.nan_to_num(stderr[keep][order])
+    x, y, stderr = x[keep][order], y[keep][order], np.nan_to_num(stderr[keep][order], posinf=0.0)
     if x.size:
         ax.plot(x, y, **line)
         ax.fill_between(x, y - BAND * stderr, y + BAND * stderr, color=line["color"], alpha=0.18, linewidth=0)

@@ -48,8 +48,8 @@ class Record:
     """
 
     def __init_subclass__(cls) -> None:
-        """Keep the short ``repr``: @dataclass writes its own, of every number, unless the class has one."""
-        cls.__repr__ = cls.__dict__.get("__repr__", Record.__repr__)  # type: ignore[method-assign]
+        """Make the inherited ``repr`` the class's own: where there is none, @dataclass writes one of every number."""
+        cls.__repr__ = cls.__repr__  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
         for name, kind in _kinds(type(self)).items():  # type: ignore[arg-type]
@@ -132,8 +132,8 @@ class Record:
         return display.html_table(self.view())
 
 
-def _required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+def _required(f: dataclasses.Field[Any]) -> bool:
+    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
 
 
 def _flat(record: Record) -> typing.Iterator[tuple[str, Any]]:
