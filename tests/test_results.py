@@ -1,19 +1,28 @@
-"""Records: frozen, plain, and back from JSON as they were, NaN and infinities included; schedules are checked."""
+"""Records: frozen, plain, back from JSON as they were, NaN and infinities included; shown as they are held."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from phasewise import results
+from phasewise.display import LINES
+from phasewise.errors import PhasewiseError
 from phasewise.results import (
     CMIMap,
     DataRecord,
@@ -47,7 +56,7 @@ EXAMPLES: list[Record] = [
     LOSSES,
     PriceList(LOSSES, flops=np.array([1e6, NAN]), ms=np.array([0.5, INF]), device="cuda", batch=7),
     PriceList(LOSSES, flops=np.array([1e6, 2e6]), ms=np.array([0.5, 1.0]), jumps=("r1",),
-              growth=np.array([[1.0, NAN]])),
+              growth=np.array([[1.0, NAN], [2.0, 3.0], [INF, 1.0]])),
     StepErrors(np.array([1.0, 0.2]), np.array([[NAN, 0.5], [NAN, NAN]]), np.array([INF, 0.1]), "heun", 16, 3,
                {"name": "linear"}),
     SCHEDULE,
@@ -182,3 +191,357 @@ def test_spans_tile_the_grid_and_name_every_step(steps: list[tuple[int, str]]) -
     assert all(a[1] == b[0] and a[2] != b[2] for a, b in zip(spans, spans[1:], strict=False))
     for t, server in zip(schedule.times, schedule.assignment, strict=True):
         assert [name for start, end, name in spans if end < t <= start] == [server]
+
+
+# --- what does not fit is refused by name ---------------------------------------------------------------------------
+
+
+def changed(record: Record, **fields: Any) -> dict[str, Any]:
+    return {**record.to_dict(), **fields}
+
+
+RECOVERY = next(e for e in EXAMPLES if isinstance(e, Recovery))
+
+
+@pytest.mark.parametrize(
+    ("record", "fields", "message"),
+    [
+        (RECOVERY, {"mse": "abc"}, r"Recovery\.mse takes numbers, in lists of equal length, not 'abc'"),
+        (RECOVERY, {"mse": "1.5"}, r"Recovery\.mse takes numbers"),
+        (RECOVERY, {"mse": None}, r"Recovery\.mse takes numbers"),
+        (RECOVERY, {"mse": [[1.0, 2.0], [3.0]]}, r"Recovery\.mse takes numbers, in lists of equal length"),
+        (RECOVERY, {"mse": {"a": 1.0}}, r"Recovery\.mse takes numbers"),
+        (RECOVERY, {"names": "r1"}, r"Recovery\.names takes tuple\[str, \.\.\.\] not 'r1'"),
+        (RECOVERY, {"names": [1, 2]}, r"Recovery\.names takes tuple\[str, \.\.\.\]"),
+        (RECOVERY, {"names": 3}, r"Recovery\.names"),
+        (RECOVERY, {"radii": [1, "wide"]}, r"Recovery\.radii takes tuple\[int \| None, \.\.\.\]"),
+        (RECOVERY, {"n": 2.5}, r"Recovery\.n takes int not 2\.5"),
+        (RECOVERY, {"n": "many"}, r"Recovery\.n takes int not 'many'"),
+        (RECOVERY, {"solver": None}, r"Recovery\.solver takes str not None"),
+        (EXAMPLES[0], {"value": "high"}, r"Estimate\.value takes float not 'high'"),
+        (EXAMPLES[0], {"value": [1.0]}, r"Estimate\.value takes float not \[1\.0\]"),
+        (LOSSES, {"path": "linear"}, r"LossTable\.path takes dict\[str, .*\] not 'linear'"),
+        (EXAMPLES[3], {"losses": 3}, r"PriceList\.losses takes .*LossTable not 3"),
+        (EXAMPLES[3], {"losses": changed(LOSSES, gap="x")}, r"PriceList\.losses: LossTable\.gap takes numbers"),
+        (EXAMPLES[3], {"losses": {}}, r"PriceList\.losses: LossTable lacks times, names,"),
+        (EXAMPLES[13], {"image_shape": [1, 8]}, r"DataRecord\.image_shape .*3 values are needed, here are 2"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_by_record_and_field(
+    record: Record, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(PhasewiseError, match=message):
+        type(record).from_dict(changed(record, **fields))
+
+
+def test_absent_fields_are_named() -> None:
+    with pytest.raises(PhasewiseError, match=r"^Estimate lacks stderr, n; was it written by another version\?$"):
+        Estimate.from_dict({"value": 1.0, "unit": "nats"})
+
+
+# --- printed --------------------------------------------------------------------------------------------------------
+
+
+@every_record
+def test_a_record_prints_in_a_line_or_a_small_table(record: Record) -> None:
+    lines = str(record).splitlines()
+    assert len(lines) <= 25
+    assert max(map(len, lines)) <= 150
+    if isinstance(record, Estimate):
+        assert len(lines) == 1
+    else:
+        assert lines[0].startswith(type(record).__name__)
+        assert all(head in str(record) for head in record.view().head)
+
+
+@every_record
+def test_a_repr_is_short_and_says_what_it_is(record: Record) -> None:
+    assert repr(record).startswith(f"{type(record).__name__}({dataclasses.fields(record)[0].name}=")  # type: ignore[arg-type]
+    assert repr(record).endswith(")")
+    assert len(repr(record)) <= 300
+
+
+def test_the_repr_of_a_small_record_can_be_read_back_and_a_class_may_have_its_own() -> None:
+    @dataclass(frozen=True)
+    class Named(Record):
+        name: str
+
+        def __repr__(self) -> str:
+            return f"<{self.name}>"
+
+    @dataclass(frozen=True)
+    class Deeper(Named):
+        depth: int = 1
+
+    assert eval(repr(EXAMPLES[0])) == EXAMPLES[0]
+    assert (repr(Named("a")), repr(Deeper("b"))) == ("<a>", "<b>")
+
+
+def test_a_long_table_is_thinned_evenly_and_says_by_how_much() -> None:
+    history = tuple({"step": 10 * i, "train_loss": i, "val_loss": 0.5 + i} for i in range(1, 101))
+    record = TrainingRecord("r1", {}, 1000, 1, 1.0, 1, history, 0.1, np.zeros(2), np.zeros(1), 0)
+    lines = str(record).splitlines()
+    steps = [int(line.split()[0].replace(",", "")) for line in lines[2:-1]]
+    assert len(steps) == LINES
+    assert (steps[0], steps[-1]) == (10, 1000)
+    assert {b - a for a, b in zip(steps, steps[1:], strict=False)} <= {50, 60}
+    assert lines[-1] == f"({100 - LINES} rows left out; .table() has every number)"
+    assert len(record.table()[1]) == 100
+
+
+def wide_table() -> LossTable:
+    """20 times, 3 members; the gap of member j at time i is i + j / 10."""
+    gap = np.arange(20)[:, None] + np.arange(3) / 10
+    times = np.linspace(0.05, 1, 20)
+    return LossTable(times, ("r1", "r2", "global"), (1, 2, None), "global", gap, 0 * gap + 0.1, gap, 0 * gap + 0.1,  # type: ignore[arg-type]
+                     gap, gap, times, 0.3, 10, 0, {"name": "linear"})  # fmt: skip
+
+
+def test_a_loss_table_prints_every_member_at_some_of_the_times() -> None:
+    lines = str(wide_table()).splitlines()
+    assert lines[1].split("  ")[0] == "member"
+    assert "t = 0.05" in lines[1]
+    assert lines[1].endswith("t = 1")
+    assert [line.split()[0] for line in lines[2:5]] == ["r1", "r2", "global"]
+    assert lines[3].split()[1:5] == ["2", "0.10", "±", "0.10"]
+    assert lines[3].endswith("19.10 ± 0.10")
+    shown = lines[1].count("t = ")
+    assert lines[-1] == f"({20 - shown} columns left out; .table() has every number)"
+
+
+def test_a_schedule_prints_its_spans_and_what_it_costs() -> None:
+    schedule = HybridSchedule((1.0, 0.75, 0.5, 0.25), ("a", "b", "b", "a"), "heun", penalty=0.25, penalty_stderr=0.01,
+                              penalty_name="kl", mflop=12.5)  # fmt: skip
+    lines = str(schedule).splitlines()
+    assert lines[0] == "HybridSchedule: heun, 4 steps, 12.5 MFLOP per image, penalty 0.250 ± 0.010 nats (kl)"
+    assert [line.split() for line in lines[2:]] == [["a", "1", "1.00", "0.750"], ["b", "2", "0.750", "0.250"],
+                                                    ["a", "1", "0.250", "0"]]  # fmt: skip
+
+
+# --- notebooks ------------------------------------------------------------------------------------------------------
+
+
+def cells_of(page: str) -> list[list[str]]:
+    """Texts of the table's rows, heads first; raises where the HTML is not well formed or holds any other element."""
+    root = ElementTree.fromstring(page)
+    assert {e.tag for e in root.iter()} <= {"div", "p", "table", "thead", "tbody", "tr", "th", "td"}
+    return [[cell.text or "" for cell in row] for row in root.iter("tr")]
+
+
+@every_record
+def test_a_notebook_shows_a_table(record: Record) -> None:
+    head, *rows = cells_of(record._repr_html_())
+    assert head == list(record.view().head)
+    assert len(rows) == len(record.view().rows)
+    assert all(len(row) == len(head) for row in rows)
+
+
+def test_html_is_escaped() -> None:
+    evil = "<script>alert('&')</script>"
+    schedule = HybridSchedule((1.0,), (evil,), solver=evil)
+    data = DataRecord(evil, (1, 8, 8), (0.0, 1.0), {evil: 3}, 0.3, 0.37, None, "00ff")
+    losses = dataclasses.replace(LOSSES, names=(evil, "global"))
+    for record in (schedule, data, losses, PriceList(losses, np.ones(2), np.ones(2))):
+        page = record._repr_html_()
+        assert "<script" not in page
+        assert evil in [text for row in cells_of(page) for text in row]
+    assert evil in "".join(ElementTree.fromstring(schedule._repr_html_()).itertext()).split("step")[0]  # the title
+
+
+# --- tables and frames ----------------------------------------------------------------------------------------------
+
+
+def named_rows(record: Record) -> list[dict[str, Any]]:
+    head, rows = record.table()
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def test_a_loss_table_gives_every_number_of_every_time_and_member() -> None:
+    record = wide_table()
+    rows = named_rows(record)
+    assert len(rows) == 60
+    for k, row in enumerate(rows):
+        i, j = divmod(k, 3)
+        assert (row["t"], row["name"], row["radius"]) == (record.times[i], record.names[j], record.radii[j])
+        for name in ("loss", "loss_stderr", "gap", "gap_stderr", "distance", "distance_stderr"):
+            assert row[name] == getattr(record, name)[i, j]
+
+
+def test_a_price_list_gives_costs_and_what_else_was_measured() -> None:
+    record = PriceList(wide_table(), np.array([1e6, 2e6, 3e6]), np.array([0.1, 0.2, 0.3]))
+    assert set(named_rows(record)[0]) == {"t", "name", "flops", "ms", "gap", "gap_stderr"}
+    assert named_rows(record)[4] == {"t": record.times[1], "name": "r2", "flops": 2e6, "ms": 0.2,
+                                     "gap": record.losses.gap[1, 1], "gap_stderr": 0.1}  # fmt: skip
+    more = dataclasses.replace(record, growth=np.arange(60.0).reshape(20, 3))
+    assert [row["growth"] for row in named_rows(more)] == list(range(60))
+
+
+def test_step_errors_give_steps_forward_alone_and_the_denoise() -> None:
+    error = np.array([[NAN, 0.5, 0.7], [NAN, NAN, 0.2], [NAN, NAN, NAN]])
+    record = StepErrors(np.array([1.0, 0.6, 0.2]), error, np.array([0.9, 0.8, 0.1]), "heun", 16, 3, {"name": "linear"})
+    assert record.table() == (
+        ("t_start", "t_end", "error"),
+        [(1.0, 0.6, 0.5), (1.0, 0.2, 0.7), (0.6, 0.2, 0.2), (1.0, 0.0, 0.9), (0.6, 0.0, 0.8), (0.2, 0.0, 0.1)],
+    )
+
+
+def test_the_tables_of_the_other_records() -> None:
+    by_type = {type(e): e for e in reversed(EXAMPLES)}
+    assert SCHEDULE.table()[1] == [(0, 1.0, 0.5, "a"), (1, 0.5, 0.1, "b"), (2, 0.1, 0.0, "a")]
+    front = named_rows(by_type[ParetoFront])
+    assert [(r["mflop"], r["chosen"], r["assignment"]) for r in front] == [
+        (1, False, ("a", "a")),
+        (2, True, ("a", "b")),
+    ]
+    assert [(r["t"], r["name"], r["mse"]) for r in named_rows(by_type[Recovery])][2:] == [
+        (0.4, "r1", INF),
+        (0.4, "global", -INF),
+    ]
+    assert by_type[TrainingRecord].table() == (("step", "train_loss", "val_loss"), [(5, 0.5, 0.25)])
+    assert by_type[CMIMap].table()[1][1:] == [(0.2, 3, -0.01, 0.1), (0.4, 1, 0.1, 0.1), (0.4, 3, 0.2, 0.1)]
+    fit = named_rows(by_type[MarkovFit])
+    assert (fit[0]["xi"], fit[0]["low"], fit[1]["high"], fit[1]["reason"]) == (1.5, 1.25, INF, "no decay")
+    (judged,) = named_rows(by_type[Evaluation])
+    assert (judged["fid"], judged["extra.accuracy"]) == (12.5, 0.5)
+    assert named_rows(EXAMPLES[0]) == [EXAMPLES[0].to_dict()]
+
+
+@every_record
+def test_a_frame_holds_the_table(record: Record) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = record.to_frame()
+    head, rows = record.table()
+    assert list(frame.columns) == list(head)
+    assert frame.equals(pandas.DataFrame({name: [row[j] for row in rows] for j, name in enumerate(head)}))
+
+
+def test_without_pandas_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(PhasewiseError, match="pip install pandas"):
+        LOSSES.to_frame()
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------
+
+
+def drawn(record: Record) -> Axes:
+    ax = Figure().subplots()
+    assert record.plot(ax) is ax
+    return ax
+
+
+def curves(ax: Axes) -> dict[str, np.ndarray]:
+    """Points (2, n) of every labelled line."""
+    return {str(line.get_label()): np.array(line.get_data(), float) for line in ax.lines if line.get_label()[:1] != "_"}
+
+
+@every_record
+def test_a_record_draws_itself_or_says_that_it_cannot(record: Record) -> None:
+    if isinstance(record, (Estimate, Evaluation, DataRecord)):
+        with pytest.raises(PhasewiseError, match=f"nothing to plot in this {type(record).__name__}"):
+            record.plot()
+        return
+    ax = drawn(record)
+    ax.figure.draw_without_rendering()  # type: ignore[union-attr]
+    assert ax.get_xlabel()
+    assert ax.get_ylabel() or isinstance(record, HybridSchedule)
+
+
+def test_a_new_figure_is_made_where_no_axes_are_given() -> None:
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    ax = SCHEDULE.plot()
+    assert pyplot.gcf() is ax.figure
+    pyplot.close(ax.figure)  # type: ignore[arg-type]
+
+
+def test_a_loss_table_draws_the_gap_of_each_member_with_two_standard_errors() -> None:
+    record = wide_table()
+    ax = drawn(record)
+    assert set(curves(ax)) == {"r1", "r2"}
+    for j, name in enumerate(("r1", "r2")):
+        np.testing.assert_array_equal(curves(ax)[name], [record.times, record.gap[:, j]])
+        corners = ax.collections[j].get_paths()[0].vertices
+        at_first = corners[corners[:, 0] == record.times[0], 1]
+        np.testing.assert_allclose([at_first.min(), at_first.max()], record.gap[0, j] + np.array([-0.2, 0.2]))
+
+
+def test_a_price_list_draws_gaps_and_names_costs() -> None:
+    record = PriceList(wide_table(), np.array([1e6, 2e6, 3e6]), np.array([0.1, 0.2, 0.3]))
+    ax = drawn(record)
+    np.testing.assert_array_equal(curves(ax)["r2: 2.00 MFLOP, 0.200 ms"][1], record.losses.gap[:, 1])
+    assert "global: 3.00 MFLOP, 0.300 ms" in ax.get_title()
+
+
+def test_a_recovery_draws_its_errors_in_order_of_time() -> None:
+    record = Recovery(np.array([0.4, 0.2]), ("r1", "global"), (1, None), np.array([[1.0, 2.0], [3.0, NAN]]),
+                      np.full((2, 2), 0.1), 16, "heun", 200, 0)  # fmt: skip
+    assert {k: v.tolist() for k, v in curves(drawn(record)).items()} == {
+        "r1": [[0.2, 0.4], [3, 1]],
+        "global": [[0.4], [2]],
+    }
+
+
+def test_a_schedule_draws_a_bar_for_each_step() -> None:
+    ax = drawn(SCHEDULE)
+    spans = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in ax.patches]  # type: ignore[attr-defined]
+    np.testing.assert_allclose(spans, [(0.5, 1.0), (0.1, 0.5), (0.0, 0.1)])
+    colors = [bar.get_facecolor() for bar in ax.patches]
+    assert colors[0] == colors[2] != colors[1]
+    assert ax.get_legend_handles_labels()[1] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("cost", "x"), [("mflop", [1.0, 2.0]), ("ms", [0.3, 0.7])])
+def test_a_front_draws_penalty_against_its_cost_and_marks_the_chosen(cost: str, x: list[float]) -> None:
+    record = ParetoFront("kl", "nats", np.array([1.0, 0.1]), np.array([1.0, 2.0]), np.array([0.5, 0.0]),
+                         np.array([0.1, 0.0]), (("a", "a"), ("a", "b")), chosen=1, ms=np.array([0.3, 0.7]),
+                         cost=cost)  # fmt: skip
+    ax = drawn(record)
+    np.testing.assert_array_equal(ax.lines[0].get_data(), [x, [0.5, 0.0]])
+    np.testing.assert_array_equal(curves(ax)["chosen"], [[x[1]], [0.0]])
+    bars = ax.collections[0].get_segments()  # type: ignore[attr-defined]
+    np.testing.assert_allclose(bars[0][:, 1], [0.3, 0.7])
+    assert ("ms" if cost == "ms" else "MFLOP") in ax.get_xlabel()
+
+
+def test_a_map_draws_its_cells_from_small_to_large_times_and_dots_what_may_be_zero() -> None:
+    value, stderr = np.array([[0.4, 0.01], [0.3, NAN]]), np.full((2, 2), 0.05)
+    ax = drawn(CMIMap(np.array([0.6, 0.2]), (1, 3), value, stderr, "density", 1, (3, 3), 10, 0))
+    np.testing.assert_array_equal(ax.collections[0].get_array().filled(NAN), [[0.3, NAN], [0.4, 0.01]])
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["0.2", "0.6"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "3"]
+    np.testing.assert_array_equal(curves(ax)["within 2 standard errors of 0"], [[1.5], [1.5]])
+
+
+def test_step_errors_draw_their_matrix() -> None:
+    error = np.array([[NAN, 0.5], [NAN, NAN]])
+    record = StepErrors(np.array([1.0, 0.2]), error, np.array([0.9, 0.8]), "heun", 16, 3, {"name": "linear"})
+    np.testing.assert_array_equal(drawn(record).collections[0].get_array().filled(NAN), error)
+
+
+def test_a_fit_draws_lengths_with_intervals_and_lower_bounds_apart() -> None:
+    number = np.array([0.5, 0.5, NAN, NAN])
+    record = MarkovFit(np.array([0.2, 0.4, 0.6, 0.8]), np.array([1.5, 2.0, NAN, NAN]), np.array([1.25, 1.0, 3.0, NAN]),
+                       np.array([2.0, INF, INF, NAN]), number, number, ("ok",) * 4, ("",) * 4, (1, 2), 5.0, 0.01, 1,
+                       window=(0.1, 0.3))  # fmt: skip
+    ax = drawn(record)
+    np.testing.assert_array_equal(ax.lines[0].get_data(), [[0.2, 0.4], [1.5, 2.0]])
+    np.testing.assert_array_equal(curves(ax)["lower bound of ξ"], [[0.6], [3.0]])
+    (bars,) = [c for c in ax.collections if hasattr(c, "get_segments")]
+    np.testing.assert_allclose([s[:, 1] for s in bars.get_segments()], [(1.25, 2.0), (1.0, 2.0)])
+    assert "critical window" in ax.get_legend_handles_labels()[1]
+
+
+def test_a_training_draws_both_losses() -> None:
+    history = ({"step": 5, "train_loss": 0.5, "val_loss": 0.25}, {"step": 10, "train_loss": 0.4, "val_loss": None})
+    record = TrainingRecord("r1", {}, 10, 1, 1.0, 1, history, 0.25, np.zeros(2), np.zeros(1), 0)
+    assert {k: v.tolist() for k, v in curves(drawn(record)).items()} == {
+        "training": [[5, 10], [0.5, 0.4]],
+        "held out": [[5], [0.25]],
+    }
+
+
+def test_records_load_without_what_only_pictures_and_frames_need() -> None:
+    code = "import sys, phasewise.results; print({'matplotlib', 'pandas', 'torch'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

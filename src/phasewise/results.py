@@ -1,41 +1,71 @@
-"""Records of what was measured or decided: frozen, plain, written as JSON. Imports the errors alone.
+"""Records of what was measured or decided: frozen, plain, written as JSON, and shown. Imports errors and display.
 
 Values are stored as measured, never clamped or smoothed.  Every measured number carries its standard error, the
 number of images ``n`` it rests on and the seed.  Arrays are float64 numpy; NaN is stored as ``null``.
+
+Every record prints as a line or a small table (``print(record)``, and in a notebook), gives all its numbers as
+``record.table()`` and ``record.to_frame()``, and draws itself with ``record.plot()`` where a picture says it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import json
 import math
+import operator
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from phasewise import display
+from phasewise.display import TIME, Head, Rows, View, measured
 from phasewise.errors import PhasewiseError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
 
 Array = np.ndarray
 R = TypeVar("R", bound="Record")
 
 
 class Record:
-    """Base of all records: typed fields in, JSON out and in, one line when printed.
+    """Base of all records: typed fields in, JSON out and in, a line or a small table when printed.
 
     Fields are numbers, strings, arrays, tuples of them, or further records; what is given is turned into the field's
     declared type (lists into tuples or arrays, objects of JSON into records, null into NaN), so every reader of a file
-    and every caller gets the same.  A subclass checks itself in :meth:`check`.
+    and every caller gets the same.  What cannot be turned raises PhasewiseError naming record and field.
+
+    A subclass checks itself in :meth:`check`, gives its numbers in :meth:`table`, what is printed of them in
+    :meth:`view`, and a picture in :meth:`plot`.
     """
+
+    def __init_subclass__(cls) -> None:
+        """Make the inherited ``repr`` the class's own: where there is none, @dataclass writes one of every number."""
+        cls.__repr__ = cls.__repr__  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
         for name, kind in _kinds(type(self)).items():  # type: ignore[arg-type]
-            object.__setattr__(self, name, _coerced(getattr(self, name), kind))
+            object.__setattr__(self, name, self._fitted(name, kind))
         self.check()
+
+    def _fitted(self, name: str, kind: Any) -> Any:
+        value = getattr(self, name)
+        try:
+            return _coerced(value, kind)
+        except PhasewiseError as error:  # of a record within this one
+            raise PhasewiseError(f"{type(self).__name__}.{name}: {error}") from error
+        except (TypeError, ValueError) as error:
+            wanted = inspect.formatannotation(kind).replace("numpy.ndarray", "numbers, in lists of equal length,")
+            given = display.brief(value)
+            raise PhasewiseError(f"{type(self).__name__}.{name} takes {wanted} not {given} ({error})") from error
 
     def check(self) -> None:
         """Raise PhasewiseError where the fields contradict each other."""
@@ -45,8 +75,16 @@ class Record:
 
     @classmethod
     def from_dict(cls: type[R], values: dict[str, Any]) -> R:
-        known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        return cls(**{k: v for k, v in values.items() if k in known})
+        """The record that :meth:`to_dict` wrote; names it does not know are passed over.
+
+        Raises PhasewiseError where a field is absent or does not fit.
+        """
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+        known = {f.name: values[f.name] for f in fields if f.name in values}
+        absent = [f.name for f in fields if f.name not in known and _required(f)]
+        if absent:
+            raise PhasewiseError(f"{cls.__name__} lacks {', '.join(absent)}; was it written by another version?")
+        return cls(**known)
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=1, allow_nan=False)
@@ -54,6 +92,58 @@ class Record:
     @classmethod
     def load(cls: type[R], path: str | Path) -> R:
         return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+
+    def table(self) -> tuple[Head, Rows]:
+        """All that is recorded, as column names and rows of plain values; here one row, one column a plain field."""
+        columns = dict(_flat(self))
+        return tuple(columns), [tuple(columns.values())]
+
+    def view(self) -> View:
+        """What is printed: :meth:`table`, or one line per field where that has a single row."""
+        head, rows = self.table()
+        if len(rows) == 1:
+            return View(type(self).__name__, ("field", "value"), list(zip(head, rows[0], strict=True)), fixed=2)
+        return View(type(self).__name__, head, rows)
+
+    def to_frame(self) -> DataFrame:
+        """:meth:`table` as a pandas DataFrame.  Raises PhasewiseError where pandas is not installed."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise PhasewiseError("to_frame() needs pandas, which is not installed: pip install pandas") from error
+        head, rows = self.table()
+        return pandas.DataFrame(rows, columns=list(head))
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the record on ``ax``, or on a new figure; bands and bars are 2 standard errors either side.
+
+        Returns the axes.  Raises PhasewiseError where a picture would say nothing.
+        """
+        raise PhasewiseError(f"nothing to plot in this {type(self).__name__}; print it, or see .table()")
+
+    def __str__(self) -> str:
+        return display.text_table(self.view())
+
+    def __repr__(self) -> str:
+        parts = [f"{f.name}={display.brief(getattr(self, f.name))}" for f in dataclasses.fields(self)]  # type: ignore[arg-type]
+        return display.clipped(f"{type(self).__name__}({', '.join(parts)}", 300 - 1) + ")"
+
+    def _repr_html_(self) -> str:
+        return display.html_table(self.view())
+
+
+def _required(f: dataclasses.Field[Any]) -> bool:
+    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+
+
+def _flat(record: Record) -> typing.Iterator[tuple[str, Any]]:
+    """Plain fields by name, entries of a dict as "field.key"; arrays and further records are left out."""
+    for f in dataclasses.fields(record):  # type: ignore[arg-type]
+        value = getattr(record, f.name)
+        if isinstance(value, dict):
+            yield from ((f"{f.name}.{key}", v) for key, v in value.items())
+        elif not isinstance(value, (np.ndarray, Record)):
+            yield f.name, value
 
 
 def _plain(value: Any) -> Any:
@@ -86,26 +176,83 @@ def _kinds(cls: type) -> dict[str, Any]:
 
 
 def _coerced(value: Any, kind: Any) -> Any:
-    """``value`` as the declared type ``kind``; left as it is where that says nothing."""
+    """``value`` as the declared type ``kind``.  Raises TypeError or ValueError where it cannot be that."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in inner:
             return None
         return _coerced(value, next(k for k in inner if k is not type(None)))
     if kind is np.ndarray:
-        return np.array(_floats(value), dtype=np.float64)
-    if origin is tuple and value is not None:
-        kinds = [inner[0]] * len(value) if len(inner) == 2 and inner[1] is ... else inner
-        if len(kinds) != len(value):
-            raise ValueError(f"expected {len(kinds)} values, got {value!r}")
-        return tuple(_coerced(v, k) for v, k in zip(value, kinds, strict=True))
-    if isinstance(kind, type) and issubclass(kind, Record) and isinstance(value, dict):
-        return kind.from_dict(value)
+        return _array(value)
+    if origin is tuple:
+        return _tuple(value, inner)
     if kind is float:
         return math.nan if value is None else float(value)
-    if kind is int and isinstance(value, (float, np.number)) and float(value).is_integer():
-        return int(value)
+    if kind is int:
+        return _integer(value)
+    return _instance(value, origin or kind)
+
+
+def _array(value: Any) -> Array:
+    array = np.array(_floats(value), dtype=np.float64)
+    if array.ndim == 0:
+        raise TypeError("a single value")
+    return array
+
+
+def _tuple(value: Any, inner: tuple[Any, ...]) -> tuple[Any, ...]:
+    if isinstance(value, (str, dict)):
+        raise TypeError(f"a single {type(value).__name__}")
+    kinds = [inner[0]] * len(value) if len(inner) == 2 and inner[1] is ... else inner
+    if len(kinds) != len(value):
+        raise ValueError(f"{len(kinds)} values are needed, here are {len(value)}")
+    return tuple(_coerced(v, k) for v, k in zip(value, kinds, strict=True))
+
+
+def _integer(value: Any) -> int:
+    """Whole numbers of any kind; JSON of other programs writes 3.0."""
+    whole = isinstance(value, (float, np.floating)) and float(value).is_integer()
+    return int(value) if whole else operator.index(value)
+
+
+def _instance(value: Any, kind: Any) -> Any:
+    """A string, a dict or a record, the last also from its dict; anything where ``kind`` says nothing."""
+    if kind is Any or not isinstance(kind, type):
+        return value
+    if issubclass(kind, Record) and isinstance(value, dict):
+        return kind.from_dict(value)
+    if not isinstance(value, kind):
+        raise TypeError(f"a {type(value).__name__}")
     return value
+
+
+# --- tables and curves that several records share -------------------------------------------------------------------
+
+
+def _long(times: Array, names: Sequence[Any], **columns: Array) -> Rows:
+    """Rows (time, name, values ...) of arrays (T, N), time by time."""
+    values = [columns[k].tolist() for k in columns]
+    rows = range(len(times))
+    return [(float(times[i]), name, *(v[i][j] for v in values)) for i in rows for j, name in enumerate(names)]
+
+
+def _at(times: Array) -> Head:
+    return tuple(f"t = {t:.3g}" for t in times)
+
+
+def _cells(value: Array, stderr: Array) -> list[list[str]]:
+    """Rows of ``value ± stderr``."""
+    pairs = zip(value.tolist(), stderr.tolist(), strict=True)
+    return [[measured(v, e) for v, e in zip(values, errors, strict=True)] for values, errors in pairs]
+
+
+def _curves(ax: Axes, table: LossTable | Recovery, value: Array, stderr: Array, labels: Sequence[str]) -> None:
+    """One curve over time for each member, its band around it; no curve where the label is empty."""
+    for i, (label, color) in enumerate(zip(labels, display.member_colors(table.names, table.radii), strict=True)):
+        if label:
+            line = {"color": color, "marker": "o", "markersize": 3, "label": label}
+            display.draw_band(ax, table.times, value[:, i], stderr[:, i], **line)
+    display.legend(ax)
 
 
 @dataclass(frozen=True)
@@ -153,6 +300,33 @@ class LossTable(Record):
     def column(self, name: str) -> int:
         return self.names.index(name)
 
+    def table(self) -> tuple[Head, Rows]:
+        """A row for each time and denoiser."""
+        names = ("loss", "loss_stderr", "gap", "gap_stderr", "distance", "distance_stderr")
+        rows = _long(self.times, self.names, **{name: getattr(self, name) for name in names})
+        radius = dict(zip(self.names, self.radii, strict=True))
+        return ("t", "name", "radius", *names), [(t, name, radius[name], *values) for t, name, *values in rows]
+
+    def view(self) -> View:
+        """The gap of every denoiser at some of the times."""
+        gaps = _cells(self.gap.T, self.gap_stderr.T)
+        title = f"LossTable: gap (loss above that of {self.reference}), squared error per image; n = {self.n}, "
+        rows = [(name, r, *gap) for name, r, gap in zip(self.names, self.radii, gaps, strict=True)]
+        return View(f"{title}seed {self.seed}", ("member", "radius", *_at(self.times)), rows, fixed=2)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """The gap to the reference over time."""
+        return self._plot_gap(ax, self.names)
+
+    def _plot_gap(self, ax: Axes | None, labels: Sequence[str]) -> Axes:
+        ax = display.axes_or_new(ax)
+        ax.axhline(0, color=display.STRONG[0], linewidth=1, label="_reference")
+        shown = ["" if name == self.reference else label for name, label in zip(self.names, labels, strict=True)]
+        _curves(ax, self, self.gap, self.gap_stderr, shown)
+        title = f"Denoising gap: loss − loss of {self.reference}"
+        display.label_axes(ax, title, TIME, "squared error per image")
+        return ax
+
 
 @dataclass(frozen=True)
 class PriceList(Record):
@@ -186,6 +360,33 @@ class PriceList(Record):
     def times(self) -> Array:
         return self.losses.times
 
+    def table(self) -> tuple[Head, Rows]:
+        """A row for each step and denoiser: what it loses there, and what one call of it costs."""
+        measured_here = {name: getattr(self, name) for name in ("growth", "frechet", "frechet_stderr")}
+        per_step = {"gap": self.losses.gap, "gap_stderr": self.losses.gap_stderr}
+        per_step |= {name: value for name, value in measured_here.items() if value is not None}
+        cost = {n: (f, ms) for n, f, ms in zip(self.names, self.flops.tolist(), self.ms.tolist(), strict=True)}
+        rows = [(t, name, *cost[name], *values) for t, name, *values in _long(self.times, self.names, **per_step)]
+        return ("t", "name", "flops", "ms", *per_step), rows
+
+    def view(self) -> View:
+        """What one call of every denoiser costs, and its gap at some of the steps."""
+        gaps = _cells(self.losses.gap.T, self.losses.gap_stderr.T)
+        title = f"PriceList: cost of a call per image, on {self.device} at {self.batch} images a call; gap to "
+        title += f"{self.losses.reference} at each step, squared error per image (n = {self.losses.n})"
+        costs = [(name, flops / 1e6, ms) for name, flops, ms in zip(self.names, self.flops, self.ms, strict=True)]
+        rows = [(*cost, *gap) for cost, gap in zip(costs, gaps, strict=True)]
+        return View(title, ("member", "MFLOP", "ms", *_at(self.times)), rows, fixed=3)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """The gap to the reference at each step; the cost of a call stands in the legend."""
+        costs = zip(self.names, self.flops / 1e6, self.ms, strict=True)
+        labels = [f"{name}: {display.cell(f)} MFLOP, {display.cell(ms)} ms" for name, f, ms in costs]
+        ax = self.losses._plot_gap(ax, labels)
+        reference = labels[self.losses.column(self.losses.reference)]
+        ax.set_title(f"Loss at each step and cost of a call,\nagainst {reference}")
+        return ax
+
 
 @dataclass(frozen=True)
 class StepErrors(Record):
@@ -203,6 +404,28 @@ class StepErrors(Record):
     n: int
     seed: int
     path: dict[str, Any]
+
+    def table(self) -> tuple[Head, Rows]:
+        """A row for each step from one time to a later one of the grid, and for each denoise from a time to 0."""
+        t, error, stop = self.times.tolist(), self.error.tolist(), self.stop.tolist()
+        rows: Rows = [(t[i], t[j], error[i][j]) for i in range(len(t)) for j in range(i + 1, len(t))]
+        return ("t_start", "t_end", "error"), [*rows, *((start, 0.0, e) for start, e in zip(t, stop, strict=True))]
+
+    def view(self) -> View:
+        """Start down, end across; the last column is the denoise that ends it."""
+        title = f"StepErrors: RMS error of one step of {self.solver}, pixel units; n = {self.n}, seed {self.seed}"
+        heads = [f"to {t:.3g}" for t in self.times[1:]]
+        rows = zip(self.times.tolist(), self.error[:, 1:].tolist(), self.stop.tolist(), strict=True)
+        return View(title, ("from t", *heads, "denoise"), [(t, *errors, stop) for t, errors, stop in rows])
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """A heat map: start of the step upwards, its end to the right."""
+        ax = display.axes_or_new(ax)
+        title = f"One step of {self.solver} on the true path"
+        norm = "log" if (self.error > 0).any() else "linear"
+        display.draw_heat(ax, self.error, self.times, self.times, "RMS error of the image (pixel units)", norm)
+        display.label_axes(ax, title, "to t", "from t")
+        return ax
 
 
 @dataclass(frozen=True)
@@ -259,6 +482,43 @@ class HybridSchedule(Record):
                 out.append((edges[k], edges[k + 1], name))
         return out
 
+    def table(self) -> tuple[Head, Rows]:
+        """A row for each step."""
+        ends = (*self.times[1:], 0.0)
+        rows = zip(range(len(self.times)), self.times, ends, self.assignment, strict=True)
+        return ("step", "t_start", "t_end", "member"), list(rows)
+
+    def view(self) -> View:
+        """The spans of one member."""
+        steps = [sum(start >= t > end for t in self.times) for start, end, _ in self.spans()]
+        rows = [(name, n, start, end) for (start, end, name), n in zip(self.spans(), steps, strict=True)]
+        return View(f"HybridSchedule: {self._said()}", ("member", "steps", "from t", "to t"), rows)
+
+    def _said(self) -> str:
+        """Solver, steps, and what the price list predicts."""
+        count = len(self.times)
+        parts = [f"{self.solver}, {count} step{'s' if count > 1 else ''}"]
+        if self.mflop is not None:
+            parts.append(f"{display.cell(self.mflop)} MFLOP per image")
+        if self.penalty is not None:
+            penalty = measured(self.penalty, math.nan if self.penalty_stderr is None else self.penalty_stderr)
+            named = f" ({self.penalty_name})" if self.penalty_name else ""
+            parts.append(f"penalty {penalty} {self.penalty_unit}{named}")
+        return ", ".join(parts)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """A bar for each step over its span of time, a colour for each member."""
+        ax = display.axes_or_new(ax)
+        names = list(dict.fromkeys(self.assignment))
+        color = dict(zip(names, display.member_colors(names), strict=True))
+        for step, start, end, name in self.table()[1]:
+            label = name if self.assignment.index(name) == step else "_"
+            ax.barh(0, start - end, left=end, height=1, color=color[name], edgecolor="white", label=label)
+        ax.set_yticks([])
+        display.label_axes(ax, self._said().replace(", penalty", "\npenalty"), TIME, "")
+        display.legend(ax)
+        return ax
+
 
 @dataclass(frozen=True)
 class ParetoFront(Record):
@@ -281,6 +541,43 @@ class ParetoFront(Record):
     penalty_label: str = ""
     penalty_meaning: str = ""
 
+    def table(self) -> tuple[Head, Rows]:
+        """A row for each schedule, in the order of the cost."""
+        columns = {"mflop": self.mflop.tolist()} | ({} if self.ms is None else {"ms": self.ms.tolist()})
+        columns |= {"penalty": self.penalty.tolist(), "penalty_stderr": self.penalty_stderr.tolist()}
+        chosen = [i == self.chosen for i in range(len(self.assignments))]
+        rows = zip(*columns.values(), chosen, self.assignments, strict=True)
+        return (*columns, "chosen", "assignment"), list(rows)
+
+    def view(self) -> View:
+        """Cost, penalty and who runs when."""
+        head, rows = self.table()
+        costs = ["MFLOP" if name == "mflop" else name for name in head[:-4]]
+        shown = [(i, *row[:-4], measured(*row[-4:-2]), display.joined(row[-1])) for i, row in enumerate(rows)]
+        title = f"ParetoFront of {self.penalty_label or self.penalty_name} on {len(self.times)} steps, per image"
+        if self.chosen is not None:
+            *_, penalty, who = shown[self.chosen]
+            title += f"; chosen: {self.chosen}, {who}, {penalty} {self.penalty_unit}"
+        return View(title, ("index", *costs, f"penalty ({self.penalty_unit})", "assignment"), shown, fixed=9)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Penalty against cost, the chosen schedule marked by a star."""
+        ax = display.axes_or_new(ax)
+        in_ms = self.cost == "ms" and self.ms is not None
+        cost: Array = self.ms if in_ms else self.mflop  # type: ignore[assignment]
+        bars = display.BAND * self.penalty_stderr
+        ax.errorbar(cost, self.penalty, bars, fmt=".-", color=display.STRONG[1], label="undominated schedules")
+        if self.chosen is not None:
+            at, color = (cost[self.chosen], self.penalty[self.chosen]), display.STRONG[0]
+            ax.plot(*at, "*", color=color, markersize=14, zorder=4, label="chosen")
+        lost = self.penalty[self.penalty > 0]
+        if lost.size and lost.max() > 100 * lost.min():
+            ax.set_yscale("symlog", linthresh=lost.min())  # a log axis that still shows the 0 of the reference
+        y = f"{self.penalty_label or 'penalty ' + self.penalty_name} ({self.penalty_unit})"
+        display.label_axes(ax, "", "ms per image" if in_ms else "MFLOP per image", y)
+        display.legend(ax)
+        return ax
+
 
 @dataclass(frozen=True)
 class Recovery(Record):
@@ -298,6 +595,27 @@ class Recovery(Record):
     solver: str
     n: int
     seed: int
+
+    def table(self) -> tuple[Head, Rows]:
+        """A row for each time and denoiser."""
+        radius = dict(zip(self.names, self.radii, strict=True))
+        rows = _long(self.times, self.names, mse=self.mse, mse_stderr=self.mse_stderr)
+        head = ("t", "name", "radius", "mse", "mse_stderr")
+        return head, [(t, name, radius[name], *values) for t, name, *values in rows]
+
+    def view(self) -> View:
+        """The error of every denoiser at some of the times."""
+        errors = _cells(self.mse.T, self.mse_stderr.T)
+        title = f"Recovery: squared error per pixel, noised to t and back in {self.steps} steps of {self.solver}; "
+        rows = [(name, r, *error) for name, r, error in zip(self.names, self.radii, errors, strict=True)]
+        return View(f"{title}n = {self.n}, seed {self.seed}", ("member", "radius", *_at(self.times)), rows, fixed=2)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Squared error per pixel against the time the images were noised to."""
+        ax = display.axes_or_new(ax)
+        _curves(ax, self, self.mse, self.mse_stderr, self.names)
+        display.label_axes(ax, "Noised to t, then denoised back", TIME, "squared error per pixel")
+        return ax
 
 
 @dataclass(frozen=True)
@@ -352,6 +670,28 @@ class TrainingRecord(Record):
     seed: int
     device: str = "cpu"
 
+    def table(self) -> tuple[Head, Rows]:
+        """The history, row by row; None where a row lacks a value."""
+        head = tuple(dict.fromkeys(["step", "train_loss", "val_loss", *(key for row in self.history for key in row)]))
+        return head, [tuple(row.get(key) for key in head) for row in self.history]
+
+    def view(self) -> View:
+        title = f"TrainingRecord of {self.name}: {self.parameters:,} parameters, {self.steps:,} steps, "
+        title += f"{self.images_seen:,} images, {display.cell(self.seconds)} s on {self.device}; "
+        head, rows = self.table()
+        return View(f"{title}validation loss {display.cell(self.val_loss)}, seed {self.seed}", head, rows)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Training and held-out loss against the step."""
+        ax = display.axes_or_new(ax)
+        for key, label, color in (("train_loss", "training", "#8a8a8a"), ("val_loss", "held out", display.STRONG[1])):
+            rows = [(row["step"], row[key]) for row in self.history if row.get(key) is not None]
+            if rows:
+                ax.plot(*zip(*rows, strict=True), color=color, label=label)
+        display.label_axes(ax, f"Training of {self.name}", "step", "loss")
+        display.legend(ax)
+        return ax
+
 
 @dataclass(frozen=True)
 class DataRecord(Record):
@@ -387,6 +727,29 @@ class CMIMap(Record):
     unit: str = "nats"
     config: dict[str, Any] = field(default_factory=dict)
 
+    def table(self) -> tuple[Head, Rows]:
+        """A row for each time and radius."""
+        return ("t", "radius", "value", "stderr"), _long(self.times, self.radii, value=self.value, stderr=self.stderr)
+
+    def view(self) -> View:
+        """Times down, radii across."""
+        cells = _cells(self.value, self.stderr)
+        title = f"CMIMap: I(A:C|B) in {self.unit}, by {self.estimator}; A is {self.block} × {self.block} pixels, "
+        rows = [(t, *row) for t, row in zip(self.times.tolist(), cells, strict=True)]
+        return View(f"{title}n = {self.n}, seed {self.seed}", ("t", *(f"r = {r}" for r in self.radii)), rows)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """A heat map over radius and time; a dot where the value is within 2 standard errors of 0."""
+        ax = display.axes_or_new(ax)
+        order = np.argsort(self.times, kind="stable")
+        value, stderr = self.value[order], self.stderr[order]
+        display.draw_heat(ax, value, self.radii, self.times[order], f"I(A:C|B) ({self.unit})")
+        rows, columns = np.nonzero(np.abs(value) <= display.BAND * stderr)
+        ax.plot(columns + 0.5, rows + 0.5, ".", color="white", label="within 2 standard errors of 0")
+        title = "Conditional mutual information" + (" (dots: within 2 standard errors of 0)" if len(rows) else "")
+        display.label_axes(ax, title, "radius r of the buffer B (pixels)", "t")
+        return ax
+
 
 @dataclass(frozen=True)
 class MarkovFit(Record):
@@ -421,3 +784,41 @@ class MarkovFit(Record):
     t_c_note: str = ""
     peak_radii: tuple[int, ...] = ()
     peak_times: Array = field(default_factory=lambda: np.zeros(0))
+
+    def table(self) -> tuple[Head, Rows]:
+        """A row for each time of the map."""
+        numbers = ("times", "xi", "low", "high", "amplitude", "p_value")
+        columns = [getattr(self, name).tolist() for name in numbers]
+        return ("t", *numbers[1:], "status", "reason"), list(zip(*columns, self.status, self.reason, strict=True))
+
+    def view(self) -> View:
+        """Markov length with its interval, time by time; the critical time and window above."""
+        head, rows = self.table()
+        window = "none" if self.window is None else f"{self.window[0]:.3g} .. {self.window[1]:.3g}"
+        t_c = "not told" if self.t_c is None else f"{self.t_c:.3g}"
+        title = f"MarkovFit: xi in pixels with its 95 % interval, amplitude in nats; t_c {t_c}; window (CMI at r = "
+        title += f"{self.window_radius} above {self.tolerance:g} nats) {window}"
+        return View(title, head, rows, fixed=9)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Markov length by time with its 95 % intervals; an arrow where only a lower bound is known."""
+        ax = display.axes_or_new(ax)
+        found, bound = np.isfinite(self.xi), ~np.isfinite(self.xi) & np.isfinite(self.low)
+        xi = self.xi[found]
+        # an interval that is open above is drawn as far as its lower end alone
+        bars = np.nan_to_num(np.abs(np.array([xi - self.low[found], self.high[found] - xi])), posinf=0.0)
+        color = display.STRONG[1]
+        if found.any():
+            ax.errorbar(self.times[found], xi, bars, fmt="o", color=color, capsize=2, label="ξ, 95 % interval")
+        if bound.any():
+            ax.plot(
+                self.times[bound], self.low[bound], "^", color=color, markerfacecolor="white", label="lower bound of ξ"
+            )
+        if not (found | bound).any():
+            ax.text(0.5, 0.5, "resolved at no time", ha="center", va="center", transform=ax.transAxes)
+        ax.set_xlim(0, 1)
+        if self.window is not None:
+            ax.axvspan(*self.window, color=display.STRONG[0], alpha=0.1, linewidth=0, label="critical window")
+        display.label_axes(ax, "Markov length", TIME, "ξ (pixels)")
+        display.legend(ax)
+        return ax

@@ -29,9 +29,9 @@ from phasewise.runs.config import STAGES, RunConfig
 from phasewise.runs.members import MEMBER_KINDS, Member
 from phasewise.runs.run import Run
 from phasewise.sampling import time_grid
+from phasewise.scheduling import PENALTIES, explain, get_penalty, pareto_front, price_list
 from phasewise.seeding import Stage as SeedOf
 from phasewise.seeding import stage_seed
-from phasewise.scheduling import PENALTIES, explain, get_penalty, pareto_front, price_list
 from phasewise.training import get_preset, train
 
 Say = Callable[[str], None]
@@ -146,7 +146,13 @@ def do_diagnose(ctx: Context) -> None:
     config = ctx.config
     control = next((m.name for m in config.members if m.kind == "control"), None)
     images = ctx.data.test[: config.diagnose.n_losses]
-    table = measure_losses(ctx.denoisers(), images, config.diagnose.times, control=control, seed=stage_seed(config.data.seed, SeedOf.LOSSES))
+    table = measure_losses(
+        ctx.denoisers(),
+        images,
+        config.diagnose.times,
+        control=control,
+        seed=stage_seed(config.data.seed, SeedOf.LOSSES),
+    )
     ctx.run.write("losses", table)
     ctx.run.write("gap", {"path_kl": path_kl(table, path_from_config(table.path))})
 

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from phasewise.display import BAND, TIME, draw_band, label_axes
 from phasewise.report.style import (
     GLOBAL,
     INK,
@@ -29,24 +30,11 @@ from phasewise.report.style import (
 from phasewise.results import Array, HybridSchedule, LossTable, Recovery, TrainingRecord
 from phasewise.runs.run import Run
 
-BAND = 2.0
-TIME = "t   (0 data – 1 noise)"
-
 
 def new_figure(rows: int, columns: int, height: float, **kwargs: Any) -> tuple[Figure, list[Axes]]:
     """A 9-inch-wide constrained-layout figure and its axes, row by row."""
     figure = Figure(figsize=(9.0, height), layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08))
     return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False, **kwargs)))
-
-
-def draw_band(ax: Axes, x: Array, y: Array, stderr: Array, **line: Any) -> None:
-    """A line through the finite points in order of x, with its band."""
-    keep = np.isfinite(x) & np.isfinite(y)
-    order = np.argsort(x[keep], kind="stable")
-    x, y, stderr = x[keep][order], y[keep][order], np.nan_to_num(stderr[keep][order])
-    if x.size:
-        ax.plot(x, y, **line)
-        ax.fill_between(x, y - BAND * stderr, y + BAND * stderr, color=line["color"], alpha=0.18, linewidth=0)
 
 
 def draw_point(ax: Axes, x: float, y: float, bar: float, look: tuple[str, str], **style: Any) -> None:
@@ -66,12 +54,6 @@ def shared_legend(figure: Figure, axes: list[Axes], columns: int = 7) -> None:
         lines = -(-len(entries) // columns)
         ncols = -(-len(entries) // lines)
         figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=ncols)
-
-
-def label_axes(ax: Axes, title: str, x: str, y: str) -> None:
-    ax.set_title(title)
-    ax.set_xlabel(x)
-    ax.set_ylabel(y)
 
 
 def reference_spans(schedule: HybridSchedule | None, reference: str) -> list[tuple[float, float]]:

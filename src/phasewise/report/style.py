@@ -23,6 +23,10 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from phasewise.display import is_number as is_number
+from phasewise.display import num as num
+from phasewise.display import percent as percent
+from phasewise.display import pm as pm
 from phasewise.results import Array
 from phasewise.runs.members import MEMBER_KINDS, Member
 from phasewise.runs.run import Run
@@ -146,36 +150,6 @@ def ordered(names: Any) -> list[str]:
     """Schedule names in the order of SCHEDULE_LOOKS, unknown ones after, as they came; real images last."""
     names, rank = list(names), list(SCHEDULE_LOOKS)
     return sorted(names, key=lambda n: (n == "real", rank.index(n) if n in rank else len(rank), names.index(n)))
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def num(value: Any, digits: int = 3) -> str:
-    """``digits`` significant digits, thousands separated; integers in full; an en dash for None, NaN, infinities."""
-    if not is_number(value):
-        return "–"
-    if isinstance(value, int):
-        return f"{value:,d}".replace("-", "−")
-    places = 0 if value == 0 else max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{min(places, 8)}f}".replace("-", "−")
-
-
-def pm(value: Any, stderr: Any) -> str:
-    """``value ± stderr``, to the first digit of the standard error, to the second where it starts with 1 or 2."""
-    if not is_number(value):
-        return "–"
-    if not is_number(stderr) or stderr <= 0:
-        return num(value)
-    places = min(8, max(0, 1 - math.floor(math.log10(stderr / 0.3))))
-    return f"{value:,.{places}f} ± {stderr:,.{places}f}".replace("-", "−")
-
-
-def percent(part: Any, whole: Any) -> str:
-    if not (is_number(part) and is_number(whole)) or whole <= 0:
-        return "–"
-    return num(100 * part / whole, 2) + " %"
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
