@@ -8,6 +8,8 @@ from pathlib import Path
 
 FENCE = re.compile(r"^```(.*?)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[([^\[\]]*)\]\(([^()\s]+)\)")
+MADE = re.compile(r"<!-- table: .*?<!-- end of table -->|<!--.*?-->", re.DOTALL)
+"""What a study writes into a page, between its marks; and remarks to the writer."""
 ITEM = re.compile(r"^\s*(?:[-*+]|\d+\.)\s+")
 ABBREVIATIONS = ("e.g.", "i.e.", "et al.", "cf.", "vs.", "eq.", "eqs.", "fig.", "sec.", "approx.", "no.")
 ENDS = re.compile(r"[.!?][\"'*_)\]]*(?=\s+[\"'*_(\[]*[A-Z0-9`.])")
@@ -21,7 +23,7 @@ def code_blocks(text: str) -> list[tuple[str, str]]:
 
 def blocks(text: str) -> Iterator[str]:
     """Paragraphs and list items, each on one line: no code, tables, comments or headings."""
-    text = re.sub(r"<!--.*?-->", "", FENCE.sub("\n", text), flags=re.DOTALL)
+    text = MADE.sub("", FENCE.sub("\n", text))
     block: list[str] = []
     for line in [*text.splitlines(), ""]:
         apart = not line.strip() or line.lstrip().startswith(("|", "#"))
@@ -35,8 +37,7 @@ def blocks(text: str) -> Iterator[str]:
 def plain(block: str) -> str:
     """The block as it is read: a link is its text, inline code is one word, a picture is nothing."""
     block = re.sub(r"!\[[^\[\]]*\]\([^()\s]+\)", "", block)
-    block = re.sub(r"`[^`]+`", "CODE", block)
-    return LINK.sub(r"\1", block).strip()
+    return LINK.sub(r"\1", re.sub(r"`[^`]+`", "CODE", block)).strip()
 
 
 def sentences(text: str) -> Iterator[str]:
@@ -76,7 +77,7 @@ def anchors(text: str) -> set[str]:
 
 def long_lines(text: str, limit: int) -> list[str]:
     """Lines beyond ``limit`` outside code and tables; the address of a link does not count."""
-    lines = FENCE.sub("\n", text).splitlines()
+    lines = MADE.sub("", FENCE.sub("\n", text)).splitlines()
     return [s for s in lines if not s.lstrip().startswith("|") and len(LINK.sub(r"[\1]", s)) > limit]
 
 

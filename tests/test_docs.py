@@ -91,7 +91,7 @@ def _until_merged(monkeypatch):
         ("One. Two.", ["One.", "Two."]),
         ("FID is .47 at 0.5 nats. Next.", ["FID is .47 at 0.5 nats.", "Next."]),
         ("It costs more, e.g. twice. So does Hu et al. 2025.", ["It costs more, e.g. twice.", "So does Hu et al. 2025."]),
-        ("See [a. B](c.md) now.", ["See a. B now."]),
+        ("See [a, b](c.d.md) now. [E](f.md) too.", ["See a, b now.", "E too."]),
         ("Call `a.b(c). D` once.", ["Call CODE once."]),
         ("It ends. `x` begins.", ["It ends.", "CODE begins."]),
         ("**It ends.** Next.", ["**It ends.**", "Next."]),
@@ -104,7 +104,7 @@ def test_sentences_are_told_apart(text, expected):
     assert list(prose.sentences(text)) == expected
 
 
-@pytest.mark.parametrize(("text", "count"), [("0.47 ± 0.02 at t = .5", 4), ("a-b CODE, c", 3), ("- / |", 0)])
+@pytest.mark.parametrize(("text", "count"), [("0.47 ± 0.02 at t = .5", 5), ("a-b CODE, c", 3), ("- / |", 0)])
 def test_words(text, count):
     assert prose.words(text) == count
 
