@@ -90,7 +90,10 @@ def _until_merged(monkeypatch):
     [
         ("One. Two.", ["One.", "Two."]),
         ("FID is .47 at 0.5 nats. Next.", ["FID is .47 at 0.5 nats.", "Next."]),
-        ("It costs more, e.g. twice. So does Hu et al. 2025.", ["It costs more, e.g. twice.", "So does Hu et al. 2025."]),
+        (
+            "It costs more, e.g. twice. So does Hu et al. 2025.",
+            ["It costs more, e.g. twice.", "So does Hu et al. 2025."],
+        ),
         ("See [a, b](c.d.md) now. [E](f.md) too.", ["See a, b now.", "E too."]),
         ("Call `a.b(c). D` once.", ["Call CODE once."]),
         ("It ends. `x` begins.", ["It ends.", "CODE begins."]),
