@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import save as save_tensors
 
+from phasewise import seeding
 from phasewise.data import ImageData, load_images
 from phasewise.denoisers import Denoiser, load_denoiser, save_denoiser
 from phasewise.denoisers.network import NetworkDenoiser
@@ -30,8 +31,6 @@ from phasewise.runs.members import MEMBER_KINDS, Member
 from phasewise.runs.run import Run
 from phasewise.sampling import time_grid
 from phasewise.scheduling import PENALTIES, explain, get_penalty, pareto_front, price_list
-from phasewise.seeding import Stage as SeedOf
-from phasewise.seeding import stage_seed
 from phasewise.training import get_preset, train
 
 Say = Callable[[str], None]
@@ -58,6 +57,10 @@ class Context:
             self.data, seed=self.config.data.seed, cache_dir=self.run.path("networks"),
             device=self.config.machine.device, kind=self.config.features.features,
         )  # fmt: skip
+
+    def seed(self, stage: seeding.Stage) -> int:
+        """The seed of one stage's own draws."""
+        return seeding.stage_seed(self.config.data.seed, stage)
 
     def denoisers(self, *, scheduled: bool = False) -> dict[str, Denoiser]:
         """The run's denoisers by name; ``scheduled``: without those that are there for diagnosis alone."""
@@ -151,7 +154,7 @@ def do_diagnose(ctx: Context) -> None:
         images,
         config.diagnose.times,
         control=control,
-        seed=stage_seed(config.data.seed, SeedOf.LOSSES),
+        seed=ctx.seed(seeding.Stage.LOSSES),
     )
     ctx.run.write("losses", table)
     ctx.run.write("gap", {"path_kl": path_kl(table, path_from_config(table.path))})
@@ -163,7 +166,8 @@ def do_recovery(ctx: Context) -> None:
     denoisers = {n: d for n, d in ctx.denoisers().items() if n in learned}
     record, pictures = measure_recovery(
         denoisers, ctx.data.test[: config.recovery.n_recovery], config.recovery.recovery_times,
-        steps=config.grid.steps, solver=config.grid.solver, seed=stage_seed(config.data.seed, SeedOf.RECOVERY), t_min=config.grid.t_min,
+        steps=config.grid.steps, solver=config.grid.solver, seed=ctx.seed(seeding.Stage.RECOVERY),
+        t_min=config.grid.t_min,
     )  # fmt: skip
     ctx.run.write("recovery", record)
     pixels = {k: to_uint8(v, ctx.data.pixel_range) for k, v in pictures.items()}
@@ -187,7 +191,7 @@ def do_schedule(ctx: Context) -> None:
         ctx.denoisers(scheduled=True),
         ctx.data,
         time_grid(grid.steps, t_min=grid.t_min, spacing=grid.spacing),
-        seed=stage_seed(config.data.seed, SeedOf.PRICES),
+        seed=ctx.seed(seeding.Stage.PRICES),
         n=config.diagnose.n_losses,
         trajectories=asked.growth_trajectories if asked.penalty == "w2" else 0,
         features=ctx.features,
