@@ -58,9 +58,9 @@ def test_unknown_names_are_answered_with_the_known_ones():
     ready = load_pretrained("mnist")
     with pytest.raises(PhasewiseError, match=r"no pretrained set 'cats'; there is .*mnist"):
         load_pretrained("cats")
-    with pytest.raises(PhasewiseError, match="no 'r99'; it has global"):
+    with pytest.raises(PhasewiseError, match="no denoiser 'r99'; it has global"):
         ready.denoiser("r99")
-    with pytest.raises(PhasewiseError, match="no schedule 'best'; it has global"):
+    with pytest.raises(PhasewiseError, match="no schedule 'best'; it has hybrid"):
         ready.hybrid("best")
 
 
