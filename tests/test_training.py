@@ -410,7 +410,7 @@ def halves() -> ImageData:
 def told_network(kind: str, classes: int | None = 2) -> NetworkDenoiser:
     torch.manual_seed(0)
     if kind == "unet":
-        return UNetDenoiser((1, 4, 4), width=8, classes=classes)
+        return UNetDenoiser((1, 4, 4), width=8, multipliers=(1,), classes=classes)
     return LocalDenoiser((1, 4, 4), 1, width=16, classes=classes)
 
 
