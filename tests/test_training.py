@@ -410,14 +410,14 @@ def halves() -> ImageData:
 def told_network(kind: str, classes: int | None = 2) -> NetworkDenoiser:
     torch.manual_seed(0)
     if kind == "unet":
-        return UNetDenoiser((1, 4, 4), width=8, classes=classes)
+        return UNetDenoiser((1, 4, 4), width=8, multipliers=(1,), classes=classes)
     return LocalDenoiser((1, 4, 4), 1, width=16, classes=classes)
 
 
 @pytest.mark.parametrize("kind", ["local", "unet"])
 def test_a_network_told_the_class_learns_what_it_looks_like(kind: str, tmp_path: Path) -> None:
     told, plain = told_network(kind), told_network(kind, None)
-    options: dict[str, Any] = {"steps": 200 if kind == "local" else 60, "batch": 50, "progress": False}
+    options: dict[str, Any] = {"steps": 200 if kind == "local" else 40, "batch": 50, "progress": False}
     quick = TrainPreset(lr=6e-3, ema=0.98)
     record = train(told, halves(), quick, cond="labels", **options)
     unconditional = train(plain, halves(), quick, **options)

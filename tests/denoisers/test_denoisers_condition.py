@@ -31,6 +31,7 @@ from phasewise.denoisers import (
     save_denoiser,
 )
 from phasewise.errors import CheckpointError, PhasewiseError
+from phasewise.metrics import count_flops
 from phasewise.paths import CosinePath, LinearPath, NoisePath, Time, VarianceExplodingPath
 from phasewise.results import HybridSchedule
 
@@ -308,6 +309,11 @@ def test_a_network_with_classes_is_not_exported(tmp_path: Path) -> None:
     for denoiser in (network("local"), network("local").given(1)):
         with pytest.raises(PhasewiseError, match="only networks without a condition are exported"):
             export_onnx(denoiser, tmp_path / "x.onnx")
+
+
+@both_networks
+def test_labels_cost_nothing_worth_counting(kind: str) -> None:
+    assert count_flops(network(kind).given(1), SHAPE) == count_flops(network(kind, None), SHAPE) > 0
 
 
 # --- classes of one's own -------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ class Denoiser(nn.Module, ABC):
 
     @property
     def takes_condition(self) -> bool:
-        """Whether ``cond`` means anything to it."""
+        """Whether ``cond`` means anything to it; a class of your own that takes one says ``takes_condition = True``."""
         return False
 
     def on(self, path: NoisePath) -> Denoiser:

@@ -1,4 +1,4 @@
-"""Layers shared by the networks: time embedding, per-pixel normalisation, padding to a multiple."""
+"""Layers of the networks: time embedding, per-pixel normalisation, perceptron on tokens, padding to a multiple."""
 
 from __future__ import annotations
 
@@ -52,3 +52,35 @@ def zero_init(layer: Layer) -> Layer:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+class PointwiseBlock(nn.Module):
+    """Residual perceptron on each token alone, scaled and shifted by the time embedding. (B, L, width), (B, 64).
+
+    With ``mix`` it acts on a 3x3 depthwise convolution over the grid of tokens instead of the token itself.
+    """
+
+    def __init__(self, width: int, hidden: int, mix: bool = False, norm: bool = True) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(width, width, 3, padding=1, groups=width) if mix else None
+        self.norm = nn.LayerNorm(width, elementwise_affine=False) if norm else nn.Identity()
+        self.film = nn.Linear(64, 2 * width)
+        self.up = nn.Linear(width, hidden)
+        self.down = zero_init(nn.Linear(hidden, width))
+
+    def forward(self, tokens: Tensor, time: Tensor, grid: tuple[int, int]) -> Tensor:
+        scale, shift = self.film(time)[:, None].chunk(2, dim=-1)
+        h = self.norm(tokens if self.mix is None else self.mixed(tokens, grid))
+        return self.down(F.silu(self.up(torch.addcmul(shift, h, scale + 1)))).add_(tokens)
+
+    def folded(self, time: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias of ``up`` with scale and shift of one time, (1, 64), in them."""
+        scale, shift = self.film(time)[0].chunk(2)
+        return self.up.weight * (scale + 1), torch.addmv(self.up.bias, self.up.weight, shift)
+
+    def mixed(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The convolution over blocks; (B, L, width) seen as channels-last images, so nothing is copied before it."""
+        assert self.mix is not None
+        batch, length, width = tokens.shape
+        image = tokens.view(batch, *grid, width).permute(0, 3, 1, 2)
+        return self.mix(image).permute(0, 2, 3, 1).reshape(batch, length, width)

@@ -2,16 +2,8 @@
 
 from phasewise.sampling.grid import time_grid
 from phasewise.sampling.loop import integrate, sample, starting_noise
-from phasewise.sampling.solvers import (
-    SOLVERS,
-    Carry,
-    Solver,
-    calls_per_step,
-    get_solver,
-    register_solver,
-    take_step,
-    velocity,
-)  # fmt: skip
+from phasewise.sampling.solvers import SOLVERS, Solver, calls_per_step, get_solver, register_solver, take_step
+from phasewise.sampling.steps import Carry, velocity
 
 __all__ = [
     "SOLVERS", "Carry", "Solver", "calls_per_step", "get_solver", "integrate", "register_solver", "sample",

@@ -12,7 +12,8 @@ from phasewise.denoisers import Condition, Denoiser, bind, condition_rows
 from phasewise.errors import PhasewiseError
 from phasewise.memory import fitting
 from phasewise.sampling.grid import time_grid
-from phasewise.sampling.solvers import Carry, get_solver, take_step
+from phasewise.sampling.solvers import get_solver, take_step
+from phasewise.sampling.steps import Carry
 
 
 def starting_noise(n: int, image_shape: tuple[int, int, int], seed: int = 0, first: int = 0) -> Tensor:
@@ -46,7 +47,7 @@ def sample(
 
     Solvers: "exp_ab2" (default), "dpmpp_2m" (DPM-Solver++(2M)), "ddim", "heun" and "euler" of the probability-flow ODE;
     "sde_dpmpp_2m" (SDE-DPM-Solver++(2M)), "ancestral" and "heun_churn" add fresh noise, from each sample's own
-    stream (:mod:`phasewise.sampling.solvers`).
+    stream (:mod:`phasewise.sampling.steps`).
 
     ``cond``, a class label or a tensor with a row for each of the n images, goes to every member that takes one.
 

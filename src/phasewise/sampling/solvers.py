@@ -1,12 +1,4 @@
-r"""Solver steps from noise time t down to s, for 0 < s < t.
-
-A step is a plain function ``step(denoiser, x, t, s, carry) -> x_s`` on ``denoiser.path``; ``carry`` holds what one
-trajectory takes along: the posterior mean of the step before (multistep) and a source of fresh noise (stochastic).
-
-Deterministic steps solve the probability-flow ODE ``dx/dt = velocity(x, t) = alpha' D + sigma' (x - alpha D) / sigma``,
-the same as ``d(x / sigma) = D d(alpha / sigma)``; stochastic ones a reverse SDE with the same marginals.
-
-A step is asked for by name from :data:`SOLVERS`, which says of each what it is and where it was published.
+"""Solvers by name: a step (:mod:`phasewise.sampling.steps`), what it costs, its order, what it is and who published it.
 
 A denoiser that knows its own flow (:meth:`Denoiser.jump`, the Wiener filter's Gaussian one) is asked for it instead,
 one exact jump, by every solver that keeps no history.  A multistep solver asks it for its posterior mean like any
@@ -15,37 +7,24 @@ other: a jump would leave the next step without a step before, which costs more 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from phasewise.denoisers.base import Denoiser
-from phasewise.errors import PhasewiseError
-from phasewise.paths import NoisePath
 from phasewise.registry import Registry
-
-CHURN = 0.15
-"""By how much ``heun_churn`` raises the noise-to-signal ratio sigma/alpha before each step, relatively."""
-
-
-@dataclass
-class Carry:
-    """What a trajectory carries: ``last`` = (the solver's own time, posterior mean) at the start of the step before;
-    ``noise`` makes fresh standard normal noise shaped like x, one stream per sample."""
-
-    last: tuple[float, Tensor] | None = None
-    noise: Callable[[], Tensor] | None = None
-
-    def draw(self) -> Tensor:
-        if self.noise is None:
-            raise PhasewiseError("a stochastic solver needs a source of noise; use phasewise.sample")
-        return self.noise()
-
-
-Step = Callable[[Denoiser, Tensor, float, float, Carry], Tensor]
+from phasewise.sampling.steps import (
+    Carry,
+    Step,
+    ancestral_step,
+    ddim_step,
+    dpmpp_2m_step,
+    euler_step,
+    exp_ab2_step,
+    heun_churn_step,
+    heun_step,
+    sde_dpmpp_2m_step,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,111 +38,6 @@ class Solver:
     about: str
     stochastic: bool = False
     multistep: bool = False
-
-
-def velocity(denoiser: Denoiser, x: Tensor, t: float) -> Tensor:
-    """dx/dt of the probability-flow ODE at (x, t), from the posterior mean. (B, C, H, W)."""
-    return denoiser.path.velocity_from_x(x, denoiser(x, t), t)
-
-
-def euler_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
-    """Order 1, one call: along the tangent."""
-    return x + (s - t) * velocity(denoiser, x, t)
-
-
-def heun_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
-    """Order 2 (explicit trapezoid), two calls, both by the same denoiser."""
-    first = velocity(denoiser, x, t)
-    second = velocity(denoiser, x + (s - t) * first, s)
-    return x + (s - t) / 2 * (first + second)
-
-
-def ddim_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
-    r"""Deterministic DDIM (Song, Meng, Ermon 2021, arXiv 2010.02502, eq. 12 with sigma = 0); order 1, one call.
-
-    ``d(x / sigma) = D d(alpha / sigma)`` with D held, the exponential integrator of order 1: exact wherever D does not
-    change along the step, on any path.  On the linear path it is the Euler step.
-    """
-    return _along(denoiser.path, x, denoiser(x, t), t, s)
-
-
-def exp_ab2_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
-    r"""Order 2, one call, from t = 1 on: exponential Adams-Bashforth in linear time.
-
-    The posterior mean is carried on linearly in ``w = sigma / (alpha + sigma)``, the time of the linear path, which is
-    regular at both ends, and ``d(x / sigma) = D d(alpha / sigma)`` is integrated exactly::
-
-        x_s = (sigma_s / sigma_t) x + (alpha_s - alpha_t sigma_s / sigma_t) (D + c (D - D') / (w_t - w'))
-        c = (w_t / w_s - 1 - log(w_t / w_s)) / (1 / w_t - 1 / w_s)
-
-    Order 1 where there is no step before.  The history is kept when another denoiser takes over: both estimate the same
-    posterior mean, so between equal ones the order stays.
-    """
-    here, there = _linear_time(denoiser.path, t), _linear_time(denoiser.path, s)
-    # alpha / sigma = 1 / w - 1, so D's slope in w weighs as the mean of (w - w_t) under d(1 / w) from w_t to w_s
-    ahead = (here / there - 1 - math.log(here / there)) / (1 / here - 1 / there)
-    return _along(denoiser.path, x, _carried_on(denoiser(x, t), carry, here, ahead), t, s)
-
-
-def dpmpp_2m_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
-    r"""DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2); one call.
-
-    With ``l = log(alpha / sigma)`` and steps ``h = l_s - l_t``, ``h'`` the step before, the mean above is
-    ``D + h / (2 h') (D - D')``.  Order 2 on grids regular in log-SNR; 1 where there is no step before, and where a step
-    is infinite in l (it starts at alpha = 0), so a grid uniform in t from t = 1 has steps of ever lower order there.
-    """
-    here, there = _half_log_snr(denoiser.path, t), _half_log_snr(denoiser.path, s)
-    mean = found = denoiser(x, t)
-    if carry.last is not None:
-        before, earlier = carry.last
-        if math.isfinite(before):  # D half-way through the step, on the line through the two last
-            mean = found + (there - here) / (2 * (here - before)) * (found - earlier)
-    carry.last = (here, found)
-    return _along(denoiser.path, x, mean, t, s)
-
-
-def ancestral_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
-    """One draw from ``q(x_s | x_t, x = D)`` (Ho et al. 2020, arXiv 2006.11239, eq. 7, for a general path); one call.
-
-    The sampler that the ``kl`` price bounds.
-    """
-    return _draw(denoiser.path, x, denoiser(x, t), t, s, carry)
-
-
-def sde_dpmpp_2m_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
-    r"""The ancestral step with the posterior mean carried on linearly as in :func:`exp_ab2_step`; one call.
-
-    The reverse SDE that keeps the forward path's own noise has ``d(alpha x / sigma^2) = D d gamma + noise``, with
-    ``gamma = (alpha / sigma)^2``; it is integrated exactly for D linear in w (the SDE-DPM-Solver++(2M) of Lu et al.
-    2022, arXiv 2211.01095, in a time regular at both ends)::
-
-        x_s ~ q(x_s | x_t, x = D + c (D - D') / (w_t - w'))
-        c = ((w_s - w_t) gamma_s - G(w_s) + G(w_t)) / (gamma_s - gamma_t),   G(w) = w - 2 log w - 1 / w
-
-    Along the SDE D is a martingale, so the ancestral step already has the right mean; what it lacks is the variance
-    that D gathers within the step, and that is what D - D' brings: the samples' covariance is of order 2, not 1.
-    """
-    (alpha_t, sigma_t), (alpha_s, sigma_s) = (_scales(denoiser.path, time) for time in (t, s))
-    here, there = sigma_t / (alpha_t + sigma_t), sigma_s / (alpha_s + sigma_s)
-    gamma_t, gamma_s = (alpha_t / sigma_t) ** 2, (alpha_s / sigma_s) ** 2
-    # integral of gamma = (1 / w - 1)^2 over w from w_t to w_s; by parts it gives the mean of (w - w_t) under d gamma
-    area = there - here - 2 * math.log(there / here) - 1 / there + 1 / here
-    mean = _carried_on(denoiser(x, t), carry, here, ((there - here) * gamma_s - area) / (gamma_s - gamma_t))
-    return _draw(denoiser.path, x, mean, t, s, carry)
-
-
-def heun_churn_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
-    """Raise the noise by :data:`CHURN`, then a Heun step (Karras et al. 2022, arXiv 2206.00364, algorithm 2); two
-    calls.  At alpha = 0 there is nothing to raise."""
-    path = denoiser.path
-    alpha, sigma = _scales(path, t)
-    if alpha > 0:
-        ratio = (1 + CHURN) * sigma / alpha
-        t = max(t, min(1.0, float(path.t_of_log_snr(torch.tensor(-2 * math.log(ratio), dtype=torch.float64)))))
-        alpha_up, sigma_up = _scales(path, t)
-        rescale = alpha_up / alpha  # the image keeps its share, so only noise is added
-        x = rescale * x + math.sqrt(max(sigma_up**2 - (rescale * sigma) ** 2, 0.0)) * carry.draw()
-    return heun_step(denoiser, x, t, s, carry)
 
 
 SOLVERS: Registry[Solver] = Registry("solver")
@@ -213,42 +87,3 @@ def take_step(solver: Solver, denoiser: Denoiser, x: Tensor, t: float, s: float,
 def calls_per_step(solver: str, steps: int) -> list[int]:
     """Denoiser calls of each of ``steps`` steps; the last one is a denoise and takes one."""
     return [get_solver(solver).calls] * (steps - 1) + [1]
-
-
-def _carried_on(found: Tensor, carry: Carry, here: float, ahead: float) -> Tensor:
-    """The posterior mean ``found`` at the solver's time ``here``, carried on by ``ahead`` along the line through the
-    one before, if there is one; remembered for the next step."""
-    before, carry.last = carry.last, (here, found)
-    return found if before is None else found + ahead / (here - before[0]) * (found - before[1])
-
-
-def _along(path: NoisePath, x: Tensor, mean: Tensor, t: float, s: float) -> Tensor:
-    """``d(x / sigma) = mean d(alpha / sigma)`` from t to s, exactly, with ``mean`` held."""
-    alpha_t, sigma_t = _scales(path, t)
-    alpha_s, sigma_s = _scales(path, s)
-    return sigma_s / sigma_t * x + (alpha_s - alpha_t * sigma_s / sigma_t) * mean
-
-
-def _draw(path: NoisePath, x: Tensor, mean: Tensor, t: float, s: float, carry: Carry) -> Tensor:
-    """One draw from ``q(x_s | x_t, x = mean)``."""
-    alpha_t, sigma_t = _scales(path, t)
-    alpha_s, sigma_s = _scales(path, s)
-    forward = alpha_t / alpha_s
-    added = max(sigma_t**2 - (forward * sigma_s) ** 2, 0.0)  # variance that the forward path adds from s to t
-    middle = forward * (sigma_s / sigma_t) ** 2 * x + alpha_s * added / sigma_t**2 * mean
-    return middle + math.sqrt(added) * sigma_s / sigma_t * carry.draw()
-
-
-def _scales(path: NoisePath, t: float) -> tuple[float, float]:
-    at = torch.tensor(t, dtype=torch.float64)
-    return float(path.alpha(at)), float(path.sigma(at))
-
-
-def _linear_time(path: NoisePath, t: float) -> float:
-    """``w = sigma / (alpha + sigma)``: the linear path's time at the same log-SNR."""
-    alpha, sigma = _scales(path, t)
-    return sigma / (alpha + sigma)
-
-
-def _half_log_snr(path: NoisePath, t: float) -> float:
-    return float(path.log_snr(t)) / 2
