@@ -15,8 +15,9 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
-from phasewise.information.amortised import AmortisedEstimator, build_network
+from phasewise.information.amortised import AmortisedEstimator
 from phasewise.information.conditional import ConditionalDensity, TrunkShape, mixture_log_density
+from phasewise.information.folds import build_network
 from phasewise.information.inputs import Inputs
 from phasewise.information.readings import Readings
 from phasewise.information.stacking import LogDensities, Rule

@@ -81,14 +81,9 @@ def cmi_map(
         whole, classes = answer_by_class(subsets, problems, chosen, bool(live), folder, say)
         found.append(Position(problems[0].geometry.center, whole, classes).with_ends(times, live))
     average = _over_positions(found)
-    config: dict[str, Any] = {"options": chosen.options(), "bound": chosen.bound, "path": path.config()}
-    if cond is not None:
-        config["classes"] = average.rows(subsets)
+    config = {"options": chosen.options(), "bound": chosen.bound, "path": path.config(), **average.rows(subsets)}
     if len(found) > 1:
-        config["positions"] = [
-            {"center": list(at.center), **vars(at.whole)} | ({} if cond is None else {"classes": at.rows(subsets)})
-            for at in found
-        ]
+        config["positions"] = [{"center": list(at.center), **vars(at.whole), **at.rows(subsets)} for at in found]
     return CMIMap(
         times=np.array(times, dtype=float),
         radii=problems[0].radii,
@@ -117,10 +112,12 @@ class Position:
         whole, *classes = (found.spread(rows, len(times)) for found in (self.whole, *self.classes))
         return Position(self.center, whole, tuple(classes))
 
-    def rows(self, subsets: Sequence[Subset]) -> list[dict[str, Any]]:
-        """What the record says of each class: label, share and its own map."""
+    def rows(self, subsets: Sequence[Subset]) -> dict[str, list[dict[str, Any]]]:
+        """What the record says of the classes, if there are any: label, share and own map of each."""
+        if not self.classes:
+            return {}
         pairs = zip(subsets, self.classes, strict=True)
-        return [{"class": subset.label, "share": subset.share, **vars(found)} for subset, found in pairs]
+        return {"classes": [{"class": subset.label, "share": subset.share, **vars(found)} for subset, found in pairs]}
 
 
 def _over_positions(found: Sequence[Position]) -> Position:

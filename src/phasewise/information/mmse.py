@@ -18,8 +18,9 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from phasewise.information.amortised import AmortisedEstimator, build_network
+from phasewise.information.amortised import AmortisedEstimator
 from phasewise.information.conditional import Trunk, TrunkShape, zero_linear
+from phasewise.information.folds import build_network
 from phasewise.information.inputs import Inputs
 from phasewise.information.linear import LinearChain
 from phasewise.information.readings import Readings
