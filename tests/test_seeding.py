@@ -13,8 +13,6 @@ from phasewise import seeding
 from phasewise.seeding import FoldPurpose, Purpose, Stage
 
 SOURCE = Path(seeding.__file__).parent
-UNNAMED_STAGES = {"pipeline/stages.py", "pipeline/diagnosing.py"}
-"""Still add a number to a seed instead of calling :func:`seeding.stage_seed`."""
 
 
 def module_numbers(tree: ast.Module) -> set[str]:
@@ -70,8 +68,7 @@ def test_the_walker_sees_numbers(source: str, found: list[int]) -> None:
 def test_every_stream_has_a_name(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     assert not list(bare_numbers(source))
-    if path.relative_to(SOURCE).as_posix() not in UNNAMED_STAGES:
-        assert not list(shifted_seeds(source))
+    assert not list(shifted_seeds(source))
 
 
 @pytest.mark.parametrize("purposes", [Purpose, FoldPurpose, Stage])
