@@ -1,4 +1,4 @@
-"""A hybrid serves every noise time by the member its schedule names, whatever path the member speaks."""
+"""In a hybrid every noise time is taken by the member its schedule names, whatever path the member speaks."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def images() -> Tensor:
     return noise(200, seed=1).cumsum(2) + 0.5
 
 
-# --- who serves -----------------------------------------------------------------------------------------------------
+# --- who takes which time -------------------------------------------------------------------------------------------
 
-SERVED = [
+TAKEN = [
     (0.9, 0), (0.6, 1), (0.3, 2), (0.1, 3),  # at a grid point, the step that starts there
     (0.75, 0), (0.45, 1), (0.299, 2), (0.05, 3),  # between two, the step under way
     (0.95, 0), (1.0, 0), (0.0, 3),  # above the first: the first step; the end: the last
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("t", "step"), SERVED)
-def test_each_time_is_served_by_the_member_of_its_step(t: float, step: int) -> None:
+@pytest.mark.parametrize(("t", "step"), TAKEN)
+def test_each_time_is_taken_by_the_member_of_its_step(t: float, step: int) -> None:
     hybrid, members = trio()
     name = hybrid.schedule.assignment[step]
     assert hybrid.step_at(t) == step
@@ -65,17 +65,17 @@ def test_each_time_is_served_by_the_member_of_its_step(t: float, step: int) -> N
     assert [len(m.calls) for m in members.values()] == [int(n == name) for n in members]
 
 
-def test_a_batch_of_times_is_served_image_by_image() -> None:
+def test_a_batch_of_times_is_answered_image_by_image() -> None:
     hybrid, members = trio()
-    times = torch.tensor([t for t, _ in SERVED])  # float32, so 0.3 and 0.6 are not quite the grid's own
-    cond = torch.arange(len(SERVED))
-    out = hybrid(noise(len(SERVED)), times, cond)
-    expected = [members[hybrid.schedule.assignment[step]].value for _, step in SERVED]
+    times = torch.tensor([t for t, _ in TAKEN])  # float32, so 0.3 and 0.6 are not quite the grid's own
+    cond = torch.arange(len(TAKEN))
+    out = hybrid(noise(len(TAKEN)), times, cond)
+    expected = [members[hybrid.schedule.assignment[step]].value for _, step in TAKEN]
     assert out[:, 0, 0, 0].tolist() == expected
     assert (out == out[:, :1, :1, :1]).all()
     for name in ("a", "b"):
         for _, seen, labels in members[name].calls:
-            rows = [k for k, (t, _) in enumerate(SERVED) if any(abs(t - float(s)) < 1e-6 for s in seen)]
+            rows = [k for k, (t, _) in enumerate(TAKEN) if any(abs(t - float(s)) < 1e-6 for s in seen)]
             assert labels is not None
             assert labels.tolist() == rows
 
@@ -89,7 +89,7 @@ def test_a_batch_of_wiener_members_is_the_same_as_calls_one_by_one() -> None:
     torch.testing.assert_close(hybrid(x_t[:1], 0.4), wieners["global"](x_t[:1], 0.4))
 
 
-def test_only_members_that_serve_are_kept_and_the_radius_is_the_widest() -> None:
+def test_only_members_in_the_schedule_are_kept_and_the_radius_is_the_widest() -> None:
     hybrid, _ = trio()
     assert set(hybrid.members) == {"a", "b"}
     assert hybrid.radius == 3
@@ -154,7 +154,7 @@ def test_a_member_that_is_missing_is_named() -> None:
         HybridDenoiser({}, HybridSchedule((1.0,), ("a",)))
 
 
-def test_members_for_other_images_are_refused_unless_they_do_not_serve() -> None:
+def test_members_for_other_images_are_refused_unless_the_schedule_leaves_them_out() -> None:
     members = {"a": Constant(1.0), "b": Constant(1.0, shape=(1, 8, 8))}
     with pytest.raises(PhasewiseError, match=r"different shape: \[\(1, 5, 4\), \(1, 8, 8\)\]"):
         HybridDenoiser(members, HybridSchedule((1.0, 0.5), ("a", "b")))

@@ -45,7 +45,7 @@ def network(denoiser: NetworkDenoiser) -> NetworkDenoiser:
 
 
 def hybrid() -> HybridDenoiser:
-    """Members on two paths, one of them serving twice, one not at all."""
+    """Members on two paths, one of them named twice, one not at all."""
     members = {
         "r2": network(LocalDenoiser(SHAPE, 2)),
         "linear": WienerDenoiser.fit(noise(30, *SHAPE) * 0.3 + 0.7, 1, path=CosinePath()),

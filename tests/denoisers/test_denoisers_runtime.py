@@ -143,7 +143,7 @@ def test_an_exported_network_gives_the_same_at_any_batch_size(tmp_path: Path, ki
             torch.testing.assert_close(exported(x, 0.5), denoiser(x, 0.5), atol=1e-4, rtol=1e-4)
 
 
-def test_an_exported_network_serves_in_a_hybrid(tmp_path: Path) -> None:
+def test_an_exported_network_takes_part_in_a_hybrid(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     hybrid = both()
     files = {name: export_onnx(member, tmp_path / f"{name}.onnx") for name, member in hybrid.members.items()}

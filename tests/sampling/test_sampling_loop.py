@@ -91,7 +91,7 @@ def test_partial_run_of_a_hybrid_uses_the_rest_of_its_grid():
     assert member.asked == [0.5, 0.3, 0.1]
 
 
-def test_one_member_serves_predictor_and_corrector():
+def test_one_member_takes_predictor_and_corrector():
     a, b = Counting(0.0), Counting(1.0)
     hybrid = HybridDenoiser({"a": a, "b": b}, HybridSchedule((1.0, 0.5, 0.2), ("a", "b", "a"), "heun"))
     sample(hybrid, n=1)
