@@ -130,3 +130,24 @@ def test_what_is_refused(images):
         measure_frechet({"global": base}, images, (0.1, 0.5), pixels(images))
     with pytest.raises(PhasewiseError, match="do not fit a feature network"):
         measure_frechet({"global": base}, images, TIMES, PCAFeatures.fit(torch.rand(50, 1, 5, 5), dim=4))
+
+
+def test_a_condition_reaches_every_part_of_the_price_list():
+    """With its labels the conditional reference loses less; it is timed, counted, and compared in features."""
+    data = pw.load_images("digits")
+    torch.manual_seed(0)
+    known = pw.UNetDenoiser(data.image_shape, width=8, classes=10)
+    pw.train(known, data, steps=60, cond="labels", progress=False)
+    members = {"global": known, "r1": pw.LocalDenoiser(data.image_shape, 1)}
+    members["r1"].fit_moments(data.train)
+    features = RandomFeatures(data.image_shape, dim=8)
+    times = pw.time_grid(3)
+    right = pw.price_list(members, data, times, n=120, cond="labels", features=features, trajectories=4)
+    wrong = (data.labels_validation + 1) % 10
+    false = pw.price_list(members, data, times, n=120, cond=wrong, features=features)
+    assert (right.losses.loss[1:, 0] < false.losses.loss[1:, 0]).all()
+    assert np.allclose(right.losses.loss[:, 1], false.losses.loss[:, 1]), "the local one takes no label"
+    assert right.growth.shape == right.frechet.shape == (3, 2)
+    assert (right.flops > 0).all()
+    with pytest.raises(PhasewiseError, match="takes no condition"):
+        pw.price_list({"global": members["r1"]}, data, times, n=50, cond="labels")

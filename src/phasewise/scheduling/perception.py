@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from phasewise import seeding
-from phasewise.denoisers.base import Denoiser
+from phasewise.denoisers.base import Condition, Denoiser
+from phasewise.denoisers.condition import bind, condition_rows
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import FeatureNetwork, paired_frechet
 from phasewise.sampling.loop import check_time_grid
@@ -33,6 +34,7 @@ def measure_frechet(
     features: FeatureNetwork,
     *,
     reference: str = "global",
+    cond: Condition | None = None,
     seed: int = 0,
     batch: int = 250,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -42,6 +44,8 @@ def measure_frechet(
     Posterior means are clamped to the range of ``images``.  0 for the reference.  With n images the squared distance
     is too large by an amount of order 1 / n: use ten times as many images as features, or more.
 
+    ``cond``: a row for each image, for those that take a condition.
+
     Raises PhasewiseError for a missing reference, a grid that does not decrease, too few images, or images that do not
     fit the features.
     """
@@ -49,6 +53,7 @@ def measure_frechet(
         raise PhasewiseError(f"reference {reference!r} is not among the denoisers: {', '.join(denoisers) or 'none'}")
     grid, base = check_time_grid(times), denoisers[reference]
     members = {k: d.on(base.path) for k, d in denoisers.items()}
+    rows = condition_rows(cond, len(images), members.values())
     basis = _basis(features.extract(images))
     low, high = float(images.min()), float(images.max())
     value, error = np.zeros((2, len(grid), len(members)))
@@ -57,10 +62,11 @@ def measure_frechet(
         x_t = base.path.add_noise(images, noise.to(images.device), t)
 
         def seen(denoiser: Denoiser, x_t: Tensor = x_t, t: float = t) -> Tensor:
-            means = torch.cat([denoiser.eval()(part, t) for part in x_t.split(batch)])
+            parts = [slice(start, start + batch) for start in range(0, len(x_t), batch)]
+            means = torch.cat([bind(denoiser.eval(), rows, part)(x_t[part], t) for part in parts])
             return features.extract(means.clamp(low, high)) @ basis
 
-        truth = seen(base)
+        truth = seen(members[reference])
         for i, (name, denoiser) in enumerate(members.items()):
             if name != reference:
                 found = paired_frechet(seen(denoiser), truth, seed=seed)

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from phasewise.data import ImageData, as_images
-from phasewise.denoisers.base import Denoiser
+from phasewise.data import ImageData, as_images, condition_of_part
+from phasewise.denoisers.base import Condition, Denoiser
+from phasewise.denoisers.condition import bind, condition_rows
 from phasewise.diagnosis.losses import measure_losses
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import FeatureNetwork
@@ -37,6 +38,7 @@ def price_list(
     n: int = 1000,
     batch: int = 64,
     trajectories: int = 0,
+    cond: Condition | str | None = None,
     features: FeatureNetwork | None = None,
 ) -> PriceList:
     """Losses and costs of every denoiser at every start time of a grid (descending, as for :func:`phasewise.sample`).
@@ -48,23 +50,29 @@ def price_list(
     biased upward by few images, so give thousands where there are, and compare lists of equal ``n`` only.
 
     Measured on up to ``n`` validation images of ``data`` (a tensor is split as :func:`phasewise.train` splits it) with
-    fresh noise, so that the test images stay unseen by the schedule.
+    fresh noise, so that the test images stay unseen by the schedule.  ``cond``, a class label, a row for each of them,
+    or "labels", goes to every denoiser that takes one.
     """
-    images = as_images(data).validation
+    data = as_images(data)
+    images = data.validation[:n]
+    rows = condition_rows(_first(condition_of_part(data, "validation", cond), n), len(images), denoisers.values())
     frechet, frechet_error = None, None
     if features is not None and reference in denoisers:  # first: a network that does not fit is refused at once
-        frechet, frechet_error = measure_frechet(denoisers, images[:n], times, features, reference=reference, seed=seed)
-    table = measure_losses(denoisers, images[:n], times, reference=reference, seed=seed)
+        frechet, frechet_error = measure_frechet(
+            denoisers, images, times, features, reference=reference, cond=rows, seed=seed
+        )
+    table = measure_losses(denoisers, images, times, reference=reference, cond=rows, seed=seed)
     shape = denoisers[reference].image_shape
-    ms = measure_ms(denoisers, shape, batch=batch, seed=seed)
+    one = {name: bind(d, rows, slice(1)) for name, d in denoisers.items()}  # a call costs the same whatever the label
+    ms = measure_ms(one, shape, batch=batch, seed=seed)
     return PriceList(
         losses=table,
-        flops=np.array([count_flops(d, shape) for d in denoisers.values()], dtype=float),
+        flops=np.array([count_flops(d, shape) for d in one.values()], dtype=float),
         ms=np.array([ms[name][0] for name in denoisers]),
         device=str(images.device),
         batch=batch,
         jumps=tuple(name for name, d in denoisers.items() if d.jumps),
-        growth=measure_growth(denoisers, times, reference=reference, n=trajectories, seed=seed)
+        growth=measure_growth(denoisers, times, reference=reference, cond=rows, n=trajectories, seed=seed)
         if trajectories
         else None,
         frechet=frechet,
@@ -109,3 +117,8 @@ def calls_of(prices: PriceList, solver: str, steps: int) -> np.ndarray:
     calls = np.repeat(np.array(calls_per_step(solver, steps))[:, None], len(prices.names), axis=1)
     calls[:, [name in prices.jumps for name in prices.names]] = 1
     return calls
+
+
+def _first(cond: Any, n: int) -> Any:
+    """The first ``n`` rows of a condition that has a row per image; a single label as it is."""
+    return cond[:n] if isinstance(cond, Tensor) and cond.dim() else cond

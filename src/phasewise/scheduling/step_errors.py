@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from phasewise.denoisers.base import Denoiser
+from phasewise.denoisers.base import Condition, Denoiser
+from phasewise.denoisers.condition import bind, condition_rows
 from phasewise.errors import PhasewiseError
 from phasewise.results import StepErrors
 from phasewise.sampling import Carry, get_solver, integrate, starting_noise
@@ -49,7 +50,7 @@ def measure_step_errors(
         raise PhasewiseError(f"the errors of {solver} do not add up over steps; place the steps for heun or euler")
     if n < 2:
         raise PhasewiseError(f"need at least 2 images, got {n}")
-    points, end = _paths(denoiser, grid, n, seed)
+    points, end = _trajectories(denoiser, grid, n, seed)
     known = _Remembering(denoiser, dict(zip(grid, points, strict=True)))
     size = len(grid)
     error = np.full((size, size), np.nan)
@@ -64,18 +65,25 @@ def measure_step_errors(
     )
 
 
-def _carry_on(denoiser: Denoiser, x: Tensor, grid: tuple[float, ...]) -> Tensor:
-    """From grid[0] to the image, 64 images at a time."""
-    return torch.cat([integrate(denoiser, part, grid, "exp_ab2") for part in x.split(BATCH)])
+def _carry_on(denoiser: Denoiser, x: Tensor, grid: tuple[float, ...], size: int = BATCH) -> Tensor:
+    """From grid[0] to the image, ``size`` images at a time."""
+    return torch.cat([integrate(denoiser, part, grid, "exp_ab2") for part in x.split(size)])
 
 
 @torch.inference_mode()
 def measure_growth(
-    denoisers: Mapping[str, Denoiser], times: Sequence[float], *, reference: str = "global", n: int = 16, seed: int = 0
+    denoisers: Mapping[str, Denoiser],
+    times: Sequence[float],
+    *,
+    reference: str = "global",
+    cond: Condition | None = None,
+    n: int = 16,
+    seed: int = 0,
 ) -> np.ndarray:
     """(T, N): by what factor a push off the reference's path grows on its way to the image.
 
-    On ``n`` paths of the reference each denoiser in turn serves one Euler step from one time to the next; pushed and
+    On ``n`` trajectories of the reference each denoiser in turn takes one Euler step from one time to the next; pushed
+    and
     true points are then carried on by the reference.  Root mean square of their distance at the image over that of the
     push: above 1 where the flow spreads, below 1 where it forgets.  1 for the reference itself, and at the last time.
 
@@ -84,8 +92,11 @@ def measure_growth(
     grid = check_time_grid(times)
     if n < 2:
         raise PhasewiseError(f"need at least 2 images, got {n}")
+    rows = condition_rows(cond[:n] if isinstance(cond, Tensor) and cond.dim() else cond, n, denoisers.values())
+    denoisers = {name: bind(d, rows) for name, d in denoisers.items()}
+    together = BATCH if rows is None else n  # those given a condition answer all n trajectories at once
     base = denoisers[reference]
-    points, _ = _paths(base, grid, n, seed)
+    points, _ = _trajectories(base, grid, n, seed)
     out = np.ones((len(grid), len(denoisers)))
     others = [(k, d.on(base.path)) for k, d in enumerate(denoisers.values())]
     others = [(k, d) for k, d in others if d is not base]
@@ -94,7 +105,7 @@ def measure_growth(
         truth = points[i + 1]
         scale = float(base.path.velocity_gain(t)) * (t - s)
         pushes = [scale * (d(points[i], t) - known) for _, d in others]
-        carried = _carry_on(base, torch.cat([truth, *(truth + push for push in pushes)]), grid[i + 1 :])
+        carried = _carry_on(base, torch.cat([truth, *(truth + push for push in pushes)]), grid[i + 1 :], together)
         end, *ends = carried.split(n)
         for (k, _), push, moved in zip(others, pushes, ends, strict=True):
             size = _rms(push)
@@ -118,7 +129,7 @@ class _Remembering(Denoiser):
         return self.answers[t]
 
 
-def _paths(denoiser: Denoiser, grid: tuple[float, ...], n: int, seed: int) -> tuple[list[Tensor], Tensor]:
+def _trajectories(denoiser: Denoiser, grid: tuple[float, ...], n: int, seed: int) -> tuple[list[Tensor], Tensor]:
     """Points (n, C, H, W) at every time of the grid, and the end of the path."""
     heun = get_solver("heun").step
     scale = float(denoiser.path.sigma(torch.tensor(grid[0], dtype=torch.float64)))

@@ -1,0 +1,95 @@
+"""Members are records: seeds, labels and building follow from their fields; a kind of your own is one object."""
+
+import shutil
+
+import pytest
+import torch
+
+import phasewise as pw
+from phasewise.errors import PhasewiseError
+from phasewise.pipeline import make_config, run_pipeline
+from phasewise.pipeline.stages import build_untrained
+from phasewise.report.style import Palette
+from phasewise.runs import MEMBER_KINDS, Member, MemberKind, open_run, register_member_kind
+from phasewise.runs.members import members_of
+
+SHAPE = (1, 8, 8)
+
+
+def test_members_follow_from_the_options_of_training():
+    members = make_config(28, networks="nets", cheap_globals=("coarse",), radii=(1, 12), control=True).members
+    assert [(m.name, m.kind, m.radius, m.size) for m in members] == [
+        ("global", "global", None, None),
+        ("coarse", "unet", None, "coarse"),
+        ("r1", "local", 1, None),
+        ("r12", "local", 12, None),
+        ("control", "control", 12, None),
+        ("wiener", "wiener", None, None),
+    ]
+    assert members[0].source == "nets/global"
+    assert [m.label for m in members] == ["global", "coarse", "r = 1", "r = 12", "control", "Wiener"]
+
+
+def test_initial_weights_differ_between_all_members_and_seeds():
+    """By the sum of its letters r12 and r21 once had the same."""
+    first, other = (Member(n, "local", radius=3) for n in ("r12", "r21"))
+    assert first.initial_seed(0) != other.initial_seed(0)
+    assert first.initial_seed(0) != first.initial_seed(1)
+    a, b = (build_untrained(m, 0, SHAPE) for m in (first, other))
+    assert not torch.equal(a.stem.weight, b.stem.weight)
+    again = build_untrained(first, 0, SHAPE)
+    assert torch.equal(a.stem.weight, again.stem.weight)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "features", "a b"])
+def test_a_name_that_is_no_folder_is_refused(name):
+    with pytest.raises(PhasewiseError, match="a member's name is letters"):
+        Member(name, "local")
+
+
+def test_two_members_of_one_name_are_refused():
+    with pytest.raises(PhasewiseError, match="two members are called r1"):
+        make_config(8, member={"r1": "elsewhere"})
+
+
+def test_a_member_that_somebody_else_made_joins_a_run(smoke_run, tmp_path):
+    """A folder with a denoiser, under any name: priced, scheduled, reported."""
+    theirs = pw.LocalDenoiser(SHAPE, 2, width=8)
+    theirs.fit_moments(pw.load_images("digits").train)
+    pw.save_denoiser(theirs, tmp_path / "theirs")
+    models = shutil.copytree(smoke_run / "models", tmp_path / "models")
+    plan = make_config(8, "smoke", member={"theirs": str(tmp_path / "theirs")}, networks=str(models), cmi=False)
+    lines: list[str] = []
+    run = open_run(run_pipeline(plan, tmp_path / "run", command="schedule", say=lines.append))
+    assert "theirs: taken from" in " ".join(lines)
+    assert run.prices.names[-1] == "theirs"
+    assert run.losses.radii[run.losses.column("theirs")] == 2
+    assert Palette(run)["theirs"].label == "theirs"
+    assert {m.name: m.kind for m in run.members}["theirs"] == "given"
+    gone = make_config(8, "smoke", member={"theirs": str(tmp_path / "nowhere")}, networks=str(models), cmi=False)
+    with pytest.raises(PhasewiseError, match=r"'theirs' is to come from .*nowhere, which holds no denoiser"):
+        run_pipeline(gone, tmp_path / "other", command="train", say=lambda _: None)
+
+
+def test_a_kind_of_member_is_one_object(monkeypatch):
+    """As CONTRIBUTING says: registered, it is built, labelled and drawn."""
+    monkeypatch.setattr(MEMBER_KINDS, "_entries", dict(MEMBER_KINDS.items()))
+    register_member_kind(
+        MemberKind(
+            "thin",
+            lambda m: f"thin {m.width}",
+            "local",
+            build=lambda m, s: pw.LocalDenoiser(s, m.radius, width=m.width),
+        )
+    )
+    member = Member("thin1", "thin", radius=1, width=4, epochs=1)
+    assert member.label == "thin 4"
+    assert build_untrained(member, 0, SHAPE).width == 4
+    with pytest.raises(PhasewiseError, match="kind of member named 'thin' already"):
+        register_member_kind(MemberKind("thin", lambda m: "", "other"))
+
+
+def test_members_are_written_beside_the_config(smoke_run):
+    run = open_run(smoke_run)
+    assert run.members == run.config.members == members_of(run.config.train)
+    assert [m["name"] for m in run.info["members"]] == run.model_names()

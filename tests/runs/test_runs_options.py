@@ -1,0 +1,168 @@
+"""One option, one place: a field gives its flag, help, check, words, dry run and hash; a new one is one line."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from phasewise import cli
+from phasewise.errors import PhasewiseError
+from phasewise.pipeline import read_options
+from phasewise.pipeline.stages import all_stages
+from phasewise.runs import RunConfig, config, make_config
+from phasewise.runs.config import HOMES, command, flattened, from_record
+from phasewise.runs.options import Options, option, options_of
+
+
+@dataclass(frozen=True)
+class Wider(config.EvaluateOptions):
+    """The stage with one more option, as CONTRIBUTING shows it."""
+
+    jpeg: bool = option(False, "Keep the pictures as JPEG, too.")
+    quality: int = option(90, "Of a JPEG.", least=1)
+
+
+def test_a_new_option_is_one_line():
+    """Flag, help, type and check, words and value follow from the field alone."""
+    jpeg, quality = options_of(Wider)[-2:]
+    assert (jpeg.name, jpeg.flag, jpeg.words(True)) == ("jpeg", "--jpeg", ["--jpeg"])
+    assert (quality.flag, quality.metavar, quality.parse("80")) == ("--quality", "N", 80)
+    assert quality.words(80) == ["--quality", "80"]
+    assert replace(Wider(), quality=80).to_dict()["quality"] == 80
+    with pytest.raises(PhasewiseError, match="quality must be at least 1, got 0"):
+        Wider(quality=0)
+    with pytest.raises(PhasewiseError, match="--quality takes a whole number, got 'high'"):
+        quality.parse("high")
+    app = cli.typer.Typer(rich_markup_mode=None)
+    stages = {**config.STAGES, "evaluate": Wider}
+    before, cli.app = cli.app, app
+    homes = dict(HOMES)
+    try:
+        cli.STAGES, cli.HOMES = stages, {**homes, "jpeg": ("evaluate", jpeg), "quality": ("evaluate", quality)}
+        cli.add_stage_command("evaluate", cli.COMMANDS["evaluate"])
+        cli.add_stage_command("run", cli.COMMANDS["run"])
+        shown = CliRunner().invoke(app, ["evaluate", "--help"]).output
+    finally:
+        cli.app, cli.STAGES, cli.HOMES = before, config.STAGES, HOMES
+    assert "--jpeg / --no-jpeg" in shown
+    assert "Keep the pictures as JPEG, too." in shown
+
+
+def test_the_hash_of_a_stage_follows_its_options():
+    """Every option but those of where and how much to keep is in what some stage depends on."""
+    plain = make_config(8)
+    other = {"data": "mnist", "data_dir": "x", "networks": "x", "member": {"mine": "x"}, "center": ((1, 1),)}
+    for name, (part, about) in HOMES.items():
+        if name in ("cmi", "window_radius", "radii", "cmi_center", "device"):
+            continue
+        value = other.get(name) or _another(about)
+        changed = plain.changed(**{name: value})
+        before, after = ({s.name: s.depends for s in all_stages(c)} for c in (plain, changed))
+        assert before != after, f"{part}.{name} changes nothing"
+
+
+def _another(about):
+    if about.known is not None:
+        names = [n for n in about.known() if n != about.default and (n,) != about.default]
+        return (names[0],) if "tuple" in str(about.kind) else names[0]
+    if isinstance(about.default, bool):
+        return not about.default
+    if isinstance(about.default, tuple):
+        return about.default[:1] if about.name != "window" else (0.1, 0.5)
+    if isinstance(about.default, dict):
+        return {"steps": 3}
+    if about.name == "global_width":
+        return 24
+    return about.default + 1 if isinstance(about.default, int) else 0.5 if about.default is not None else 50
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "steps": st.integers(2, 40), "budget": st.floats(0.01, 1), "radii": st.just((2, 3)),
+            "recovery_times": st.lists(st.floats(0.01, 1), min_size=1, max_size=4, unique=True).map(tuple),
+            "cheap_globals": st.sampled_from([(), ("coarse",), ("coarse", "small")]), "control": st.booleans(),
+            "cmi_options": st.dictionaries(st.sampled_from(["epochs", "folds"]), st.integers(2, 9)),
+            "cmi_center": st.sampled_from([None, ((1, 2),), ((1, 2), (3, 4))]), "limit": st.integers(40, 99),
+            "window": st.sampled_from(["gap", (0.1, 0.4)]), "member": st.just({"mine": "x/y"}),
+            "data_dir": st.sampled_from(["a b", "it's"]),
+        },
+    )
+)  # fmt: skip
+def test_the_command_that_repeats_a_run_makes_the_same_config(given_options):
+    """Words of a config, parsed again, are the config; so is its JSON."""
+    import shlex
+
+    wanted = make_config(28, **given_options)
+    words = shlex.split(command(wanted))[2:]
+    found: dict = {}
+    size = words.pop(1)
+    by_flag = {about.flag: (name, about) for name, (_, about) in HOMES.items()}
+    rest = words[1:]
+    while rest:
+        flag = rest.pop(0)
+        off = flag.startswith("--no-")
+        name, about = by_flag["--" + flag.removeprefix("--no-") if off else flag]
+        if about.switch:
+            found[name] = not off
+        elif about.repeated:
+            found.setdefault(name, []).append(rest.pop(0))
+        else:
+            found[name] = rest.pop(0)
+    parsed = {n: HOMES[n][1].parse(v) for n, v in found.items()}
+    assert make_config(28, size, **parsed) == wanted
+    assert from_record(wanted.to_dict()) == wanted
+
+
+def test_a_file_gives_what_the_flags_do_not(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'size = "small"\nbudget = 0.4\n[train]\nradii = [2]\n[cmi]\nmeasure = false\n[schedule]\nwindow = "gap"\n'
+    )
+    found = read_options(file)
+    assert found == {"size": "small", "budget": 0.4, "radii": [2], "cmi": False, "window": "gap"}
+    said = CliRunner().invoke(
+        cli.app, ["run", "--config", str(file), "--budget", "0.3", "--out", str(tmp_path / "run"), "--dry-run"]
+    )
+    assert said.exit_code == 0, said.output
+    assert "budget 0.3" in said.output
+    assert "train-r2" in said.output
+    assert "train-r1" not in said.output
+    file.write_text("[train]\nradius = 1\n")
+    said = CliRunner().invoke(cli.app, ["run", "--config", str(file), "--dry-run"])
+    assert said.exit_code == 2
+    assert "[train] has no option 'radius'; it has radii" in said.stderr
+    file.write_text("radii = [")
+    assert "not valid TOML" in CliRunner().invoke(cli.app, ["run", "--config", str(file)]).stderr
+
+
+def test_a_config_file_can_be_a_runs_own(smoke_run, tmp_path):
+    found = read_options(smoke_run / "run.json")
+    assert found["size"] == "smoke"
+    assert found["n_samples"] == 150
+    size = found.pop("size")
+    assert make_config(8, size, **found) == make_config(8, "smoke")
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(PhasewiseError, match="no option 'wdith'; `phasewise options`"):
+        RunConfig().changed(wdith=3)
+    with pytest.raises(PhasewiseError, match=r"\[grid\] has no option 'stesp'"):
+        flattened({"grid": {"stesp": 3}})
+
+
+def test_wrong_types_are_refused_by_name():
+    for wrong in ({"steps": "many"}, {"radii": "r1"}, {"budget": None}):
+        with pytest.raises(PhasewiseError):
+            make_config(8).changed(**wrong)
+
+
+def test_every_options_field_is_described():
+    for cls in config.STAGES.values():
+        assert issubclass(cls, Options)
+        for about in options_of(cls):
+            assert about.help.endswith(".")
+            assert len(about.help) <= 64
