@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from phasewise.denoisers import NetworkDenoiser
-from phasewise.denoisers.base import ImageShape
+from phasewise.shapes import ImageShape
 from phasewise.denoisers.layers import TimeEmbedding, zero_init
 
 

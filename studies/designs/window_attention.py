@@ -1,4 +1,4 @@
-"""A local network that mixes neighbouring blocks by attention: one of the designs compared by designs.py."""
+"""A local network that mixes neighbouring blocks by attention: one of the designs compared."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from phasewise.denoisers import LocalDenoiser
-from phasewise.denoisers.base import ImageShape
+from phasewise.shapes import ImageShape
 from phasewise.denoisers.layers import zero_init
 
 REACH = 9

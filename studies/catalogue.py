@@ -1,0 +1,29 @@
+"""Every study there is: a new one is a module beside this one and a name in the list."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studies.closed_forms import ClosedForms
+from studies.designs import Designs
+from studies.exact_optimum import ExactOptimum
+from studies.locality import LocalityPays
+from studies.global_fid import GlobalFID
+from studies.late_expert import LateExpert
+from studies.leak import Leak
+from studies.sensitivity import Sensitivity
+from studies.study import Study
+
+STUDIES: dict[str, type[Study[Any]]] = {
+    study.name: study
+    for study in (
+        Designs,
+        ClosedForms,
+        ExactOptimum,
+        LocalityPays,
+        Sensitivity,
+        Leak,
+        LateExpert,
+        GlobalFID,
+    )
+}
