@@ -12,6 +12,7 @@ from studies.global_fid import GlobalFID
 from studies.late_expert import LateExpert
 from studies.leak import Leak
 from studies.sensitivity import Sensitivity
+from studies.speed import Speed
 from studies.study import Study
 
 STUDIES: dict[str, type[Study[Any]]] = {
@@ -22,6 +23,7 @@ STUDIES: dict[str, type[Study[Any]]] = {
         ExactOptimum,
         LocalityPays,
         Sensitivity,
+        Speed,
         Leak,
         LateExpert,
         GlobalFID,
