@@ -8,9 +8,11 @@ from studies.closed_forms import ClosedForms
 from studies.designs import Designs
 from studies.exact_optimum import ExactOptimum
 from studies.locality import LocalityPays
+from studies.front import Front
 from studies.global_fid import GlobalFID
 from studies.late_expert import LateExpert
 from studies.leak import Leak
+from studies.random_search import RandomSearch
 from studies.sensitivity import Sensitivity
 from studies.speed import Speed
 from studies.study import Study
@@ -22,6 +24,8 @@ STUDIES: dict[str, type[Study[Any]]] = {
         ClosedForms,
         ExactOptimum,
         LocalityPays,
+        Front,
+        RandomSearch,
         Sensitivity,
         Speed,
         Leak,
