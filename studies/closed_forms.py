@@ -119,6 +119,10 @@ def table(answers: Answers) -> str:
         rows.append([str(radius), "network", *(f"{c['network']:.3g}" for c in cells)])
         for kind in ("Wiener", "empirical"):
             if kind in cells[0]:
-                rows.append([str(radius), kind, *(f"{c[kind][0]:.3g} ({c[kind][1]:+.2g} ± {c[kind][2]:.1g})" for c in cells)])
+                rows.append(
+                    [str(radius), kind, *(f"{c[kind][0]:.3g} ({c[kind][1]:+.2g} ± {c[kind][2]:.1g})" for c in cells)]
+                )
     n = next(iter(found.values()))["asked"]["n"]
-    return markdown(["r", "by", *(f"t = {t:g}" for t in times)], rows, f"n = {n} test images, every third pixel each way.")
+    return markdown(
+        ["r", "by", *(f"t = {t:g}" for t in times)], rows, f"n = {n} test images, every third pixel each way."
+    )

@@ -52,7 +52,14 @@ class ExactOptimum(Study[Options]):
 
     def cells(self) -> Iterator[Cell]:
         o = self.options
-        asked = {"seconds": o.seconds, "mass": o.mass, "times": o.times, "side": o.side, "train": o.train, "test": o.test}
+        asked = {
+            "seconds": o.seconds,
+            "mass": o.mass,
+            "times": o.times,
+            "side": o.side,
+            "train": o.train,
+            "test": o.test,
+        }
         for radius in o.radii:
             yield Cell(f"r{radius}", asked, radius)
 
@@ -68,13 +75,14 @@ class ExactOptimum(Study[Options]):
         return {"steps": record.steps, "block": local.block, "table": table.to_dict()}
 
     def tables(self, answers: Answers) -> dict[str, str]:
-        rows, times = [], []
+        rows: list[list[str]] = []
+        times: list[float] = []
         for name, content in sorted(answers.items(), key=lambda pair: int(pair[0][1:])):
             table = pw.results.LossTable.from_dict(content["table"])
             best, excess, error = table.loss[:, 0], table.gap[:, 1], table.gap_stderr[:, 1]
             shown = [f"{100 * e / b:+.1f} ± {100 * s / b:.1f} %" for e, s, b in zip(excess, error, best, strict=True)]
             rows.append([name[1:], str(content["block"]), str(content["steps"]), *shown])
-            times = table.times
+            times = table.times.tolist()
         return {"": markdown(["r", "block", "steps", *(f"t = {t:g}" for t in times)], rows)}
 
 

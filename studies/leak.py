@@ -69,7 +69,13 @@ class Leak(Study[Options]):
         measure_all(self.networks, print)
         for name in LABELS:
             trained = self.networks.answers[f"published/{name}"]
-            asked = {"n": o.n, "steps": o.steps, "times": o.times, "jacobians": o.jacobians, "training": trained["asked"]}
+            asked = {
+                "n": o.n,
+                "steps": o.steps,
+                "times": o.times,
+                "jacobians": o.jacobians,
+                "training": trained["asked"],
+            }
             yield Cell(name, asked, trained)
 
     def measure(self, cell: Cell) -> dict[str, Any]:

@@ -33,7 +33,9 @@ class Options:
     run: str | None = choice(None, "a run folder instead")
     data: str | None = choice(None, "images instead of the set's own", quick=subject.STAND_IN)
     data_dir: str | None = choice(None, "folder that holds the images")
-    members: tuple[str, ...] = choice((), "only these; fewer bad ones make a stronger search", quick=("r1", "r3", "global"))
+    members: tuple[str, ...] = choice(
+        (), "only these; fewer bad ones make a stronger search", quick=("r1", "r3", "global")
+    )
     steps: int = choice(8, "of a schedule", quick=3)
     solver: str = choice("exp_ab2", "of all")
     n: int = choice(2000, "samples of each schedule", quick=8)
@@ -187,8 +189,8 @@ def contests(place: str, answers: Answers) -> str:
     if not shown:
         return "No third of the cost range has been judged again yet."
     note = (
-        f"Judged again on {asked['n']} samples with another seed; best of {asked['best']} by FID, per third of the cost, "
-        "and what the optimiser finds at no higher cost."
+        f"Judged again on {asked['n']} samples with another seed; best of {asked['best']} by FID, per third of "
+        "the cost, and what the optimiser finds at no higher cost."
     )
     return markdown(heads, shown, note)
 

@@ -56,12 +56,14 @@ class Sensitivity(Study[Options]):
             trained = self.architectures()
             measure_all(trained, print)
             rivals = {name: trained.folder(name) for name in trained.chosen}
-            asked["steps"] = {k: trained.answers[f"global/{k}"]["asked"]["steps"] for k in rivals}  # trained longer: others
+            asked["steps"] = {
+                k: trained.answers[f"global/{k}"]["asked"]["steps"] for k in rivals
+            }  # trained longer: others
         yield Cell(self.options.against, asked, rivals)
 
     def architectures(self) -> designs.Designs:
         o = self.options
-        choices = {"group": "global", "seconds": o.seconds, "data": o.data, "data_dir": o.data_dir}
+        choices: dict[str, Any] = {"group": "global", "seconds": o.seconds, "data": o.data, "data_dir": o.data_dir}
         return designs.Designs(make_options(designs.Options, **choices), Path(o.designs))
 
     def measure(self, cell: Cell) -> dict[str, Any]:

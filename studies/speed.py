@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +91,17 @@ def step_of(
 def training(options: Options) -> Rows:
     images = torch.rand(2000, *SHAPE, generator=torch.Generator().manual_seed(0))
     rows: Rows = {}
-    for name, kind in (("global", pw.UNetDenoiser), ("r3", lambda shape: pw.LocalDenoiser(shape, 3))):
+    make: dict[str, Callable[[], NetworkDenoiser]] = {
+        "global": lambda: pw.UNetDenoiser(SHAPE),
+        "r3": lambda: pw.LocalDenoiser(SHAPE, 3),
+    }
+    for name, fresh in make.items():
         plans: dict[str, dict[str, Any]] = {"plain": {}, "bfloat16 autocast": {"precision": "bfloat16"}}
-        works = {k: step_of({name: kind(SHAPE)}, images, options.batch, **plan) for k, plan in plans.items()}
-        last = kind(SHAPE).to(memory_format=torch.channels_last)  # type: ignore[operator]
+        works = {k: step_of({name: fresh()}, images, options.batch, **plan) for k, plan in plans.items()}
+        last = fresh().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         works["channels_last weights"] = step_of({name: last}, images, options.batch)
         if "compiled" in options.kinds:
-            works["compiled"] = step_of({name: kind(SHAPE)}, images, options.batch, compile=True)
+            works["compiled"] = step_of({name: fresh()}, images, options.batch, compile=True)
         seen = seconds_of(works, options.rounds)
         rows[name] = {variant: ratio(seen, variant, "plain") for variant in seen}
     return {**rows, **trained_together(images, options)}
@@ -110,10 +115,15 @@ def trained_together(images: Tensor, options: Options) -> Rows:
     for title, teacher in titles.items():
         alone = [step_of({n: d}, images, options.batch, teacher) for n, d in networks.items()]
         together = step_of(networks, images, options.batch, teacher)
-        works: dict[str, Work] = {"one by one": lambda alone=alone: [w() for w in alone], "together": together}
+        works: dict[str, Work] = {"one by one": partial(all_of, alone), "together": together}
         seen = seconds_of(works, options.rounds)
         rows[title] = {variant: ratio(seen, variant, "one by one") for variant in seen}
     return rows
+
+
+def all_of(works: list[Work]) -> None:
+    for work in works:
+        work()
 
 
 def training_table(rows: Rows, note: str) -> str:
@@ -163,9 +173,9 @@ def inference(options: Options) -> Rows:
         for batch in options.batches:
             images = torch.randn(batch, *SHAPE, generator=generator)
             chosen = {(k, n): d for k, some in kinds.items() for n, d in some.items() if batch == main or k == "plain"}
-            works: dict[str, Work] = {f"{k}/{n}": (lambda d=d, i=images: d(i, 0.5)) for (k, n), d in chosen.items()}
+            works: dict[str, Work] = {f"{k}/{n}": partial(d, images, 0.5) for (k, n), d in chosen.items()}
             closed = {n: d for n, d in members.items() if n not in networks}
-            works |= {f"plain/{n}": (lambda d=d, i=images: d(i, 0.5)) for n, d in closed.items()}
+            works |= {f"plain/{n}": partial(d, images, 0.5) for n, d in closed.items()}
             seen = seconds_of(works, rounds_of(options, batch))
             rows["ms"][str(batch)] = {name: ratio(seen, name, "plain/global") for name in works}
     return rows
@@ -205,8 +215,8 @@ def sampling(options: Options) -> Rows:
                 who = resized(ready.schedules[name].assignment, options.steps)
                 plan = replace(ready.schedules[name], times=times, assignment=who, solver=solver)
                 hybrid = pw.HybridDenoiser(ready.members(), plan)
-                works[f"{name}/{solver}"] = lambda h=hybrid, n=batch: pw.sample(h, n, batch=n)
-                works[f"{name}/calls"] = lambda h=hybrid, x=x: [h.member_at(t)(x, t) for t in times]
+                works[f"{name}/{solver}"] = partial(pw.sample, hybrid, batch, batch=batch)
+                works[f"{name}/calls"] = partial(calls, hybrid, x, times)
         with torch.inference_mode():
             seen = seconds_of(works, rounds_of(options, batch))
         for name in works:
@@ -214,6 +224,12 @@ def sampling(options: Options) -> Rows:
             of_global = ratio(seen, name, name.replace(kind, "global"))
             rows[f"{batch}/{name}"] = [ratio(seen, name, f"{kind}/calls"), of_global]
     return rows
+
+
+def calls(hybrid: pw.HybridDenoiser, x: Tensor, times: tuple[float, ...]) -> None:
+    """Nothing but the calls of a schedule."""
+    for t in times:
+        hybrid.member_at(t)(x, t)
 
 
 def resized(assignment: tuple[str, ...], steps: int) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The framework: a study is a question, cells to measure one by one, and what is shown of the answers.
 
-Every cell leaves one JSON file (whole or absent) with what was *asked* and the answer, so a study that was stopped goes on
-where it was, and one that is called again only shows what is there::
+Every cell leaves one JSON file (whole or absent) with what was *asked* and the answer, so a study that was stopped goes
+on where it was, and one that is called again only shows what is there::
 
     OUT/CELL.json = {"cell": name, "asked": {...}, ...the answer}
 

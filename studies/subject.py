@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from phasewise.errors import PhasewiseError
 from phasewise.metrics import FeatureNetwork, FrechetReference, default_features
 
 STAND_IN = "digits28"
-"""A few of the embedded 8x8 digits, enlarged to MNIST's 28x28 and its contrast: never an answer, only for the quick form."""
+"""A few of the embedded 8x8 digits, enlarged to MNIST's 28x28 and its contrast: for the quick form, never an answer."""
 FEW = {"train": 256, "validation": 16, "test": 64}
 
 
@@ -25,8 +25,8 @@ def load(name: str, data_dir: str | None = None, **more: Any) -> ImageData:
     if name != STAND_IN:
         return pw.load_images(name, data_dir=data_dir, **more)
     data = pw.load_images("digits")
-    parts = {part: _enlarged(getattr(data, part)[:n]) for part, n in FEW.items()}
-    return ImageData(STAND_IN, **parts)
+    train, validation, test = (_enlarged(getattr(data, part)[:n]) for part, n in FEW.items())
+    return ImageData(STAND_IN, train, validation, test)
 
 
 def _enlarged(images: Tensor) -> Tensor:

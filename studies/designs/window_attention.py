@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from phasewise.denoisers import LocalDenoiser
-from phasewise.shapes import ImageShape
 from phasewise.denoisers.layers import zero_init
+from phasewise.shapes import ImageShape
 
 REACH = 9
 """Blocks attended to: the 3x3 round each."""
@@ -18,7 +20,7 @@ class AttentionLocal(LocalDenoiser):
     """The local network whose mixing blocks attend to the 3x3 blocks round each instead of convolving."""
 
     def __init__(
-        self, image_shape: ImageShape, radius: int, *, mixing: int = 1, heads: int = 4, **choices: int
+        self, image_shape: ImageShape, radius: int, *, mixing: int = 1, heads: int = 4, **choices: Any
     ) -> None:
         super().__init__(image_shape, radius, mixing=mixing, **choices)
         for block in self.blocks[:mixing]:

@@ -40,7 +40,9 @@ class Space:
     def cheap(self) -> list[str]:
         """Networks that see the whole image for less than the global one, the cheapest first."""
         table, cost = self.prices.losses, self.mflop
-        wide = [n for n, r in zip(table.names, table.radii, strict=True) if r is None and n not in ("wiener", "control")]
+        wide = [
+            n for n, r in zip(table.names, table.radii, strict=True) if r is None and n not in ("wiener", "control")
+        ]
         return sorted((n for n in wide if cost[n] < cost["global"]), key=cost.__getitem__)
 
     @property
@@ -62,8 +64,8 @@ class Space:
     def alone(self, name: str) -> Iterator[Named]:
         """One network throughout, by several solvers."""
         plans = self.options.alone if name == "global" else self.options.cheap_alone
-        for solver, steps in (plan.split("/") for plan in plans):
-            yield f"{name} {solver}/{steps}", self.even(name, int(steps), solver)
+        for solver, count in (plan.split("/") for plan in plans):
+            yield f"{name} {solver}/{count}", self.even(name, int(count), solver)
         for steps in self.options.steps:
             plan = self.even(name, steps, "sde_dpmpp_2m")
             yield f"{name} sde_dpmpp_2m/{steps}, jump", replace(plan, times=grids(steps)[", jump"])
@@ -87,7 +89,10 @@ class Space:
                     yield f"hybrid {solver} {penalty}/{steps} at {share}{which}", found
                 seen.add(found.assignment)
         spread, alone = baselines.spread(times, self.local, "global", 0.5), (self.local,) * steps
-        yield f"{self.local} spread evenly {solver}/{steps}{which}", schedule_from_assignment(grid, spread, solver=solver)
+        yield (
+            f"{self.local} spread evenly {solver}/{steps}{which}",
+            schedule_from_assignment(grid, spread, solver=solver),
+        )
         yield f"{self.local} alone {solver}/{steps}{which}", schedule_from_assignment(grid, alone, solver=solver)
 
     def stitched(self, times: tuple[float, ...], share: float) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -99,9 +104,10 @@ class Space:
 
     def windows(self, solver: str) -> Iterator[Named]:
         steps = self.options.windowed
-        grid = prices_at(self.prices, pw.time_grid(steps, t_min=T_MIN))
+        times = pw.time_grid(steps, t_min=T_MIN)
+        grid = prices_at(self.prices, times)
         for low, high in WINDOWS[: self.options.windows]:
-            assignment = baselines.window(grid.times, (low, high), "global", self.local)
+            assignment = baselines.window(times, (low, high), "global", self.local)
             plan = schedule_from_assignment(grid, assignment, solver=solver)
             yield f"window {low} to {high}, {self.local} outside, {solver}/{steps}", plan
 

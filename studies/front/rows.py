@@ -42,7 +42,7 @@ def rows_of(answers: Answers, place: str, part: str) -> Rows:
     rows: Rows = {}
     for name, found in seeds.items():
         beside = answers.get(f"{place}/beside/{name}", {}) if part == "final" else {}
-        more = {k: beside[k] for k in ("paired_error", "same_class") if k in beside}
+        more: dict[str, Any] = {k: beside[k] for k in ("paired_error", "same_class") if k in beside}
         rows[name] = {**found[0], "seeds": len(found), "ms": ms.get(name), **more}
         for key in ("fid", "kid", "precision", "recall", "minus"):
             values = [r[key] for r in found if r.get(key) is not None]

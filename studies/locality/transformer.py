@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from phasewise.denoisers import NetworkDenoiser
-from phasewise.shapes import ImageShape
 from phasewise.denoisers.layers import TimeEmbedding, zero_init
+from phasewise.shapes import ImageShape
 
 
 class TransformerDenoiser(NetworkDenoiser):
@@ -29,8 +29,8 @@ class TransformerDenoiser(NetworkDenoiser):
         self.places = nn.Parameter(0.02 * torch.randn(self.grid[0] * self.grid[1], width))
         self.embed = TimeEmbedding(64)
         self.blocks = nn.ModuleList(TransformerBlock(width) for _ in range(depth))
-        rows, columns = torch.meshgrid(*(torch.arange(n) - (n - 1) / 2 for n in self.grid), indexing="ij")
-        self.register_buffer("spots", torch.stack([rows, columns], -1).flatten(0, 1), persistent=False)
+        down, across = torch.meshgrid(*(torch.arange(n) - (n - 1) / 2 for n in self.grid), indexing="ij")
+        self.register_buffer("spots", torch.stack([down, across], -1).flatten(0, 1), persistent=False)
         self.norm = nn.LayerNorm(width)
         self.head = zero_init(nn.Linear(width, channels * patch**2))
 
