@@ -32,9 +32,8 @@ class Options:
 
 class ExactOptimum(Study[Options]):
     """The field lives on a torus (spectrum 1/(m^2 + 4 - 2cos kx - 2cos ky), unit variance); the networks see it cut
-    open, so the optimum of every block of pixels is that of its own window, cut at the border: E[A | X_t on the window],
-    in closed form.  The excess is of the mean over pixels, with its paired error: both losses on the same images and
-    noise."""
+    open, so the optimum of every block of pixels is that of its own window, cut at the border, in closed form: E[A |
+    X_t on the window].  The excess is of the mean over pixels, with its paired error: equal images and noise."""
 
     name = "exact_optimum"
     question = "How far are trained local networks from the best that any function of their window can do?"

@@ -61,7 +61,7 @@ class Leak(Study[Options]):
         o = self.options
         choices: dict[str, Any] = {"group": "published", "data": o.data, "data_dir": o.data_dir, "seconds": o.seconds}
         if o.designs is None:
-            choices |= {"only": (), "batch": 4, "rounds": 1, "test": 8}
+            choices |= {"only": (), "batch": 4, "rounds": 1, "timed": 1, "test": 8}
         return designs.Designs(make_options(designs.Options, **choices), Path(o.designs) if o.designs else self.work)
 
     def cells(self) -> Iterator[Cell]:

@@ -4,8 +4,8 @@
     class Options:
         n: int = choice(2000, "samples of each schedule", quick=16)
 
-A field is one flag (``--n``): its annotation gives the type, a tuple takes several words (``--times .1 .2``), a bool has a
-``--no-`` twin.  ``quick`` is its value in the quick form; a field without one keeps its default there.
+A field is one flag (``--n``): its annotation gives the type, a tuple takes several words (``--times .1 .2``), a bool
+has a ``--no-`` twin.  ``quick`` is its value in the quick form; a field without one keeps its default there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def make_options(kind: type[O], *, quick: bool = False, **given: Any) -> O:
 
 
 def add_flags(parser: argparse._ActionsContainer, kind: type) -> None:
-    """One flag for every field of the options dataclass ``kind``; none has a default, so only what was typed is seen."""
+    """One flag for every field of the options dataclass ``kind``; without defaults: only what is typed counts."""
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         words, how = _words(field.default), _reading(hints[field.name])

@@ -52,7 +52,7 @@ class Options:
 
 
 class CMIImages(Study[Options]):
-    """The first row and column of 28x28 images are cropped.  The answers are kept with the page: one JSON file a map."""
+    """The first row and column of 28x28 images are cropped.  The answers are kept with the page, one file a map."""
 
     name = "cmi_images"
     question = "Is there a transition in the conditional mutual information of real images?"

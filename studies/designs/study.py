@@ -34,6 +34,7 @@ class Options:
     seconds: float = choice(300.0, "training time of each design", quick=0.1)
     batch: int = choice(128, "images a step", quick=8)
     rounds: int = choice(21, "in which a step of each is timed", quick=1)
+    timed: int = choice(64, "images of the batch that a call is timed on", quick=2)
     test: int = choice(2000, "test images", quick=16)
 
 
@@ -62,7 +63,9 @@ class Designs(Study[Options]):
 
     def cells(self) -> Iterator[Cell]:
         o = self.options
-        costs = Cell(f"{o.group}/costs", {"designs": self.chosen, "rounds": o.rounds, "batch": o.batch})
+        costs = Cell(
+            f"{o.group}/costs", {"designs": self.chosen, "rounds": o.rounds, "batch": o.batch, "timed": o.timed}
+        )
         yield costs
         seconds = self.answers[costs.name]["step_seconds"]
         for design in self.chosen:
@@ -75,9 +78,9 @@ class Designs(Study[Options]):
         return self.trained(cell) if cell.what else self.costs()
 
     def costs(self) -> dict[str, Any]:
-        """Step seconds, MFLOP, ms an image at batch 64 and its error, parameters."""
+        """Step seconds, MFLOP, ms an image and its error, parameters."""
         networks = {name: fresh(GROUPS[self.options.group][name]) for name in self.chosen}
-        ms = pw.metrics.measure_ms(networks, SHAPE, batch=64, repeats=min(9, self.options.rounds))
+        ms = pw.metrics.measure_ms(networks, SHAPE, batch=self.options.timed, repeats=min(9, self.options.rounds))
         teachers = {name: shipped_global() for name in networks if is_taught(name)}
         return {
             "step_seconds": step_seconds(networks, self.options.batch, self.options.rounds, teachers),

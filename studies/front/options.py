@@ -36,7 +36,7 @@ class Options:
     budgets: tuple[float, ...] = choice((0.12, 0.2, 0.3, 0.45), "of placed steps, of 14 Heun steps", quick=(0.2,))
     only: str = choice("", "only schedules whose name matches this regular expression")
     final: int | None = choice(None, "then judge the finalists again on so many samples", quick=12)
-    finalists: str = choice("", "only finalists whose name matches this regular expression")
+    finalists: str = choice("", "only finalists whose name matches this regular expression", quick="hybrid")
     also: str | None = choice(None, "and these, by a regular expression, finalists or not")
     against: str = choice("global sde_dpmpp_2m/8", "what finalists are set beside", quick="global sde_dpmpp_2m/2")
     beside: int = choice(2000, "samples compared with it pixel by pixel and class by class", quick=8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -195,6 +195,6 @@ def brief(plan: Plan) -> dict[str, Any]:
 
 def ms(ours: subject.Subject, plans: dict[str, Plan], batch: int, rounds: int) -> dict[str, Any]:
     """Milliseconds an image of sampling one batch, all in turn."""
-    works = {k: lambda h=ours.of(plan): pw.sample(h, n=batch, seed=0, batch=batch) for k, plan in plans.items()}
+    works = {k: partial(pw.sample, ours.of(plan), n=batch, seed=0, batch=batch) for k, plan in plans.items()}
     seen = seconds_of(works, rounds)
     return {"ms": {name: float(np.median(values)) * 1e3 / batch for name, values in seen.items()}}
