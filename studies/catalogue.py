@@ -14,6 +14,7 @@ from studies.late_expert import LateExpert
 from studies.leak import Leak
 from studies.locality import LocalityPays
 from studies.random_search import RandomSearch
+from studies.readme_picture import ReadmePicture
 from studies.sensitivity import Sensitivity
 from studies.speed import Speed
 from studies.study import Study
@@ -34,6 +35,7 @@ STUDIES: dict[str, type[Study[Any]]] = {
         CMIRecipe,
         Sensitivity,
         Speed,
+        ReadmePicture,
         TrainGlobal,
         TrainLocals,
         Leak,

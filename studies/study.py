@@ -59,6 +59,7 @@ class Study(ABC, Generic[O]):
         question: one line.
         page: Markdown file under the docs folder that its tables go into; None where no page shows them as a table.
         options_type: dataclass of its choices (:func:`studies.options.choice`).
+        pictures: folder under the docs folder that its figures go into; None for the one of the page's name.
         threads: so many torch threads while it measures, where times are compared.
         home: folder of its answers; None for runs/studies/NAME.
     """
@@ -67,6 +68,7 @@ class Study(ABC, Generic[O]):
     question: ClassVar[str]
     options_type: ClassVar[type[Any]]
     page: ClassVar[str | None] = None
+    pictures: ClassVar[str | None] = None
     threads: ClassVar[int | None] = None
     home: ClassVar[Path | None] = None
 
@@ -165,8 +167,8 @@ def run_study(
 ) -> Shown:
     """Measure what is missing (with ``summary`` nothing), then show all that is there.
 
-    Tables are said and, with ``docs``, put into the study's page there; figures go beside that page, in a folder of its
-    name, or without ``docs`` into OUT.  Raises PhasewiseError where nothing has been answered.
+    Tables are said and, with ``docs``, put into the study's page there; figures go into its folder of pictures, or
+    without ``docs`` into OUT.  Raises PhasewiseError where nothing has been answered.
     """
     measured = 0 if summary else measure_all(study, say)
     answers = answers_on_disk(study)
@@ -179,9 +181,16 @@ def run_study(
     if page:
         for mark, text in tables.items():
             replace_table(page, study.name, mark, text)
-    folder = page.with_suffix("") if page else study.out
+    folder = folder_of_pictures(study, docs) or study.out
     figures = [write_bytes(folder / name, content) for name, content in study.figures(answers).items()]
     return Shown(measured, tables, figures)
+
+
+def folder_of_pictures(study: Study[Any], docs: Path | None) -> Path | None:
+    """Where the docs keep this study's figures; None where they do not."""
+    if docs is None or (study.pictures is None and study.page is None):
+        return None
+    return docs / study.pictures if study.pictures is not None else (docs / str(study.page)).with_suffix("")
 
 
 @contextlib.contextmanager

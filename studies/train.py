@@ -25,7 +25,7 @@ HEADS = ("network", "steps", "validation loss", "s")
 
 @dataclass(frozen=True)
 class GlobalOptions:
-    label: str = choice("global", "of the network: the name of its folder")
+    name: str = choice("global", "of the network, and of its folder")
     size: str | None = choice(None, "of a new one", choices=tuple(GLOBAL_SIZES), quick="coarse")
     start: str | None = choice(None, "folder of a trained one to go on from")
     data: str = choice("mnist", "image set", quick="digits")
@@ -38,7 +38,7 @@ class GlobalOptions:
 
 class TrainGlobal(Study[GlobalOptions]):
     """Trains a global network of a named size, or goes on with one already trained; resumes where it was stopped.  The
-    network lies in OUT/work/LABEL; `phasewise run --networks OUT/work --cheap-globals coarse,small` then takes what
+    network lies in OUT/NAME; `phasewise run --networks OUT --cheap-globals coarse,small` then takes what
     lies there instead of training it."""
 
     name = "train_global"
@@ -48,7 +48,7 @@ class TrainGlobal(Study[GlobalOptions]):
     def cells(self) -> Iterator[Cell]:
         if (self.options.size is None) == (self.options.start is None):
             raise PhasewiseError("give either the size of a new network with --size or a trained one with --start")
-        yield Cell(self.options.label, asked_of(self.options))
+        yield Cell(self.options.name, asked_of(self.options))
 
     def measure(self, cell: Cell) -> dict[str, Any]:
         o = self.options
@@ -57,10 +57,10 @@ class TrainGlobal(Study[GlobalOptions]):
         network = pw.load_denoiser(o.start) if o.start else pw.UNetDenoiser.of_size(data.image_shape, str(o.size))
         if not isinstance(network, NetworkDenoiser):
             raise PhasewiseError(f"{o.start} holds a {type(network).__name__}, which is not trained by steps")
-        preset, place = get_preset("default"), self.work / o.label
+        preset, place = get_preset("default"), self.out / o.name
         plan = replace(preset, lr=o.lr or preset.lr, batch=o.batch)
-        record = pw.train(network, data, plan, name=o.label, steps=o.steps, seed=o.seed, out=place)
-        return {"networks": {o.label: kept(network, record, place)}}
+        record = pw.train(network, data, plan, name=o.name, steps=o.steps, seed=o.seed, out=place)
+        return {"networks": {o.name: kept(network, record, place)}}
 
     def tables(self, answers: Answers) -> dict[str, str]:
         return {"": table(answers)}
@@ -79,8 +79,8 @@ class LocalOptions:
 
 class TrainLocals(Study[LocalOptions]):
     """Trains local networks of several radii in one pass over the data, taught by a trained global network.  They lie
-    in OUT/work/{r1, r2, ..., control}; control is the design of the largest radius with its window opened to the whole
-    image.  Resumes where it was stopped.  `phasewise run --networks OUT/work` takes what lies there."""
+    in OUT/{r1, r2, ..., control}; control is the design of the largest radius with its window opened to the whole
+    image.  Resumes where it was stopped.  `phasewise run --networks OUT` takes what lies there."""
 
     name = "train_locals"
     question = "What held-out loss do local networks of each radius reach, taught by a global one?"
@@ -97,9 +97,9 @@ class TrainLocals(Study[LocalOptions]):
         networks["control"] = networks[f"r{max(o.radii)}"].opened()
         teacher = pw.load_denoiser(o.teacher) if o.teacher else None
         records = train_together(
-            networks, data, steps=o.steps, batch=o.batch, seed=o.seed, out=self.work, teacher=teacher
+            networks, data, steps=o.steps, batch=o.batch, seed=o.seed, out=self.out, teacher=teacher
         )
-        return {"networks": {n: kept(network, records[n], self.work / n) for n, network in networks.items()}}
+        return {"networks": {n: kept(network, records[n], self.out / n) for n, network in networks.items()}}
 
     def tables(self, answers: Answers) -> dict[str, str]:
         return {"": table(answers)}

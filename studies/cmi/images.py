@@ -47,7 +47,7 @@ class Options:
     radii: tuple[int, ...] = choice(tuple(range(1, 13)), "of the buffer", quick=(1, 2))
     seed: int = choice(0, "of noise and estimator")
     option: tuple[str, ...] = choice((), "NAME=VALUE for the estimator", quick=("steps=5", "max_scored=64", "draws=1"))
-    label: str | None = choice(None, "of the answer; none: from the options")
+    name: str | None = choice(None, "of the answer; none: from the options")
     mine_steps: int = choice(0, "time one MINE estimate of so many steps as well", quick=1)
 
 
@@ -74,7 +74,7 @@ class CMIImages(Study[Options]):
             "data": o.data, "center": o.center, "block": o.block, "times": o.times, "radii": o.radii, "seed": o.seed,
             "option": estimator_options(o.option),
         }  # fmt: skip
-        yield Cell(o.label or f"{o.data}-b{o.block}{at}", asked)
+        yield Cell(o.name or f"{o.data}-b{o.block}{at}", asked)
 
     def measure(self, cell: Cell) -> dict[str, Any]:
         o, images = self.options, images_of(self.options.data, self.options.data_dir)

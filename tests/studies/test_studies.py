@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from phasewise.errors import PhasewiseError
-from studies.__main__ import main, questions
+from studies.__main__ import main, parser_of, questions
 from studies.catalogue import STUDIES
-from studies.options import make_options
+from studies.options import given_options, make_options
 from studies.pages import END, marks_in, replace_table, start_mark
 from studies.study import Shown, Study, run_study
 
@@ -42,6 +43,8 @@ def test_a_study_answers_and_goes_on(name: str, tmp_path: Path) -> None:
     page = page_for(study, list(first.tables), tmp_path) if study.page else None
     second = run_study(study, docs=tmp_path / "docs", say=said.append)
     assert (second.measured, second.tables) == (0, first.tables)
+    if study.pictures is not None:
+        assert all(file.parent == tmp_path / "docs" / study.pictures for file in second.figures)
     if page:
         text = page.read_text(encoding="utf-8")
         assert all(table in text for table in first.tables.values())
@@ -93,6 +96,29 @@ def test_a_page_without_the_mark_is_refused(tmp_path: Path) -> None:
             replace_table(page, "a", mark, "new")
     replace_table(page, "a", "b", "new")
     assert page.read_text(encoding="utf-8").endswith(f"{start_mark('a', 'b')}\n\nnew\n\n{END}\nafter\n")
+
+
+def commands() -> list[list[str]]:
+    """Words after ``python -m studies`` of every such command in the pages, the shell's variables filled in."""
+    found = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        known: dict[str, str] = {}
+        for line in page.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
+            known |= dict(re.findall(r'\b([A-Z])="([^"]*)"', line))
+            filled = re.sub(r"\$([A-Z])\b", lambda match, known=known: known.get(match[1], match[0]), line)
+            if not re.match(r"[A-Z]=", line):
+                found += re.findall(r"python -m studies ([^`|]*)", filled)
+    return [shlex.split(command.split(" # ")[0], comments=True) for command in found]
+
+
+def test_every_command_in_the_pages_is_one_that_the_studies_take() -> None:
+    for words in commands():
+        if words[0].isupper() or words[0].startswith("-"):  # NAME, --list
+            continue
+        name, *rest = words
+        kind = STUDIES[name]
+        parsed = parser_of(name).parse_args(rest)
+        make_options(kind.options_type, **given_options(kind.options_type, parsed))
 
 
 def test_every_table_of_a_page_is_a_study_of_that_page_and_no_study_lacks_its_table() -> None:
