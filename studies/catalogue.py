@@ -1,0 +1,45 @@
+"""Every study there is: a new one is a module beside this one and a name in the list."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studies.closed_forms import ClosedForms
+from studies.cmi import CMIEstimators, CMIExact, CMIImages, CMIRecipe
+from studies.designs import Designs
+from studies.exact_optimum import ExactOptimum
+from studies.front import Front
+from studies.global_fid import GlobalFID
+from studies.late_expert import LateExpert
+from studies.leak import Leak
+from studies.locality import LocalityPays
+from studies.random_search import RandomSearch
+from studies.readme_picture import ReadmePicture
+from studies.sensitivity import Sensitivity
+from studies.speed import Speed
+from studies.study import Study
+from studies.train import TrainGlobal, TrainLocals
+
+STUDIES: dict[str, type[Study[Any]]] = {
+    study.name: study
+    for study in (
+        Designs,
+        ClosedForms,
+        ExactOptimum,
+        LocalityPays,
+        Front,
+        RandomSearch,
+        CMIImages,
+        CMIExact,
+        CMIEstimators,
+        CMIRecipe,
+        Sensitivity,
+        Speed,
+        ReadmePicture,
+        TrainGlobal,
+        TrainLocals,
+        Leak,
+        LateExpert,
+        GlobalFID,
+    )
+}

@@ -1,0 +1,83 @@
+"""What studies look at: images (with a stand-in for MNIST in the quick form), shipped sets, run folders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+import phasewise as pw
+from phasewise.data import ImageData
+from phasewise.errors import PhasewiseError
+from phasewise.metrics import FeatureNetwork, FrechetReference, default_features
+
+STAND_IN = "digits28"
+"""A few of the embedded 8x8 digits, enlarged to MNIST's 28x28 and its contrast: for the quick form, never an answer."""
+FEW = {"train": 256, "validation": 16, "test": 64}
+
+
+def load(name: str, data_dir: str | None = None, **more: Any) -> ImageData:
+    """A set by name, as :func:`phasewise.load_images`, or :data:`STAND_IN`."""
+    if name != STAND_IN:
+        return pw.load_images(name, data_dir=data_dir, **more)
+    data = pw.load_images("digits")
+    train, validation, test = (_enlarged(getattr(data, part)[:n]) for part, n in FEW.items())
+    return ImageData(STAND_IN, train, validation, test)
+
+
+def _enlarged(images: Tensor) -> Tensor:
+    """(n, 1, 8, 8) -> (n, 1, 28, 28), with a dark frame of two pixels as MNIST has one."""
+    sharp = (2 * F.interpolate(images, 24, mode="bilinear") - 0.8).clamp(0, 1)
+    return F.pad(sharp, (2, 2, 2, 2))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The denoisers to schedule, the data to price them on, the features and reference to judge them in."""
+
+    name: str
+    members: dict[str, pw.Denoiser]
+    data: ImageData
+    features: FeatureNetwork
+    reference: FrechetReference
+
+    @cached_property
+    def real(self) -> Tensor:
+        """Features of the test images."""
+        return self.features.extract(self.data.test)
+
+    def of(self, schedule: pw.HybridSchedule) -> pw.HybridDenoiser:
+        """The members under a schedule."""
+        return pw.HybridDenoiser({k: self.members[k] for k in dict.fromkeys(schedule.assignment)}, schedule)
+
+    def samples(self, schedule: pw.HybridSchedule, n: int, seed: int) -> Tensor:
+        """(n, C, H, W), clamped to the pixel range of the data."""
+        return pw.sample(self.of(schedule), n=n, seed=seed, batch=64).clamp(*self.data.pixel_range)
+
+
+def subject_of(pretrained: str | None, run: str | None, data: str | None, data_dir: str | None) -> Subject:
+    """A shipped set or a run folder, on its own images or on ``data``."""
+    if (pretrained is None) == (run is None):
+        raise PhasewiseError("give either a shipped set with --pretrained or a run folder with --run")
+    return of_shipped(pretrained, data, data_dir) if pretrained is not None else of_run(Path(str(run)), data_dir)
+
+
+def of_shipped(name: str, data: str | None = None, data_dir: str | None = None) -> Subject:
+    ready = pw.load_pretrained(name)
+    images = load(data or ready.name, data_dir)
+    return Subject(ready.name, ready.denoisers(), images, ready.features(), ready.reference_moments())
+
+
+def of_run(folder: Path, data_dir: str | None = None) -> Subject:
+    run = pw.open_run(folder)
+    if run.config is None:
+        raise PhasewiseError(f"{folder} holds no phasewise run; give the folder of `phasewise run --out`")
+    asked, kind = run.config.data, run.config.features.features
+    members = run.denoisers([m.name for m in run.config.members if pw.runs.MEMBER_KINDS[m.kind].scheduled])
+    data = load(asked.data, data_dir or asked.data_dir, seed=asked.seed, limit=asked.limit)
+    features = default_features(data, seed=asked.seed, cache_dir=run.path("networks"), kind=kind)
+    return Subject(folder.name, members, data, features, FrechetReference.of_images(data.train, features))

@@ -1,0 +1,127 @@
+"""Every study in its quick form: it runs, goes on without measuring again, and fills its page."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from phasewise.errors import PhasewiseError
+from studies.__main__ import main, parser_of, questions
+from studies.catalogue import STUDIES
+from studies.options import given_options, make_options
+from studies.pages import END, marks_in, replace_table, start_mark
+from studies.study import Shown, Study, run_study
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def quick(name: str, folder: Path) -> Study:
+    kind = STUDIES[name]
+    return kind(make_options(kind.options_type, quick=True), folder / "answers")
+
+
+def page_for(study: Study, marks: list[str], folder: Path) -> Path:
+    """An empty page with the study's marks, below a docs folder."""
+    page = folder / "docs" / str(study.page)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text("\n\n".join(f"{start_mark(study.name, mark)}\n{END}" for mark in marks), encoding="utf-8")
+    return page
+
+
+@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_a_study_answers_and_goes_on(name: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    first: Shown = run_study(quick(name, tmp_path), say=said.append)
+    assert first.measured > 0
+    assert first.tables
+    assert all(text.count("\n|") >= 2 for text in first.tables.values())
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in first.figures)
+    study = quick(name, tmp_path)
+    page = page_for(study, list(first.tables), tmp_path) if study.page else None
+    second = run_study(study, docs=tmp_path / "docs", say=said.append)
+    assert (second.measured, second.tables) == (0, first.tables)
+    if study.pictures is not None:
+        assert all(file.parent == tmp_path / "docs" / study.pictures for file in second.figures)
+    if page:
+        text = page.read_text(encoding="utf-8")
+        assert all(table in text for table in first.tables.values())
+        assert all(file.parent == page.with_suffix("") for file in second.figures)
+
+
+@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_every_option_has_its_flag_and_its_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0
+    fields = STUDIES[name].options_type.__dataclass_fields__
+    assert all(f"--{field.replace('_', '-')}" in shown for field in fields)
+
+
+def test_the_list_has_every_question_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert [line.split()[0] for line in lines] == sorted(STUDIES)
+    assert all(re.search(r"[A-Z].*\?$", line) for line in lines)
+    assert questions().splitlines() == lines
+
+
+def test_an_unknown_study_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nothing"]) == 2
+    assert "closed_forms" in capsys.readouterr().err
+
+
+def test_an_answer_to_another_question_stops_the_study(tmp_path: Path) -> None:
+    kind = STUDIES["exact_optimum"]
+    small = make_options(kind.options_type, quick=True, radii=(1,))
+    run_study(kind(small, tmp_path), say=lambda _: None)
+    other = make_options(kind.options_type, quick=True, radii=(1,), mass=0.2)
+    with pytest.raises(PhasewiseError, match="delete it"):
+        run_study(kind(other, tmp_path), say=lambda _: None)
+
+
+def test_quick_answers_do_not_go_into_a_page(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        main(["exact_optimum", "--quick", "--docs", str(tmp_path)])
+
+
+def test_a_page_without_the_mark_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{start_mark('a', '')}\n{start_mark('a', 'b')}\nold\n{END}\nafter\n", encoding="utf-8")
+    for mark in ("", "c"):  # no end mark of its own, no mark at all
+        with pytest.raises(PhasewiseError, match="no place"):
+            replace_table(page, "a", mark, "new")
+    replace_table(page, "a", "b", "new")
+    assert page.read_text(encoding="utf-8").endswith(f"{start_mark('a', 'b')}\n\nnew\n\n{END}\nafter\n")
+
+
+def commands() -> list[list[str]]:
+    """Words after ``python -m studies`` of every such command in the pages, the shell's variables filled in."""
+    found = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        known: dict[str, str] = {}
+        for line in page.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
+            known |= dict(re.findall(r'\b([A-Z])="([^"]*)"', line))
+            filled = re.sub(r"\$([A-Z])\b", lambda match, known=known: known.get(match[1], match[0]), line)
+            if not re.match(r"[A-Z]=", line):
+                found += re.findall(r"python -m studies ([^`|]*)", filled)
+    return [shlex.split(command.split(" # ")[0], comments=True) for command in found]
+
+
+def test_every_command_in_the_pages_is_one_that_the_studies_take() -> None:
+    for words in commands():
+        if words[0].isupper() or words[0].startswith("-"):  # NAME, --list
+            continue
+        name, *rest = words
+        kind = STUDIES[name]
+        parsed = parser_of(name).parse_args(rest)
+        make_options(kind.options_type, **given_options(kind.options_type, parsed))
+
+
+def test_every_table_of_a_page_is_a_study_of_that_page_and_no_study_lacks_its_table() -> None:
+    pages = {f"results/{page.name}": page for page in (ROOT / "docs" / "results").glob("*.md")}
+    shown = {(page, study) for page, file in pages.items() for study, _ in marks_in(file)}
+    assert shown == {(study.page, name) for name, study in STUDIES.items() if study.page in pages}
