@@ -14,6 +14,13 @@ from studies.options import add_flags, given_options, make_options
 from studies.study import run_study
 
 
+class Wide(argparse.RawDescriptionHelpFormatter):
+    """An option a line."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=120)
+
+
 def questions() -> str:
     """Every study and its question, one a line."""
     width = max(map(len, STUDIES))
@@ -25,8 +32,9 @@ def parser_of(name: str) -> argparse.ArgumentParser:
     kind = STUDIES[name]
     parser = argparse.ArgumentParser(
         prog=f"python -m studies {name}",
+        usage="%(prog)s [options]",
         description=f"{kind.question}\n\n{getdoc(kind) or ''}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Wide,
     )
     add_flags(parser.add_argument_group("what to measure"), kind.options_type)
     every = parser.add_argument_group("every study")

@@ -18,11 +18,24 @@ from typing import Any, TypeVar
 
 O = TypeVar("O")  # noqa: E741
 _SAME = object()
+MANY = 6
+"""A default of more words is shown by its ends."""
 
 
-def choice(default: Any, help: str, *, quick: Any = _SAME, choices: tuple[str, ...] | None = None) -> Any:
-    """One field of an options dataclass: its default, a line of help, its value in the quick form, what it may be."""
-    return dataclasses.field(default=default, metadata={"help": help, "quick": quick, "choices": choices})
+def choice(
+    default: Any, help: str, *, quick: Any = _SAME, choices: tuple[str, ...] | None = None, flag: bool = True
+) -> Any:
+    """One field of an options dataclass: its default, a line of help, its value in the quick form, what it may be.
+
+    Without a ``flag`` it is not on the command line: a number of the study's own that only the quick form changes.
+    """
+    about = {"help": help, "quick": quick, "choices": choices, "flag": flag}
+    return dataclasses.field(default=default, metadata=about)
+
+
+def flags(kind: type) -> list[dataclasses.Field[Any]]:
+    """The fields of ``kind`` that the command line has."""
+    return [field for field in dataclasses.fields(kind) if field.metadata["flag"]]
 
 
 def make_options(kind: type[O], *, quick: bool = False, **given: Any) -> O:
@@ -38,7 +51,7 @@ def make_options(kind: type[O], *, quick: bool = False, **given: Any) -> O:
 def add_flags(parser: argparse._ActionsContainer, kind: type) -> None:
     """One flag for every field of the options dataclass ``kind``; without defaults: only what is typed counts."""
     hints = typing.get_type_hints(kind)
-    for field in dataclasses.fields(kind):
+    for field in flags(kind):
         words, how = _words(field.default), _reading(hints[field.name])
         if field.metadata["choices"]:
             how["choices"] = field.metadata["choices"]
@@ -49,7 +62,7 @@ def add_flags(parser: argparse._ActionsContainer, kind: type) -> None:
 
 def given_options(kind: type, parsed: argparse.Namespace) -> dict[str, Any]:
     """What of ``kind`` was typed, by field; several words as a tuple."""
-    typed = {f.name: getattr(parsed, f.name) for f in dataclasses.fields(kind) if hasattr(parsed, f.name)}
+    typed = {f.name: getattr(parsed, f.name) for f in flags(kind) if hasattr(parsed, f.name)}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in typed.items()}
 
 
@@ -59,14 +72,17 @@ def _reading(hint: Any) -> dict[str, Any]:
         (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
     if typing.get_origin(hint) is tuple:
         kind = typing.get_args(hint)[0]
-        return {"type": kind, "nargs": "*", "metavar": kind.__name__.upper()}
+        return {"type": kind, "nargs": "*", "metavar": "X"}
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
-    return {"type": hint, "metavar": hint.__name__.upper()}
+    return {"type": hint, "metavar": "X"}
 
 
 def _words(value: Any) -> str:
-    """A default as one would type it; nothing where there is none."""
+    """A default as one would type it, a long one by its ends; nothing where there is none."""
     if value is None or value == "" or value == () or isinstance(value, bool):
         return ""
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if not isinstance(value, tuple):
+        return str(value)
+    words = [str(word) for word in value]
+    return " ".join(words if len(words) <= MANY else [words[0], words[1], "...", words[-1]])
