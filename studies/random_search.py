@@ -95,7 +95,7 @@ class RandomSearch(Study[Options]):
     def prices(self) -> dict[str, Any]:
         ours, o = self.subject, self.options
         choices: dict[str, Any] = {"n": o.price_n, "seed": 3, "batch": o.timed, "features": ours.features}
-        choices |= {"paths": o.growth_trajectories}
+        choices |= {"trajectories": o.growth_trajectories}
         return {"prices": pw.price_list(ours.members, ours.data, pw.time_grid(o.steps), **choices).to_dict()}
 
     def judged(self, plan: pw.HybridSchedule, n: int, seed: int) -> dict[str, Any]:

@@ -17,6 +17,9 @@ LAW = tomllib.loads((SOURCE.parents[1] / "docs" / "rooms.toml").read_text(encodi
 ROOMS = LAW["rooms"]
 
 
+PAGE, START, END = SOURCE.parents[1] / "docs" / "architecture.md", "<!-- table: rooms -->", "<!-- end of table -->"
+
+
 def may_import(room: str) -> set[str]:
     """Rooms that ``room`` may import by the law; "package" stands for the package as a whole, ""."""
     named = set(ROOMS[room]["imports"])
@@ -80,6 +83,20 @@ def test_the_walker_sees_this_package() -> None:
     assert rooms_imported(SOURCE / "training" / "trainer.py") >= {"data", "denoisers", "errors", "files", "results"}
 
 
+def table() -> str:
+    """The law as the page shows it; ``python tests/test_architecture.py`` writes it there."""
+    rows = ["| room | what it holds | may import |", "| --- | --- | --- |"]
+    for room, about in ROOMS.items():
+        ground = " (ground)" if room in LAW["ground"] else ""
+        rows.append(f"| `{room}`{ground} | {about['holds']} | {', '.join(about['imports']) or 'nothing'} |")
+    return "\n".join(rows)
+
+
+def test_the_page_shows_the_law() -> None:
+    shown = PAGE.read_text(encoding="utf-8").split(START)[1].split(END)[0].strip()
+    assert shown == table(), "run `python tests/test_architecture.py`"
+
+
 def test_the_law_runs_one_way() -> None:
     """No room may import one that may, over any way, import it."""
     graph = {room: may_import(room) - {""} for room in ROOMS}
@@ -111,3 +128,8 @@ def test_nothing_is_pickled(path: Path) -> None:
         elif isinstance(node, ast.keyword) and node.arg == "allow_pickle":
             assert isinstance(node.value, ast.Constant)
             assert node.value.value is False
+
+
+if __name__ == "__main__":
+    before, rest = PAGE.read_text(encoding="utf-8").split(START)
+    PAGE.write_text(f"{before}{START}\n\n{table()}\n\n{END}{rest.split(END, 1)[1]}", encoding="utf-8")

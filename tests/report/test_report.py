@@ -356,7 +356,7 @@ def test_captions_speak_of_what_is_drawn(built: Path, run_folder: Path) -> None:
     assert "spread over classes (nats)" in page.text
     assert "class entropy" not in page.text
     assert "Path KL: the information" in page.text
-    assert "Excess flow-matching loss:" not in page.text, "that price is not among this run's fronts"
+    assert "Excess flow-matching loss:" not in page.text, "that penalty is not among this run's fronts"
     plans = {k: v.to_dict() for k, v in schedules().items()}
     plans["hybrid"]["assignment"] = ["r2"] * 16
     write_json(run_folder / "records/schedules.json", plans)

@@ -11,8 +11,8 @@ NoisePath KL of a whole time span, nats per image::
 
     K_r = 1/2 * integral Delta_r d gamma = 1/2 * integral gamma Delta_r d log gamma
 
-the Girsanov price of running the reverse *SDE* (unit churn) with D_r in place of D.  It bounds nothing about an ODE
-sampler; there it is a price to choose by, whose worth FID must show.
+the Girsanov penalty of running the reverse *SDE* (unit churn) with D_r in place of D.  It bounds nothing about an ODE
+sampler; there it is a penalty to choose by, whose worth FID must show.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-r"""Which model serves which region: chosen, and mixed, on validation images.
+r"""Which model is used for which region: chosen, and mixed, on validation images.
 
 For a region S any model that looks at a part of S only is a valid model of A given S.  Going from the smallest region
 to the largest, the better of the learned and the Gaussian model is taken, the other mixed in where that helps, and then

@@ -28,7 +28,7 @@ def diagnosis(run: Run, palette: Palette) -> Section:
         return Section("diagnosis", title, notes=(missing("losses"),))
     intro = (
         "A denoiser of radius r sees only pixels within r of the one it restores. Its gap to the global denoiser, on "
-        "the same images and the same noise, is the price of not looking further at that time."
+        "the same images and the same noise, is what not looking further costs in quality at that time."
     )
     linear = table.path.get("name") == "linear"
     velocity = "; d: in velocity units, gap / t², as an ODE sampler feels it" if linear else ""
@@ -66,13 +66,13 @@ def prices(run: Run, palette: Palette) -> Section:
         blocks.append(_price_table(run, palette))
     if run.fronts:
         caption = (
-            "Above: all schedules on the time grid that no other beats in both price and cost. Price is the predicted "
+            "Above: all schedules on the time grid that no other beats in both penalty and cost. The penalty is the predicted "
             "excess over the global denoiser at every step; bands and bars 2 standard errors, from held-out losses. "
             "Filled circles: one denoiser throughout, where that is undominated; open marks: the schedules that were "
-            "sampled, each on its own grid. Below: who serves when along the front, one line per schedule. "
-            f"{_meaning(run)} Prices come from the images the schedules were chosen on."
+            "sampled, each on its own grid. Below: which member runs when along the front, one line per schedule. "
+            f"{_meaning(run)} Penalties come from the images the schedules were chosen on."
         )
-        alt = "Pareto fronts of predicted price against MFLOP per image, and the schedules along them."
+        alt = "Pareto fronts of predicted penalty against MFLOP per image, and the schedules along them."
         blocks.append(drawing("fronts", schedule_figures.fronts(run, palette), alt, caption))
     return Section("prices", "Price list and Pareto fronts", blocks=tuple(blocks), notes=tuple(notes))
 

@@ -57,7 +57,7 @@ def shared_legend(figure: Figure, axes: list[Axes], columns: int = 7) -> None:
 
 
 def reference_spans(schedule: HybridSchedule | None, reference: str) -> list[tuple[float, float]]:
-    """(t_low, t_high) of the spans the reference denoiser serves."""
+    """(t_low, t_high) of the spans that the reference denoiser takes."""
     return [] if schedule is None else [(b, a) for a, b, name in schedule.spans() if name == reference]
 
 

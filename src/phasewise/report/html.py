@@ -22,7 +22,7 @@ from phasewise.runs.run import Run, open_run
 CAVEATS = (
     "FID depends on the feature network and falls with the number of samples: compare only numbers of equal n on equal "
     "features, within one report.",
-    "The path KL prices a stochastic sampler of infinitely many steps run with these denoisers. It ranks "
+    "The path KL belongs to a stochastic sampler of infinitely many steps run with these denoisers. It ranks "
     "schedules, and is no bound on what their few steps produce.",
     "Gaps compare trained networks. They mix what a window cannot see with what a network has not learned; the control "
     "and the exactly solvable models tell the two apart.",

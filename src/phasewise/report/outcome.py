@@ -84,7 +84,7 @@ def evaluation(run: Run) -> Section:
     full, names = run.evaluations.get("global"), ordered(run.evaluations)
     head = (
         "schedule", "NFE", "MFLOP per image", "of global", "ms per image", "of global",
-        "FID ± s.e.", "bias", "n", "price ± s.e. (nats)", "paired RMSE ± s.e.",
+        "FID ± s.e.", "bias", "n", "penalty ± s.e. (nats)", "paired RMSE ± s.e.",
     )  # fmt: skip
     rows = [_evaluation_row(run, run.evaluations[n], full) for n in names]
     if run.real:
@@ -96,7 +96,7 @@ def evaluation(run: Run) -> Section:
     caption = (
         f"± is one standard error (FID: bootstrap over samples). FID on {first.features} against "
         f"{num(first.reference_n)} training images; bias: FID(n/2) − FID(n), an estimate of what finite n adds, not "
-        "subtracted. Price: what the price list predicts over the global denoiser on the same grid. Paired RMSE: per "
+        "subtracted. Penalty: the path KL that the price list predicts over the global denoiser on the same grid. Paired RMSE: per "
         "pixel, against the global sample from the same starting noise. NFE: network evaluations per image. One "
         f"multiply-add counts as two FLOPs. {timing(run)}{_classifier(run)}"
     )
@@ -138,12 +138,12 @@ def _extras(run: Run, names: list[str]) -> list[Table]:
 
 
 def schedules(run: Run, palette: Palette) -> Section:
-    """Who serves when, in every schedule."""
+    """Which member runs when, in every schedule."""
     title, every = "Schedules", run.all_schedules()
     if not every:
         return Section("schedules", title, notes=(missing("schedules"),))
     caption = (
-        "Which denoiser serves which span of time, one row per schedule; white ticks mark the steps. The last step, "
+        "Which denoiser takes which span of time, one row per schedule; white ticks mark the steps. The last step, "
         "down to t = 0, is a plain denoise. MFLOP are per image over the whole sampling."
     )
     described = []

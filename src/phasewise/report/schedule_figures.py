@@ -31,14 +31,14 @@ CHOSEN = "#0072B2"
 
 @styled
 def fronts(run: Run, palette: Palette) -> Figure:
-    """Above: price against cost of all undominated schedules. Below: who serves when along each front."""
+    """Above: penalty against cost of all undominated schedules. Below: which member runs when along each front."""
     n = len(run.fronts)
     figure, axes = new_figure(2, n, 6.6, height_ratios=[3, 2])
     grid = np.array(axes).reshape(2, n)
     for k, (key, front) in enumerate(run.fronts.items()):
         _front(grid[0, k], run, front, palette)
         title = front.penalty_label or front.penalty_name or key
-        label_axes(grid[0, k], title, "MFLOP per image", f"price ({front.penalty_unit})")
+        label_axes(grid[0, k], title, "MFLOP per image", f"penalty ({front.penalty_unit})")
         _composition(grid[1, k], front, palette)
     shared_legend(figure, list(grid.ravel()), 2)
     used = {name for front in run.fronts.values() for assignment in front.assignments for name in assignment}
@@ -54,9 +54,9 @@ def evenly(n: int, most: int) -> list[int]:
 def _front(ax: Axes, run: Run, front: ParetoFront, palette: Palette) -> None:
     bars = np.nan_to_num(BAND * front.penalty_stderr)
     keep = evenly(len(front.mflop), MAX_POINTS)
-    mflop, price, around = front.mflop[keep], front.penalty[keep], bars[keep]
-    ax.plot(mflop, price, color=INK, linewidth=1, drawstyle="steps-post", label="undominated schedules")
-    ax.fill_between(mflop, price - around, price + around, step="post", color=INK, alpha=0.15, linewidth=0)
+    mflop, penalty, around = front.mflop[keep], front.penalty[keep], bars[keep]
+    ax.plot(mflop, penalty, color=INK, linewidth=1, drawstyle="steps-post", label="undominated schedules")
+    ax.fill_between(mflop, penalty - around, penalty + around, step="post", color=INK, alpha=0.15, linewidth=0)
     for i, assignment in enumerate(front.assignments):
         if len(set(assignment)) == 1:
             look = palette[assignment[0]]
@@ -74,7 +74,7 @@ def _front(ax: Axes, run: Run, front: ParetoFront, palette: Palette) -> None:
 
 
 def _evaluated(ax: Axes, run: Run) -> None:
-    """The schedules that were sampled, at the price predicted for them on their own time grid."""
+    """The schedules that were sampled, at the penalty predicted for them on their own time grid."""
     for i, name in enumerate(n for n in ordered(run.evaluations) if n != "hybrid"):
         e = run.evaluations[name]
         if is_number(e.nats) and is_number(e.mflop):
@@ -97,7 +97,7 @@ def _composition(ax: Axes, front: ParetoFront, palette: Palette) -> None:
             ax.annotate("◂ chosen", (1, y + 0.5), xytext=(3, 0), textcoords="offset points", va="center", color=CHOSEN)
             ax.axhspan(y, y + 1, fill=False, edgecolor="black", linewidth=1.2, zorder=4)
     ax.set_ylim(0, len(rows))
-    ax.set_yticks([0.5, len(rows) - 0.5], ["cheapest", "dearest"])
+    ax.set_yticks([0.5, len(rows) - 0.5], ["cheapest", "most expensive"])
     finish_time_axis(ax)
     ax.set_xlabel(TIME)
 

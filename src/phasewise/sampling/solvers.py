@@ -2,7 +2,7 @@
 
 A denoiser that knows its own flow (:meth:`Denoiser.jump`, the Wiener filter's Gaussian one) is asked for it instead,
 one exact jump, by every solver that keeps no history.  A multistep solver asks it for its posterior mean like any
-other: a jump would leave the next step without a step before, which costs more than it saves (experiments/LOG.md).
+other: a jump would leave the next step without a step before, which costs more than it saves (studies/LOG.md).
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def dpmpp_2m_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carr
 def ancestral_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
     """One draw from ``q(x_s | x_t, x = D)`` (Ho et al. 2020, arXiv 2006.11239, eq. 7, for a general path); one call.
 
-    The sampler that the ``kl`` price bounds.
+    The sampler that the penalty ``kl`` bounds.
     """
     return _draw(denoiser.path, x, denoiser(x, t), t, s, carry)
 

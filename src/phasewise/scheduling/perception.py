@@ -4,7 +4,7 @@ FID compares sets of images by the mean and covariance of their features.  The s
 between the posterior means of two denoisers on the same noisy images, tells what their difference will do to FID better
 than any squared error over pixels: blur that the next steps mend hardly moves the features, strokes that do not fit
 together do; and a denoiser whose errors go one way for one image and another for the next changes *which* images come
-out, not how good they are.  Rank correlations with FID are in docs/schedules.md.
+out, not how good they are.  Rank correlations with FID are in docs/results/schedules.md.
 """
 
 from __future__ import annotations

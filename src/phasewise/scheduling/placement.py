@@ -57,7 +57,7 @@ def place_steps(
         tolerance: the largest penalty accepted; the cheapest such schedule.
         solver: default that of ``errors``; "ancestral" for "kl".  members: who may take steps, default all.
         end_by: the last step, a denoise, may start at this time at the latest; a denoise from far out is a blurred
-            image, which FID on a classifier's features hardly sees (experiments/LOG.md).
+            image, which FID on a classifier's features hardly sees (studies/LOG.md).
 
     Raises PhasewiseError when nothing fits, naming the least cost or penalty there is, and as
     :func:`placement_front` does.

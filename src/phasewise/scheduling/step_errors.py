@@ -1,13 +1,13 @@
 """What one solver step of finite length does to the image in the end, by where it starts and where it ends.
 
-The price of a step's *length*: without it, one giant step would look free.  Measured with the reference denoiser: on
+The penalty of a step's *length*: without it, one giant step would look free.  Measured with the reference denoiser: on
 its own ODE path, finely solved, one step is taken by the solver instead, and both ends of the step are carried on down
 to the image; their distance there is the step's error.  Carrying on matters: what a step gets wrong in directions that
 are noise still is forgotten, what it gets wrong of the coarse image grows.  A step by another denoiser is taken to
 stray as far.
 
 For one-step solvers only: the error of a multistep step depends on the steps before it, and successive ones cancel in
-part, so a sum over steps ranks grids wrongly (experiments/LOG.md).
+part, so a sum over steps ranks grids wrongly (studies/LOG.md).
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def measure_step_errors(
 
     Takes about ``T^3 / 6`` calls on ``n`` images for T candidates.
 
-    Raises PhasewiseError for a stochastic solver (the ``kl`` price knows its steps' length already), a grid that does
+    Raises PhasewiseError for a stochastic solver (the penalty ``kl`` knows its steps' length already), a grid that does
     not decrease, or fewer than 2 images.
     """
     grid, chosen = check_time_grid(times), get_solver(solver)
     if chosen.stochastic:
-        raise PhasewiseError(f"{solver} has no ODE path to stray from; price its steps by penalty 'kl'")
+        raise PhasewiseError(f"{solver} has no ODE path to stray from; use penalty 'kl'")
     if chosen.multistep:
         raise PhasewiseError(f"the errors of {solver} do not add up over steps; place the steps for heun or euler")
     if n < 2:

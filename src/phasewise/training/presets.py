@@ -20,7 +20,7 @@ class TrainPreset:
     """How to train. ``epochs`` counts passes over the training images; ``steps``, when given, overrides it.
 
     ``compile``: ``torch.compile`` the network for the training: half a minute at the start, then local networks take
-    two thirds of the time of a step on a CPU (docs/networks.md); needs a C++ compiler there.
+    two thirds of the time of a step on a CPU (docs/results/networks.md); needs a C++ compiler there.
     """
 
     name: str = "default"
