@@ -45,7 +45,8 @@ class LocalDenoiser(NetworkDenoiser):
         mixing: how many of them, from the first, convolve over neighbouring blocks; the stem's own radius
             ``radius - mixing * block`` must be at least ``block - 1``.  Default by :func:`default_mixing`.
         norm: layer norm over the channels of each block before each perceptron.  Without it, the default, a call is
-            faster and the network as good: a norm over few channels costs as much as the products (docs/results/networks.md).
+            faster and the network as good: a norm over few channels costs as much as the products
+            (docs/results/networks.md).
         position: add a learned vector per block position, so that the best predictor may depend on where the pixel
             is (images are centred); it carries no information about other pixels.
         classes: number of class labels it is told, as a vector added to the embedding of the time; None: none.
@@ -243,7 +244,8 @@ def default_block(image_shape: ImageShape, radius: int) -> int:
 
 
 def default_mixing(radius: int, block: int, depth: int) -> int:
-    """Blocks of 4 or more pixels reach a far window in steps (docs/results/networks.md): one block each, two at most, the stem
+    """Blocks of 4 or more pixels reach a far window in steps (docs/results/networks.md): one block each, two at most,
+    the stem
     seeing at least one more."""
     return max(min(2, depth, radius // block - 1), 0) if block >= 4 else 0
 

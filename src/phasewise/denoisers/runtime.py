@@ -1,6 +1,7 @@
 """Faster calls of the same networks: compiled, in bfloat16, or exported to ONNX and run without PyTorch's own kernels.
 
-None of it changes the weights.  Which wins depends on the machine: docs/results/networks.md has a table, and the command.
+None of it changes the weights.  Which wins depends on the machine: docs/results/networks.md has a table, and the
+command.
 """
 
 from __future__ import annotations
