@@ -11,7 +11,7 @@ from phasewise.pipeline import make_config, run_pipeline
 from phasewise.pipeline.stages import build_untrained
 from phasewise.report.style import Palette
 from phasewise.runs import MEMBER_KINDS, Member, MemberKind, open_run, register_member_kind
-from phasewise.runs.members import members_of
+from phasewise.runs.config import members_of
 
 SHAPE = (1, 8, 8)
 

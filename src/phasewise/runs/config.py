@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from phasewise.errors import PhasewiseError
 from phasewise.results import Record
-from phasewise.runs.members import Member, members_of
+from phasewise.runs.members import Member
 from phasewise.runs.options import Option, Options, distinct, noise_times, numbers, option, options_of, positive
 from phasewise.runs.sizes import SIZES
 
@@ -301,6 +302,23 @@ class RunConfig(Record):
     def changed(self, **given: Any) -> RunConfig:
         """With these options, by name, replaced."""
         return replace(self, **{part: replace(getattr(self, part), **new) for part, new in nested(given).items()})
+
+
+def members_of(train: TrainOptions) -> tuple[Member, ...]:
+    """The members that the options of training ask for, in the order of a run's tables."""
+
+    def source(name: str) -> str | None:
+        return None if train.networks is None else str(Path(train.networks) / name)
+
+    wide: dict[str, Any] = {"epochs": train.global_epochs}
+    narrow: dict[str, Any] = {"epochs": train.local_epochs}
+    found = [Member("global", "global", width=train.global_width, source=source("global"), **wide)]
+    found += [Member(size, "unet", size=size, source=source(size), **wide) for size in train.cheap_globals]
+    found += [Member(f"r{r}", "local", radius=r, source=source(f"r{r}"), **narrow) for r in train.radii]
+    if train.control:
+        found.append(Member("control", "control", radius=max(train.radii), source=source("control"), **narrow))
+    found.append(Member("wiener", "wiener"))
+    return (*found, *(Member(name, "given", source=folder) for name, folder in train.member.items()))
 
 
 def nested(flat: dict[str, Any]) -> dict[str, dict[str, Any]]:

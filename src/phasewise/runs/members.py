@@ -10,8 +10,7 @@ import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from phasewise.errors import PhasewiseError
 from phasewise.registry import Registry
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from phasewise.denoisers import Denoiser
     from phasewise.denoisers.network import NetworkDenoiser
-    from phasewise.runs.config import TrainOptions
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 """What a member may be called: it is the name of a folder, too."""
@@ -131,23 +129,6 @@ for _kind in (
     MemberKind("given", lambda m: m.name if m.radius is None else f"{m.name} (r = {m.radius})", "other"),
 ):
     register_member_kind(_kind)
-
-
-def members_of(train: TrainOptions) -> tuple[Member, ...]:
-    """The members that the options of training ask for, in the order of a run's tables."""
-
-    def source(name: str) -> str | None:
-        return None if train.networks is None else str(Path(train.networks) / name)
-
-    wide: dict[str, Any] = {"epochs": train.global_epochs}
-    narrow: dict[str, Any] = {"epochs": train.local_epochs}
-    found = [Member("global", "global", width=train.global_width, source=source("global"), **wide)]
-    found += [Member(size, "unet", size=size, source=source(size), **wide) for size in train.cheap_globals]
-    found += [Member(f"r{r}", "local", radius=r, source=source(f"r{r}"), **narrow) for r in train.radii]
-    if train.control:
-        found.append(Member("control", "control", radius=max(train.radii), source=source("control"), **narrow))
-    found.append(Member("wiener", "wiener"))
-    return (*found, *(Member(name, "given", source=folder) for name, folder in train.member.items()))
 
 
 def member_of(name: str, radius: int | None, control: bool = False, reference: bool = False) -> Member:
