@@ -21,7 +21,8 @@ from studies.study import Answers, Cell, Study, measure_all
 TIMES = (0.02, *(round(0.05 * k, 2) for k in range(1, 20)))
 LOCAL = "r3"
 HEADS = (
-    "global network", "MFLOP", "loss, t = 0.3", "t = 0.5", "t = 0.7", "t_c", "gap", "window", "w2 price", "flow price",
+    "global network", "MFLOP", "loss, t = 0.3", "t = 0.5", "t = 0.7", "t_c", "gap", "window",
+    "penalty w2", "penalty flow",
 )  # fmt: skip
 
 

@@ -15,8 +15,8 @@ from phasewise.cli import COMMANDS, app, plain_warnings
 from phasewise.errors import PhasewiseWarning
 from phasewise.results import CMIMap
 from phasewise.runs import make_config
-from phasewise.runs.config import HOMES, STAGES
 from phasewise.runs.options import options_of
+from phasewise.runs.parts import HOMES, PARTS
 
 runner = CliRunner()
 
@@ -40,7 +40,7 @@ def test_help_fits_a_screen(command):
 def test_a_command_shows_only_what_it_uses():
     for command, about in COMMANDS.items():
         shown = invoke(command, "--help").output
-        for part, cls in STAGES.items():
+        for part, cls in PARTS.items():
             for option in options_of(cls):
                 there = re.search(rf"  {option.flag}\b", shown) is not None
                 assert there == (part in about.parts and (option.main or not about.main_only)), (command, option.flag)
@@ -53,7 +53,7 @@ def test_every_option_is_listed_and_every_known_name_is_taken():
         for known in option.known() if option.known else ():
             assert make_config(28, **{name: (known,) if "tuple" in str(option.kind) else known}), part
     assert invoke("options", "grid").output.count("--") == 4
-    assert "there is no stage 'x'" in invoke("options", "x").stderr
+    assert "there is no part 'x'" in invoke("options", "x").stderr
 
 
 def test_help_and_version_do_not_wait_for_torch():

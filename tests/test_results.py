@@ -189,8 +189,8 @@ def test_spans_tile_the_grid_and_name_every_step(steps: list[tuple[int, str]]) -
     assert spans[0][0] == schedule.times[0]
     assert spans[-1][1] == 0
     assert all(a[1] == b[0] and a[2] != b[2] for a, b in zip(spans, spans[1:], strict=False))
-    for t, server in zip(schedule.times, schedule.assignment, strict=True):
-        assert [name for start, end, name in spans if end < t <= start] == [server]
+    for t, member in zip(schedule.times, schedule.assignment, strict=True):
+        assert [name for start, end, name in spans if end < t <= start] == [member]
 
 
 # --- what does not fit is refused by name ---------------------------------------------------------------------------

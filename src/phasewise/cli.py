@@ -15,8 +15,8 @@ import typer
 
 from phasewise.errors import PhasewiseError, PhasewiseWarning
 from phasewise.memory import out_of_memory
-from phasewise.runs.config import HOMES, STAGES
 from phasewise.runs.options import Option, options_of
+from phasewise.runs.parts import HOMES, PARTS
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,7 +47,7 @@ COMMANDS: dict[str, Command] = {
     "run": Command(
         "Everything: train, diagnose, schedule, sample, judge, report. Finished stages are skipped.",
         "phasewise run --data mnist --data-dir data --out runs/mnist",
-        tuple(STAGES),
+        tuple(PARTS),
         makes=True,
         main_only=True,
     ),
@@ -84,6 +84,9 @@ def plain_errors() -> Iterator[None]:
     except PhasewiseError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
+    except BrokenPipeError as error:  # the reader has seen enough
+        sys.stderr.close()
+        raise typer.Exit(0) from error
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         reason = f"{error.strerror or error}{where}"
@@ -137,7 +140,7 @@ def flag_of(about: Option, hidden: bool) -> Any:
 
 def add_stage_command(name: str, command: Command) -> None:
     """A command whose flags are the options of its stages."""
-    shown = [o for part in command.parts for o in options_of(STAGES[part])]
+    shown = [o for part in command.parts for o in options_of(PARTS[part])]
 
     def work(ctx: typer.Context, **words: Any) -> None:
         common = {key: words.pop(key) for key in COMMON}
@@ -216,18 +219,18 @@ def bring_up(config: Any, folder: Path, command: str, update: bool) -> None:
 
 @app.command("options")
 def list_options(
-    stage: Annotated[str | None, typer.Argument(help="A stage: " + ", ".join(STAGES) + ".")] = None,
+    stage: Annotated[str | None, typer.Argument(help="A part: " + ", ".join(PARTS) + ".")] = None,
 ) -> None:
     """List every option of a run with its default; --config FILE sets any of them.
 
     Example: phasewise options cmi
     """
     with plain_errors():
-        if stage is not None and stage not in STAGES:
-            raise PhasewiseError(f"there is no stage {stage!r}; there is {', '.join(STAGES)}")
-        for part in [stage] if stage else STAGES:
+        if stage is not None and stage not in PARTS:
+            raise PhasewiseError(f"there is no part {stage!r}; there is {', '.join(PARTS)}")
+        for part in [stage] if stage else PARTS:
             typer.echo(f"[{part}]")
-            for about in options_of(STAGES[part]):
+            for about in options_of(PARTS[part]):
                 typer.echo(f"  {about.flag:<22} {about.help} [{about.field}: {about.shown(about.default)}]")
 
 

@@ -181,7 +181,7 @@ def write_run(root: Path, channels: int = 1) -> Path:
     fronts = {"kl": front("kl", "nats").to_dict(), "w2": front("w2", "pixels").to_dict()}
     write_json(root / "records/fronts.json", {**fronts, "chosen": "kl"})
     write_json(root / "records/schedules.json", {k: v.to_dict() for k, v in schedules().items()})
-    write_json(root / "records/explanations.json", {"hybrid": ["global serves t = 0.80 to 0.10: told in words"]})
+    write_json(root / "records/explanations.json", {"hybrid": ["global takes t = 0.80 to 0.10: told in words"]})
     judged = [e.to_dict() for e in evaluations()]
     real = {"fid": 10.5, "fid_stderr": 0.3, "fid_bias": 0.6, "n": 2000}
     write_json(

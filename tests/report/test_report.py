@@ -85,7 +85,7 @@ def run_folder(tmp_path: Path) -> Path:
 
 
 def test_the_schedule_is_told_in_words(run_folder: Path) -> None:
-    assert "global serves t = 0.80 to 0.10: told in words" in build_report(run_folder).read_text()
+    assert "global takes t = 0.80 to 0.10: told in words" in build_report(run_folder).read_text()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from phasewise.pipeline import make_config, run_pipeline
 from phasewise.pipeline.stages import build_untrained
 from phasewise.report.style import Palette
 from phasewise.runs import MEMBER_KINDS, Member, MemberKind, open_run, register_member_kind
-from phasewise.runs.config import members_of
+from phasewise.runs.config import command, from_record, members_of
 
 SHAPE = (1, 8, 8)
 
@@ -71,8 +71,8 @@ def test_a_member_that_somebody_else_made_joins_a_run(smoke_run, tmp_path):
         run_pipeline(gone, tmp_path / "other", command="train", say=lambda _: None)
 
 
-def test_a_kind_of_member_is_one_object(monkeypatch):
-    """As CONTRIBUTING says: registered, it is built, labelled and drawn."""
+def test_a_kind_of_member_is_one_object(monkeypatch, smoke_run, tmp_path):
+    """As CONTRIBUTING says: registered, it is trained, priced, scheduled and drawn."""
     monkeypatch.setattr(MEMBER_KINDS, "_entries", dict(MEMBER_KINDS.items()))
     register_member_kind(
         MemberKind(
@@ -85,6 +85,22 @@ def test_a_kind_of_member_is_one_object(monkeypatch):
     member = Member("thin1", "thin", radius=1, width=4, epochs=1)
     assert member.label == "thin 4"
     assert build_untrained(member, 0, SHAPE).width == 4
+    plan = make_config(8, "smoke", member={"thin1": {"kind": "thin", "radius": 1, "width": 4, "epochs": 1}}, cmi=False)
+    assert plan.members[-1] == member
+    assert from_record(plan.to_dict()) == plan
+    assert command(plan).endswith(
+        """--member 'thin1={"kind": "thin", "radius": 1, "width": 4, "epochs": 1}' --no-cmi"""
+    )
+    plan = plan.changed(networks=str(smoke_run / "models"))
+    run = open_run(run_pipeline(plan, tmp_path / "run", command="schedule", say=lambda _: None))
+    assert run.denoiser("thin1").width == 4
+    assert run.training["thin1"].steps > 0
+    assert "thin1" in run.prices.names
+    assert Palette(run)["thin1"].label == "thin 4"
+    with pytest.raises(PhasewiseError, match="unknown kind of member 'thick'"):
+        _ = make_config(8, member={"x": {"kind": "thick"}}).members
+    with pytest.raises(PhasewiseError, match="member x is a folder, or an object with kind"):
+        _ = make_config(8, member={"x": {"colour": "red"}}).members
     with pytest.raises(PhasewiseError, match="kind of member named 'thin' already"):
         register_member_kind(MemberKind("thin", lambda m: "", "other"))
 

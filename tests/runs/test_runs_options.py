@@ -11,13 +11,14 @@ from phasewise import cli
 from phasewise.errors import PhasewiseError
 from phasewise.pipeline import read_options
 from phasewise.pipeline.stages import all_stages
-from phasewise.runs import RunConfig, config, make_config
-from phasewise.runs.config import HOMES, command, flattened, from_record
+from phasewise.runs import RunConfig, make_config, parts
+from phasewise.runs.config import command, flattened, from_record
 from phasewise.runs.options import Options, option, options_of
+from phasewise.runs.parts import HOMES
 
 
 @dataclass(frozen=True)
-class Wider(config.EvaluateOptions):
+class Wider(parts.EvaluateOptions):
     """The stage with one more option, as CONTRIBUTING shows it."""
 
     jpeg: bool = option(False, "Keep the pictures as JPEG, too.")
@@ -36,16 +37,16 @@ def test_a_new_option_is_one_line():
     with pytest.raises(PhasewiseError, match="--quality takes a whole number, got 'high'"):
         quality.parse("high")
     app = cli.typer.Typer(rich_markup_mode=None)
-    stages = {**config.STAGES, "evaluate": Wider}
+    wider = {**parts.PARTS, "evaluate": Wider}
     before, cli.app = cli.app, app
     homes = dict(HOMES)
     try:
-        cli.STAGES, cli.HOMES = stages, {**homes, "jpeg": ("evaluate", jpeg), "quality": ("evaluate", quality)}
+        cli.PARTS, cli.HOMES = wider, {**homes, "jpeg": ("evaluate", jpeg), "quality": ("evaluate", quality)}
         cli.add_stage_command("evaluate", cli.COMMANDS["evaluate"])
         cli.add_stage_command("run", cli.COMMANDS["run"])
         shown = CliRunner().invoke(app, ["evaluate", "--help"]).output
     finally:
-        cli.app, cli.STAGES, cli.HOMES = before, config.STAGES, HOMES
+        cli.app, cli.PARTS, cli.HOMES = before, parts.PARTS, HOMES
     assert "--jpeg / --no-jpeg" in shown
     assert "Keep the pictures as JPEG, too." in shown
 
@@ -161,7 +162,7 @@ def test_wrong_types_are_refused_by_name():
 
 
 def test_every_options_field_is_described():
-    for cls in config.STAGES.values():
+    for cls in parts.PARTS.values():
         assert issubclass(cls, Options)
         for about in options_of(cls):
             assert about.help.endswith(".")

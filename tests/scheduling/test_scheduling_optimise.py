@@ -13,6 +13,7 @@ from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.paths import CosinePath, LinearPath, VarianceExplodingPath
 from phasewise.results import LossTable, PriceList
+from phasewise.runs import make_config
 from phasewise.sampling import calls_per_step, get_solver, time_grid
 from phasewise.sampling.solvers import Carry
 from phasewise.scheduling import (
@@ -215,7 +216,7 @@ def test_lists_written_before_there_were_frechet_distances_load():
 
 
 def test_one_long_step_moves_as_far_off_course_as_the_sampler_does():
-    """The w2 price of a step is what an exact step by the other denoiser changes: here of dpmpp_2m's first one."""
+    """The penalty w2 of a step is what an exact step by the other denoiser changes: here of dpmpp_2m's first one."""
     path, x = LinearPath(), torch.randn(2, 1, 3, 3)
 
     class Constant(Denoiser):
@@ -334,6 +335,7 @@ def test_a_penalty_is_one_object_and_known_everywhere_once_registered(monkeypatc
     chosen = optimise_schedule(prices, 0.6, penalty="late")
     assert (chosen.penalty_name, chosen.penalty_unit) == ("late", "squared pixels")
     assert any("squared pixels" in line for line in explain(chosen, prices))
+    assert make_config(8, penalty="late").schedule.penalty == "late"
 
 
 def test_steps_are_not_placed_by_a_penalty_of_ones_own():

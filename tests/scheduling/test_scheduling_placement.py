@@ -37,7 +37,7 @@ def random_prices(size, members, seed, jumps=()):
 
 
 def every_way(size, members, only_last):
-    """All (node, server) sequences from node 0 to an end."""
+    """All (node, member) sequences from node 0 to an end."""
     for middle in itertools.chain.from_iterable(itertools.combinations(range(1, size), k) for k in range(size)):
         nodes = (0, *middle)
         if only_last and nodes[-1] != size - 1:

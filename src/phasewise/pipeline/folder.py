@@ -12,8 +12,9 @@ from typing import Any
 
 from phasewise.errors import RunFolderError
 from phasewise.files import read_json, write_json
-from phasewise.runs.config import HOMES, RunConfig, command
+from phasewise.runs.config import RunConfig, command
 from phasewise.runs.layout import FORMAT
+from phasewise.runs.parts import HOMES
 from phasewise.runs.run import Run
 
 

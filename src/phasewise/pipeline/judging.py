@@ -25,6 +25,7 @@ from phasewise.metrics import (
 )
 from phasewise.results import Evaluation, HybridSchedule, ParetoFront, PriceList
 from phasewise.runs.config import RunConfig
+from phasewise.runs.members import MEMBER_KINDS
 from phasewise.sampling import calls_per_step, sample
 from phasewise.scheduling import baselines, optimise_schedule, schedule_from_assignment
 
@@ -71,13 +72,15 @@ def _share(prices: PriceList, small: str, cost: float, solver: str) -> float:
 
 def local_member(config: RunConfig) -> str:
     """Name of the local denoiser that runs beside the global one."""
-    return next(m.name for m in config.members if m.kind == "local" and m.radius == config.schedule.window_radius)
+    radius = config.schedule.window_radius
+    return next(m.name for m in config.members if MEMBER_KINDS[m.kind].look == "local" and m.radius == radius)
 
 
 def cheap_partner(config: RunConfig, prices: PriceList) -> str:
     """The cheapest of the cheaper global networks, or else the local denoiser."""
     flops = dict(zip(prices.names, prices.flops, strict=True))
-    wide = [m.name for m in config.members if m.kind == "unet" and flops[m.name] < flops["global"]]
+    learned = [m for m in config.members if MEMBER_KINDS[m.kind].look == "other" and m.radius is None]
+    wide = [m.name for m in learned if flops[m.name] < flops["global"]]
     return min(wide, key=flops.__getitem__, default=local_member(config))
 
 

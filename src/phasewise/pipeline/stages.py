@@ -26,8 +26,10 @@ from phasewise.pipeline.folder import Stage
 from phasewise.pipeline.judging import Judge, evaluate_all, local_member, plan_schedules
 from phasewise.pipeline.recording import to_uint8, write_judgement
 from phasewise.report import build_report
-from phasewise.runs.config import STAGES, RunConfig
+from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS, Member
+from phasewise.runs.options import options_of
+from phasewise.runs.parts import PARTS, TrainOptions
 from phasewise.runs.run import Run
 from phasewise.sampling import time_grid
 from phasewise.scheduling import PENALTIES, explain, get_penalty, pareto_front, price_list
@@ -132,7 +134,7 @@ def take_trained(ctx: Context, member: Member, source: Path) -> None:
         raise PhasewiseError(
             f"{source} denoises images of shape {denoiser.image_shape}, the data has {ctx.data.image_shape}"
         )
-    if member.kind == "local" and denoiser.radius != member.radius:
+    if MEMBER_KINDS[member.kind].look == "local" and denoiser.radius != member.radius:
         raise PhasewiseError(f"{source} sees a radius of {denoiser.radius}, not {member.radius}")
     save_denoiser(denoiser, ctx.run.model(member.name))
     if (source / "training.json").is_file():
@@ -147,7 +149,7 @@ def discard_training(run: Run, name: str) -> None:
 
 def do_diagnose(ctx: Context) -> None:
     config = ctx.config
-    control = next((m.name for m in config.members if m.kind == "control"), None)
+    control = next((m.name for m in config.members if MEMBER_KINDS[m.kind].look == "control"), None)
     images = ctx.data.test[: config.diagnose.n_losses]
     table = measure_losses(
         ctx.denoisers(),
@@ -239,9 +241,13 @@ def do_report(ctx: Context) -> None:
     ctx.say(f"report: {path}")
 
 
+HOW_TO_TRAIN = [o.field for o in options_of(TrainOptions) if not o.makes_members]
+"""What the training of a member depends on besides its own fields."""
+
+
 def all_stages(config: RunConfig) -> list[Stage]:
     """The stages of a run in order."""
-    part = {name: getattr(config, name).to_dict() for name in STAGES}
+    part = {name: getattr(config, name).to_dict() for name in PARTS}
     losses = {"n_losses": config.diagnose.n_losses}
     beside = {"window_radius": config.schedule.window_radius}
     stages = [
@@ -249,7 +255,7 @@ def all_stages(config: RunConfig) -> list[Stage]:
         Stage("features", ("data",), part["features"], ("features",), do_features),
     ]
     for member in config.members:
-        how = {k: part["train"][k] for k in ("preset", "batch")} | part["machine"] if member.epochs else {}
+        how = {k: part["train"][k] for k in HOW_TO_TRAIN} | part["machine"] if member.epochs else {}
         work = do_train(member)
         stages.append(Stage(f"train-{member.name}", ("data",), member.to_dict() | how, (), work, model=member.name))
     trained = tuple(f"train-{m.name}" for m in config.members)

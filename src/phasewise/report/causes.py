@@ -66,11 +66,11 @@ def prices(run: Run, palette: Palette) -> Section:
         blocks.append(_price_table(run, palette))
     if run.fronts:
         caption = (
-            "Above: all schedules on the time grid that no other beats in both penalty and cost. The penalty is "
-            "the predicted excess over the global denoiser at every step; bands and bars 2 standard errors, from held-out losses. "
-            "Filled circles: one denoiser throughout, where that is undominated; open marks: the schedules that were "
-            "sampled, each on its own grid. Below: which member runs when along the front, one line per schedule. "
-            f"{_meaning(run)} Penalties come from the images the schedules were chosen on."
+            "Above: all schedules on the time grid that no other beats in both penalty and cost. The penalty is the "
+            "predicted excess over the global denoiser at every step; bands and bars 2 standard errors, from held-out "
+            "losses. Filled circles: one denoiser throughout, where that is undominated; open marks: the schedules "
+            "that were sampled, each on its own grid. Below: which member runs when along the front, one line per "
+            f"schedule. {_meaning(run)} Penalties come from the images the schedules were chosen on."
         )
         alt = "Pareto fronts of predicted penalty against MFLOP per image, and the schedules along them."
         blocks.append(drawing("fronts", schedule_figures.fronts(run, palette), alt, caption))

@@ -97,7 +97,8 @@ def evaluation(run: Run) -> Section:
         f"± is one standard error (FID: bootstrap over samples). FID on {first.features} against "
         f"{num(first.reference_n)} training images; bias: FID(n/2) − FID(n), an estimate of what finite n adds, not "
         "subtracted. Penalty: the path KL that the price list predicts over the global denoiser on the same grid. "
-        "Paired RMSE: per pixel, against the global sample from the same starting noise. NFE: network evaluations per image. One "
+        "Paired RMSE: per pixel, against the global sample from the same starting noise. NFE: network evaluations per "
+        "image. One "
         f"multiply-add counts as two FLOPs. {timing(run)}{_classifier(run)}"
     )
     table = Table(head, tuple(rows), caption, strong=strong)

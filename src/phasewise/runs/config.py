@@ -1,264 +1,30 @@
-"""What a run does: one small frozen dataclass per stage, and the whole of them; sized to the images where unsaid.
-
-Adding an option to a stage is one line here (:mod:`phasewise.runs.options`).
-"""
+"""What a run does: the options of all its stages together, its members, and how they are sized to the images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from phasewise.errors import PhasewiseError
 from phasewise.results import Record
-from phasewise.runs.members import Member
-from phasewise.runs.options import Option, Options, distinct, noise_times, numbers, option, options_of, positive
+from phasewise.runs.members import MEMBER_KINDS, Member
+from phasewise.runs.options import options_of
+from phasewise.runs.parts import (
+    HOMES,
+    PARTS,
+    CMIOptions,
+    DataOptions,
+    DiagnoseOptions,
+    EvaluateOptions,
+    FeatureOptions,
+    GridOptions,
+    MachineOptions,
+    RecoveryOptions,
+    ScheduleOptions,
+    TrainOptions,
+)
 from phasewise.runs.sizes import SIZES
-
-
-def _solvers() -> Iterable[str]:
-    from phasewise.sampling import SOLVERS
-
-    return SOLVERS
-
-
-def _spacings() -> Iterable[str]:
-    from phasewise.sampling.grid import SPACINGS
-
-    return SPACINGS
-
-
-def _presets() -> Iterable[str]:
-    from phasewise.training import PRESETS
-
-    return PRESETS
-
-
-def _global_sizes() -> Iterable[str]:
-    from phasewise.denoisers.unet import GLOBAL_SIZES
-
-    return GLOBAL_SIZES
-
-
-def _penalties() -> Iterable[str]:
-    from phasewise.scheduling import PENALTIES
-
-    return PENALTIES
-
-
-def _feature_kinds() -> Iterable[str]:
-    from phasewise.metrics.features import KINDS
-
-    return KINDS
-
-
-def _estimators() -> Iterable[str]:
-    from phasewise.information import ESTIMATORS
-
-    return ESTIMATORS
-
-
-def _no_doubles(value: tuple[Any, ...]) -> str | None:
-    return f"{list(value)} name one twice" if len(set(value)) < len(value) else None
-
-
-def _radii(value: tuple[int, ...]) -> str | None:
-    return _no_doubles(value) if value else "is empty: give at least one radius"
-
-
-def _width(value: int) -> str | None:
-    return None if value >= 8 and value % 8 == 0 else f"must be a positive multiple of 8, got {value}"
-
-
-def _fraction(value: float) -> str | None:
-    return None if 0 < value <= 1 else f"is a fraction of the all-global cost, in (0, 1]; got {value}"
-
-
-def _window(value: Any) -> str | None:
-    if isinstance(value, str):
-        return None if value in ("gap", "cmi") else f"must be two noise times, or 'gap' or 'cmi'; got {value!r}"
-    if not (len(value) == 2 and 0 <= value[0] < value[1] <= 1):
-        return f"must be LOW,HIGH with 0 <= LOW < HIGH <= 1; got {value}"
-    return None
-
-
-def _window_words(text: str) -> Any:
-    return text if text in ("gap", "cmi") else numbers(text, float, "--window (or gap, cmi)")
-
-
-@dataclass(frozen=True)
-class DataOptions(Options):
-    """Which images, and how they are split: as for :func:`phasewise.load_images`."""
-
-    data: str = option("digits", "digits, mnist, ..., a folder, .parquet, .npz, or a hub id.", main=True)
-    data_dir: str | None = option(None, "Folder of named sets (or PHASEWISE_DATA).", main=True)
-    limit: int | None = option(None, "Use at most this many training images.", least=1)
-    seed: int = option(0, "Seed of everything random.", main=True)
-
-
-@dataclass(frozen=True)
-class FeatureOptions(Options):
-    """The feature network that FID is measured in, and that the penalty ``frechet`` uses."""
-
-    features: str = option("auto", "For FID: auto, classifier, inception, pca, random.", known=_feature_kinds)
-
-
-@dataclass(frozen=True)
-class TrainOptions(Options):
-    """Which networks, and how they are trained.
-
-    ``radii``: receptive fields of the local denoisers, pixels.  ``control``: train the local design with its window
-    opened to the whole image, too.  ``cheap_globals``: smaller U-Nets to switch to where the whole image is needed but
-    not at full cost; they train as long as the global one.  ``networks``: folder with trained denoisers to take, each
-    in NAME/ as :func:`phasewise.save_denoiser` writes it; a name it has not is trained.  ``member``: further members
-    that somebody else made, by name, each in a folder.
-    """
-
-    radii: tuple[int, ...] = option((1, 2, 3), "Local radii in pixels, e.g. 1,2,3.", main=True, check=_radii)
-    control: bool = option(True, "Train the local design opened to the whole image.")
-    global_width: int = option(16, "Channels of the global U-Net.", check=_width)
-    cheap_globals: tuple[str, ...] = option(
-        (), "Cheaper U-Nets too: coarse,small; or none.", main=True, known=_global_sizes, check=_no_doubles
-    )
-    networks: str | None = option(None, "Folder of trained denoisers to take.", main=True)
-    member: dict[str, str] = option({}, "A member made elsewhere; repeatable.", metavar="NAME=DIR")
-    preset: str = option("default", "Training preset: default, compiled, paper.", known=_presets)
-    batch: int = option(128, "Training batch size.", least=1)
-    global_epochs: float = option(130, "Passes over the data, global networks.", check=positive)
-    local_epochs: float = option(110, "Passes over the data, local networks.", check=positive)
-
-
-@dataclass(frozen=True)
-class GridOptions(Options):
-    """The sampling grid (:func:`phasewise.time_grid`) and its solver."""
-
-    steps: int = option(8, "Sampling steps.", main=True, least=2)
-    solver: str = option("exp_ab2", "Solver, e.g. sde_dpmpp_2m, dpmpp_2m, heun, ddim.", main=True, known=_solvers)
-    spacing: str = option("uniform", "Time grid: uniform, log_snr or edm.", known=_spacings)
-    t_min: float = option(0.02, "Noise time of the last step, a denoise.", check=positive)
-
-
-_TIMES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-
-
-@dataclass(frozen=True)
-class DiagnoseOptions(Options):
-    """Held-out losses by noise time."""
-
-    times: tuple[float, ...] = option(_TIMES, "Noise times of losses and gaps.", check=noise_times)
-    n_losses: int = option(1000, "Images for losses and for the price list.", least=2)
-
-
-@dataclass(frozen=True)
-class RecoveryOptions(Options):
-    """The receptive-field ablation: noise to t, denoise back."""
-
-    recovery_times: tuple[float, ...] = option((0.2, 0.4, 0.6, 0.8), "Start times of the recovery.", check=noise_times)
-    n_recovery: int = option(200, "Images to recover.", least=2)
-
-
-@dataclass(frozen=True)
-class CMIOptions(Options):
-    """Conditional mutual information: as for :func:`phasewise.cmi_map`.
-
-    ``tolerance``: nats above which a time belongs to the critical window.
-    """
-
-    prefix: ClassVar[str] = "cmi_"
-
-    measure: bool = option(True, "Measure CMI (run: --no-cmi leaves it out).", name="cmi", main=True)
-    radii: tuple[int, ...] = option((1, 2, 3), "CMI: widths of the buffer in pixels.")
-    times: tuple[float, ...] = option((0.1, 0.25, 0.4, 0.55, 0.7, 0.85), "CMI: noise times.", check=noise_times)
-    estimator: str = option(
-        "density", "CMI: density, mmse, mine, knn, gaussian, ...", flag="--estimator", known=_estimators
-    )
-    options: dict[str, Any] = option(
-        {}, "CMI: an option of the estimator; repeatable.", flag="--cmi-option", metavar="NAME=VALUE"
-    )
-    block: int = option(1, "CMI: side of the region A in pixels.", flag="--block")
-    center: tuple[tuple[int, int], ...] | None = option(
-        None, "CMI: where A is; repeat to average.", flag="--center", metavar="ROW,COL"
-    )
-    accuracy: float = option(0.01, "CMI: standard error asked for, nats.", check=positive)
-    tolerance: float = option(0.01, "CMI above which a time is in the window.", check=positive)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "center", _positions(self.center))
-        super().__post_init__()
-
-    def check_together(self) -> None:
-        wrong = distinct(self.radii) if self.measure else None
-        if wrong:
-            raise PhasewiseError(f"cmi_radii {wrong}")
-
-
-def _positions(center: Any) -> tuple[tuple[int, int], ...] | None:
-    """One (row, col) or several, as a tuple of pairs; None stays."""
-    if center is None:
-        return None
-    pairs = [center] if len(center) == 2 and all(isinstance(c, int) for c in center) else center
-    try:
-        return tuple((int(row), int(col)) for row, col in pairs) or None
-    except (TypeError, ValueError) as error:
-        raise PhasewiseError(f"a centre of A is ROW,COL; got {center}") from error
-
-
-@dataclass(frozen=True)
-class ScheduleOptions(Options):
-    """What the optimiser minimises, within which budget, and the windows it is compared with.
-
-    ``growth_trajectories``: with penalty "w2", trajectories followed to see how far a push off the reference's has
-    grown at the image; 0 leaves it out (better where cheaper global networks take early steps: there a push changes
-    which image comes out, not how good it is).  ``window``: (low, high) in noise time, "gap" to place it where the
-    measured denoising gap is, or "cmi" where the CMI exceeds its tolerance.  ``window_radius``: the local denoiser that
-    runs beside the global one in window, inverted, shifted and local-only schedules.
-    """
-
-    penalty: str = option("frechet", "Penalty to minimise: frechet, w2, flow, kl.", main=True, known=_penalties)
-    growth_trajectories: int = option(16, "Trajectories to follow how errors grow, for w2.", least=0)
-    budget: float = option(0.8, "Hybrid's cost, of all-global.", main=True, check=_fraction)
-    window: Any = option(
-        (0.2, 0.5), "LOW,HIGH in noise time, gap or cmi.", main=True, check=_window, read=_window_words
-    )
-    window_radius: int = option(2, "Radius of the local denoiser beside the window.")
-
-    def __post_init__(self) -> None:
-        if isinstance(self.window, list):
-            object.__setattr__(self, "window", tuple(self.window))
-        super().__post_init__()
-
-
-@dataclass(frozen=True)
-class EvaluateOptions(Options):
-    """How many samples every schedule is judged by, and how many are kept as pictures."""
-
-    n_samples: int = option(2000, "Samples per schedule for FID.", flag="--samples", main=True, least=100)
-    n_grid: int = option(64, "Samples kept as pictures.", least=1)
-
-
-@dataclass(frozen=True)
-class MachineOptions(Options):
-    """Where it runs."""
-
-    device: str = option("cpu", "cpu, cuda, cuda:1, mps.", main=True)
-
-
-STAGES: dict[str, type[Options]] = {
-    "data": DataOptions,
-    "features": FeatureOptions,
-    "train": TrainOptions,
-    "grid": GridOptions,
-    "diagnose": DiagnoseOptions,
-    "recovery": RecoveryOptions,
-    "cmi": CMIOptions,
-    "schedule": ScheduleOptions,
-    "evaluate": EvaluateOptions,
-    "machine": MachineOptions,
-}
-"""The parts of a config by name."""
-HOMES: dict[str, tuple[str, Option]] = {o.name: (part, o) for part, cls in STAGES.items() for o in options_of(cls)}
-"""Every option by its name: which part it is in, and what is said of it."""
 
 
 @dataclass(frozen=True)
@@ -296,7 +62,7 @@ class RunConfig(Record):
 
     def flat(self) -> dict[str, Any]:
         """Every option by its name, as JSON has it."""
-        values = {part: getattr(self, part).to_dict() for part in STAGES}
+        values = {part: getattr(self, part).to_dict() for part in PARTS}
         return {name: values[part][about.field] for name, (part, about) in HOMES.items()}
 
     def changed(self, **given: Any) -> RunConfig:
@@ -318,7 +84,21 @@ def members_of(train: TrainOptions) -> tuple[Member, ...]:
     if train.control:
         found.append(Member("control", "control", radius=max(train.radii), source=source("control"), **narrow))
     found.append(Member("wiener", "wiener"))
-    return (*found, *(Member(name, "given", source=folder) for name, folder in train.member.items()))
+    return (*found, *(_own_member(name, about) for name, about in train.member.items()))
+
+
+def _own_member(name: str, about: Any) -> Member:
+    """A member of the user's: a folder, or the fields of one.  Raises PhasewiseError for an unknown kind or field."""
+    if isinstance(about, str):
+        return Member(name, "given", source=about)
+    known = {f.name for f in fields(Member)} - {"name"}
+    if not isinstance(about, dict) or not {"kind"} <= set(about) <= known:
+        raise PhasewiseError(
+            f"member {name} is a folder, or an object with kind and, where it has them, {', '.join(sorted(known))}; "
+            f"got {about!r}"
+        )
+    MEMBER_KINDS[str(about["kind"])]
+    return Member(name, **about)
 
 
 def nested(flat: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -341,7 +121,7 @@ def from_record(values: dict[str, Any]) -> RunConfig:
 
 def _of_size(size: str, flat: dict[str, Any]) -> RunConfig:
     parts = nested(flat)
-    return RunConfig(size=size, **{part: STAGES[part](**values) for part, values in parts.items()})  # type: ignore[arg-type]
+    return RunConfig(size=size, **{part: PARTS[part](**values) for part, values in parts.items()})  # type: ignore[arg-type]
 
 
 def flattened(values: dict[str, Any]) -> dict[str, Any]:
@@ -353,10 +133,10 @@ def flattened(values: dict[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         if key == "size":
             continue
-        if key not in STAGES or not isinstance(value, dict):
+        if key not in PARTS or not isinstance(value, dict):
             flat[key] = value
             continue
-        by_field = {o.field: o.name for o in options_of(STAGES[key])}
+        by_field = {o.field: o.name for o in options_of(PARTS[key])}
         for own, one in value.items():
             if own not in by_field:
                 raise PhasewiseError(f"[{key}] has no option {own!r}; it has {', '.join(by_field)}")

@@ -44,6 +44,7 @@ class Option:
     check: Check | None
     metavar: str
     read: Callable[[Any], Any] | None
+    makes_members: bool
 
     @property
     def repeated(self) -> bool:
@@ -128,6 +129,7 @@ def option(
     metavar: str | None = None,
     name: str | None = None,
     read: Callable[[Any], Any] | None = None,
+    makes_members: bool = False,
 ) -> Any:
     """A field of :class:`Options`.
 
@@ -137,9 +139,10 @@ def option(
         main: shown by ``phasewise run --help``, which shows the most used only.
         known: the names it may be, asked only when one is given.  least: the smallest number it may be.
         read: how its words on a command line become a value, where the type does not say it.
+        makes_members: says which members there are; a member's own stage then depends on its fields, not on this.
     """
     about = {"help": help, "flag": flag, "main": main, "known": known, "least": least, "check": check}
-    metadata = {"option": {**about, "metavar": metavar, "read": read, "name": name}}
+    metadata = {"option": {**about, "metavar": metavar, "read": read, "name": name, "makes_members": makes_members}}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

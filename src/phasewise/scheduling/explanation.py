@@ -20,7 +20,7 @@ def explain(schedule: HybridSchedule, prices: PriceList, *, penalty: str | Penal
 
     A span of the reference: what its best stand-in (of at most half its cost) would save and how much it would add to
     the penalty, and where.  A span of another: what the reference would cost more there, and gain.  Penalties are those
-    of :func:`phasewise.step_penalties`, carried over to the schedule's own grid, by default under
+    of :func:`phasewise.scheduling.step_penalties`, carried over to the schedule's own grid, by default under
     the penalty that chose the schedule; the solver's own error is not in them.
 
     Raises PhasewiseError for a member without prices and for times outside the measured span.
