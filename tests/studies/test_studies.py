@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+import phasewise as pw
 from phasewise.errors import PhasewiseError
+from phasewise.runs import Run, make_config
 from studies.__main__ import main, parser_of, questions
 from studies.catalogue import STUDIES
 from studies.options import flags, given_options, make_options
 from studies.pages import END, marks_in, replace_table, start_mark
 from studies.study import Shown, Study, run_study
+from studies.subject import subject_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,6 +99,27 @@ def test_a_page_without_the_mark_is_refused(tmp_path: Path) -> None:
             replace_table(page, "a", mark, "new")
     replace_table(page, "a", "b", "new")
     assert page.read_text(encoding="utf-8").endswith(f"{start_mark('a', 'b')}\n\nnew\n\n{END}\nafter\n")
+
+
+def test_a_run_folder_is_a_subject(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    config = make_config(8, data="digits", features="pca", radii=(1,), cheap_globals=())
+    run.claim(config, "phasewise run", "0")
+    for member in config.members:
+        pw.save_denoiser(pw.LocalDenoiser((1, 8, 8), 1), run.model(member.name))
+    found = subject_of(None, str(run.root), None, None)
+    assert found.name == "run"
+    assert {"global", "r1"} <= set(found.members)
+    assert "control" not in found.members
+    plan = pw.HybridSchedule(pw.time_grid(2), ("global", "r1"))
+    assert found.samples(plan, 3, seed=0).shape == (3, 1, 8, 8)
+    assert len(found.real) == len(found.data.test)
+
+
+def test_a_subject_is_a_shipped_set_or_a_run_folder() -> None:
+    for pretrained, run in (("mnist", "runs/digits"), (None, None)):
+        with pytest.raises(PhasewiseError, match="either"):
+            subject_of(pretrained, run, None, None)
 
 
 def commands() -> list[list[str]]:
