@@ -13,6 +13,7 @@ from studies.global_fid import GlobalFID
 from studies.late_expert import LateExpert
 from studies.leak import Leak
 from studies.locality import LocalityPays
+from studies.placed import Placed
 from studies.random_search import RandomSearch
 from studies.readme_picture import ReadmePicture
 from studies.sensitivity import Sensitivity
@@ -28,6 +29,7 @@ STUDIES: dict[str, type[Study[Any]]] = {
         ExactOptimum,
         LocalityPays,
         Front,
+        Placed,
         RandomSearch,
         CMIImages,
         CMIExact,
