@@ -46,11 +46,11 @@ def one_cycle(peak: float, step: int, steps: int, rise: float = 0.2, beta2: floa
 
     The numbers of torch's ``OneCycleLR``, without its division by zero where the rise is one step long.
     """
-    top, last = rise * steps - 1, steps - 1
+    top, last = rise * steps - 1, steps - 1  # steps at the peak and at the end, counted from 0
     rising = step <= top
     start, end = (0.0, top) if rising else (top, last)
     done = (step - start) / (end - start) if end > start else 1.0
-    low, high = peak / 25, 0.95
+    low, high = peak / 25, 0.95  # OneCycleLR's div_factor, final_div_factor (1e4) and momenta
     rate = (low, peak) if rising else (peak, low / 1e4)
     beta = (high, 0.85) if rising else (0.85, high)
     return {"lr": _along_cosine(*rate, done), "betas": (_along_cosine(*beta, done), beta2)}
@@ -92,6 +92,7 @@ def minimise(
     for step in range(steps):
         optimiser.param_groups[0].update(settings(step))
         loss = loss_of()
+        # before the step, so that the weights stay finite
         if failed is not None and not math.isfinite(float(loss.detach())):
             raise PhasewiseError(failed(step, float(loss.detach())))
         optimiser.zero_grad()

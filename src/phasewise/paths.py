@@ -40,6 +40,7 @@ def as_time(t: Time, like: Tensor) -> Tensor:
     if not like.is_floating_point():
         raise PhasewiseError(f"images are {like.dtype}; convert them to float first, in the data's pixel units")
     t = torch.as_tensor(t, dtype=like.dtype, device=like.device)
+    # asked as "all inside", so that NaN, which compares False, is refused too
     if t.numel() == 0 or not bool(((t >= 0) & (t <= 1)).all()):
         raise PhasewiseError("noise time t must lie in [0, 1] (0 = data, 1 = noise)")
     if t.dim() == 0 or t.numel() == 1:
@@ -79,6 +80,7 @@ class NoisePath(ABC):
     def log_snr(self, t: Time) -> Tensor:
         """``log(alpha^2 / sigma^2)``: +inf where sigma = 0, -inf where alpha = 0."""
         t = _tensor(t)
+        # log 0 = -inf where alpha or sigma vanishes: the infinite ends need no case of their own
         return 2 * (self.alpha(t).log() - self.sigma(t).log())
 
     def gamma(self, t: Time) -> Tensor:
@@ -106,7 +108,7 @@ class NoisePath(ABC):
         return -self.eps_from_x(x_t, x, t) / self.sigma(as_time(t, x_t))
 
     def x_from_score(self, x_t: Tensor, score: Tensor, t: Time) -> Tensor:
-        return self.x_from_eps(x_t, -self.sigma(as_time(t, x_t)) * score, t)
+        return self.x_from_eps(x_t, -self.sigma(as_time(t, x_t)) * score, t)  # score = -eps / sigma
 
     def velocity_from_x(self, x_t: Tensor, x: Tensor, t: Time) -> Tensor:
         s = as_time(t, x_t)
@@ -115,11 +117,13 @@ class NoisePath(ABC):
     def x_from_velocity(self, x_t: Tensor, velocity: Tensor, t: Time) -> Tensor:
         s = as_time(t, x_t)  # velocity = da x + ds (x_t - a x) / sg, solved for x
         a, sg, da, ds = self.alpha(s), self.sigma(s), self.alpha_dot(s), self.sigma_dot(s)
+        # the denominator is sigma^2 d(alpha / sigma)/dt: below 0 wherever log-SNR falls, and finite at sigma = 0
         return (sg * velocity - ds * x_t) / (da * sg - ds * a)
 
     def velocity_gain(self, t: Time) -> Tensor:
         """``|d velocity / d x-hat| = |alpha' - sigma' alpha / sigma|``; linear path: ``1/t``."""
         t = _tensor(t)
+        # velocity = (alpha' - sigma' alpha / sigma) x-hat + (sigma' / sigma) x_t
         return (self.alpha_dot(t) - self.sigma_dot(t) * self.alpha(t) / self.sigma(t)).abs()
 
     def config(self) -> dict[str, Any]:
@@ -169,7 +173,7 @@ class LinearPath(NoisePath):
         return torch.ones_like(t)
 
     def t_of_log_snr(self, log_snr: Time) -> Tensor:
-        return torch.sigmoid(-_tensor(log_snr) / 2)
+        return torch.sigmoid(-_tensor(log_snr) / 2)  # alpha / sigma = (1 - t) / t: log-SNR = 2 logit(1 - t)
 
 
 @register_path
@@ -191,7 +195,7 @@ class CosinePath(NoisePath):
         return math.pi / 2 * torch.sin(math.pi / 2 * (1 - t))
 
     def t_of_log_snr(self, log_snr: Time) -> Tensor:
-        return 2 / math.pi * torch.atan(torch.exp(-_tensor(log_snr) / 2))
+        return 2 / math.pi * torch.atan(torch.exp(-_tensor(log_snr) / 2))  # sigma / alpha = tan(pi t / 2)
 
 
 @register_path
@@ -208,7 +212,7 @@ class VarianceExplodingPath(NoisePath):
         if not 0 < sigma_min < sigma_max:
             raise PhasewiseError(f"need 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
         self.sigma_min, self.sigma_max = float(sigma_min), float(sigma_max)
-        self._rate = math.log(self.sigma_max / self.sigma_min)
+        self._rate = math.log(self.sigma_max / self.sigma_min)  # d log sigma / dt, the same at every t
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
@@ -223,7 +227,7 @@ class VarianceExplodingPath(NoisePath):
         return self._rate * self.sigma(t)
 
     def t_of_log_snr(self, log_snr: Time) -> Tensor:
-        log_sigma = -_tensor(log_snr) / 2
+        log_sigma = -_tensor(log_snr) / 2  # alpha = 1: log-SNR = -2 log sigma
         return ((log_sigma - math.log(self.sigma_min)) / self._rate).clamp(0, 1)
 
     def config(self) -> dict[str, Any]:
@@ -258,4 +262,5 @@ def as_scale(value: Tensor, like: Tensor) -> Tensor:
 
 
 def _tensor(t: Time) -> Tensor:
+    # a bare number: grids and weights are computed in double precision
     return t if isinstance(t, Tensor) else torch.tensor(float(t), dtype=torch.float64)

@@ -53,7 +53,7 @@ class Record:
 
     def __post_init__(self) -> None:
         for name, kind in _kinds(type(self)).items():  # type: ignore[arg-type]
-            object.__setattr__(self, name, self._fitted(name, kind))
+            object.__setattr__(self, name, self._fitted(name, kind))  # a frozen dataclass has no other way
         self.check()
 
     def _fitted(self, name: str, kind: Any) -> Any:
@@ -154,7 +154,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return _plain(value.item())
     if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
+        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")  # JSON has no NaN and no infinity
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -165,6 +165,7 @@ def _plain(value: Any) -> Any:
 def _floats(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_floats(v) for v in value]
+    # strings: "inf" and "-inf", as they were written
     return math.nan if value is None else (float(value) if isinstance(value, str) else value)
 
 
@@ -212,7 +213,7 @@ def _tuple(value: Any, inner: tuple[Any, ...]) -> tuple[Any, ...]:
 def _integer(value: Any) -> int:
     """Whole numbers of any kind; JSON of other programs writes 3.0."""
     whole = isinstance(value, (float, np.floating)) and float(value).is_integer()
-    return int(value) if whole else operator.index(value)
+    return int(value) if whole else operator.index(value)  # refuses 3.5 and "3"
 
 
 def _instance(value: Any, kind: Any) -> Any:
@@ -464,6 +465,7 @@ class HybridSchedule(Record):
 
     def step_at(self, t: float) -> int:
         """The step that noise time ``t`` falls into: it starts at or above t and ends below it; 0 above the grid."""
+        # 1e-6: a start that was rounded still belongs to its own step
         later = [k for k, start in enumerate(self.times) if t <= start * (1 + 1e-6)]
         return later[-1] if later else 0
 
@@ -552,6 +554,7 @@ class ParetoFront(Record):
     def view(self) -> View:
         """Cost, penalty and who runs when."""
         head, rows = self.table()
+        # the last four: penalty, its error, chosen, assignment
         costs = ["MFLOP" if name == "mflop" else name for name in head[:-4]]
         shown = [(i, *row[:-4], measured(*row[-4:-2]), display.joined(row[-1])) for i, row in enumerate(rows)]
         title = f"ParetoFront of {self.penalty_label or self.penalty_name} on {len(self.times)} steps, per image"

@@ -108,6 +108,7 @@ def _simplify(image: Image.Image, where: Callable[[], str]) -> Image.Image:
 
 def _gray_palette(image: Image.Image) -> bool:
     colours = np.array(image.getpalette("RGB") or [0], dtype=np.uint8)
+    # R = G = B in every entry
     return len(colours) % 3 == 0 and bool((colours.reshape(-1, 3) == colours[::3, None]).all())
 
 
@@ -115,7 +116,7 @@ def _from_16_bits(image: Image.Image, where: Callable[[], str]) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise DataError(f"{where()} holds 32-bit pixels up to {values.max()}; save it with 8 or 16 bits")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 / 255 = 257, rounded in whole numbers
 
 
 def recolour(images: Array, color: Color | None) -> Array:

@@ -87,6 +87,7 @@ class ImageData:
     def std(self) -> float:
         """Standard deviation over all training pixels (all channels together), in pixel units."""
         mean, std = self.mean_per_channel.double(), self.std_per_channel.double()
+        # law of total variance: within channels and between them
         return math.sqrt(float((std**2 + (mean - self.mean) ** 2).mean()))
 
     @property
@@ -116,6 +117,7 @@ class ImageData:
         digest = hashlib.sha256()
         for part in PARTS:
             for array in (getattr(self, part), getattr(self, f"labels_{part}")):
+                # the shape too: a moved border is another split
                 digest.update(f"{part} {None if array is None else tuple(array.shape)};".encode())
                 if array is not None:
                     digest.update(memoryview(array.cpu().contiguous().numpy()).cast("B"))

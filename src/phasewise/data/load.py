@@ -114,22 +114,23 @@ def split_rows(parts: Parts, labels: dict[str, Array | None], seed: int, limit: 
     order = rng.permutation(count)
     held = "test" if "test" in parts else "validation"
     if key == "all" or held not in parts:
+        # shuffled once more: _divide sorts by class where there are labels
         rows = {part: (key, rng.permutation(chosen)) for part, chosen in _divide(order, labels[key]).items()}
     else:
         aside = min(MAX_VALIDATION, count // VALIDATION_FRACTION)
         rows = {"train": (key, order[aside:]), "validation": (key, order[:aside])}
         rows["test"] = (held, _fair_order(parts[held].count, labels[held], rng))
-        if held == "test" and "validation" in parts:
+        if held == "test" and "validation" in parts:  # all three are given: nothing is put aside
             rows["train"] = (key, order)
             rows["validation"] = ("validation", _fair_order(parts["validation"].count, labels["validation"], rng))
-    rows["train"] = (key, rows["train"][1][:limit])
+    rows["train"] = (key, rows["train"][1][:limit])  # after the split, which it must not change
     return rows
 
 
 def _divide(order: Array, labels: Array | None) -> dict[str, Array]:
     """70 / 10 / 20 of a random order: sorted by class first, every ten neighbours are shared out alike."""
     if labels is not None:
-        order = order[np.argsort(labels[order], kind="stable")]
+        order = order[np.argsort(labels[order], kind="stable")]  # stable: by chance within a class
     share = PATTERN[np.arange(len(order)) % len(PATTERN)]
     return {part: order[share == k] for k, part in enumerate(PARTS)}
 
@@ -145,6 +146,7 @@ def scale(part: Part, rows: Array, pixel_range: PixelRange, color: Color | None)
     """The chosen rows as float32 (n, C, H, W) in ``pixel_range``."""
     low, high = pixel_range
     if part.levels is not None:
+        # one float per level, looked up by every pixel
         table = (low + (high - low) * np.arange(part.levels + 1) / part.levels).astype(np.float32)
         return torch.from_numpy(np.ascontiguousarray(table[part.read(rows, color)]))
     return torch.from_numpy(np.ascontiguousarray(part.read(rows, color), dtype=np.float32))
@@ -152,7 +154,7 @@ def scale(part: Part, rows: Array, pixel_range: PixelRange, color: Color | None)
 
 def _check_span(parts: Parts, pixel_range: PixelRange) -> None:
     low, high = pixel_range
-    slack = 1e-6 * (high - low)
+    slack = 1e-6 * (high - low)  # float32 pixels against ends given in float64
     spans = {part.where: part.span for part in parts.values() if part.span}
     least, most = min((s[0] for s in spans.values()), default=low), max((s[1] for s in spans.values()), default=high)
     if least < low - slack or most > high + slack:

@@ -57,10 +57,11 @@ def array_part(values: Array, labels: Array | None, where: str, levels: int | No
     if not len(values) or not values.size:
         raise DataError(f"{where} is empty (shape {values.shape}); give images (N, C, H, W)")
     if np.issubdtype(values.dtype, np.floating):
+        # float64 beyond float32's range becomes infinite, and is refused
         with np.errstate(over="ignore", invalid="ignore"):
             values = values.astype(np.float32, copy=False)
             span = (float(values.min()), float(values.max()))
-        if not np.isfinite(span).all():
+        if not np.isfinite(span).all():  # NaN and infinity reach the least or the greatest value
             bad = ~np.isfinite(values).all(axis=(1, 2, 3))
             raise DataError(
                 f"{where}: {int(bad.sum())} of {len(values)} images hold NaN or infinite pixels (first: image "

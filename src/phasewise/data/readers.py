@@ -63,7 +63,7 @@ def read_folder(folder: Path) -> Parts:
     parts = {part: next((folders[n] for n in names if n in folders), None) for part, names in ALIASES.items()}
     if parts["train"] and (parts["test"] or parts["validation"]):
         return {part: image_folder(path) for part, path in parts.items() if path}
-    alone = parts["train"] if len(folders) == 1 else None
+    alone = parts["train"] if len(folders) == 1 else None  # train/ by itself is the whole set
     return {"all": image_folder(alone or folder)}
 
 
@@ -179,6 +179,7 @@ def read_npz(path: Path) -> Parts:
 def _npz_part(arrays: dict[str, Array], images: str, labels: str | None, path: Path) -> Part:
     where = f"{path} [{images}]"
     marks = None if labels is None else arrays[labels]
+    # labels given as a column, as Keras has those of CIFAR
     if marks is not None and marks.ndim == 2 and marks.shape[1] == 1:
         marks = marks[:, 0]
     return array_part(_channels_first(arrays[images], where), marks, where)

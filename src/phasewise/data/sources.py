@@ -53,7 +53,7 @@ def _looks_like_path(source: str) -> bool:
 
 
 def _unknown(source: str) -> str:
-    simple = {re.sub(r"\W|_", "", name): name for name in KNOWN}
+    simple = {re.sub(r"\W|_", "", name): name for name in KNOWN}  # so that "Fashion-MNIST" finds fashion_mnist
     close = difflib.get_close_matches(re.sub(r"\W|_", "", source.lower()), simple, n=1)
     hint = f"did you mean {simple[close[0]]!r}? " if close else ""
     return (

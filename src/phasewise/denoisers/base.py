@@ -116,10 +116,11 @@ class OnPath(Denoiser):
         return self.member.takes_condition
 
     def on(self, path: NoisePath) -> Denoiser:
+        # the member itself is moved: translations do not pile up
         return self if path == self.path else self.member.on(path)
 
     def member_at(self, t: float) -> Denoiser:
-        part = self.member.member_at(_same_noise(t, self.path, self.member.path))
+        part = self.member.member_at(_same_noise(t, self.path, self.member.path))  # a hybrid's member at the same noise
         return self if part is self.member else part.on(self.path)
 
     def sampling_plan(self) -> SamplingPlan | None:
@@ -141,6 +142,7 @@ class OnPath(Denoiser):
         x_there, t_there = translate(x_t, t, self.path, self.member.path)
         s_there = translate(x_t, s, self.path, self.member.path)[1]
         moved = self.member.jump(x_there, float(t_there), float(s_there), cond)
+        # at s: that is where the jump ends
         return None if moved is None else translate(moved, s_there, self.member.path, self.path)[0]
 
 

@@ -42,6 +42,7 @@ class HybridDenoiser(Denoiser):
         _same_pixels({name: members[name] for name in needed})
         path = path_from_config(schedule.path)
         radii = [members[name].radius for name in needed]
+        # as far as the farthest of its members sees
         radius = None if any(r is None for r in radii) else max(r for r in radii if r is not None)
         super().__init__(shapes.pop(), path, radius)
         self.schedule = schedule
@@ -55,6 +56,7 @@ class HybridDenoiser(Denoiser):
 
     def step_at(self, t: float) -> int:
         """Index of the schedule step that time t belongs to."""
+        # 1e-6: a start that was rounded still belongs to its own step
         later = [k for k, start in enumerate(self.schedule.times) if t <= start * (1 + 1e-6)]
         return later[-1] if later else 0
 

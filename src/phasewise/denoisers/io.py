@@ -69,6 +69,7 @@ def save_denoiser(denoiser: Denoiser, folder: str | Path, *, half: bool = False)
     folder = Path(folder)
     if isinstance(denoiser, HybridDenoiser):
         for name, module in denoiser.members.items():
+            # without the translation: a loaded hybrid puts its schedule's path on again
             save_denoiser(module.member if isinstance(module, OnPath) else module, folder / name, half=half)
         config = {"format": FORMAT, "class": "HybridDenoiser", "schedule": denoiser.schedule.to_dict()}
     else:
@@ -77,7 +78,7 @@ def save_denoiser(denoiser: Denoiser, folder: str | Path, *, half: bool = False)
             state = {k: v.half() if v.is_floating_point() and v.numel() >= HALVED else v for k, v in state.items()}
         config = {"format": FORMAT, "class": type(denoiser).__name__, "config": denoiser.config()}
         write_bytes(folder / "weights.safetensors", save_tensors(state))
-    write_json(folder / "config.json", config)
+    write_json(folder / "config.json", config)  # last: a folder with a config has its weights
     return folder
 
 
@@ -145,4 +146,5 @@ def load_weights(denoiser: Denoiser, path: str | Path) -> None:
             )
         if value.is_floating_point() and not (tensors[key].is_floating_point() and tensors[key].isfinite().all()):
             raise CheckpointError(f"{path}: {key} holds NaN, infinity or integers; train it again (`phasewise train`)")
+    # halved ones back to the network's precision
     denoiser.load_state_dict({k: v.to(own[k].dtype) for k, v in tensors.items()})

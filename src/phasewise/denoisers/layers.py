@@ -21,6 +21,7 @@ class TimeEmbedding(nn.Module):
     def __init__(self, dim: int, hidden: int = 64, inner: int | None = None) -> None:
         super().__init__()
         inner = dim if inner is None else inner
+        # geometric: from a fifth of a wave to 19 waves over [-12, 12]
         self.register_buffer("frequencies", torch.exp(torch.linspace(math.log(0.1), math.log(10.0), hidden // 2)))
         self.net = nn.Sequential(nn.Linear(hidden, inner), nn.SiLU(), nn.Linear(inner, dim), nn.SiLU())
 
@@ -76,6 +77,7 @@ class PointwiseBlock(nn.Module):
     def folded(self, time: Tensor) -> tuple[Tensor, Tensor]:
         """Weight and bias of ``up`` with scale and shift of one time, (1, 64), in them."""
         scale, shift = self.film(time)[0].chunk(2)
+        # up((1 + scale) h + shift), as one product with h
         return self.up.weight * (scale + 1), torch.addmv(self.up.bias, self.up.weight, shift)
 
     def mixed(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:

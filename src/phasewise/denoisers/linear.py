@@ -79,16 +79,19 @@ class WienerDenoiser(Denoiser):
         flat = flat - mean
         total = flat.square().sum() / n
         if self.rank == size:
-            values, vectors = torch.linalg.eigh(flat.T @ flat / n)
+            values, vectors = torch.linalg.eigh(flat.T @ flat / n)  # K = V diag(values) V^T
         else:
+            # svd_lowrank draws from the global state
             with torch.random.fork_rng([flat.device] if flat.is_cuda else []):
                 torch.manual_seed(0)
+                # oversampled, with power iterations (Halko et al. 2011, arXiv 0909.4061)
                 _, s, v = torch.svd_lowrank(flat, q=min(self.rank + 16, *flat.shape), niter=4)
             values, vectors = s[: self.rank].square() / n, v[:, : self.rank]
         self.mean.copy_(mean)
         self.eigenvalues.copy_(values.clamp_min(0))
         self.eigenvectors.copy_(vectors)
         if self.rank < size:
+            # variance outside the kept directions, shared equally
             self.rest.copy_((total - values.sum()).clamp_min(0) / (size - self.rank))
         return self
 
@@ -102,6 +105,7 @@ class WienerDenoiser(Denoiser):
         alpha, sigma = self.path.alpha(s).reshape(-1, 1), self.path.sigma(s).reshape(-1, 1)
         centred = x_t.flatten(1) - alpha * mean
         rest = _gain(alpha, sigma, self.rest.to(x_t.dtype))
+        # rest I + V (gain - rest) V^T: the directions that were not kept need no basis
         gain = _gain(alpha, sigma, values) - rest
         out = mean + rest * centred + ((centred @ vectors) * gain) @ vectors.T
         return out.view_as(x_t)
@@ -111,15 +115,17 @@ class WienerDenoiser(Denoiser):
         if bool((mean == 0).all() and (values == 1).all()):
             return None
         kept = vectors.square()
+        # diagonal of V diag(values) V^T + rest (I - V V^T)
         variance = kept @ values + (1 - kept.sum(1)) * self.rest.double().cpu()
         channels = self.image_shape[0]
         per_channel = mean.view(channels, -1)
+        # law of total variance: within pixels and between them
         total = variance.view(channels, -1).mean(1) + per_channel.var(1, correction=0)
         return per_channel.mean(1).float(), total.clamp(min=0).sqrt().float()
 
     @property
     def jumps(self) -> bool:
-        return self.radius is None
+        return self.radius is None  # a windowed filter is no posterior mean of one Gaussian
 
     def jump(self, x_t: Tensor, t: float, s: float, cond: Tensor | None = None) -> Tensor | None:
         """The Gaussian flow: each eigen-coordinate moves by the ratio of its standard deviations at s and t,
@@ -165,6 +171,7 @@ class WienerDenoiser(Denoiser):
         s = torch.tensor(t, dtype=torch.float64, device=covariance.device)
         alpha, sigma = self.path.alpha(s), self.path.sigma(s)
         noisy = alpha**2 * covariance
+        # a ridge: at sigma = 0 a covariance may be singular
         noisy.diagonal().add_(sigma**2 + 1e-10 * self.eigenvalues.double().max())
         channels, height, width = self.image_shape
         matrix = torch.zeros_like(covariance)
@@ -175,16 +182,17 @@ class WienerDenoiser(Denoiser):
                 near = (plane + near).reshape(-1)
                 here = (plane + row * width + column).reshape(-1)
                 cross = alpha * covariance[near][:, here]
+                # normal equations of pixel i's best guess from its window
                 solved = torch.linalg.solve(noisy[near][:, near], cross)
                 matrix[near[:, None], here[None, :]] = solved
         return matrix.float()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._matrices = {}
+        self._matrices = {}  # they are on the old device
         return super()._apply(fn, recurse)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        self._matrices = {}
+        self._matrices = {}  # they follow from the old moments
         return super().load_state_dict(*args, **kwargs)
 
     def config(self) -> dict[str, Any]:

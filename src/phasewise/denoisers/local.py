@@ -110,6 +110,7 @@ class LocalDenoiser(NetworkDenoiser):
 
     def backbone(self, h: Tensor, log_snr: Tensor, labels: Tensor | None = None) -> Tensor:
         traced = torch.compiler.is_compiling() or torch.compiler.is_exporting()
+        # the quick ways below write into buffers or split the batch: not under gradients, autocast or tracing
         plain = traced or torch.is_grad_enabled() or torch.is_autocast_enabled(h.device.type)
         if not plain and not self.normed and _one_for_all(log_snr, labels):
             time = self.told(log_snr[:1], None if labels is None else labels[:1])
@@ -147,6 +148,7 @@ class LocalDenoiser(NetworkDenoiser):
             missing = None
             if block.mix is not None and k:  # zeros beyond the border: a bias cannot pass through the convolution
                 missing, owed = owed, torch.zeros_like(owed)
+            # up(h + owed) = up h + weight owed: what is owed is paid in the bias
             layers.append((block, missing, weight.T, bias + weight @ owed, block.down.weight.T))
             owed = owed + block.down.bias
         start = self.stem.bias + self.places if self.position else self.stem.bias
@@ -161,13 +163,14 @@ class LocalDenoiser(NetworkDenoiser):
             rows = len(part) * blocks
             tokens, inner = buffer[:rows], hidden[:rows]
             tokens.view(-1, blocks, width).copy_(start.expand(len(part), blocks, width))
+            # biases and places are in tokens already
             torch.addmm(tokens, self.windows(part, windows[: rows * len(stem)]), stem, out=tokens)
             for block, missing, up, shift, down in layers:
                 if missing is not None:
                     tokens.add_(missing)
                 seen = tokens.view(len(part), blocks, width)
                 seen = seen if block.mix is None else block.mixed(seen, self.grid)
-                torch.addmm(shift, seen.view(rows, width), up, out=inner)
+                torch.addmm(shift, seen.view(rows, width), up, out=inner)  # scale is in up, shift in its bias
                 torch.addmm(tokens, F.silu(inner, inplace=True), down, out=tokens)
             torch.addmm(bias, tokens, head, out=out[first * blocks :][:rows])
         return out.view(len(h), blocks, -1)
@@ -231,7 +234,7 @@ class LocalDenoiser(NetworkDenoiser):
 
 def _one_for_all(log_snr: Tensor, labels: Tensor | None) -> bool:
     """Whether all images share one time and one label; times are looked at by their layout, not their values."""
-    if len(log_snr) > 1 and log_snr.stride(0) != 0:
+    if len(log_snr) > 1 and log_snr.stride(0) != 0:  # one time expanded to all has stride 0
         return False
     return labels is None or labels.stride(0) == 0 or bool((labels == labels[0]).all())
 

@@ -136,5 +136,5 @@ class NetworkDenoiser(Denoiser):
 
 def relative_log_snr(path: NoisePath, s: Tensor, batch: int, data_std: Tensor) -> Tensor:
     """log-SNR relative to the data variance, clamped to [-12, 12], shape (batch,)."""
-    value = path.log_snr(s) + 2 * data_std.log()
-    return value.clamp(-12, 12).reshape(-1).expand(batch)
+    value = path.log_snr(s) + 2 * data_std.log()  # log of alpha^2 s^2 / sigma^2
+    return value.clamp(-12, 12).reshape(-1).expand(batch)  # the infinite ends at t = 0 and 1 as well

@@ -24,6 +24,7 @@ from phasewise.errors import PhasewiseError
 from phasewise.paths import NoisePath
 from phasewise.shapes import ImageShape
 
+# of the three encoder-decoder pairs: radius % 2, the stem's, and twice their sum make the radius
 PAIR_RADII = {
     1: (0, 0, 0), 2: (1, 0, 0), 3: (1, 0, 0), 4: (1, 1, 0), 5: (1, 1, 0), 6: (1, 1, 1),
     7: (1, 1, 1), 8: (2, 1, 1), 9: (2, 1, 1), 10: (2, 2, 1), 11: (2, 2, 1), 12: (2, 2, 2),
@@ -105,6 +106,7 @@ class PublishedUNet(NetworkDenoiser):
         if min(height, width) < 8:
             raise PhasewiseError("the published U-Net halves the image three times; it needs at least 8x8 pixels")
         self.embed = TimeEmbedding(512, hidden=512, inner=2048)
+        # follows from the shape: not among the weights
         self.register_buffer("position", _position_channels(height, width, 32), persistent=False)
         widths = (64, 128, 256)
         inputs = (channels + 32, *widths)
@@ -126,6 +128,7 @@ class PublishedUNet(NetworkDenoiser):
         h = self.middle(h, time)
         for up, decoder, skip in zip(reversed(self.ups), reversed(self.decoders), reversed(skips), strict=True):
             h = up(h)
+            # an odd side lost a row or column when it was halved
             h = F.pad(h, (0, skip.shape[3] - h.shape[3], 0, skip.shape[2] - h.shape[2]))
             h = decoder(torch.cat([h, skip], 1), time)
         return self.head(h)

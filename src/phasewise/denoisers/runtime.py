@@ -56,7 +56,7 @@ def for_inference(denoiser: Denoiser, *, compile: bool = False, precision: str =
     if isinstance(before, _Faster):  # made faster once: both choices hold
         compile, precision = compile or before.compile, before.precision if precision == "float32" else precision
     fast = copy.copy(denoiser)  # its parameters are the original's
-    fast.training = False
+    fast.training = False  # not eval(): its modules are the original's
     fast.backbone = _Faster(fast, compile, precision)  # type: ignore[method-assign]
     return fast
 
@@ -114,9 +114,10 @@ def export_onnx(denoiser: Denoiser, file: str | Path) -> Path:
             f"{type(denoiser).__name__} is no single network; only networks are exported, a hybrid member by member"
         )
     _need("onnx", "onnxscript")
+    # two images: export takes a size of 1 as fixed
     x_t, t = torch.zeros(2, *denoiser.image_shape), torch.tensor([0.4, 0.6])
     batch = torch.export.Dim("batch")
-    model = _Unchecked(copy.deepcopy(denoiser).cpu().float()).eval()
+    model = _Unchecked(copy.deepcopy(denoiser).cpu().float()).eval()  # a copy: the original stays where it is
     with torch.no_grad():
         program = torch.onnx.export(
             model, (x_t, t), dynamo=True, verbose=False, input_names=["x_t", "t"], output_names=["posterior_mean"],

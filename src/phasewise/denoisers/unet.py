@@ -86,7 +86,7 @@ class UNetDenoiser(NetworkDenoiser):
         self.middle = ResBlock(c, c, emb)
         self.attention = Attention(c, self.heads) if self.heads else nn.Identity()
         for level, w in reversed(list(enumerate(widths))):
-            for _ in range(self.depth + 1):
+            for _ in range(self.depth + 1):  # one more than down: what entered the level is a skip too
                 self.up.append(ResBlock(c + skips.pop(), w, emb))
                 c = w
             if level:
@@ -116,7 +116,7 @@ class UNetDenoiser(NetworkDenoiser):
         time = self.embed(log_snr)
         if labels is not None:
             time = time + self.labels(labels)
-        h = F.pixel_unshuffle(pad_to_multiple(h, self.multiple), self.patch)
+        h = F.pixel_unshuffle(pad_to_multiple(h, self.multiple), self.patch)  # every level halves evenly
         h = self.stem(h.contiguous(memory_format=torch.channels_last))
         skips = [h]
         for layer in self.down:
@@ -149,7 +149,7 @@ class ResBlock(nn.Module):
         self.norm1 = nn.GroupNorm(8, inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.film = nn.Linear(emb, 2 * outputs)
-        self.norm2 = nn.GroupNorm(8, outputs, affine=False)
+        self.norm2 = nn.GroupNorm(8, outputs, affine=False)  # scale and shift come from the time
         self.conv2 = zero_init(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 

@@ -72,11 +72,13 @@ def measure_losses(
     path = denoisers[reference].path
     members = {k: d.on(path).eval() for k, d in denoisers.items()}
     rows = condition_rows(cond, len(images), members.values())
+    # the reference first: the others are compared with its answer
     order = [names.index(reference), *[i for i in range(len(names)) if names[i] != reference]]
     cells = {key: np.zeros((len(grid), len(names))) for key in ("loss", "gap", "distance")}
     errors = {key: np.zeros_like(value) for key, value in cells.items()}
     for k, t in enumerate(grid):
         sums = {key: np.zeros((2, len(names))) for key in cells}
+        # by the number of the time: fresh noise at each, so that errors hardly go together over times
         generator = seeding.generator(seed, seeding.Purpose.LOSSES, k)
         for start in range(0, len(images), batch):
             x = images[start : start + batch]
@@ -87,13 +89,14 @@ def measure_losses(
                 loss = _squared(outputs[i] - x)
                 for key, value in (
                     ("loss", loss),
-                    ("gap", loss - base_loss),
+                    ("gap", loss - base_loss),  # image by image: the luck of the noise cancels
                     ("distance", _squared(outputs[i] - base)),
                 ):
                     sums[key][:, i] += (float(value.sum()), float(value.square().sum()))
         n = len(images)
         for key, (total, squares) in sums.items():
             cells[key][k] = total / n
+            # variance of a mean; 0 at least, against rounding
             errors[key][k] = np.sqrt(np.maximum(squares / n - (total / n) ** 2, 0) / (n - 1))
         if progress is not None:
             progress(k + 1, len(grid))
@@ -138,15 +141,16 @@ def path_kl(table: LossTable, path: NoisePath, *, t_low: float = 0.0, t_high: fl
     Trapezoid in log-SNR on the measured times; the standard error treats times as independent (fresh noise at each;
     the images are shared, so it is a little low).
     """
+    # at t = 1, where gamma = 0 and log-SNR is infinite, there is no trapezoid
     keep = np.flatnonzero((table.times >= t_low) & (table.times <= t_high) & np.isfinite(table.log_snr))
     if len(keep) < 2:
         raise PhasewiseError(f"need at least 2 measured times in [{t_low}, {t_high}] for a path KL")
     keep = keep[np.argsort(table.log_snr[keep])]
     gamma, log_snr = np.exp(table.log_snr[keep]), table.log_snr[keep]
     weight = np.zeros(len(keep))
-    weight[:-1] += np.diff(log_snr) / 2
+    weight[:-1] += np.diff(log_snr) / 2  # trapezoid: half of the steps on either side
     weight[1:] += np.diff(log_snr) / 2
-    weight = 0.5 * weight * gamma
+    weight = 0.5 * weight * gamma  # 1/2 d gamma = 1/2 gamma d log gamma
     value = weight @ table.gap[keep]
     stderr = np.sqrt(weight**2 @ table.gap_stderr[keep] ** 2)
     return {

@@ -140,7 +140,9 @@ def _correlations(cmi: CMIMap, columns: list[int]) -> Array:
     covariance = covariance[:, columns][:, :, columns]
     std = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0))
     scale = std[:, :, None] * std[:, None, :]
+    # a cell without error goes with nothing
     known = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale != 0)
+    # 1 on the diagonal and symmetric, whatever was rounded
     return np.where(identity == 1, 1.0, (known + known.swapaxes(1, 2)) / 2)
 
 
@@ -160,10 +162,11 @@ def _one_time(radii: Array, value: Array, stderr: Array, together: Array, min_si
     d = _decay(radii, value, stderr)
     error, expected, p_value = _judge(d, together)
     off = float(np.abs(value / np.exp(d.log_c - d.rate * radii) - 1).max())
+    # a significant misfit: errors scaled up until chi^2 is what is expected
     widen = math.sqrt(max(1.0, float(d.chi2) / expected)) if p_value < P_LEAST else 1.0
     rate, half = float(d.rate), LEVEL * widen * error
     low = 1 / (rate + half) if rate + half > 0 else math.nan
-    high = 1 / (rate - half) if rate - half > 0 else math.inf
+    high = 1 / (rate - half) if rate - half > 0 else math.inf  # a rate that may be 0 leaves xi without an upper bound
     if high == math.inf:
         bound = f"; xi is above {low:.1f} pixels" if math.isfinite(low) else ""
         return _Row("not resolved", f"the CMI does not fall significantly with r{bound}", low=low, high=high)
@@ -190,19 +193,19 @@ class _Decay(NamedTuple):
 
 def _decay(radii: Array, value: Array, stderr: Array, rounds: int = 30) -> _Decay:
     """Weighted fit of ``c exp(-rate r)`` to each row of ``value`` (..., R) > 0."""
-    stderr = np.maximum(stderr, 1e-9 * np.abs(value))
-    model = np.maximum(value, 0.1 * stderr)
+    stderr = np.maximum(stderr, 1e-9 * np.abs(value))  # a cell without error would weigh infinitely
+    model = np.maximum(value, 0.1 * stderr)  # above 0, for its logarithm
     for _ in range(rounds):
-        weight = (model / stderr) ** 2
+        weight = (model / stderr) ** 2  # 1 / variance of log I, to first order
         # the linearised response; bounded so that a hopeless row cannot run away (its misfit shows all the same)
         response = np.log(model) + np.clip((value - model) / model, -1, 2)
         total = weight.sum(-1, keepdims=True)
-        r = radii - (weight * radii).sum(-1, keepdims=True) / total
+        r = radii - (weight * radii).sum(-1, keepdims=True) / total  # centred: level and slope are then fitted apart
         spread = (weight * r**2).sum(-1)
         rate = -(weight * r * response).sum(-1) / spread
         level = (weight * response).sum(-1, keepdims=True) / total
-        model = np.exp(np.clip(level - rate[..., None] * r, -690, 690))
-    log_c = level[..., 0] + rate * (radii - r)[..., 0]
+        model = np.exp(np.clip(level - rate[..., None] * r, -690, 690))  # within what float64 can hold
+    log_c = level[..., 0] + rate * (radii - r)[..., 0]  # radii - r is their weighted mean
     root = np.sqrt(weight)
     basis = np.stack([root / np.sqrt(total), root * r / np.sqrt(spread)[..., None]], axis=-2)
     return _Decay(log_c, rate, 1 / np.sqrt(spread), (((value - model) / stderr) ** 2).sum(-1), basis)
@@ -215,11 +218,12 @@ def _judge(d: _Decay, together: Array) -> tuple[float, float, float]:
     and so has s chi^2_nu with s = tr M^2 / tr M, nu = tr M / s (Satterthwaite).
     """
     slope = d.basis[1]
+    # the sandwich: variance of the slope under correlated errors
     error = float(d.error) * math.sqrt(max(0.0, float(slope @ together @ slope)))
-    left = np.eye(len(slope)) - d.basis.T @ d.basis
+    left = np.eye(len(slope)) - d.basis.T @ d.basis  # takes the two fitted directions out
     residual = left @ together @ left
     expected = max(float(np.trace(residual)), 1e-9)
-    scale = max(float((residual**2).sum()) / expected, 1e-9)
+    scale = max(float((residual**2).sum()) / expected, 1e-9)  # tr M^2, for M is symmetric
     return error, expected, float(stats.chi2.sf(float(d.chi2) / scale, expected / scale))
 
 
@@ -255,13 +259,16 @@ def t_c(cmi: CMIMap, fit: MarkovFit, draws: int = 400, seed: int = 0) -> Critica
     rows = order[good]
     value, stderr = cmi.value[np.ix_(rows, columns)], cmi.stderr[np.ix_(rows, columns)]
     noise = np.random.default_rng(seed).standard_normal((draws, *value.shape))
+    # correlated over the radii, not over times
     noise = np.einsum("trs,dts->dtr", _roots(_correlations(cmi, columns)[rows]), noise)
     rate = _decay(np.array(fit.radii, dtype=float), value + stderr * noise, stderr, rounds=10).rate
     best = np.argmin(np.where(rate > 0, rate, 0.0), axis=1)  # a rate <= 0 is a length beyond all bounds
+    # nearest: the quantile of an index is an index
     ends = np.flatnonzero(good)[np.quantile(best, [0.025, 0.975], method="nearest").astype(int)]
     top = int(np.flatnonzero(good)[np.argmax(fit.xi[rows])])
     low = (times[max(ends[0] - 1, 0)] + times[ends[0]]) / 2
     high = (times[min(ends[1] + 1, len(times) - 1)] + times[ends[1]]) / 2
+    # the interval holds the value itself
     return CriticalTime(
         float(times[top]), float(min(low, times[top])), float(max(high, times[top])),
         _note(fit, order, good, top), _peaks(cmi),

@@ -39,10 +39,12 @@ def measure_recovery(
     noisy, recovered = [], []
     rows = condition_rows(cond, len(images), denoisers.values())
     for k, t in enumerate(times):
+        # one noise at each time for all denoisers: their errors are paired
         z = torch.randn(images.shape, generator=seeding.generator(seed, seeding.Purpose.RECOVERY, k)).to(images.device)
         row = []
         for i, denoiser in enumerate(denoisers.values()):
             count = max(2, round(steps * t))
+            # a start below t_min still has two steps
             grid = time_grid(count, path=denoiser.path, t_start=float(t), t_min=min(t_min, t / 2))
             x_t = denoiser.path.add_noise(images, z, float(t))
             told = rows if denoiser.takes_condition else None

@@ -39,6 +39,7 @@ def critical_window(cmi: CMIMap, tolerance: float = 0.01, radius: int | None = N
     above = np.flatnonzero(value > tolerance)
     if not len(above):
         raise PhasewiseError(_nowhere(times, value, tolerance, radius))
+    # the cells that the ends are interpolated between
     beside = stderr[[k for k in {above[0] - 1, above[0], above[-1], above[-1] + 1} if 0 <= k < len(stderr)]]
     if float(beside.max()) > tolerance / 2:
         warnings.warn(
@@ -68,6 +69,7 @@ def _crossing(times: Array, value: Array, level: float, i: int, step: int) -> fl
     j = i + step
     if not 0 <= j < len(times):
         return float(times[i])
+    # value[j] <= level < value[i]: ascending, as np.interp takes them
     return float(np.interp(level, [value[j], value[i]], [times[j], times[i]]))
 
 

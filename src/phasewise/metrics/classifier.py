@@ -94,7 +94,7 @@ class ClassifierFeatures(FeatureNetwork):
         folder = Path(folder)
         state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
         content = safetensors.torch.save(state)
-        write_bytes(folder / WEIGHTS_FILE, content)
+        write_bytes(folder / WEIGHTS_FILE, content)  # first: the description vouches for the weights by their digest
         write_json(folder / CONFIG_FILE, {**self.config(), "sha256": hashlib.sha256(content).hexdigest()})
         return folder
 
@@ -146,7 +146,7 @@ def train_classifier(
     if epochs is not None and epochs < 1:
         raise PhasewiseError(f"epochs must be at least 1, got {epochs}")
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reset accelerators as well
         network = ClassifierFeatures(data.image_shape, classes, pixel_range=data.pixel_range)
     std, mean = torch.std_mean(images, dim=(0, 2, 3), keepdim=True, correction=0)
     if not bool((std > 0).all()):
@@ -219,6 +219,7 @@ def random_shift(images: Tensor, most: int, generator: torch.Generator) -> Tenso
     if most == 0:
         return images
     count, _, height, width = images.shape
+    # views: every shift of every image, without a copy
     windows = nn.functional.pad(images, (most,) * 4, mode="replicate").unfold(2, height, 1).unfold(3, width, 1)
     rows, columns = torch.randint(0, 2 * most + 1, (2, count), generator=generator)
     return windows[torch.arange(count), :, rows, columns]
@@ -280,4 +281,4 @@ def classifier_summary(samples: Tensor, classifier: ClassifierFeatures, batch: i
 
 
 def _entropy(p: Tensor) -> Tensor:
-    return -torch.special.xlogy(p, p).sum(-1)
+    return -torch.special.xlogy(p, p).sum(-1)  # 0 log 0 = 0

@@ -55,6 +55,7 @@ def measure_ms(
     seconds: dict[str, list[float]] = {name: [] for name in denoisers}
     with _evaluation(list(denoisers.values())):
         for name, denoiser in denoisers.items():
+            # untimed: caches, compilation, and a batch that does not fit
             called(denoiser, inputs[name], PROBE_TIME, f"timing {name}")
         calls = {
             name: math.ceil(SHORTEST_ROUND_S / max(_seconds(d, inputs[name], 1), 1e-6)) for name, d in denoisers.items()
@@ -99,6 +100,7 @@ def _probe(denoiser: Denoise, image_shape: ImageShape, batch: int, seed: int) ->
 @contextmanager
 def _evaluation(denoisers: list[Denoise]) -> Iterator[None]:
     """Evaluation mode without gradients; every submodule's own mode is put back."""
+    # one by one: train() and eval() set a whole tree alike
     modules = [m for d in denoisers if isinstance(d, nn.Module) for m in d.modules()]
     modes = [m.training for m in modules]
     try:

@@ -46,13 +46,14 @@ class RandomFeatures(FeatureNetwork):
         self.second = nn.Conv2d(32, 64, 3, padding=1)
         self.last = nn.Linear(256, dim)
         for weight in self.parameters():
+            # variance 2 / fan-in keeps what passes a ReLU of order one (He et al. 2015, arXiv 1502.01852)
             fan = weight[0].numel() if weight.dim() > 1 else 4
             weight.data = torch.randn(weight.shape, generator=generator) * math.sqrt(2 / fan)
         frozen(self)
 
     def forward(self, images: Tensor) -> Tensor:
         low, high = self.pixel_range
-        x = self.first((2 * images - low - high) / (high - low)).relu()
+        x = self.first((2 * images - low - high) / (high - low)).relu()  # pixels in [-1, 1]
         return self.last(nn.functional.adaptive_avg_pool2d(self.second(x).relu(), 2).flatten(1))
 
 
@@ -85,7 +86,7 @@ class PCAFeatures(FeatureNetwork):
         if images.shape[0] < 2:
             raise PhasewiseError("principal components need at least two images")
         pixels = images.flatten(1).cpu().numpy()
-        rank = min(dim, pixels.shape[0] - 1, pixels.shape[1])
+        rank = min(dim, pixels.shape[0] - 1, pixels.shape[1])  # n centred images span at most n - 1 directions
         found = PCA(n_components=rank, random_state=seed).fit(pixels)
         mean = torch.from_numpy(found.mean_).reshape(images.shape[1:])
         return cls(mean, torch.from_numpy(found.components_), pixel_range)

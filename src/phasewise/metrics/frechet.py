@@ -169,6 +169,7 @@ def frechet_score(
     return FrechetScore(
         value=value,
         stderr=_bootstrap(x, reference, resamples, generator),
+        # c / (n / 2) - c / n = c / n, the bias of FID_n (Chong & Forsyth 2020)
         bias=_half_size(x, reference, splits, generator) - value,
         n=x.shape[0],
         reference_n=reference.n,
@@ -183,6 +184,7 @@ def _bootstrap(x: Tensor, reference: FrechetReference, resamples: int, generator
     values = []
     for _ in range(resamples):
         drawn = torch.randint(0, n, (n,), generator=generator)
+        # counts as weights: the resampled rows need not be copied
         values.append(reference.distance(*_moments(x, torch.bincount(drawn, minlength=n).double())))
     return float(torch.tensor(values, dtype=torch.float64).std())
 
@@ -203,6 +205,7 @@ def frechet_difference(
     generator = torch.Generator().manual_seed(seed)
     n, values = len(a), []
     for _ in range(resamples):
+        # one draw for both: row i of either began as the same noise
         weights = torch.bincount(torch.randint(0, n, (n,), generator=generator), minlength=n).double()
         values.append(reference.distance(*_moments(a, weights)) - reference.distance(*_moments(b, weights)))
     value = reference.distance(*_moments(a)) - reference.distance(*_moments(b))
@@ -222,7 +225,7 @@ def paired_frechet(first: Tensor, second: Tensor, seed: int = 0, resamples: int 
     def distance(weights: Tensor | None = None) -> float:
         mean, covariance = _moments(b, weights)
         reference = FrechetReference(mean, _root(covariance), float(covariance.trace()), len(b), "")
-        return max(reference.distance(*_moments(a, weights)), 0.0)
+        return max(reference.distance(*_moments(a, weights)), 0.0)  # two equal sets may round below 0
 
     generator, n = torch.Generator().manual_seed(seed), len(a)
     drawn = [torch.randint(0, n, (n,), generator=generator) for _ in range(resamples)]
@@ -293,7 +296,7 @@ def polynomial_mmd(x: Tensor, y: Tensor, rows: int = 1024) -> Estimate:
     xx, _ = _kernel_sums(x, x, rows)
     yy, _ = _kernel_sums(y, y, rows)
     xy, yx = _kernel_sums(x, y, rows)
-    within = xx.sum() / (n * (n - 1)) + yy.sum() / (m * (m - 1))
+    within = xx.sum() / (n * (n - 1)) + yy.sum() / (m * (m - 1))  # no pair of a row with itself: unbiased
     value = within - 2 * xy.sum() / (n * m)
     variance = _jackknife(xx, xy, m) + _jackknife(yy, yx, n)
     return Estimate(float(value), float(variance.sqrt()), n, unit="MMD^2")
@@ -306,7 +309,7 @@ def _kernel_sums(x: Tensor, y: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     for start in range(0, x.shape[0], rows):
         kernel = (x[start : start + rows] @ y.T / x.shape[1] + 1) ** 3
         if y is x:
-            kernel.diagonal(start).zero_()
+            kernel.diagonal(start).zero_()  # k(x_i, x_i) belongs to no pair
         over_columns[start : start + rows] = kernel.sum(1)
         over_rows += kernel.sum(0)
     return over_columns, over_rows

@@ -35,6 +35,7 @@ def measure_cmi(data: ImageData, config: RunConfig, run: Run, say: Callable[[str
     if worst > asked.accuracy:
         say(f"  the largest standard error is {worst:.2g} nats, above the {asked.accuracy:g} asked for")
     if run.has("summary"):
+        # the summary was written before the CMI was measured
         write_json(run.path("summary"), {**read_json(run.path("summary")), **cmi_summary(run)})
     return fit
 
@@ -44,7 +45,7 @@ def check_cmi(config: RunConfig, image_shape: tuple[int, int, int]) -> None:
     asked = config.cmi
     if not asked.measure:
         return
-    make_estimator(asked.estimator, **asked.options)
+    make_estimator(asked.estimator, **asked.options)  # raises for an estimator or an option that is none
     times = [t for t in asked.times if t != 1] or [0.5]
     for center in asked.center or (None,):
         make_problem(torch.zeros(20, *image_shape), times, asked.radii, block=asked.block, center=center)

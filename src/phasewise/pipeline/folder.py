@@ -74,12 +74,13 @@ class RunFolder:
             "format": FORMAT,
             "name": stage.name,
             "choices": stage.depends,
+            # through them, a change makes all that follows stale
             "needs": [self.key(by_name[n], stages) for n in stage.needs],
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def done(self, stage: Stage, stages: Sequence[Stage]) -> bool:
-        there = all(self.run.has(item) for item in stage.outputs)
+        there = all(self.run.has(item) for item in stage.outputs)  # a record that was deleted is made again
         there = there and (stage.model is None or self.run.has_model(stage.model))
         return there and _key_in(self._stamp(stage.name)) == self.key(stage, stages)
 

@@ -49,7 +49,7 @@ def plan_schedules(
     local, partner = local_member(config), cheap_partner(config, prices)
     front = fronts[penalty]
     hybrid = optimise_schedule(prices, config.schedule.budget, penalty=penalty, solver=grid.solver, front=front)
-    cost = hybrid.mflop or 0.0
+    cost = hybrid.mflop or 0.0  # what the baselines may spend as well
     spans = {"window": window, "window_shifted": baselines.shifted(window), "window_gap": gap, "window_cmi": cmi}
     assigned = {
         "global": ("global",) * len(times),
@@ -109,6 +109,7 @@ class Judge:
     @classmethod
     def of_data(cls, data: ImageData, features: FeatureNetwork, config: RunConfig) -> Judge:
         reference = FrechetReference.of_images(data.train, features)
+        # as many as samples where there are: FID's bias depends on n
         n = min(len(data.test), config.evaluate.n_samples)
         floor = fid(data.test[:n], reference, features, seed=config.data.seed)
         return cls(features, reference, data.pixel_range, real_floor(floor), data.test[: config.evaluate.n_grid])
@@ -141,7 +142,7 @@ def evaluate_all(
     evaluations = []
     for name in sorted(hybrids, key=_in_order):
         images = sample(hybrids[name], n=n, seed=seed, batch=250).clamp(low, high)
-        base = images if base is None else base
+        base = images if base is None else base  # all-global comes first
         kept[name] = images[:n_grid]
         seen = features.extract(images.to(device))
         score = frechet_score(seen, judge.reference, seed)
@@ -206,6 +207,6 @@ def sampling_ms(
         for name, hybrid in hybrids.items():
             started = time.perf_counter()
             sample(hybrid, n=batch, seed=seed, batch=batch)
-            if round_:
+            if round_:  # the first round warms up
                 seconds[name].append(time.perf_counter() - started)
     return {name: float(np.median(values)) * 1e3 / batch for name, values in seconds.items()}

@@ -33,6 +33,7 @@ def write_judgement(
     }
     about = {"data": config.data.data, "seed": config.data.seed}
     content = {**about, "schedules": rows, "real": result.real, **cmi_summary(run)}
+    # NaN and infinity, which are no JSON, as null
     clean = json.loads(json.dumps(content), parse_constant=lambda _: None)
     write_json(run.path("summary"), clean)
 

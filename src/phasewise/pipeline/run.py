@@ -33,7 +33,7 @@ def run_pipeline(
     folder = RunFolder(out, config, update=update, version=version)
     context = Context(folder.run, config, say, live)
     stages = all_stages(config)
-    if not folder.claimed:
+    if not folder.claimed:  # refused before anything is written
         check_radii(config, context.data.image_shape)
         check_cmi(config, context.data.image_shape)
         folder.claim(command_line(config, "diagnose --cmi" if command == "cmi" else "run"))
@@ -46,6 +46,7 @@ def run_pipeline(
             say(f"[{stage.name}]")
             started = time.monotonic()
             stage.work(context)
+            # last: a stage that was stopped has no stamp and is done again
             folder.stamp(stage, stages, time.monotonic() - started)
     return folder.root
 

@@ -80,7 +80,7 @@ def build_untrained(member: Member, seed: int, shape: tuple[int, int, int]) -> N
     """A fresh network for a member, its initial weights by (seed, name)."""
     build = MEMBER_KINDS[member.kind].build
     assert build is not None
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # the caller's random state is left alone
         torch.manual_seed(member.initial_seed(seed))
         return build(member, shape)
 
@@ -122,7 +122,7 @@ def train_member(ctx: Context, member: Member) -> None:
     )  # fmt: skip
     save_denoiser(network, folder)
     ctx.run.write("training", record, f"{member.name}.json")
-    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # only now that the model is saved
     done = f"validation loss {record.val_loss:.4f} after {record.steps} steps, {record.seconds:.0f} s"
     ctx.say(f"{member.name}: {done}")
 
@@ -255,6 +255,7 @@ def all_stages(config: RunConfig) -> list[Stage]:
         Stage("features", ("data",), part["features"], ("features",), do_features),
     ]
     for member in config.members:
+        # who is not trained does not depend on how
         how = {k: part["train"][k] for k in HOW_TO_TRAIN} | part["machine"] if member.epochs else {}
         work = do_train(member)
         stages.append(Stage(f"train-{member.name}", ("data",), member.to_dict() | how, (), work, model=member.name))
@@ -264,7 +265,9 @@ def all_stages(config: RunConfig) -> list[Stage]:
         Stage("recovery", trained, part["grid"] | part["recovery"], ("recovery",), do_recovery),
     ]
     if config.cmi.measure:
+        # a matter of the data alone: no member is needed
         stages.append(Stage("cmi", ("data",), part["cmi"] | beside, ("cmi", "markov"), do_cmi))
+    # the schedule waits for CMI only where that places the window, the report wherever it is measured
     window, shown = ("cmi",) * (config.schedule.window == "cmi"), ("cmi",) * config.cmi.measure
     stages += [
         Stage(

@@ -35,6 +35,7 @@ def config_for(folder: Path, size: str, given: dict[str, Any]) -> RunConfig:
     if data in SIDES:
         side = SIDES[data]
     else:
+        # some images tell the side
         side = max(load_images(data, data_dir=given.get("data_dir"), limit=100).image_shape[1:])
     return make_config(side, size, **given)
 

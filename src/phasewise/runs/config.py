@@ -97,7 +97,7 @@ def _own_member(name: str, about: Any) -> Member:
             f"member {name} is a folder, or an object with kind and, where it has them, {', '.join(sorted(known))}; "
             f"got {about!r}"
         )
-    MEMBER_KINDS[str(about["kind"])]
+    MEMBER_KINDS[str(about["kind"])]  # raises for an unknown kind
     return Member(name, **about)
 
 
@@ -141,7 +141,7 @@ def flattened(values: dict[str, Any]) -> dict[str, Any]:
             if own not in by_field:
                 raise PhasewiseError(f"[{key}] has no option {own!r}; it has {', '.join(by_field)}")
             flat[by_field[own]] = one
-    nested(flat)
+    nested(flat)  # raises for a name that is none
     return flat
 
 
@@ -174,6 +174,7 @@ def _fitting_cmi(side: int, chosen: dict[str, Any], usual: dict[str, Any]) -> di
     """The usual CMI radii that leave far pixels in images of this side; without any, no CMI."""
     if "cmi_radii" in chosen or "cmi_center" in chosen:
         return {}
+    # from the edge of a central A to the border: a wider B leaves no C
     extent = side - 1 - (side - 1) // 2 - int(chosen.get("cmi_block", 1)) // 2
     radii = [r for r in usual.get("cmi_radii", CMIOptions.radii) if r < extent]
     return {"cmi_radii": tuple(radii)} if radii else {"cmi": False}
@@ -181,9 +182,10 @@ def _fitting_cmi(side: int, chosen: dict[str, Any], usual: dict[str, Any]) -> di
 
 def command(config: RunConfig, verb: str = "run") -> str:
     """A command line that repeats the run: the size, and every option that differs from the size's own."""
-    usual = {**RunConfig().flat(), **SIZES.get(config.size, {}), "data": None}
+    usual = {**RunConfig().flat(), **SIZES.get(config.size, {}), "data": None}  # None: the data are always named
     words = ["phasewise", verb, "--size", config.size]
     for name, value in config.flat().items():
+        # as JSON has it, like the flat config
         own = list(usual[name]) if isinstance(usual[name], tuple) else usual[name]
         if value != own:
             words += HOMES[name][1].words(value)

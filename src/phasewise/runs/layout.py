@@ -82,6 +82,7 @@ def inside(root: Path, *parts: str) -> Path:
     """
     relative = PurePosixPath(*parts)
     path = root.joinpath(*parts)
+    # resolved, for a link inside may lead out
     if relative.is_absolute() or ".." in relative.parts or not path.resolve().is_relative_to(root.resolve()):
         raise RunFolderError(f"{path} leads out of the run folder {root}; remove the link, or give another folder")
     return path

@@ -59,6 +59,7 @@ class Member(Record):
         """Seed of its initial weights: by the run's seed and the whole name, so that r12 and r21 differ."""
         from phasewise import seeding  # brings torch, which the command line's --help does without
 
+        # a string's own hash() is another one in every process
         return seeding.mix(seed, seeding.Purpose.INITIAL_WEIGHTS, zlib.crc32(self.name.encode())) % 2**32
 
 

@@ -67,7 +67,7 @@ def losses(values: dict[str, Any]) -> LossTable:
 
 def prices(values: dict[str, Any]) -> PriceList:
     record = PriceList.from_dict(values)
-    losses(record.losses.to_dict())
+    losses(record.losses.to_dict())  # for its check of shapes
     return _shaped(record, (len(record.names),), ("flops", "ms"))
 
 

@@ -98,6 +98,7 @@ class Run:
     @cached_property
     def members(self) -> tuple[Member, ...]:
         """Every member that run.json or a record names."""
+        # what run.json says of a member goes first
         known = {m.name: m for m in (Member.from_dict(v) for v in self.info.get("members") or ())}
         tables = (self.losses, self.prices.losses if self.prices else None)
         for table in tables:
@@ -114,7 +115,7 @@ class Run:
         about = {"kind": KIND, "format": FORMAT, "version": version, "config": config.to_dict()}
         members = [m.to_dict() for m in config.members]
         write_json(self.path("info"), {**about, "members": members, "command": command})
-        self.forget("info", "config", "members")
+        self.forget("info", "config", "members")  # read when the folder was opened
 
     # --- records ------------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ def time_grid(
         raise PhasewiseError(f"need 0 < t_min < t_start <= 1, got t_min {t_min} and t_start {t_start}")
     if spacing not in SPACINGS:
         raise PhasewiseError(f"unknown spacing {spacing!r}; known: {', '.join(SPACINGS)}")
-    if steps == 1:
+    if steps == 1:  # nothing but the denoise from t_start
         return (float(t_start),)
     if spacing == "uniform":
         return tuple(torch.linspace(t_start, t_min, steps, dtype=torch.float64).tolist())
@@ -34,9 +34,10 @@ def time_grid(
         grid = path.t_of_log_snr(torch.linspace(float(high), float(low), steps, dtype=torch.float64))
     else:
         rho = 7.0
-        ends = torch.exp(-torch.stack([high, low]) / 2) ** (1 / rho)
+        ends = torch.exp(-torch.stack([high, low]) / 2) ** (1 / rho)  # sigma / alpha = exp(-log-SNR / 2)
         ratio = (ends[0] + torch.linspace(0, 1, steps, dtype=torch.float64) * (ends[1] - ends[0])) ** rho
         grid = path.t_of_log_snr(-2 * ratio.log())
     times = grid.tolist()
+    # exactly as asked: the way back from log-SNR rounds, and the start was cut at t = 0.995
     times[0], times[-1] = float(t_start), float(t_min)
     return tuple(times)

@@ -89,6 +89,7 @@ def sample(
 
         def run(size: int, start: int = start) -> Tensor:
             if x_init is None:
+                # pure noise at the scale that the path has at the first time
                 sigma = denoiser.path.sigma(torch.tensor(grid[0], dtype=torch.float64))
                 x = starting_noise(size, denoiser.image_shape, seed, start) * float(sigma)
             else:
@@ -119,7 +120,8 @@ def integrate(
     """
     chosen, carry = get_solver(solver), Carry(noise=noise)
     for t, s in zip(grid, grid[1:], strict=False):
-        x = take_step(chosen, denoiser.member_at(t), x, t, s, carry)
+        x = take_step(chosen, denoiser.member_at(t), x, t, s, carry)  # asked once, by the start: a step has one member
+    # the last step is a denoise: with D held an exact step to sigma = 0 gives D, and nothing divides by 0
     return denoiser.member_at(grid[-1])(x, grid[-1])
 
 
@@ -130,6 +132,7 @@ def _fresh_noise(n: int, shape: tuple[int, int, int], seed: int, first: int, lik
     def draw() -> Tensor:
         nonlocal streams
         if streams is None:  # deterministic solvers never ask
+            # mixed with its purpose, or the first draw would be the starting noise over again
             streams = seeding.RowStreams(n, seeding.mix(seed, seeding.Purpose.SOLVER_NOISE), first)
         return streams.normal(shape).to(like)
 
@@ -152,4 +155,5 @@ def _start_at(grid: tuple[float, ...], t_start: float | None) -> tuple[float, ..
         return grid
     if not 0 < t_start <= 1:
         raise PhasewiseError(f"t_start must lie in (0, 1], got {t_start}")
+    # 1e-6: no step of no length, where t_start is a grid time already
     return (float(t_start), *[t for t in grid if t < t_start - 1e-6])

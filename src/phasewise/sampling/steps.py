@@ -54,7 +54,7 @@ def euler_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) 
 def heun_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
     """Order 2 (explicit trapezoid), two calls, both by the same denoiser."""
     first = velocity(denoiser, x, t)
-    second = velocity(denoiser, x + (s - t) * first, s)
+    second = velocity(denoiser, x + (s - t) * first, s)  # s > 0: the velocity there divides by sigma_s
     return x + (s - t) / 2 * (first + second)
 
 
@@ -139,6 +139,7 @@ def heun_churn_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Ca
     alpha, sigma = _scales(path, t)
     if alpha > 0:
         ratio = (1 + CHURN) * sigma / alpha
+        # at most the noise the path ends with; rounding never lowers it
         t = max(t, min(1.0, float(path.t_of_log_snr(torch.tensor(-2 * math.log(ratio), dtype=torch.float64)))))
         alpha_up, sigma_up = _scales(path, t)
         rescale = alpha_up / alpha  # the image keeps its share, so only noise is added
@@ -166,6 +167,7 @@ def _draw(path: NoisePath, x: Tensor, mean: Tensor, t: float, s: float, carry: C
     alpha_s, sigma_s = _scales(path, s)
     forward = alpha_t / alpha_s
     added = max(sigma_t**2 - (forward * sigma_s) ** 2, 0.0)  # variance that the forward path adds from s to t
+    # mean and variance of q: Ho et al. 2020, eq. 7
     middle = forward * (sigma_s / sigma_t) ** 2 * x + alpha_s * added / sigma_t**2 * mean
     return middle + math.sqrt(added) * sigma_s / sigma_t * carry.draw()
 

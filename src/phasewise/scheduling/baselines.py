@@ -44,6 +44,7 @@ def t_stitch(times: Sequence[float], small: str, large: str, fraction: float) ->
 def spread(times: Sequence[float], small: str, large: str, fraction: float) -> tuple[str, ...]:
     """``small`` takes a ``fraction`` of the steps, rounded, spread as evenly as can be; ``large`` the rest."""
     n, count = len(times), round(_share(fraction) * len(times))
+    # Bresenham's line: small where the running count k * count / n passes a whole number
     return tuple(small if (k + 1) * count // n > k * count // n else large for k in range(n))
 
 
@@ -65,7 +66,9 @@ def fraction_for(prices: PriceList, small: str, large: str, mflop: float, solver
     steps = len(prices.times)
     calls = sum(calls_per_step(solver, steps))
     full, less = (calls * float(prices.flops[prices.names.index(name)]) / 1e6 for name in (large, small))
+    # the cost is linear in the share: full - share * (full - less)
     needed = (full - mflop) / (full - less) if full > less else 0.0
+    # 1e-9: a share that is whole already is not rounded up
     return min(max(math.ceil(needed * steps - 1e-9) / steps, 0.0), 1.0)
 
 
@@ -76,6 +79,7 @@ def fewer_steps(
     reference = prices.losses.reference
     per_call = float(prices.flops[prices.names.index(reference)]) / 1e6
     steps = 2
+    # 1e-6: rounding of the budget costs no step
     while sum(calls_per_step(solver, steps + 1)) * per_call <= mflop * (1 + 1e-6):
         steps += 1
     return HybridSchedule(

@@ -48,23 +48,24 @@ def pareto_front(
     lost, stderr = (a[:, columns] for a in step_penalties(prices, chosen))
     each = {"mflop": prices.flops[columns] / 1e6, "ms": prices.ms[columns]}
     calls = calls_of(prices, solver, len(lost))[:, columns]
-    spent, total = np.zeros(1), np.zeros(1)
+    spent, total = np.zeros(1), np.zeros(1)  # the one way to have taken no step yet
     choices: list[np.ndarray] = []
     parents: list[np.ndarray] = []
     for k in range(len(lost)):
         spent_next = (spent[:, None] + calls[k] * each[cost]).ravel()
         total_next = (total[:, None] + lost[k]).ravel()
+        # exact: what follows adds the same to all, so no continuation of a dominated beginning can be undominated
         keep = undominated(spent_next, total_next)
-        parents.append(keep // len(names))
+        parents.append(keep // len(names))  # flat index = parent * members + member
         choices.append(keep % len(names))
         spent, total = spent_next[keep], total_next[keep]
     picks = np.zeros((len(spent), len(lost)), dtype=int)
     row = np.arange(len(spent))
-    for k in reversed(range(len(lost))):
+    for k in reversed(range(len(lost))):  # from each end on the front back along its parents
         picks[:, k] = choices[k][row]
         row = parents[k][row]
     steps = np.arange(len(lost))
-    error = np.sqrt((stderr[steps, picks] ** 2).sum(1))
+    error = np.sqrt((stderr[steps, picks] ** 2).sum(1))  # steps taken as independent: fresh noise at each
     charged = {name: (calls[steps, picks] * per_call[picks]).sum(1) for name, per_call in each.items()}
     return ParetoFront(
         penalty_name=chosen.name,
@@ -88,10 +89,11 @@ def check_cost(cost: str) -> None:
 
 def undominated(cost: np.ndarray, penalty: np.ndarray) -> np.ndarray:
     """Indices of the undominated points, cost rising and penalty strictly falling."""
+    # by cost, ties by penalty; rounded, so that equal costs summed in another order tie
     order = np.lexsort((penalty, np.round(cost, 9)))
     best = np.minimum.accumulate(penalty[order])
     keep = np.ones(len(order), dtype=bool)
-    keep[1:] = penalty[order][1:] < best[:-1] - 1e-15
+    keep[1:] = penalty[order][1:] < best[:-1] - 1e-15  # below every cheaper point's penalty
     return order[keep]
 
 
@@ -136,6 +138,7 @@ def optimise_schedule(
             raise PhasewiseError(
                 f"no schedule fits a budget of {budget:g}; the cheapest costs {least:.4g} of the all-global one"
             )
+        # along the front the penalty falls as the cost rises: the dearest that fits loses least
         chosen = int(np.flatnonzero(spent <= budget * whole * (1 + 1e-9))[-1])
     else:
         assert tolerance is not None
@@ -145,7 +148,7 @@ def optimise_schedule(
                 f"no schedule reaches a penalty of {tolerance:g}; the lowest is {front.penalty[-1]:.4g} "
                 f"{front.penalty_unit}"
             )
-        chosen = int(fits[0])
+        chosen = int(fits[0])  # the cheapest that is good enough
     return schedule_from_assignment(prices, front.assignments[chosen], penalty=by, solver=solver)
 
 

@@ -37,6 +37,7 @@ class PathKL(Penalty):
 
     def step(self, prices: PriceList) -> tuple[Array, Array]:
         gamma = _gamma(prices)
+        # gamma at t = 0 is infinite: the denoise is charged gamma(t_min)
         weight = np.append(np.diff(gamma), gamma[-1])[:, None] / 2
         return prices.losses.gap * weight, prices.losses.gap_stderr * np.abs(weight)
 
@@ -45,8 +46,9 @@ class PathKL(Penalty):
         the gap at the far end over the span."""
         gap, gamma = prices.losses.gap, _gamma(prices)
         low, high = gamma[:-1, None], gamma[1:, None]
-        finite = low > 0
+        finite = low > 0  # gamma = 0 at t = 1 of a path that ends in pure noise
         steps = np.log(high / np.where(finite, low, high))  # d gamma = gamma d log gamma
+        # a quarter: the penalty's 1/2 times the trapezoid's 1/2
         return np.where(finite, steps * (low * gap[:-1] + high * gap[1:]) / 4, high / 2 * gap[1:])
 
     def stop(self, prices: PriceList) -> Array:
@@ -58,14 +60,14 @@ class PathKL(Penalty):
         table, gamma = prices.losses, _gamma(prices)
         reference = table.loss[:, table.column(table.reference)]
         low, high = gamma[:-1], gamma[1:]
-        ratio = high / np.where(low > 0, low, high)
+        ratio = high / np.where(low > 0, low, high)  # np.where computes both cases: no log of high / 0
         each = np.where(  # 1/2 integral loss_ref d gamma over every candidate interval, trapezoid in log-SNR
             low > 0,
             np.log(ratio) * (low * reference[:-1] + high * reference[1:]) / 4,
             high * (reference[:-1] + reference[1:]) / 4,
         )
-        until = np.append(0.0, np.cumsum(each))
-        growth = gamma[None] - gamma[:, None]
+        until = np.append(0.0, np.cumsum(each))  # the reference's integral from the first time to each
+        growth = gamma[None] - gamma[:, None]  # [i, j] = gamma_j - gamma_i
         edge = 0.5 * growth[:, :, None] * table.loss[:, None] - (until[None] - until[:, None])[:, :, None]
         later = np.arange(len(gamma))[None] > np.arange(len(gamma))[:, None]
         return np.where(later[:, :, None], edge, np.nan), self.stop(prices)
@@ -83,13 +85,14 @@ class VelocityError(Penalty):
 
     def span(self, prices: PriceList) -> Array:
         distance = np.sqrt(np.maximum(prices.losses.distance, 0.0))
+        # |v_n - v_ref| = velocity_gain |D_n - D_ref|
         return _trapezoid(distance * _gain(prices) * _growth(prices), prices.times)
 
     def stop(self, prices: PriceList) -> Array:
         return np.sqrt(np.maximum(prices.losses.distance, 0.0))
 
     def stray(self, error: Array, length: Array) -> Array:
-        return error
+        return error  # measured at the image, in pixel units already
 
 
 class FlowExcess(Penalty):
@@ -100,6 +103,7 @@ class FlowExcess(Penalty):
     )
 
     def step(self, prices: PriceList) -> tuple[Array, Array]:
+        # |v_n - v|^2 = velocity_gain^2 |D_n - x|^2, held from t_k to t_{k+1}, at the end to 0
         weight = -np.diff(prices.times, append=0.0)[:, None] * _gain(prices) ** 2
         return prices.losses.gap * weight, prices.losses.gap_stderr * np.abs(weight)
 
@@ -107,7 +111,7 @@ class FlowExcess(Penalty):
         return _trapezoid(prices.losses.gap * _gain(prices) ** 2, prices.times)
 
     def stop(self, prices: PriceList) -> Array:
-        return prices.losses.gap * _gain(prices) ** 2 * prices.times[:, None]
+        return prices.losses.gap * _gain(prices) ** 2 * prices.times[:, None]  # held over the last step, t - 0
 
     def stray(self, error: Array, length: Array) -> Array:
         return error**2 / length  # a velocity error e / length, held over the step
@@ -155,7 +159,7 @@ def _push(prices: PriceList) -> Array:
     path, t = _path(prices)
     # The denoise ends at a clean image, whatever noise the path itself ends with.
     alpha, sigma = np.append(path.alpha(t).numpy(), 1.0), np.append(path.sigma(t).numpy(), 0.0)
-    return (alpha[1:] - alpha[:-1] * sigma[1:] / sigma[:-1])[:, None]
+    return (alpha[1:] - alpha[:-1] * sigma[1:] / sigma[:-1])[:, None]  # d x_s / d D in the exact step with D held
 
 
 def _growth(prices: PriceList) -> Array:
@@ -171,6 +175,7 @@ def _trapezoid(values: Array, times: Array) -> Array:
 def _root(square: Array, stderr: Array) -> tuple[Array, Array]:
     """Root of squared distances and its standard error, sqrt(d + e) - sqrt(d)."""
     root = np.sqrt(np.maximum(square, 0.0))
+    # sqrt(d + e) - sqrt(d) = e / (sqrt(d + e) + sqrt(d)) without cancellation; 1e-300 for 0 / 0
     return root, stderr / np.maximum(np.sqrt(np.maximum(square, 0.0) + stderr) + root, 1e-300)
 
 

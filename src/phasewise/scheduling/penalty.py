@@ -72,11 +72,13 @@ class Penalty(ABC):
         The span between them, and what the solver strays over a step of that length; members that jump by their own
         flow do not stray.
         """
+        # integrals from the first time to each: a span's is a difference
         until = np.vstack([np.zeros(len(prices.names)), np.cumsum(self.span(prices), axis=0)])
-        length = prices.times[:, None] - prices.times[None]
+        length = prices.times[:, None] - prices.times[None]  # [i, j] = t_i - t_j, above 0 for a step down
         with np.errstate(divide="ignore", invalid="ignore"):
             error = np.where(length > 0, self.stray(errors.error, length), np.nan)
         jumps = np.array([name in prices.jumps for name in prices.names])
+        # those that jump stray by 0; what no step leads to stays NaN for them too
         own = np.where(jumps, 0.0, np.nan_to_num(error)[:, :, None]) + np.where(np.isnan(error), np.nan, 0.0)[..., None]
         return until[None] - until[:, None] + own, self.stop(prices) + self.stray(errors.stop, prices.times)[:, None]
 
@@ -118,6 +120,7 @@ def get_penalty(penalty: str | Penalty | None, prices: PriceList) -> Penalty:
             f"a penalty is a name ({', '.join(PENALTIES)}) or a Penalty, not {penalty!r}; wrap a function of the price "
             "list as PenaltyFunction(function, name=...)"
         )
+    # records tell penalties apart by their names alone
     if penalty.name in PENALTIES and PENALTIES[penalty.name] is not penalty:
         raise PhasewiseError(f"there is a penalty {penalty.name!r} already; give yours another name")
     return penalty

@@ -54,10 +54,11 @@ def measure_frechet(
     grid, base = check_time_grid(times), denoisers[reference]
     members = {k: d.on(base.path) for k, d in denoisers.items()}
     rows = condition_rows(cond, len(images), members.values())
-    basis = _basis(features.extract(images))
+    basis = _basis(features.extract(images))  # of the clean images, so that all members and times are seen in one basis
     low, high = float(images.min()), float(images.max())
     value, error = np.zeros((2, len(grid), len(members)))
     for k, t in enumerate(grid):
+        # fresh noise at every time, the same for every member
         noise = torch.randn(images.shape, generator=seeding.generator(seed, seeding.Purpose.PENALTY_NOISE, k))
         x_t = base.path.add_noise(images, noise.to(images.device), t)
 
@@ -69,7 +70,7 @@ def measure_frechet(
         truth = seen(members[reference])
         for i, (name, denoiser) in enumerate(members.items()):
             if name != reference:
-                found = paired_frechet(seen(denoiser), truth, seed=seed)
+                found = paired_frechet(seen(denoiser), truth, seed=seed)  # one seed: all members are resampled alike
                 value[k, i], error[k, i] = found.value, found.stderr
     return value, error
 
@@ -78,4 +79,5 @@ def _basis(clean: Tensor) -> Tensor:
     """(D, min(D, COMPONENTS)): the identity, or the leading principal directions of ``clean`` (n, D)."""
     if clean.shape[1] <= COMPONENTS:
         return torch.eye(clean.shape[1])
+    # right singular vectors of centred rows are the eigenvectors of their covariance
     return torch.linalg.svd(clean - clean.mean(0), full_matrices=False).Vh[:COMPONENTS].T

@@ -117,11 +117,12 @@ def placement_front(
     edge, stop = edge[:, :, columns], stop[:, columns]
     unit = (prices.flops / 1e6 if cost == "mflop" else prices.ms)[columns]
     jumps = np.array([n in prices.jumps for n in names])
-    paid = unit * np.where(jumps, 1, get_solver(solver).calls)
+    paid = unit * np.where(jumps, 1, get_solver(solver).calls)  # an exact jump is one call, whatever the solver
     ends = np.flatnonzero(prices.times <= end_by + 1e-9)
     if not len(ends):
         least = float(prices.times[-1])
         raise PhasewiseError(f"no candidate time is at or below end_by {end_by:g}; the last is {least:.3g}")
+    # a step costs what the solver calls (paid), the denoise at the end one call (unit)
     found = _Search(edge, stop, paid, unit, ends[-1:] if by.ancestral else ends).run()
     order = undominated(found.cost, found.penalty)
     schedules = tuple(
@@ -194,8 +195,9 @@ class _Search:
     def run(self) -> _Search:
         size = len(self.stop)
         nothing = np.zeros(1, dtype=int)
+        # the one way into the first time: nothing spent, nothing lost
         self.labels = [{"cost": np.zeros(1), "penalty": np.zeros(1), "node": nothing, "label": nothing, "by": nothing}]
-        for j in range(1, size):
+        for j in range(1, size):  # edges lead to later times only: in order, each node is final when it is used
             parts = [self._along(i, self.edge[i, j], self.paid) for i in range(j)]
             self.labels.append(_pruned({key: np.concatenate([p[key] for p in parts]) for key in parts[0]}))
         ends = [self._along(int(i), self.stop[i], self.once) for i in self.last]
@@ -228,7 +230,7 @@ class _Search:
 
 def _pruned(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     keep = undominated(labels["cost"], labels["penalty"])
-    if len(keep) > WAYS:
+    if len(keep) > WAYS:  # from here on the front is no longer exact
         cost = labels["cost"][keep]
         classes = np.floor((cost - cost[0]) / (cost[-1] - cost[0]) * WAYS)
         keep = keep[

@@ -97,7 +97,7 @@ def prices_at(prices: PriceList, times: Sequence[float]) -> PriceList:
     known, wanted = (path.velocity_gain(torch.as_tensor(t)).numpy()[:, None] ** 2 for t in (table.times, grid))
 
     def carried(values: np.ndarray) -> np.ndarray:
-        scaled = (values * known)[order]
+        scaled = (values * known)[order]  # ascending, as np.interp takes them
         columns = [np.interp(grid, table.times[order], scaled[:, n]) for n in range(values.shape[1])]
         return np.stack(columns, 1) / wanted
 
@@ -105,6 +105,7 @@ def prices_at(prices: PriceList, times: Sequence[float]) -> PriceList:
     moved: dict[str, Any] = {name: carried(getattr(table, name)) for name in fields}
     growth = prices.growth
     if growth is not None:
+        # a ratio of distances: no unit to change
         growth = np.stack([np.interp(grid, table.times[order], column[order]) for column in growth.T], 1)
     moved["log_snr"] = path.log_snr(torch.as_tensor(grid)).numpy()
     frechet, error = (None if a is None else carried(a) for a in (prices.frechet, prices.frechet_stderr))

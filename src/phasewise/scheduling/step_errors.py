@@ -51,6 +51,7 @@ def measure_step_errors(
     if n < 2:
         raise PhasewiseError(f"need at least 2 images, got {n}")
     points, end = _trajectories(denoiser, grid, n, seed)
+    # every step from one time starts with the same answer: asked once
     known = _Remembering(denoiser, dict(zip(grid, points, strict=True)))
     size = len(grid)
     error = np.full((size, size), np.nan)
@@ -103,6 +104,7 @@ def measure_growth(
     for i, (t, s) in enumerate(zip(grid, grid[1:], strict=False)):
         known = base(points[i], t)
         truth = points[i + 1]
+        # an Euler step differs by (s - t) (v_n - v_ref) = gain (t - s) (D_n - D_ref), for dv/dD = -gain
         scale = float(base.path.velocity_gain(t)) * (t - s)
         pushes = [scale * (d(points[i], t) - known) for _, d in others]
         carried = _carry_on(base, torch.cat([truth, *(truth + push for push in pushes)]), grid[i + 1 :], together)
@@ -122,7 +124,7 @@ class _Remembering(Denoiser):
         self.answers: dict[float, Tensor] = {}
 
     def forward(self, x_t: Tensor, t: float, cond: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        if self.points.get(t) is not x_t:
+        if self.points.get(t) is not x_t:  # by identity: what a corrector asks at is another tensor
             return self.inner(x_t, t)
         if t not in self.answers:
             self.answers[t] = self.inner(x_t, t)
@@ -135,6 +137,7 @@ def _trajectories(denoiser: Denoiser, grid: tuple[float, ...], n: int, seed: int
     scale = float(denoiser.path.sigma(torch.tensor(grid[0], dtype=torch.float64)))
     x = starting_noise(n, denoiser.image_shape, seed).to(denoiser.device) * scale
     points = [x]
+    # on below the last candidate, so that a denoise from there has a finer end to be held against
     for t, s in zip(grid, (*grid[1:], grid[-1] / 4), strict=True):
         fine = np.linspace(t, s, FINE + 1).tolist()
         for a, b in zip(fine, fine[1:], strict=False):
@@ -144,4 +147,5 @@ def _trajectories(denoiser: Denoiser, grid: tuple[float, ...], n: int, seed: int
 
 
 def _rms(difference: Tensor) -> float:
+    # root of the mean squared L2 norm over whole images
     return float(difference.double().flatten(1).square().sum(1).mean().sqrt())

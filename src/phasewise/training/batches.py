@@ -54,7 +54,7 @@ class Batches:
     ) -> None:
         self.images, self.size, self.seed, self.times, self.span, self.path = images, size, seed, times, span, path
         self.cond = None if cond is None else cond.to(images.device)
-        self.per_epoch = max(len(images) // size, 1)
+        self.per_epoch = max(len(images) // size, 1)  # images that fill no batch are left out of the epoch
         self.teacher: Denoiser | None = None
         if teacher is not None:
             if teacher.image_shape != tuple(images.shape[1:]):
@@ -62,7 +62,7 @@ class Batches:
                 raise PhasewiseError(
                     f"the teacher denoises images of shape {teacher.image_shape}, the data has {shape}"
                 )
-            self.teacher = teacher.on(path).to(images.device).eval()
+            self.teacher = teacher.on(path).to(images.device).eval()  # on the students' path: one x_t for all
         self._order: tuple[int, Tensor] | None = None
 
     def order(self, epoch: int) -> Tensor:
@@ -77,6 +77,7 @@ class Batches:
         device = self.images.device
         chosen = self.order(epoch)[position * self.size : (position + 1) * self.size].to(device)
         x, cond = self.images[chosen], None if self.cond is None else self.cond[chosen]
+        # drawn on the CPU, so that every device trains on the same numbers
         generator = seeding.generator(self.seed, seeding.Purpose.TRAINING_NOISE, step)
         z = torch.randn(x.shape, generator=generator).to(device)
         t = draw_times(len(x), self.times, self.span, generator).to(device)
@@ -88,7 +89,7 @@ class Batches:
 
 def fingerprint_of_rows(rows: Tensor) -> str:
     """Sixteen hexadecimal digits of a condition: its kind of number, its shape and its values."""
-    digest = hashlib.sha256(f"{rows.dtype} {tuple(rows.shape)};".encode())
+    digest = hashlib.sha256(f"{rows.dtype} {tuple(rows.shape)};".encode())  # the same bytes may be another condition
     digest.update(rows.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 

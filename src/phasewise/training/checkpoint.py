@@ -19,6 +19,7 @@ CHECKPOINT_FORMAT = "1"
 
 def write_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) -> None:
     """``meta`` must hold "identity", the JSON of everything that defines the training."""
+    # safetensors takes no tensors that share memory
     own = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     write_bytes(path, save_tensors(own, {"format": CHECKPOINT_FORMAT, **meta}))
 

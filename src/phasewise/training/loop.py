@@ -109,6 +109,7 @@ class Together:
         try:
             for trainer in self.trainers.values():
                 trainer.resume()
+            # checkpoints may be of different steps: who is ahead waits for the others
             step = min(trainer.step for trainer in self.trainers.values())
             for line in (report, *lines.values()):
                 line.begin(step)
@@ -126,7 +127,7 @@ class Together:
             started = time.monotonic()
             batch = self.batches.draw(step)
             due = [trainer for trainer in self.trainers.values() if trainer.step == step]
-            share = (time.monotonic() - started) / len(due)
+            share = (time.monotonic() - started) / len(due)  # the making of a batch is charged to all alike
             for trainer in due:
                 row = trainer.advance(batch, share)
                 if row is not None:
@@ -139,4 +140,4 @@ class Together:
                     trainer.save_checkpoint()
                 saved = time.monotonic()
             if interrupt.asked:
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt  # only after the checkpoint

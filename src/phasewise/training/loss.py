@@ -38,12 +38,15 @@ def denoising_loss(
     mean = denoiser(path.add_noise(x, z, t), t, cond if denoiser.takes_condition else None)
     difference = mean.float() - (x if target is None else target)
     if kind == "flow":
+        # F - F* = (D - target) / c_out; c_out vanishes at t = 0
         return (difference / denoiser.output_scale(t).clamp_min(1e-6)).square().flatten(1).mean(1)
+    # the weight has no bound towards t = 0
     return (_paper_weight(path, t).to(x.dtype) * difference.square().flatten(1).mean(1)).clamp_max(1e6)
 
 
 def _paper_weight(path: NoisePath, t: Tensor) -> Tensor:
     """|velocity error|^2 + |eps error|^2 + |x error|^2 over |x error|^2."""
+    # eps = (x_t - alpha x) / sigma: its error is alpha / sigma that of x
     return path.velocity_gain(t) ** 2 + path.gamma(t) + 1
 
 
@@ -54,14 +57,17 @@ def draw_times(n: int, kind: str, span: tuple[float, float], generator: torch.Ge
     of the time axis trained.
     """
     u = (torch.arange(n) + torch.rand(n, generator=generator)) / n
-    u = u[torch.randperm(n, generator=generator)].clamp(1e-4, 1 - 1e-4)
+    u = u[torch.randperm(n, generator=generator)].clamp(1e-4, 1 - 1e-4)  # the quantile functions are finite inside
     low, high = span
     normal = torch.distributions.Normal(0.0, 1.0)
     if kind == "uniform" or (kind == "mixed" and span != (0.0, 1.0)):
         t = low + (high - low) * u
     elif kind == "mixed":
+        # u below 1/2 makes the uniform half, u above it the logit-normal one, each stratified
         t = torch.where(u < 0.5, 2 * u, torch.sigmoid(normal.icdf((2 * u - 1).clamp(1e-4, 1 - 1e-4))))
     else:
+        # the distribution's shares below the ends of the span
         edges = normal.cdf(torch.logit(torch.tensor([low, high]).clamp(1e-6, 1 - 1e-6)))
         t = torch.sigmoid(normal.icdf(edges[0] + (edges[1] - edges[0]) * u))
+    # off t = 0, where c_out vanishes, and off t = 1, where alpha does
     return t.clamp(min(max(low, 1e-3), high), max(min(high, 0.9995), low))

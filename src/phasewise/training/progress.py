@@ -16,6 +16,7 @@ class Interrupt:
         self.asked = False
 
     def __enter__(self) -> Interrupt:
+        # Python lets only the main thread set a handler
         self.installed = threading.current_thread() is threading.main_thread()
         if self.installed:
             self.previous = signal.signal(signal.SIGINT, self._ask)

@@ -92,4 +92,4 @@ class Conditions(NamedTuple):
             return cls(*(rows[part.flatten().long()] for part in (numbers.train, numbers.validation)))
         rows = condition_rows(cond, sum(sizes), denoisers)
         assert rows is not None
-        return cls(*rows.split(sizes))
+        return cls(*rows.split(sizes))  # an ImageData comes split: training rows, then validation rows

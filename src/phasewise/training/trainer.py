@@ -49,7 +49,7 @@ class Trainer:
         out: str | Path | None,
         conditions: Conditions,
     ) -> None:
-        denoiser.fit_moments(data.train)
+        denoiser.fit_moments(data.train)  # before the average copies the network, moments included
         self.device = batches.images.device
         self.denoiser = denoiser.to(self.device)
         self.validation = data.validation[:1000].to(self.device)
@@ -65,7 +65,9 @@ class Trainer:
         )
         self.step, self.since, self.seconds = 0, 0, 0.0
         self.history: list[dict[str, Any]] = []
+        # kept on the device: reading it at every step would wait for each
         self.running = torch.zeros((), device=self.device)
+        # what defines the training: a checkpoint of another is refused
         self.identity = json.dumps(
             {
                 "preset": asdict(plan), "steps": self.steps, "seed": self.seed, "span": list(self.span),
@@ -82,6 +84,7 @@ class Trainer:
         self.denoiser.train()
         if self.plan.compile:
             need_compiler(self.device)
+            # on the instance, over the class's own method, until release
             self.denoiser.backbone = torch.compile(self.denoiser.backbone)  # type: ignore[method-assign]
 
     def release(self) -> None:
@@ -109,6 +112,7 @@ class Trainer:
     def train_step(self, batch: Batch) -> Tensor:
         plan = self.plan
         for group in self.optimiser.param_groups:
+            # by the step alone: a resumed run needs no scheduler state
             group["lr"] = plan.lr * learning_rate(plan, self.step, self.steps)
         loss = self.loss(batch)
         loss.backward()
@@ -131,12 +135,15 @@ class Trainer:
         """Held-out loss of the averaged weights: its mean, and by time bin of equal width over the span."""
         model = cast(NetworkDenoiser, self.average.module)
         model.eval()
+        # the same noise at every validation, so that losses of different steps compare
         generator = seeding.generator(self.seed, seeding.Purpose.TRAINING_VALIDATION, 0)
         n = len(self.validation)
         margin = (self.span[1] - self.span[0]) / 100
         low, high = self.span[0] + margin, self.span[1] - margin
+        # one time in the middle of each n-th of the span
         t = (low + (high - low) * (torch.arange(n) + 0.5) / n).to(self.device)
         z = torch.randn(self.validation.shape, generator=generator).to(self.device)
+        # times rise with the row: each bin gets images by chance
         order = torch.randperm(n, generator=generator).to(self.device)
         x, cond = self.validation[order], None if self.validation_cond is None else self.validation_cond[order]
         batch = Batch(x, z, t, x, cond)
@@ -156,7 +163,7 @@ class Trainer:
         val_loss, by_time = self.validate()
         self.check_finite(val_loss)
         averaged = dict(self.average.module.named_parameters())
-        with torch.no_grad():
+        with torch.no_grad():  # the averaged weights are those that were validated
             for key, parameter in self.denoiser.named_parameters():
                 parameter.copy_(averaged[key])
         self.denoiser.eval()
@@ -188,6 +195,7 @@ class Trainer:
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
         tensors["running"] = self.running
+        # a diverged state must not replace the last good checkpoint
         if not all(bool(torch.isfinite(v).all()) for v in tensors.values()):
             self.check_finite(math.nan)
         meta = {
@@ -206,6 +214,7 @@ class Trainer:
                 state.setdefault(int(index), {})[field] = value
         self.denoiser.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         self.average.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
+        # settings are set anew at each step
         self.optimiser.load_state_dict({"state": state, "param_groups": own["param_groups"]})
         self.step, self.since, self.seconds = int(meta["step"]), int(meta["since"]), float(meta["seconds"])
         self.running = tensors["running"].to(self.device)
@@ -225,6 +234,7 @@ def _ema(decay: float) -> Callable[[Any, Any, Any], None]:
     @torch.no_grad()
     def update(average: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
         n = float(count)
+        # average + (1 - decay) (current - average)
         torch._foreach_lerp_(average, current, 1 - min(decay, (1 + n) / (10 + n)))
 
     return update
