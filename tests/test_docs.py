@@ -1,4 +1,4 @@
-"""README and docs/: short lines, short sentences, links that lead somewhere, and Python that runs as it stands.
+"""README, CONTRIBUTING, CHANGELOG and docs/: short lines, short sentences, links that lead somewhere, and Python that runs as it stands.
 
 Every ```python block of a page runs, in order and in one namespace; ```python no-run says that one cannot.
 """
@@ -12,7 +12,8 @@ import phasewise as pw
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = {str(p.relative_to(ROOT)): p for p in (README, *sorted((ROOT / "docs").rglob("*.md")))}
+AT_ROOT = (README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md")
+PAGES = {str(p.relative_to(ROOT)): p for p in (*AT_ROOT, *sorted((ROOT / "docs").rglob("*.md")))}
 RUNNING = [name for name, page in PAGES.items() if any(f == "python" for f, _ in prose.code_blocks(page.read_text()))]
 LONGEST_SENTENCE, LONGEST_LINE, LONGEST_README = 25, 100, 70
 
@@ -48,7 +49,7 @@ def test_every_page_is_listed():
     """docs/README.md names each page once."""
     index = ROOT / "docs" / "README.md"
     listed = [(index.parent / link.partition("#")[0]).resolve() for link in prose.links(index.read_text())]
-    assert sorted(listed) == sorted(p for p in PAGES.values() if p not in (README, index))
+    assert sorted(listed) == sorted(p for p in PAGES.values() if p not in (*AT_ROOT, index))
 
 
 @pytest.mark.parametrize("name", RUNNING)
