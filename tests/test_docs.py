@@ -1,4 +1,4 @@
-"""README, CONTRIBUTING, CHANGELOG and docs/: short lines, short sentences, links that lead somewhere, and Python that runs as it stands.
+"""README, CONTRIBUTING, CHANGELOG and docs/: short lines and sentences, links that lead somewhere, Python that runs.
 
 Every ```python block of a page runs, in order and in one namespace; ```python no-run says that one cannot.
 """
