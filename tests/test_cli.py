@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, errors of one line, the same work as in Python."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -71,6 +72,22 @@ def test_dry_run_does_nothing(tmp_path):
     assert "train-global" in result.output
     assert "to do" in result.output
     assert not (tmp_path / "new").exists()
+
+
+def test_a_file_may_say_more_than_a_command_uses(smoke_run, tmp_path):
+    """Another run's options, whatever that run measured: only a flag against a flag is a slip."""
+    config = {"size": "smoke", "cmi": {"measure": False, "times": [0.3, 0.6]}}
+    (tmp_path / "run.json").write_text(json.dumps(config))
+    for file, more in (
+        (tmp_path / "run.json", ()),
+        (smoke_run / "run.json", ("--no-cmi",)),
+        (smoke_run / "run.json", ("--size", "smoke")),
+    ):
+        result = invoke("run", "--config", file, *more, "--out", tmp_path / "new", "--dry-run")
+        assert result.exit_code == 0, result.output + result.stderr
+    result = invoke("diagnose", "--config", smoke_run / "run.json", "--out", smoke_run, "--dry-run")
+    assert "recovery" in result.output
+    assert "cmi  " not in result.output
 
 
 def test_finished_run_is_skipped_and_reported_again(smoke_run, tmp_path):

@@ -1,5 +1,7 @@
 """The shipped sets: complete, small, loadable without data, as good as their record says."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,8 @@ from phasewise.cli import app
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import read_json
 from phasewise.pipeline import demo, judging
-from phasewise.pretrained import load_pretrained, pretrained_names
+from phasewise.pretrained import load_pretrained, packing, pretrained_names
+from phasewise.pretrained.sets import Pretrained
 
 
 def test_mnist_is_among_the_sets_and_all_are_small():
@@ -89,3 +92,24 @@ def test_demo_reports_without_data_and_leaves_a_run_folder(tmp_path, monkeypatch
         demo.run_demo("mnist", folder, n=120, say=said.append)
     with pytest.raises(PhasewiseError, match="at least 100"):
         demo.run_demo("mnist", tmp_path / "other", n=10)
+
+
+@pytest.mark.parametrize("name", ["", "..", "/tmp/x", "a/b"])
+def test_a_set_is_not_packed_outside_its_place(name):
+    with pytest.raises(PhasewiseError, match="a set's name is letters"):
+        packing.pack("nowhere", name)
+
+
+def test_a_set_is_not_packed_over_itself(tmp_path, monkeypatch):
+    """Nor is one replaced before everything it needs is known to be there."""
+    monkeypatch.setattr(packing, "HOME", tmp_path)
+    folder = shutil.copytree(load_pretrained("mnist").folder, tmp_path / "mine")
+    before = sorted(p for p in folder.rglob("*") if p.is_file())
+    with pytest.raises(PhasewiseError, match="no finished run"):
+        packing.pack(folder, "mine")
+    monkeypatch.setattr(Pretrained, "evaluations", {"hybrid": None})
+    monkeypatch.setattr(packing, "open_run", lambda f: Pretrained("mine", folder))
+    monkeypatch.setattr(packing, "load_images", lambda *a, **k: Pretrained("mine", folder).data)
+    with pytest.raises(PhasewiseError, match="is the set 'mine' itself"):
+        packing.pack(folder, "mine")
+    assert sorted(p for p in folder.rglob("*") if p.is_file()) == before

@@ -170,12 +170,15 @@ def run_stages(
     """Bring the folder up to the command's stage, or say what that would take."""
     from phasewise.pipeline import config_for, default_folder, need_run, read_options
 
+    found: dict[str, Any] = {}
     if config is not None:
         found = read_options(config)
-        size = found.pop("size", size) if size == "auto" else size
-        given = {**found, **given}
+        own = found.pop("size", "auto")
+        size = own if size == "auto" else size
+    # a flag that goes against another is a slip; a file, such as another run's, may say more than is used
+    check_cmi_options(given, measured=given.get("cmi", name != "diagnose" and found.get("cmi", True)))
     alone = name == "diagnose" and given.get("cmi") is True
-    check_cmi_options(name, given)
+    given = {**found, **given}
     check_device(given.get("device", "cpu"))
     folder = out or default_folder(given.get("data"))
     if not command.makes and not alone:
@@ -187,10 +190,10 @@ def run_stages(
     bring_up(chosen, folder, "cmi" if alone else name, update)
 
 
-def check_cmi_options(name: str, given: dict[str, Any]) -> None:
+def check_cmi_options(given: dict[str, Any], measured: bool) -> None:
     """Refuse what is said about a CMI that will not be measured."""
     how = [HOMES[n][1].flag for n in given if HOMES[n][0] == "cmi" and n != "cmi"]
-    if how and (given.get("cmi") is False or (name == "diagnose" and not given.get("cmi"))):
+    if how and not measured:
         raise PhasewiseError(f"{', '.join(how)}: for conditional mutual information, which is measured with --cmi only")
 
 

@@ -6,7 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from phasewise.cli import app
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import read_json
 from phasewise.paths import LinearPath
@@ -120,6 +122,24 @@ def test_stale_training_is_not_resumed(copy):
     assert redone == ["train-r1", "train-r2", "train-control"]
 
 
+def test_a_stopped_retraining_is_resumed(copy):
+    changed = config().changed(local_epochs=1)
+
+    def stop(line):
+        if line == "[train-r1]":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(changed, copy, command="train", update=True, say=stop)
+    assert not (copy / "models" / "r1").exists(), "what was learnt for another choice is gone"
+    checkpoint = copy / "models" / "r1" / "checkpoint.safetensors"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"learnt since")
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(changed, copy, command="train", say=stop)
+    assert checkpoint.read_bytes() == b"learnt since"
+
+
 def test_stopped_training_goes_on_to_the_same_weights(tmp_path, smoke_run):
     lines = []
 
@@ -203,6 +223,12 @@ def test_sampling_from_a_run(smoke_run, tmp_path):
         ({"radii": (1, 2), "window_radius": 3}, "not among the radii"),
         ({"window": (0.5, 0.2)}, "LOW,HIGH"),
         ({"window": "cmy"}, "'gap' or 'cmi'"),
+        ({"window": 0.4}, "LOW,HIGH"),
+        ({"window": ["a", "b"]}, "LOW,HIGH"),
+        ({"radii": 3}, "radii takes tuple"),
+        ({"cmi_block": "wide"}, "block takes int"),
+        ({"cmi_center": 3}, "ROW,COL"),
+        ({"growth_trajectories": 1}, "0, or at least 2"),
         ({"window": "cmi", "cmi": False}, "leave out --no-cmi"),
         ({"cmi_estimator": "magic"}, "known: density"),
         ({"cmi_radii": ()}, "cmi_radii must be distinct, at least one"),
@@ -308,6 +334,10 @@ def test_cmi_alone_needs_no_training(tmp_path, monkeypatch):
         run_pipeline(again, tmp_path / "run", command="cmi")
     assert collect(tmp_path / "run", again, command="cmi", update=True)[0] == ["cmi"]
     assert len(calls) == 2
+    # what `diagnose` takes, and no more
+    words = read_json(tmp_path / "run" / "run.json")["command"].split()[1:]
+    assert words[:2] == ["diagnose", "--cmi"]
+    assert CliRunner().invoke(app, [*words, "--out", str(tmp_path / "dry"), "--dry-run"]).exit_code == 0
 
 
 def test_cmi_of_a_finished_run_updates_its_summary(copy, monkeypatch):
@@ -318,6 +348,8 @@ def test_cmi_of_a_finished_run_updates_its_summary(copy, monkeypatch):
     after = read_json(copy / "summary.json")
     assert after["cmi"] != before["cmi"]
     assert after["schedules"] == before["schedules"]
+    words = "phasewise run --size smoke --data digits --cmi-radii 1,2,3 --cmi-times 0.3,0.4,0.5,0.6"
+    assert read_json(copy / "run.json")["command"] == words, "still a whole run"
     assert collect(copy, changed)[0] == ["report"]
 
 

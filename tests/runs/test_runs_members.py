@@ -8,7 +8,9 @@ import torch
 import phasewise as pw
 from phasewise.errors import PhasewiseError
 from phasewise.pipeline import make_config, run_pipeline
-from phasewise.pipeline.stages import build_untrained
+from phasewise.pipeline.folder import RunFolder
+from phasewise.pipeline.judging import cheap_partner
+from phasewise.pipeline.stages import all_stages, build_untrained
 from phasewise.report.style import Palette
 from phasewise.runs import MEMBER_KINDS, Member, MemberKind, open_run, register_member_kind
 from phasewise.runs.config import command, from_record, members_of
@@ -69,6 +71,59 @@ def test_a_member_that_somebody_else_made_joins_a_run(smoke_run, tmp_path):
     gone = make_config(8, "smoke", member={"theirs": str(tmp_path / "nowhere")}, networks=str(models), cmi=False)
     with pytest.raises(PhasewiseError, match=r"'theirs' is to come from .*nowhere, which holds no denoiser"):
         run_pipeline(gone, tmp_path / "other", command="train", say=lambda _: None)
+    assert not (tmp_path / "other").exists(), "refused before anything is trained"
+    # local, though the config knows no radius of it: no cheaper global network
+    assert cheap_partner(plan, run.prices) == "r1"
+
+
+def test_a_record_of_training_is_kept_by_the_name_it_has_here(smoke_run, tmp_path):
+    teacher = shutil.copytree(smoke_run / "models" / "global", tmp_path / "teacher")
+    shutil.copy(smoke_run / "records" / "training" / "global.json", teacher / "training.json")
+    models = shutil.copytree(smoke_run / "models", tmp_path / "models")
+    plan = make_config(8, "smoke", member={"teacher": str(teacher)}, networks=str(models), cmi=False)
+    run = open_run(run_pipeline(plan, tmp_path / "run", command="train", say=lambda _: None))
+    assert "teacher" in run.training
+    # another source has no record: the old one goes
+    (teacher / "training.json").unlink()
+    moved = plan.changed(member={"teacher": str(shutil.copytree(teacher, tmp_path / "moved"))})
+    run = open_run(run_pipeline(moved, tmp_path / "run", command="train", update=True, say=lambda _: None))
+    assert "teacher" not in run.training
+
+
+def test_a_schedule_is_no_member(smoke_run, tmp_path):
+    pw.save_denoiser(open_run(smoke_run).hybrid("window"), tmp_path / "theirs")
+    models = shutil.copytree(smoke_run / "models", tmp_path / "models")
+    plan = make_config(8, "smoke", member={"theirs": str(tmp_path / "theirs")}, networks=str(models), cmi=False)
+    with pytest.raises(PhasewiseError, match="holds a schedule of several denoisers"):
+        run_pipeline(plan, tmp_path / "run", command="train", say=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"kind": "local", "radius": 99}, "larger than the image"),
+        ({"kind": "local"}, "needs a radius"),
+        ({"kind": "wiener", "radius": 0}, "whole number of pixels"),
+        ({"kind": "given"}, "needs a source"),
+    ],
+)
+def test_a_member_that_cannot_be_is_refused_before_training(about, message, tmp_path):
+    plan = make_config(8, "smoke", member={"mine": about}, cmi=False)
+    with pytest.raises(PhasewiseError, match=message):
+        run_pipeline(plan, tmp_path / "run", say=lambda _: None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_trained_member_depends_on_how_it_is_trained(tmp_path):
+    plan = make_config(8, "smoke", member={"mine": {"kind": "local", "radius": 2}})
+    key = {n: _key(plan.changed(**c), f"train-{n}", tmp_path) for n, c in (("mine", {}), ("wiener", {}))}
+    assert _key(plan.changed(batch=64), "train-mine", tmp_path) != key["mine"]
+    assert _key(plan.changed(batch=64), "train-wiener", tmp_path) == key["wiener"]
+
+
+def _key(plan, name, folder):
+    stages = all_stages(plan)
+    return RunFolder(folder, plan).key(next(s for s in stages if s.name == name), stages)
 
 
 def test_a_kind_of_member_is_one_object(monkeypatch, smoke_run, tmp_path):

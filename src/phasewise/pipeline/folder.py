@@ -89,6 +89,9 @@ class RunFolder:
         stamp = self._stamp(stage.name)
         return stamp.is_file() and _key_in(stamp) != self.key(stage, stages)
 
+    def unstamp(self, stage: Stage) -> None:
+        self._stamp(stage.name).unlink(missing_ok=True)
+
     def stamp(self, stage: Stage, stages: Sequence[Stage], seconds: float) -> None:
         about = {"seconds": round(seconds, 2), "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         write_json(self._stamp(stage.name), {"key": self.key(stage, stages), **about})

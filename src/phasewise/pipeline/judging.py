@@ -79,7 +79,9 @@ def local_member(config: RunConfig) -> str:
 def cheap_partner(config: RunConfig, prices: PriceList) -> str:
     """The cheapest of the cheaper global networks, or else the local denoiser."""
     flops = dict(zip(prices.names, prices.flops, strict=True))
-    learned = [m for m in config.members if MEMBER_KINDS[m.kind].look == "other" and m.radius is None]
+    # as measured: of a member that somebody else made, the config knows no radius
+    local = {n for n, radius in zip(prices.names, prices.losses.radii, strict=True) if radius is not None}
+    learned = [m for m in config.members if MEMBER_KINDS[m.kind].look == "other" and m.name not in local]
     wide = [m.name for m in learned if flops[m.name] < flops["global"]]
     return min(wide, key=flops.__getitem__, default=local_member(config))
 

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from phasewise.denoisers.base import check_radius
+from phasewise.errors import PhasewiseError
 from phasewise.pipeline.diagnosing import check_cmi
 from phasewise.pipeline.folder import RunFolder
 from phasewise.pipeline.stages import Context, all_stages, discard_training, wanted
 from phasewise.runs.config import RunConfig
 from phasewise.runs.config import command as command_line
+from phasewise.runs.members import MEMBER_KINDS
+
+CMI_ALONE = "diagnose --cmi"
 
 
 def run_pipeline(
@@ -34,15 +38,16 @@ def run_pipeline(
     context = Context(folder.run, config, say, live)
     stages = all_stages(config)
     if not folder.claimed:  # refused before anything is written
-        check_radii(config, context.data.image_shape)
+        check_members(config, context.data.image_shape)
         check_cmi(config, context.data.image_shape)
-        folder.claim(command_line(config, "diagnose --cmi" if command == "cmi" else "run"))
+        folder.claim(repeating(config, folder, command))
     for stage in wanted(command, stages):
         if folder.done(stage, stages):
             say(f"[{stage.name}] done before")
         else:
             if stage.model is not None and folder.stale(stage, stages):
                 discard_training(folder.run, stage.model)
+                folder.unstamp(stage)  # or a stop from here on would discard what it had learnt by then
             say(f"[{stage.name}]")
             started = time.monotonic()
             stage.work(context)
@@ -51,10 +56,27 @@ def run_pipeline(
     return folder.root
 
 
-def check_radii(config: RunConfig, image_shape: tuple[int, int, int]) -> None:
-    """Refuse a radius that does not fit the images before anything is trained or written."""
-    for radius in config.train.radii:
-        check_radius(radius, image_shape)
+def repeating(config: RunConfig, folder: RunFolder, command: str) -> str:
+    """The command line that repeats this run: of the CMI alone only where nothing else was ever asked for."""
+    known = folder.run.info.get("command")
+    if command == "cmi" and (known is None or known.startswith(f"phasewise {CMI_ALONE}")):
+        return command_line(config, CMI_ALONE, parts=("data", "cmi", "machine"))
+    return command_line(config)
+
+
+def check_members(config: RunConfig, image_shape: tuple[int, int, int]) -> None:
+    """Refuse a member that does not fit the images, or is not there, before anything is trained or written."""
+    for member in config.members:
+        kind = MEMBER_KINDS[member.kind]
+        if member.radius is None and kind.look in ("local", "control"):
+            raise PhasewiseError(f"member {member.name!r} of kind {member.kind!r} needs a radius, in pixels")
+        if member.radius is not None:
+            check_radius(member.radius, image_shape)
+        if kind.build is None and kind.fit is None:
+            if member.source is None:
+                raise PhasewiseError(f"member {member.name!r} of kind {member.kind!r} needs a source, its folder")
+            if not (Path(member.source) / "config.json").is_file():
+                raise PhasewiseError(f"member {member.name!r} is to come from {member.source}, which holds no denoiser")
 
 
 def describe_plan(

@@ -14,7 +14,7 @@ from safetensors.torch import save as save_tensors
 
 from phasewise import seeding
 from phasewise.data import ImageData, load_images
-from phasewise.denoisers import Denoiser, load_denoiser, save_denoiser
+from phasewise.denoisers import Denoiser, HybridDenoiser, load_denoiser, save_denoiser
 from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.diagnosis import gap_window, measure_losses, measure_recovery, path_kl
 from phasewise.errors import PhasewiseError
@@ -33,6 +33,7 @@ from phasewise.runs.parts import PARTS, TrainOptions
 from phasewise.runs.run import Run
 from phasewise.sampling import time_grid
 from phasewise.scheduling import PENALTIES, explain, get_penalty, pareto_front, price_list
+from phasewise.scheduling.penalty import check_prices
 from phasewise.training import get_preset, train
 
 Say = Callable[[str], None]
@@ -130,6 +131,8 @@ def train_member(ctx: Context, member: Member) -> None:
 def take_trained(ctx: Context, member: Member, source: Path) -> None:
     """Put a denoiser trained elsewhere, and its training record where there is one, into the run."""
     denoiser = load_denoiser(source)
+    if isinstance(denoiser, HybridDenoiser):
+        raise PhasewiseError(f"{source} holds a schedule of several denoisers; give those in its folders one by one")
     if denoiser.image_shape != ctx.data.image_shape:
         raise PhasewiseError(
             f"{source} denoises images of shape {denoiser.image_shape}, the data has {ctx.data.image_shape}"
@@ -138,13 +141,16 @@ def take_trained(ctx: Context, member: Member, source: Path) -> None:
         raise PhasewiseError(f"{source} sees a radius of {denoiser.radius}, not {member.radius}")
     save_denoiser(denoiser, ctx.run.model(member.name))
     if (source / "training.json").is_file():
-        ctx.run.write("training", read_json(source / "training.json"), f"{member.name}.json")
+        record = {**read_json(source / "training.json"), "name": member.name}  # it had another name there, maybe
+        ctx.run.write("training", record, f"{member.name}.json")
     ctx.say(f"{member.name}: taken from {source}")
 
 
 def discard_training(run: Run, name: str) -> None:
-    """Drop a stale model, so that another config's checkpoint is not resumed."""
+    """Drop a stale model and its record, so that another config's checkpoint is not resumed."""
     shutil.rmtree(run.model(name), ignore_errors=True)
+    run.path("training", f"{name}.json").unlink(missing_ok=True)
+    run.forget("training", "members")
 
 
 def do_diagnose(ctx: Context) -> None:
@@ -201,7 +207,7 @@ def do_schedule(ctx: Context) -> None:
     run.write("prices", prices)
     measured = [name for name, p in PENALTIES.items() if p.missing(prices) is None]
     fronts = {name: pareto_front(prices, penalty=name, solver=grid.solver) for name in measured}
-    get_penalty(asked.penalty, prices)
+    check_prices(prices, get_penalty(asked.penalty, prices))  # before it is looked up among the fronts
     gap, cmi = read_gap(ctx), cmi_window(config, run) if asked.window == "cmi" else None
     window = {"gap": gap, "cmi": cmi}[asked.window] if isinstance(asked.window, str) else asked.window
     if window is None:
@@ -256,7 +262,8 @@ def all_stages(config: RunConfig) -> list[Stage]:
     ]
     for member in config.members:
         # who is not trained does not depend on how
-        how = {k: part["train"][k] for k in HOW_TO_TRAIN} | part["machine"] if member.epochs else {}
+        learns = MEMBER_KINDS[member.kind].build is not None
+        how = {k: part["train"][k] for k in HOW_TO_TRAIN} | part["machine"] if learns else {}
         work = do_train(member)
         stages.append(Stage(f"train-{member.name}", ("data",), member.to_dict() | how, (), work, model=member.name))
     trained = tuple(f"train-{m.name}" for m in config.members)

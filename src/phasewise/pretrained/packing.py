@@ -20,10 +20,10 @@ from phasewise.denoisers import Denoiser, load_denoiser, save_denoiser
 from phasewise.diagnosis import measure_losses
 from phasewise.errors import PhasewiseError
 from phasewise.files import read_json, write_bytes, write_json, write_text
-from phasewise.metrics import ClassifierFeatures, FrechetReference
+from phasewise.metrics import ClassifierFeatures, FrechetReference, default_features
 from phasewise.pretrained.sets import HOME, Pretrained
 from phasewise.runs.config import command
-from phasewise.runs.members import MEMBER_KINDS
+from phasewise.runs.members import MEMBER_KINDS, NAME
 from phasewise.runs.run import Run, open_run
 
 PACKED = ("data", "features", "gap", "losses", "prices", "fronts", "schedules", "explanations", "recovery", "training")
@@ -36,8 +36,11 @@ def pack(run_folder: str | Path, name: str, *, data_dir: str | None = None, note
     """Write the set ``name`` of a finished run into the package; returns it.
 
     ``note``: what the records do not say of how it was trained, for the card.  Raises PhasewiseError where the run is
-    not finished or its images are not those of its record.
+    not finished, its images are not those of its record, or its features are no classifier's; and for a name that is
+    no folder's.  A set of that name is replaced only after all of these hold.
     """
+    if not NAME.fullmatch(name):
+        raise PhasewiseError(f"a set's name is letters, digits, '_', '.', '+' and '-'; got {name!r}")
     run, target = open_run(run_folder), Pretrained(name, HOME / name)
     config, evaluation = run.config, run.evaluations
     if config is None or run.data is None or not evaluation:
@@ -45,6 +48,14 @@ def pack(run_folder: str | Path, name: str, *, data_dir: str | None = None, note
     data = load_images(config.data.data, data_dir=data_dir, seed=config.data.seed, limit=config.data.limit)
     if data.fingerprint != run.data.fingerprint:
         raise PhasewiseError(f"{run.root} was made of other images than {config.data.data} in {data_dir}")
+    if target.root.resolve() in (run.root.resolve(), *run.root.resolve().parents):
+        raise PhasewiseError(
+            f"{run.root} is the set {name!r} itself, which packing replaces; pack the run it came from"
+        )
+    kind, cache = config.features.features, run.path("networks")
+    features = default_features(data, seed=config.data.seed, cache_dir=cache, kind=kind)
+    if not isinstance(features, ClassifierFeatures):
+        raise PhasewiseError(f"a set is shipped with a classifier's features; {run.root} used {features.name!r}")
     names = [m.name for m in config.members if MEMBER_KINDS[m.kind].scheduled]
     full = run.denoisers(names)
     shutil.rmtree(target.root, ignore_errors=True)
@@ -56,7 +67,7 @@ def pack(run_folder: str | Path, name: str, *, data_dir: str | None = None, note
         data_dir="DIR" if config.data.data_dir else None, networks="NETWORKS" if config.train.networks else None
     )
     target.claim(kept, command(shown), __version__)
-    write_features(run, target, data.train, data.test)
+    write_features(features, target, data.train, data.test)
     change = rounding({n: full[n] for n in names}, target, data.test)
     fids = {e.name: {k: getattr(e, k) for k in ("fid", "fid_stderr", "n", "mflop")} for e in evaluation.values()}
     card: dict[str, Any] = {"denoisers": names, "data": config.data.data, "trained_by": command(shown)}
@@ -80,9 +91,8 @@ def copy_records(run: Run, target: Run, names: list[str]) -> None:
             write_text(goal, json.dumps(read_json(file), separators=(",", ":")) + "\n")
 
 
-def write_features(run: Run, target: Run, train: torch.Tensor, test: torch.Tensor) -> None:
+def write_features(features: ClassifierFeatures, target: Run, train: torch.Tensor, test: torch.Tensor) -> None:
     """The feature network, moments of the training images, and features of some held-out ones."""
-    features = ClassifierFeatures.load(next(iter(sorted(run.path("networks").iterdir()))))
     features.save(target.path("shipped_features"))
     FrechetReference.of_images(train, features).save(target.path("shipped_reference"))
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:REAL]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -151,14 +152,21 @@ def make_config(image_side: int, size: str = "auto", **given: Any) -> RunConfig:
         size = "small" if image_side <= 16 else "cpu"
     if size not in SIZES:
         raise PhasewiseError(f"unknown size {size!r}; known: auto, {', '.join(SIZES)}")
-    chosen = {k: v for k, v in given.items() if v is not None}
+    chosen = coerced({k: v for k, v in given.items() if v is not None})
     usual = {**SIZES[size], **_fitting_cmi(image_side, chosen, SIZES[size])}
     return _of_size(size, {**usual, **follow(chosen, usual)})
+
+
+def coerced(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Options by name as values of their types.  Raises PhasewiseError for one that cannot be, as a part does."""
+    parts = {part: PARTS[part](**values) for part, values in nested(chosen).items()}
+    return {name: getattr(parts[HOMES[name][0]], HOMES[name][1].field) for name in chosen}
 
 
 def follow(chosen: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
     """``chosen`` and what follows from it unless it is chosen itself: the window's radius, the one of the radii given
     nearest to the usual one; no options for an estimator that is not the usual one, whose options they are."""
+    chosen = coerced(chosen)
     if "radii" in chosen and "window_radius" not in chosen:
         if not chosen["radii"]:
             raise PhasewiseError("give at least one radius")
@@ -180,13 +188,16 @@ def _fitting_cmi(side: int, chosen: dict[str, Any], usual: dict[str, Any]) -> di
     return {"cmi_radii": tuple(radii)} if radii else {"cmi": False}
 
 
-def command(config: RunConfig, verb: str = "run") -> str:
-    """A command line that repeats the run: the size, and every option that differs from the size's own."""
+def command(config: RunConfig, verb: str = "run", parts: Iterable[str] = tuple(PARTS)) -> str:
+    """A command line that repeats the run: the size, and every option that differs from the size's own.
+
+    ``parts``: those whose options the command takes.
+    """
     usual = {**RunConfig().flat(), **SIZES.get(config.size, {}), "data": None}  # None: the data are always named
     words = ["phasewise", verb, "--size", config.size]
     for name, value in config.flat().items():
         # as JSON has it, like the flat config
         own = list(usual[name]) if isinstance(usual[name], tuple) else usual[name]
-        if value != own:
+        if value != own and HOMES[name][0] in parts:
             words += HOMES[name][1].words(value)
     return " ".join(words)

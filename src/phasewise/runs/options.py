@@ -6,8 +6,7 @@
 
 Everything else follows from the fields: the flags of the commands that use the stage and their help, how words become
 values and values words again (the command that repeats a run), what is refused, what ``--dry-run`` says, and the hash
-by
-which a finished stage knows that it is up to date.  Nothing here imports torch: ``--help`` is instant.
+by which a finished stage knows that it is up to date.  Nothing here imports torch: ``--help`` is instant.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import shlex
 import typing
 from collections.abc import Callable, Iterable
@@ -103,7 +103,11 @@ class Option:
         """A value for people to read."""
         if isinstance(value, (tuple, list)):
             return ",".join(map(str, value)) or "none"
-        return {None: "-", True: "yes", False: "no"}.get(value, str(value)) if not isinstance(value, dict) else "none"
+        if isinstance(value, dict):
+            return ",".join(f"{k}={v}" for k, v in value.items()) or "none"
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        return "-" if value is None else str(value)
 
     def words(self, value: Any) -> list[str]:
         """The flag with a value (as JSON has it), as on a command line."""
@@ -197,7 +201,7 @@ def named(words: Iterable[str], flag: str) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")
-        if not (name.replace("-", "_").isidentifier() and equals):
+        if not (re.fullmatch(r"\w[\w.+-]*", name) and equals):
             raise PhasewiseError(f"{flag} takes NAME=VALUE, got {word!r}")
         try:
             out[name] = json.loads(text)

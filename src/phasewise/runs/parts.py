@@ -71,10 +71,15 @@ def _fraction(value: float) -> str | None:
     return None if 0 < value <= 1 else f"is a fraction of the all-global cost, in (0, 1]; got {value}"
 
 
+def _not_one(value: int) -> str | None:
+    return "must be 0, or at least 2, whose spread tells the error; got 1" if value == 1 else None
+
+
 def _window(value: Any) -> str | None:
     if isinstance(value, str):
         return None if value in ("gap", "cmi") else f"must be two noise times, or 'gap' or 'cmi'; got {value!r}"
-    if not (len(value) == 2 and 0 <= value[0] < value[1] <= 1):
+    pair = isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, (int, float)) for v in value)
+    if not (pair and 0 <= value[0] < value[1] <= 1):
         return f"must be LOW,HIGH with 0 <= LOW < HIGH <= 1; got {value}"
     return None
 
@@ -200,8 +205,8 @@ def _positions(center: Any) -> tuple[tuple[int, int], ...] | None:
     """One (row, col) or several, as a tuple of pairs; None stays."""
     if center is None:
         return None
-    pairs = [center] if len(center) == 2 and all(isinstance(c, int) for c in center) else center
     try:
+        pairs = [center] if len(center) == 2 and all(isinstance(c, int) for c in center) else center
         return tuple((int(row), int(col)) for row, col in pairs) or None
     except (TypeError, ValueError) as error:
         raise PhasewiseError(f"a centre of A is ROW,COL; got {center}") from error
@@ -219,7 +224,7 @@ class ScheduleOptions(Options):
     """
 
     penalty: str = option("frechet", "Penalty to minimise: frechet, w2, flow, kl.", main=True, known=_penalties)
-    growth_trajectories: int = option(16, "Trajectories to follow how errors grow, for w2.", least=0)
+    growth_trajectories: int = option(16, "Trajectories to follow how errors grow, for w2.", least=0, check=_not_one)
     budget: float = option(0.8, "Hybrid's cost, of all-global.", main=True, check=_fraction)
     window: Any = option(
         (0.2, 0.5), "LOW,HIGH in noise time, gap or cmi.", main=True, check=_window, read=_window_words

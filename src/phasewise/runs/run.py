@@ -225,7 +225,7 @@ class Run:
     def write(self, item: str, value: Record | dict[str, Any], *more: str) -> Path:
         """A record, or an object of records, as JSON; what was read of it before is forgotten."""
         content = value.to_dict() if isinstance(value, Record) else {k: _plain(v) for k, v in value.items()}
-        self.forget(item, "evaluations", "_evaluation", "members")
+        self.forget(item, "evaluations", "_evaluation", "classifier", "members")
         return write_json(self.path(item, *more), content)
 
     def write_tensors(self, item: str, content: bytes, *more: str) -> Path:
@@ -236,7 +236,7 @@ class Run:
         """Drop records that no longer hold."""
         for item in items:
             self.path(item).unlink(missing_ok=True)
-            self.forget(item, "_evaluation")
+            self.forget(item, "_evaluation", "classifier")
 
     def forget(self, *names: str) -> None:
         for name in names:
