@@ -53,13 +53,19 @@ def run_one(name: str, arguments: Sequence[str]) -> None:
         parser.error("the quick form's figures do not belong into a page: leave out --docs or --quick")
     options = make_options(kind.options_type, quick=parsed.quick, **given_options(kind.options_type, parsed))
     quick = Path("runs/studies") / f"{name}-quick" if parsed.quick else None
+    if parsed.quick:
+        print("the quick form: it shows that the study runs; its figures mean nothing")
     run_study(kind(options, parsed.out or quick), docs=parsed.docs, summary=parsed.summary)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "--list"):
-        print(questions() if words[:1] == ["--list"] else f"{__doc__}\n\n{questions()}\n\n  NAME --help  its options")
+        print(
+            questions()
+            if words[:1] == ["--list"]
+            else f"{__doc__}\n\n{questions()}\n\n  NAME --help  its options;  NAME --quick  does it run?"
+        )
         return 0
     if words[0] not in STUDIES:
         print(f"no study {words[0]!r}; there are\n{questions()}", file=sys.stderr)

@@ -63,7 +63,7 @@ def test_unknown_names_are_answered_with_the_known_ones():
         load_pretrained("cats")
     with pytest.raises(PhasewiseError, match="no denoiser 'r99'; it has global"):
         ready.denoiser("r99")
-    with pytest.raises(PhasewiseError, match="no schedule 'best'; it has hybrid"):
+    with pytest.raises(PhasewiseError, match="unknown schedule 'best'; known: hybrid"):
         ready.hybrid("best")
 
 

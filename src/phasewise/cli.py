@@ -58,17 +58,17 @@ COMMANDS: dict[str, Command] = {
         makes=True,
     ),
     "diagnose": Command(
-        "Held-out losses, gaps and recovery of a run; with --cmi, conditional mutual information alone.",
+        "Measure losses, gaps and recovery. With --cmi: conditional mutual information alone.",
         "phasewise diagnose --cmi --data mnist --data-dir data --out runs/cmi",
         ("data", "diagnose", "recovery", "cmi", "machine"),
     ),
     "schedule": Command(
-        "Price list, Pareto front, and the optimised hybrid schedule of a run.",
+        "Price the denoisers of a run and optimise its schedule.",
         "phasewise schedule --out runs/digits --budget 0.3 --update",
         ("grid", "schedule", "machine"),
     ),
     "evaluate": Command(
-        "Sample every schedule of a run from the same noise; FID, cost, paired error.",
+        "Sample and judge every schedule of a run. From the same noise: FID, cost, paired error.",
         "phasewise evaluate --out runs/digits --samples 5000 --update",
         ("features", "evaluate", "machine"),
     ),
@@ -216,6 +216,8 @@ def bring_up(config: Any, folder: Path, command: str, update: bool) -> None:
     run_pipeline(config, folder, command=command, update=update, say=typer.echo, live=live, version=__version__)
     if command == "run":
         typer.echo(f"open {folder / 'report.html'}")
+    elif command == "schedule":
+        typer.echo(f"judged by `phasewise evaluate --out {folder}`")
     elif command == "cmi":
         typer.echo(f"shown by `phasewise report {folder}`")
 
@@ -224,7 +226,7 @@ def bring_up(config: Any, folder: Path, command: str, update: bool) -> None:
 def list_options(
     stage: Annotated[str | None, typer.Argument(help="A part: " + ", ".join(PARTS) + ".")] = None,
 ) -> None:
-    """List every option of a run with its default; --config FILE sets any of them.
+    """List every option of a run with its default. `phasewise run --config FILE` sets any of them.
 
     Example: phasewise options cmi
     """
@@ -257,7 +259,7 @@ def sample(
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     dry_run: DryRun = False,
 ) -> None:
-    """Draw a grid of samples from a finished run or from a shipped set.
+    """Draw a grid of samples of a run or a shipped set.
 
     Example: phasewise sample --run runs/digits --n 64 --seed 0 --out grid.png
     """
@@ -294,7 +296,7 @@ def demo(
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     dry_run: DryRun = False,
 ) -> None:
-    """Compare schedules of a shipped set: global, hybrid, local only, ... No data, no training.
+    """Compare the schedules of a shipped set. No data, no training: global, hybrid, local only, ...
 
     Example: phasewise demo mnist
     """
@@ -317,7 +319,7 @@ def demo(
 def report(
     folder: Annotated[Path, typer.Argument(help="Run folder with records.")],
 ) -> None:
-    """Make report.html again from the records of a run folder.
+    """Make report.html again from the records of a run.
 
     Example: phasewise report runs/digits
     """

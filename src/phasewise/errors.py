@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class PhasewiseError(ValueError):
     """Bad input or an impossible request. The message says what is wrong and what to do about it."""
@@ -17,6 +20,14 @@ class CheckpointError(PhasewiseError):
 
 class RunFolderError(PhasewiseError):
     """An output folder that is not ours to write into."""
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """ "unknown solver 'eulr'; known: euler, heun (did you mean 'euler'?)"."""
+    names = list(known)
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"unknown {kind} {name!r}; known: {', '.join(names) or 'none'}{hint}"
 
 
 class PhasewiseWarning(UserWarning):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
 from typing import Generic, TypeVar, overload
 
-from phasewise.errors import PhasewiseError
+from phasewise.errors import PhasewiseError, unknown
 
 T = TypeVar("T")
 
@@ -52,8 +52,7 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         if name not in self:
-            known = ", ".join(self) or "none"
-            raise self.error("; ".join(filter(None, [f"unknown {self.kind} {name!r}; known: {known}", self.mend])))
+            raise self.error("; ".join(filter(None, [unknown(self.kind, name, self), self.mend])))
         return self._entries[name]
 
     get = __getitem__

@@ -103,6 +103,8 @@ def test_update_redoes_only_what_the_change_touches(copy):
         run_pipeline(changed, copy)
     run_pipeline(changed, copy, command="schedule", update=True, say=lambda _: None)
     assert not (copy / "summary.json").exists(), "the old judgement is not left beside a new schedule"
+    assert open_run(copy).samples == {}, "nor are pictures of the old one"
+    assert open_run(copy).recovered is not None
     redone, _ = collect(copy, changed)
     assert redone == ["evaluate", "report"]
     assert read_json(copy / "run.json")["command"] == "phasewise run --size smoke --data digits --budget 0.5"
@@ -211,7 +213,7 @@ def test_sampling_from_a_run(smoke_run, tmp_path):
     assert images.shape == (9, 1, 8, 8)
     file = write_grid(images, pixel_range, tmp_path / "grid.png")
     assert file.read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(PhasewiseError, match="it has hybrid, global"):
+    with pytest.raises(PhasewiseError, match="known: hybrid, global"):
         need_run(smoke_run, "sample from").hybrid("nonsense")
     with pytest.raises(PhasewiseError, match=r"ending in \.png"):
         write_grid(images, pixel_range, tmp_path / "grid.jpg")

@@ -49,7 +49,12 @@ def find(source: str | Path, data_dir: str | Path | None) -> tuple[str, Parts]:
 
 
 def _looks_like_path(source: str) -> bool:
-    return source.startswith((".", "/", "~")) or source.count("/") > 1 or Path(source).suffix.lower() in SUFFIXES
+    return (
+        source.startswith((".", "/", "~"))
+        or source.endswith("/")
+        or source.count("/") > 1
+        or Path(source).suffix.lower() in SUFFIXES
+    )
 
 
 def _unknown(source: str) -> str:
@@ -57,7 +62,7 @@ def _unknown(source: str) -> str:
     close = difflib.get_close_matches(re.sub(r"\W|_", "", source.lower()), simple, n=1)
     hint = f"did you mean {simple[close[0]]!r}? " if close else ""
     return (
-        f"unknown data set {source!r}: {hint}Known sets are {', '.join(KNOWN)}; "
+        f"unknown data set {source!r}: {hint}known sets are {', '.join(KNOWN)}; "
         "or give a folder of images, a .parquet or .npz file, or a hub id such as 'owner/name'"
     )
 

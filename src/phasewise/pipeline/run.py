@@ -14,6 +14,7 @@ from phasewise.pipeline.stages import Context, all_stages, discard_training, wan
 from phasewise.runs.config import RunConfig
 from phasewise.runs.config import command as command_line
 from phasewise.runs.members import MEMBER_KINDS
+from phasewise.runs.sizes import SIDES
 
 CMI_ALONE = "diagnose --cmi"
 
@@ -64,13 +65,16 @@ def repeating(config: RunConfig, folder: RunFolder, command: str) -> str:
     return command_line(config)
 
 
-def check_members(config: RunConfig, image_shape: tuple[int, int, int]) -> None:
-    """Refuse a member that does not fit the images, or is not there, before anything is trained or written."""
+def check_members(config: RunConfig, image_shape: tuple[int, int, int] | None) -> None:
+    """Refuse a member that does not fit the images, or is not there, before anything is trained or written.
+
+    ``image_shape`` None: of images not looked at yet; radii go unchecked.
+    """
     for member in config.members:
         kind = MEMBER_KINDS[member.kind]
         if member.radius is None and kind.look in ("local", "control"):
             raise PhasewiseError(f"member {member.name!r} of kind {member.kind!r} needs a radius, in pixels")
-        if member.radius is not None:
+        if member.radius is not None and image_shape is not None:
             check_radius(member.radius, image_shape)
         if kind.build is None and kind.fit is None:
             if member.source is None:
@@ -85,7 +89,9 @@ def describe_plan(
     """(stage, "done" or "to do", its choices in words) for every stage of ``command``, without writing anything; raises
     as a run would."""
     folder = RunFolder(out, config, update=update)
-    stages = all_stages(config)
+    stages, side = all_stages(config), SIDES.get(config.data.data)
+    if not folder.claimed:
+        check_members(config, None if side is None else (1, side, side))
     return [
         (s.name, "done" if folder.done(s, stages) else "to do", _in_words(s.depends)) for s in wanted(command, stages)
     ]

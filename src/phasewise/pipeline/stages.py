@@ -213,7 +213,7 @@ def do_schedule(ctx: Context) -> None:
     if window is None:
         raise PhasewiseError(f"{local_member(config)} has no positive denoising gap: give the window as LOW,HIGH")
     schedules, chosen = plan_schedules(prices, fronts, config, (float(window[0]), float(window[1])), gap, cmi)
-    run.remove("evaluations", "summary")  # they judge another schedule
+    run.remove("evaluations", "summary", "samples")  # they are of another schedule
     run.write("fronts", {n: replace(f, chosen=chosen if n == asked.penalty else None) for n, f in fronts.items()})
     run.write("schedules", schedules)
     told = explain(schedules["hybrid"], prices, penalty=asked.penalty)

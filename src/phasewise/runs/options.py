@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from phasewise.errors import PhasewiseError
+from phasewise.errors import PhasewiseError, unknown
 from phasewise.results import Record
 
 Check = Callable[[Any], str | None]
@@ -63,7 +63,7 @@ class Option:
             known = tuple(self.known())
             for one in value if isinstance(value, tuple) else (value,):
                 if one not in known:
-                    raise PhasewiseError(f"unknown {self.name} {one!r}; known: {', '.join(known)}")
+                    raise PhasewiseError(unknown(self.name, one, known))
         if self.least is not None and not value >= self.least:
             raise PhasewiseError(f"{self.name} must be at least {self.least:g}, got {value}")
         wrong = self.check(value) if self.check is not None else None

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from phasewise.errors import PhasewiseError, RunFolderError
+from phasewise.errors import PhasewiseError, RunFolderError, unknown
 from phasewise.files import read_json, write_bytes, write_json
 from phasewise.results import (
     Array,
@@ -202,8 +202,10 @@ class Run:
 
     @cached_property
     def samples(self) -> dict[str, Array]:
-        files = [p for p in sorted(self.path("samples").glob("*.safetensors")) if p != self.path("recovered")]
-        return {p.stem: reading.tensor(p, "samples", ndim=4, first=MAX_SAMPLES) for p in files}
+        return {p.stem: reading.tensor(p, "samples", ndim=4, first=MAX_SAMPLES) for p in self._sample_files()}
+
+    def _sample_files(self) -> list[Path]:
+        return [p for p in sorted(self.path("samples").glob("*.safetensors")) if p != self.path("recovered")]
 
     @property
     def reference(self) -> str:
@@ -233,9 +235,10 @@ class Run:
         return write_bytes(self.path(item, *more), content)
 
     def remove(self, *items: str) -> None:
-        """Drop records that no longer hold."""
+        """Drop records, or pictures of samples, that no longer hold."""
         for item in items:
-            self.path(item).unlink(missing_ok=True)
+            for file in self._sample_files() if item == "samples" else [self.path(item)]:
+                file.unlink(missing_ok=True)
             self.forget(item, "_evaluation", "classifier")
 
     def forget(self, *names: str) -> None:
@@ -275,8 +278,7 @@ class Run:
                 f"{self.root} has no schedules yet; make them with `phasewise schedule --out {self.root}`"
             )
         if schedule not in self.schedules:
-            known = ", ".join(self.schedules)
-            raise PhasewiseError(f"{self.root} has no schedule {schedule!r}; it has {known}")
+            raise PhasewiseError(unknown("schedule", schedule, self.schedules))
         plan = self.schedules[schedule]
         return HybridDenoiser(self.denoisers(list(dict.fromkeys(plan.assignment)), device), plan)
 
