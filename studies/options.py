@@ -40,12 +40,8 @@ def flags(kind: type) -> list[dataclasses.Field[Any]]:
 
 def make_options(kind: type[O], *, quick: bool = False, **given: Any) -> O:
     """The options of ``kind``: what is ``given``, for the rest the defaults or, with ``quick``, the quick form."""
-    values = {}
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-        small = field.metadata.get("quick", _SAME)
-        if quick and small is not _SAME:
-            values[field.name] = small
-    return kind(**{**values, **given})
+    small = {f.name: f.metadata["quick"] for f in dataclasses.fields(kind)} if quick else {}  # type: ignore[arg-type]
+    return kind(**{**{name: value for name, value in small.items() if value is not _SAME}, **given})
 
 
 def add_flags(parser: argparse._ActionsContainer, kind: type) -> None:

@@ -71,7 +71,7 @@ class Record:
         """Raise PhasewiseError where the fields contradict each other."""
 
     def to_dict(self) -> dict[str, Any]:
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     @classmethod
     def from_dict(cls: type[R], values: dict[str, Any]) -> R:
@@ -146,19 +146,20 @@ def _flat(record: Record) -> typing.Iterator[tuple[str, Any]]:
             yield f.name, value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """``value`` as JSON has it: records and arrays too, at any depth; NaN as null, infinities by name."""
     if isinstance(value, Record):
         return value.to_dict()
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else ("inf" if value > 0 else "-inf")  # JSON has no NaN and no infinity
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return value
 
 
@@ -337,10 +338,9 @@ class PriceList(Record):
     ``flops`` (N,) per image and call, multiply and add counted as two; ``ms`` (N,) measured milliseconds per image
     and call on ``device`` at ``batch`` images a call.  ``jumps`` names those that know their own flow: one call takes
     them over a step of any length, exactly where the solver keeps no history.  ``growth`` (S, N), where it was
-    measured:
-    by what factor a push of denoiser n off the reference's path at times[k] has grown when the path arrives at the
-    image.  ``frechet`` (S, N) with ``frechet_stderr``, where it was measured: squared Frechet distance between the
-    features of denoiser n's posterior means and of the reference's.
+    measured: by what factor a push of denoiser n off the reference's path at times[k] has grown when the path arrives
+    at the image.  ``frechet`` (S, N) with ``frechet_stderr``, where it was measured: squared Frechet distance between
+    the features of denoiser n's posterior means and of the reference's.
     """
 
     losses: LossTable

@@ -100,7 +100,20 @@ class Denoiser(nn.Module, ABC):
         raise PhasewiseError(f"{type(self).__name__} cannot be saved")
 
 
-class OnPath(Denoiser):
+class _Wrapped(Denoiser):
+    """What a denoiser round ``member`` passes on as it is."""
+
+    member: Denoiser
+
+    def pixel_moments(self) -> tuple[Tensor, Tensor] | None:
+        return self.member.pixel_moments()
+
+    @property
+    def jumps(self) -> bool:
+        return self.member.jumps
+
+
+class OnPath(_Wrapped):
     """``member`` spoken to on another path: x_t and t are translated at equal log-SNR, exactly (rescale, relabel)."""
 
     def __init__(self, member: Denoiser, path: NoisePath) -> None:
@@ -129,13 +142,6 @@ class OnPath(Denoiser):
             return None
         return SamplingPlan(tuple(_same_noise(t, self.member.path, self.path) for t in plan.times), plan.solver)
 
-    def pixel_moments(self) -> tuple[Tensor, Tensor] | None:
-        return self.member.pixel_moments()
-
-    @property
-    def jumps(self) -> bool:
-        return self.member.jumps
-
     def jump(self, x_t: Tensor, t: float, s: float, cond: Tensor | None = None) -> Tensor | None:
         if not self.jumps:
             return None
@@ -146,7 +152,7 @@ class OnPath(Denoiser):
         return None if moved is None else translate(moved, s_there, self.member.path, self.path)[0]
 
 
-class Given(Denoiser):
+class Given(_Wrapped):
     """``member`` with its condition bound (:meth:`Denoiser.given`): called like a denoiser without one."""
 
     cond: Tensor
@@ -175,13 +181,6 @@ class Given(Denoiser):
 
     def sampling_plan(self) -> SamplingPlan | None:
         return self.member.sampling_plan()
-
-    def pixel_moments(self) -> tuple[Tensor, Tensor] | None:
-        return self.member.pixel_moments()
-
-    @property
-    def jumps(self) -> bool:
-        return self.member.jumps
 
     def jump(self, x_t: Tensor, t: float, s: float, cond: Tensor | None = None) -> Tensor | None:
         return self.member.jump(x_t, t, s, as_rows(self.cond, len(x_t)))

@@ -248,8 +248,7 @@ def default_block(image_shape: ImageShape, radius: int) -> int:
 
 def default_mixing(radius: int, block: int, depth: int) -> int:
     """Blocks of 4 or more pixels reach a far window in steps (docs/results/networks.md): one block each, two at most,
-    the stem
-    seeing at least one more."""
+    the stem seeing at least one more."""
     return max(min(2, depth, radius // block - 1), 0) if block >= 4 else 0
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from phasewise.denoisers.base import Denoiser, Given, OnPath
 from phasewise.denoisers.hybrid import HybridDenoiser
 from phasewise.denoisers.network import NetworkDenoiser
-from phasewise.errors import CheckpointError, PhasewiseError
+from phasewise.errors import CheckpointError, PhasewiseError, unknown
 from phasewise.files import write_bytes
 from phasewise.paths import Time, as_time, path_from_config
 
@@ -39,7 +39,7 @@ def for_inference(denoiser: Denoiser, *, compile: bool = False, precision: str =
     Raises PhasewiseError for an unknown precision, or where compiling on a CPU finds no C++ compiler.
     """
     if precision not in PRECISIONS:
-        raise PhasewiseError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+        raise PhasewiseError(unknown("precision", precision, PRECISIONS))
     faster = functools.partial(for_inference, compile=compile, precision=precision)
     if isinstance(denoiser, HybridDenoiser):
         members = {name: faster(member) for name, member in denoiser.members.items()}

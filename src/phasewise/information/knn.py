@@ -23,7 +23,7 @@ from scipy.spatial import cKDTree
 from scipy.special import digamma
 from torch import Tensor
 
-from phasewise.errors import PhasewiseError
+from phasewise.errors import PhasewiseError, unknown
 from phasewise.information.base import Cell, CMIEstimator, Say, whole
 from phasewise.information.problem import Problem
 from phasewise.results import Array, Estimate
@@ -65,7 +65,7 @@ class NearestNeighbours(CMIEstimator):
         blocks: int = 10,
     ) -> None:
         if method not in METHODS:
-            raise PhasewiseError(f"knn: unknown method {method!r}; known: {', '.join(METHODS)}")
+            raise PhasewiseError(f"knn: {unknown('method', method, METHODS)}")
         if not 0 < train_fraction < 1:
             raise PhasewiseError(f"knn: train_fraction must lie in (0, 1), got {train_fraction!r}")
         self.method, self.train_fraction, self.k = method, train_fraction, whole("knn: k", k, 1)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from phasewise.errors import PhasewiseError
+from phasewise.errors import PhasewiseError, unknown
 from phasewise.metrics.classifier import Progress, cached_classifier
 from phasewise.metrics.feature_base import FeatureNetwork, check_images, frozen
 from phasewise.shapes import ImageShape
@@ -150,7 +150,7 @@ def default_features(
     classifier is kept in ``cache_dir`` under the data's fingerprint and the seed, and found there next time.
     """
     if kind not in KINDS:
-        raise PhasewiseError(f"unknown features {kind!r}; known: {', '.join(KINDS)}")
+        raise PhasewiseError(unknown("features", kind, KINDS))
     images = data if isinstance(data, Tensor) else data.train
     bounds = (0.0, 1.0) if isinstance(data, Tensor) else data.pixel_range
     if kind == "inception":

@@ -10,7 +10,7 @@ from phasewise.denoisers.base import check_radius
 from phasewise.errors import PhasewiseError
 from phasewise.pipeline.diagnosing import check_cmi
 from phasewise.pipeline.folder import RunFolder
-from phasewise.pipeline.stages import Context, all_stages, discard_training, wanted
+from phasewise.pipeline.stages import Context, all_stages, discard_training, need_source, wanted
 from phasewise.runs.config import RunConfig
 from phasewise.runs.config import command as command_line
 from phasewise.runs.members import MEMBER_KINDS
@@ -77,10 +77,7 @@ def check_members(config: RunConfig, image_shape: tuple[int, int, int] | None) -
         if member.radius is not None and image_shape is not None:
             check_radius(member.radius, image_shape)
         if kind.build is None and kind.fit is None:
-            if member.source is None:
-                raise PhasewiseError(f"member {member.name!r} of kind {member.kind!r} needs a source, its folder")
-            if not (Path(member.source) / "config.json").is_file():
-                raise PhasewiseError(f"member {member.name!r} is to come from {member.source}, which holds no denoiser")
+            need_source(member)
 
 
 def describe_plan(

@@ -108,9 +108,17 @@ def do_train(member: Member) -> Callable[[Context], None]:
         elif kind.build is not None:
             train_member(ctx, member)
         else:
-            raise PhasewiseError(f"member {member.name!r} is to come from {source}, which holds no denoiser")
+            need_source(member)
 
     return work
+
+
+def need_source(member: Member) -> None:
+    """Raise PhasewiseError where a member that others made is not there."""
+    if member.source is None:
+        raise PhasewiseError(f"member {member.name!r} of kind {member.kind!r} needs a source, its folder")
+    if not (Path(member.source) / "config.json").is_file():
+        raise PhasewiseError(f"member {member.name!r} is to come from {member.source}, which holds no denoiser")
 
 
 def train_member(ctx: Context, member: Member) -> None:

@@ -15,7 +15,7 @@ from phasewise.data import load_images
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import read_json, write_bytes
 from phasewise.report.pictures import tile
-from phasewise.runs.config import RunConfig, flattened, follow, make_config
+from phasewise.runs.config import RunConfig, coerced, flattened, follow, make_config
 from phasewise.runs.run import Run
 from phasewise.runs.sizes import SIDES
 
@@ -30,7 +30,7 @@ def config_for(folder: Path, size: str, given: dict[str, Any]) -> RunConfig:
     """The config that options ask for: ``given`` on top of the run already in ``folder``, or else of the size."""
     found = Run(folder).config
     if found is not None and ("data" not in given or given["data"] == found.data.data) and size in ("auto", found.size):
-        return found.changed(**follow(given, found.flat()))
+        return found.changed(**follow(coerced(given), found.flat()))
     data = given.get("data", "digits")
     if data in SIDES:
         side = SIDES[data]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from phasewise.errors import PhasewiseError
+from phasewise.errors import PhasewiseError, unknown
 from phasewise.results import Record
 from phasewise.runs.members import MEMBER_KINDS, Member
 from phasewise.runs.options import options_of
@@ -151,7 +151,7 @@ def make_config(image_side: int, size: str = "auto", **given: Any) -> RunConfig:
     if size == "auto":
         size = "small" if image_side <= 16 else "cpu"
     if size not in SIZES:
-        raise PhasewiseError(f"unknown size {size!r}; known: auto, {', '.join(SIZES)}")
+        raise PhasewiseError(unknown("size", size, ("auto", *SIZES)))
     chosen = coerced({k: v for k, v in given.items() if v is not None})
     usual = {**SIZES[size], **_fitting_cmi(image_side, chosen, SIZES[size])}
     return _of_size(size, {**usual, **follow(chosen, usual)})
@@ -166,7 +166,6 @@ def coerced(chosen: dict[str, Any]) -> dict[str, Any]:
 def follow(chosen: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
     """``chosen`` and what follows from it unless it is chosen itself: the window's radius, the one of the radii given
     nearest to the usual one; no options for an estimator that is not the usual one, whose options they are."""
-    chosen = coerced(chosen)
     if "radii" in chosen and "window_radius" not in chosen:
         if not chosen["radii"]:
             raise PhasewiseError("give at least one radius")

@@ -23,6 +23,7 @@ from phasewise.results import (
     Record,
     Recovery,
     TrainingRecord,
+    plain,
 )
 from phasewise.runs import reading
 from phasewise.runs.config import RunConfig, from_record
@@ -226,9 +227,8 @@ class Run:
 
     def write(self, item: str, value: Record | dict[str, Any], *more: str) -> Path:
         """A record, or an object of records, as JSON; what was read of it before is forgotten."""
-        content = value.to_dict() if isinstance(value, Record) else {k: _plain(v) for k, v in value.items()}
         self.forget(item, "evaluations", "_evaluation", "classifier", "members")
-        return write_json(self.path(item, *more), content)
+        return write_json(self.path(item, *more), plain(value))
 
     def write_tensors(self, item: str, content: bytes, *more: str) -> Path:
         self.forget("samples", "recovered")
@@ -281,14 +281,6 @@ class Run:
             raise PhasewiseError(unknown("schedule", schedule, self.schedules))
         plan = self.schedules[schedule]
         return HybridDenoiser(self.denoisers(list(dict.fromkeys(plan.assignment)), device), plan)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Record):
-        return value.to_dict()
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return value
 
 
 def open_run(folder: str | Path) -> Run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from phasewise.errors import PhasewiseError
+from phasewise.errors import PhasewiseError, unknown
 from phasewise.paths import LinearPath, NoisePath
 
 SPACINGS = ("uniform", "log_snr", "edm")
@@ -24,7 +24,7 @@ def time_grid(
     if not 0 < t_min < t_start <= 1 and steps > 1:
         raise PhasewiseError(f"need 0 < t_min < t_start <= 1, got t_min {t_min} and t_start {t_start}")
     if spacing not in SPACINGS:
-        raise PhasewiseError(f"unknown spacing {spacing!r}; known: {', '.join(SPACINGS)}")
+        raise PhasewiseError(unknown("spacing", spacing, SPACINGS))
     if steps == 1:  # nothing but the denoise from t_start
         return (float(t_start),)
     if spacing == "uniform":

@@ -1,8 +1,7 @@
 r"""Which member takes which step: the exact optimum on a given time grid, and its whole Pareto front.
 
 Costs and penalties add over steps, so the undominated schedules follow from dynamic programming over steps: extend
-every
-undominated (cost, penalty) of the first k steps by each denoiser, drop what is dominated.  Nothing is sampled or
+every undominated (cost, penalty) of the first k steps by each denoiser, drop what is dominated.  Nothing is sampled or
 approximated, and the optimum for every budget is on the front (a multiple-choice knapsack).
 """
 

@@ -1,10 +1,8 @@
 """What a penalty is: quality lost per step and member, one object per way to count it; a registry of them.
 
 The built-in ones are in :mod:`phasewise.scheduling.penalties`, with their formulas.  One of your own is one more
-object:
-a subclass of :class:`Penalty`, or a :class:`PenaltyFunction`; registered (:func:`register_penalty`) it can be named in
-a
-config and on the command line.
+object: a subclass of :class:`Penalty`, or a :class:`PenaltyFunction`; registered (:func:`register_penalty`) it can be
+named in a config and on the command line.
 """
 
 from __future__ import annotations

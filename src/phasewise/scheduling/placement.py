@@ -4,9 +4,8 @@ Nodes are candidate times, an edge is one step by one member, and costs and pena
 keeps its undominated (cost, penalty) ways in, so one pass gives the whole Pareto front.
 
 What a step from t to s by member n adds is up to the penalty (:meth:`Penalty.edges`), with e the solver's own error
-over
-that step (:mod:`phasewise.scheduling.step_errors`); integrals over spans, so values here and on a given grid do not
-compare:
+over that step (:mod:`phasewise.scheduling.step_errors`); integrals over spans, so values here and on a given grid do
+not compare:
 
 * ``w2``:   ``integral |v_n - v_ref| growth dt + e``           (the end: ``|D_n - D_ref| + e_stop``)
 * ``flow``: ``integral (|v_n - v|^2 - |v_ref - v|^2) dt + e^2 / (t - s)``, an error e being a velocity error

@@ -84,9 +84,9 @@ def measure_growth(
     """(T, N): by what factor a push off the reference's path grows on its way to the image.
 
     On ``n`` trajectories of the reference each denoiser in turn takes one Euler step from one time to the next; pushed
-    and
-    true points are then carried on by the reference.  Root mean square of their distance at the image over that of the
-    push: above 1 where the flow spreads, below 1 where it forgets.  1 for the reference itself, and at the last time.
+    and true points are then carried on by the reference.  Root mean square of their distance at the image over that of
+    the push: above 1 where the flow spreads, below 1 where it forgets.  1 for the reference itself, and at the last
+    time.
 
     Takes about ``N T^2 / 2`` calls on ``n`` images.  Raises PhasewiseError as :func:`measure_step_errors` does.
     """

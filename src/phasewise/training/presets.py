@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from phasewise.errors import PhasewiseError
+from phasewise.errors import PhasewiseError, unknown
 from phasewise.fit import cosine_decay, warm_up
 
 
@@ -59,7 +59,7 @@ def get_preset(preset: str | TrainPreset, **changes: Any) -> TrainPreset:
     """A named preset or your own, with fields replaced by the ``changes`` that are not None."""
     if isinstance(preset, str):
         if preset not in PRESETS:
-            raise PhasewiseError(f"unknown training preset {preset!r}; known: {', '.join(PRESETS)}")
+            raise PhasewiseError(unknown("training preset", preset, PRESETS))
         preset = PRESETS[preset]
     preset = replace(preset, **{k: v for k, v in changes.items() if v is not None})
     if (
@@ -69,13 +69,14 @@ def get_preset(preset: str | TrainPreset, **changes: Any) -> TrainPreset:
         or (preset.steps is not None and preset.steps < 1)
     ):
         raise PhasewiseError("training needs lr > 0, batch >= 1, epochs > 0 and steps >= 1")
-    for value, known in ((preset.loss, ("flow", "paper")), (preset.decay, ("cosine", "constant"))):
+    for kind, value, known in (
+        ("choice", preset.loss, ("flow", "paper")),
+        ("choice", preset.decay, ("cosine", "constant")),
+        ("time distribution", preset.times, ("logit_normal", "uniform", "mixed")),
+        ("precision", preset.precision, ("float32", "bfloat16")),
+    ):
         if value not in known:
-            raise PhasewiseError(f"unknown choice {value!r}; known: {', '.join(known)}")
-    if preset.times not in ("logit_normal", "uniform", "mixed"):
-        raise PhasewiseError(f"unknown time distribution {preset.times!r}; known: logit_normal, uniform, mixed")
-    if preset.precision not in ("float32", "bfloat16"):
-        raise PhasewiseError(f"unknown precision {preset.precision!r}; known: float32, bfloat16")
+            raise PhasewiseError(unknown(kind, value, known))
     return preset
 
 
