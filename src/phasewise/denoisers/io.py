@@ -15,6 +15,7 @@ from phasewise.denoisers.hybrid import HybridDenoiser
 from phasewise.denoisers.linear import WienerDenoiser
 from phasewise.denoisers.local import LocalDenoiser
 from phasewise.denoisers.published import PublishedLocal, PublishedUNet
+from phasewise.denoisers.transformer import DiTDenoiser
 from phasewise.denoisers.unet import UNetDenoiser
 from phasewise.errors import CheckpointError
 from phasewise.files import read_json, write_bytes, write_json
@@ -41,7 +42,7 @@ def register_denoiser(cls: type[D]) -> type[D]:
     return cls
 
 
-for _class in (LocalDenoiser, UNetDenoiser, WienerDenoiser, PublishedLocal, PublishedUNet):
+for _class in (LocalDenoiser, UNetDenoiser, DiTDenoiser, WienerDenoiser, PublishedLocal, PublishedUNet):
     register_denoiser(_class)
 
 
