@@ -6,6 +6,8 @@ counter-based Philox generator, whose 128-bit key holds (seed, index) whole: no 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum, unique
 
 import numpy as np
@@ -91,10 +93,23 @@ class RowStreams:
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """Standard normal (n, *shape) float32, the next numbers of every stream."""
-        out = np.empty((len(self.streams), *shape), dtype=np.float32)
-        for row, stream in zip(out, self.streams, strict=True):
-            stream.standard_normal(out=row, dtype=np.float32)
-        return torch.from_numpy(out)
+        return self.fill(torch.empty(len(self.streams), *shape, dtype=torch.float32))
+
+    def fill(self, out: Tensor, threads: int = 1) -> Tensor:
+        """``out`` (n, ...), float32 and contiguous on the CPU, filled with the next numbers of every stream; by several
+        threads the same ones."""
+        rows = list(zip(out.numpy(), self.streams, strict=True))
+        if threads == 1:
+            _fill(rows)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(_fill, (rows[k::threads] for k in range(threads))))
+        return out
+
+
+def _fill(rows: Iterable[tuple[np.ndarray, np.random.Generator]]) -> None:
+    for row, stream in rows:
+        stream.standard_normal(out=row, dtype=np.float32)
 
 
 def normal_rows(n: int, shape: tuple[int, ...], seed: int, first: int = 0) -> Tensor:

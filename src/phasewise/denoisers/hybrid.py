@@ -70,6 +70,11 @@ class HybridDenoiser(Denoiser):
     def takes_condition(self) -> bool:
         return any(member.takes_condition for member in self.members.values())
 
+    def check_condition(self, cond: Tensor) -> None:
+        for member in self.members.values():
+            if member.takes_condition:
+                member.check_condition(cond)
+
     def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
         s = as_time(t, x_t).reshape(-1)
         if s.numel() == 1:
