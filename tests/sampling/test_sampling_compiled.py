@@ -19,6 +19,14 @@ def test_it_gives_what_sample_gives(solver: str) -> None:
     assert torch.equal(ready(), sample(denoiser, 3))
 
 
+def test_it_takes_its_noise_from_one_path() -> None:
+    denoiser = hybrid("ancestral")
+    expected = sample(denoiser, 3, seed=1, noise="path", batch=2)
+    assert torch.equal(for_sampling(denoiser, batch=2, noise="path")(3, seed=1), expected)
+    with pytest.raises(PhasewiseError, match="fresh"):
+        for_sampling(denoiser, noise="nobody")
+
+
 def test_it_takes_a_grid_of_its_own_and_starts_where_it_is_told() -> None:
     denoiser = members()["r3"]
     ready = for_sampling(denoiser, batch=2, times=TIMES, solver="ancestral", t_start=0.6)

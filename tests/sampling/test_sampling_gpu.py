@@ -95,6 +95,12 @@ def test_a_captured_loop_starts_where_it_is_told() -> None:
     assert far(ready(x_init=x), sample(denoiser, x_init=x, steps=4, t_start=0.6)) < 1e-4
 
 
+def test_a_captured_loop_takes_its_noise_from_one_path() -> None:
+    denoiser = hybrid("ancestral").to(GPU)
+    ready = for_sampling(denoiser, batch=2, noise="path")
+    assert far(ready(3, seed=1), sample(denoiser, 3, seed=1, noise="path")) < 1e-4
+
+
 def test_a_captured_loop_sees_weights_that_change_in_place() -> None:
     denoiser = members()["r3"].to(GPU)
     ready = for_sampling(denoiser, batch=2, steps=3)

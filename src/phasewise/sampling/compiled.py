@@ -8,7 +8,7 @@ On a CPU there is nothing to capture, and the same loop runs as :func:`phasewise
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -22,9 +22,7 @@ from phasewise.memory import out_of_memory
 from phasewise.modes import evaluating
 from phasewise.sampling.batches import Progress, in_batches
 from phasewise.sampling.loop import check_start, integrate, rows_on, sampling_plan, start_of
-from phasewise.sampling.noise import solver_noise
-
-Draw = Callable[[], Tensor]
+from phasewise.sampling.noise import Between, RowNoise, StepNoise, noise_kind, solver_noise
 
 WARM_UP = 2
 """Loops before the capture: libraries choose their kernels, filters and compiled code are made."""
@@ -43,6 +41,7 @@ def for_sampling(
     t_start: float | None = None,
     t_min: float = 0.02,
     spacing: str = "uniform",
+    noise: str = "fresh",
 ) -> CompiledSampler:
     """A sampler of ``denoiser`` made ready for many calls: ``for_sampling(d, batch=256)(n=10_000, seed=0)``.
 
@@ -51,7 +50,7 @@ def for_sampling(
         batch: images in the buffers; a last batch of fewer takes as long.
         precision, compile: of the networks (:func:`phasewise.denoisers.for_inference`).
         graph: on a GPU capture the loop in a CUDA graph at the first call; elsewhere it means nothing.
-        steps, solver, times, t_start, t_min, spacing: as in :func:`phasewise.sample`.
+        steps, solver, times, t_start, t_min, spacing, noise: as in :func:`phasewise.sample`.
 
     Images are those of ``sample`` at the same seed and batch: on a CPU to the bit in float32, on a GPU to about 1e-4.
 
@@ -62,7 +61,9 @@ def for_sampling(
     plan = sampling_plan(
         denoiser, steps=steps, solver=solver, times=times, t_start=t_start, t_min=t_min, spacing=spacing
     )
-    return CompiledSampler(for_inference(denoiser, compile=compile, precision=precision), plan, batch, graph, t_start)
+    noise_kind(noise)  # an unknown one is refused at once
+    faster = for_inference(denoiser, compile=compile, precision=precision)
+    return CompiledSampler(faster, plan, batch, graph, t_start, noise)
 
 
 class CompiledSampler:
@@ -74,10 +75,16 @@ class CompiledSampler:
     """
 
     def __init__(
-        self, denoiser: Denoiser, plan: SamplingPlan, batch: int, graph: bool = True, t_start: float | None = None
+        self,
+        denoiser: Denoiser,
+        plan: SamplingPlan,
+        batch: int,
+        graph: bool = True,
+        t_start: float | None = None,
+        noise: str = "fresh",
     ) -> None:
         self.denoiser, self.cond = unbound(denoiser, None)
-        self.plan, self.batch, self.t_start = plan, batch, t_start
+        self.plan, self.batch, self.t_start, self.noise = plan, batch, t_start, noise
         self.device = denoiser.device
         self.graph = graph and self.device.type == "cuda"
         self.loops: dict[tuple[object, ...], CapturedLoop] = {}
@@ -108,10 +115,10 @@ class CompiledSampler:
         @torch.inference_mode()
         def run(size: int, first: int) -> Tensor:
             x = start_of(denoiser, self.plan.times[0], size, seed, first, device, x_init)
-            noise = solver_noise(size, denoiser.image_shape, seed, first, device)
+            noise = solver_noise(size, denoiser.image_shape, seed, first, device, self.noise)
             part = None if rows is None else rows[first : first + size]
             if self.graph:
-                return self._loop(part)(x, noise.host, part)
+                return self._loop(part)(x, noise, part)
             return integrate(bind(denoiser, part), x, *self.plan, noise=noise)
 
         with evaluating(denoiser), checked_conditions():
@@ -136,21 +143,16 @@ class CapturedLoop:
         self.x = torch.zeros(batch, *denoiser.image_shape, device=device)
         self.rows = None if rows is None else rows[:1].expand(batch, *rows.shape[1:]).clone()
         told = bind(denoiser, self.rows)
-        self.draws: list[Tensor] = []
-
-        def new_draw() -> Tensor:
-            self.draws.append(torch.zeros_like(self.x))
-            return self.draws[-1]
-
+        self.draws = _Draws(self.x)
         with _beside(device):  # what is allocated for the first time may not be inside a capture
             for _ in range(WARM_UP):
-                self.draws.clear()
-                integrate(told, self.x, *plan, noise=new_draw)
-        taken = iter(self.draws)
+                self.draws.rewind()
+                integrate(told, self.x, *plan, noise=self.draws)
+        self.draws.rewind()
         self.graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-                self.out = integrate(told, self.x, *plan, noise=lambda: next(taken))
+                self.out = integrate(told, self.x, *plan, noise=self.draws)
         except RuntimeError as error:
             if out_of_memory(error):
                 raise
@@ -158,16 +160,34 @@ class CapturedLoop:
                 f"the loop of this denoiser cannot be captured: a step waits for the GPU ({error}); pass graph=False"
             ) from error
 
-    def __call__(self, x: Tensor, draw: Draw, rows: Tensor | None) -> Tensor:
+    def __call__(self, x: Tensor, noise: RowNoise, rows: Tensor | None) -> Tensor:
         """Images (n, C, H, W) of ``x`` (n, C, H, W), n at most the batch; overwritten by the next call."""
         n = len(x)
         self.x[:n].copy_(x)
-        for buffer in self.draws:
-            buffer[:n].copy_(draw(), non_blocking=True)
+        for buffer, between in self.draws.buffers:
+            buffer[:n].copy_(noise.host(between), non_blocking=True)
         if self.rows is not None and rows is not None:
             self.rows[:n].copy_(rows)
         self.graph.replay()
         return self.out[:n]
+
+
+class _Draws(StepNoise):
+    """Buffers shaped like ``x`` for every draw of a loop, in its order, each with the step it is for."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x, self.next = x, 0
+        self.buffers: list[tuple[Tensor, Between | None]] = []
+
+    def rewind(self) -> None:
+        """The loop starts over."""
+        self.next = 0
+
+    def __call__(self, between: Between | None = None) -> Tensor:
+        if self.next == len(self.buffers):
+            self.buffers.append((torch.zeros_like(self.x), between))
+        self.next += 1
+        return self.buffers[self.next - 1][0]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from phasewise.errors import PhasewiseError
 from phasewise.modes import evaluating
 from phasewise.sampling.batches import Progress, in_batches
 from phasewise.sampling.grid import time_grid
-from phasewise.sampling.noise import RowNoise, solver_noise
+from phasewise.sampling.noise import RowNoise, StepNoise, noise_kind, solver_noise
 from phasewise.sampling.solvers import get_solver, take_step
 from phasewise.sampling.steps import Carry
 
@@ -33,6 +33,7 @@ def sample(
     cond: Condition | None = None,
     t_min: float = 0.02,
     spacing: str = "uniform",
+    noise: str = "fresh",
     batch: int = 64,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
@@ -46,6 +47,9 @@ def sample(
     Solvers: "exp_ab2" (default), "dpmpp_2m" (DPM-Solver++(2M)), "ddim", "heun" and "euler" of the probability-flow ODE;
     "sde_dpmpp_2m" (SDE-DPM-Solver++(2M)), "ancestral" and "heun_churn" add fresh noise, from each sample's own
     stream (:mod:`phasewise.sampling.steps`).
+
+    ``noise="path"`` takes it from one Brownian path per sample instead, whatever the grid: samples of other grids then
+    differ by their discretisation alone (:mod:`phasewise.sampling.brownian`; "heun_churn" has no limit to go to).
 
     ``cond``, a class label or a tensor with a row for each of the n images, goes to every member that takes one.
 
@@ -61,6 +65,7 @@ def sample(
     plan = sampling_plan(
         denoiser, steps=steps, solver=solver, times=times, t_start=t_start, t_min=t_min, spacing=spacing
     )
+    noise_kind(noise)  # an unknown one is refused at once
     x_init = check_start(x_init, t_start, denoiser)
     n = n if x_init is None else len(x_init)
     if n < 1 or batch < 1:
@@ -71,8 +76,8 @@ def sample(
     def run(size: int, first: int) -> Tensor:
         x = start_of(denoiser, plan.times[0], size, seed, first, device, x_init)
         told = bind(denoiser, rows, slice(first, first + size))
-        noise = solver_noise(size, denoiser.image_shape, seed, first, device)
-        return integrate(told, x, plan.times, plan.solver, noise=noise)
+        source = solver_noise(size, denoiser.image_shape, seed, first, device, noise)
+        return integrate(told, x, plan.times, plan.solver, noise=source)
 
     with evaluating(denoiser), checked_conditions():
         return in_batches(run, n, batch, progress)
@@ -143,11 +148,12 @@ def integrate(
     grid: Sequence[float],
     solver: str = "exp_ab2",
     *,
-    noise: Callable[[], Tensor] | None = None,
+    noise: StepNoise | Callable[[], Tensor] | None = None,
 ) -> Tensor:
     """Run ``x`` at time grid[0] down the grid and denoise at its end. (B, C, H, W) -> (B, C, H, W).
 
-    ``noise()`` gives fresh standard normal noise shaped like ``x``; stochastic solvers need it.
+    ``noise()`` gives fresh standard normal noise shaped like ``x``; stochastic solvers need it.  A :class:`StepNoise`
+    is told which step it is for.
     """
     chosen, carry = get_solver(solver), Carry(noise=noise)
     for t, s in zip(grid, grid[1:], strict=False):
