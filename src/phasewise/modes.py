@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
 from torch import nn
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @contextmanager
@@ -21,3 +25,15 @@ def evaluating(*modules: object) -> Iterator[None]:
     finally:
         for part, mode in zip(parts, modes, strict=True):
             part.training = mode
+
+
+def in_evaluation(function: F) -> F:
+    """``function`` with every module among its arguments, alone or in a mapping, in evaluation mode meanwhile."""
+
+    @functools.wraps(function)
+    def within(*args: Any, **kwargs: Any) -> Any:
+        given = (*args, *kwargs.values())
+        with evaluating(*(part for one in given for part in (one.values() if isinstance(one, Mapping) else (one,)))):
+            return function(*args, **kwargs)
+
+    return cast(F, within)

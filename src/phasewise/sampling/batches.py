@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from phasewise.errors import PhasewiseError
 from phasewise.memory import fitting
 
 Progress = Callable[[int, int], None]
@@ -21,7 +22,7 @@ def in_batches(
     """``run(size, first)`` gives the rows first .. first + size of (n, ...), on any device; all of them on the CPU.
 
     ``progress(done, n)`` after every batch; on a GPU ``done`` counts what it was asked for.  Raises PhasewiseError for
-    a batch too large for the memory, naming one that is not.
+    a batch too large for the memory, naming one that is not, and for images that are not finite.
     """
     out: list[Tensor] = []
     pending: deque[tuple[Tensor, torch.cuda.Event]] = deque()
@@ -38,7 +39,14 @@ def in_batches(
         if progress is not None:
             progress(first + size, n)
     out += [_arrived(*each) for each in pending]
-    return torch.cat(out)
+    images = torch.cat(out)
+    if not bool(torch.isfinite(images).all()):
+        wrong = int((~torch.isfinite(images.flatten(1)).all(1)).sum())
+        raise PhasewiseError(
+            f"{what} gave NaN or infinite pixels in {wrong} of {n} images: the denoiser answers so at a time of the "
+            "grid (often t = 1, where alpha = 0); mend it there, or start below by t_start"
+        )
+    return images
 
 
 def _leaving(part: Tensor) -> tuple[Tensor, torch.cuda.Event]:
