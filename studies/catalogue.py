@@ -11,6 +11,7 @@ from studies.exact_optimum import ExactOptimum
 from studies.front import Front
 from studies.global_fid import GlobalFID
 from studies.gpu import GPUQueue
+from studies.gpu_sampling import GPUSampling
 from studies.late_expert import LateExpert
 from studies.leak import Leak
 from studies.locality import LocalityPays
@@ -38,6 +39,7 @@ STUDIES: dict[str, type[Study[Any]]] = {
         CMIRecipe,
         Sensitivity,
         Speed,
+        GPUSampling,
         ReadmePicture,
         TrainGlobal,
         TrainLocals,

@@ -29,10 +29,12 @@ from phasewise.data import ImageData, condition_of_part
 from phasewise.denoisers import Condition, Denoiser, bind, condition_rows
 from phasewise.errors import PhasewiseError
 from phasewise.memory import called
+from phasewise.modes import in_evaluation
 from phasewise.paths import NoisePath
 from phasewise.results import Estimate, LossTable
 
 
+@in_evaluation
 @torch.inference_mode()
 def measure_losses(
     denoisers: Mapping[str, Denoiser],
@@ -70,7 +72,7 @@ def measure_losses(
     if grid.ndim != 1 or not len(grid) or not ((grid > 0) & (grid <= 1)).all():
         raise PhasewiseError("times must be a list of noise times in (0, 1]; at t = 0 every denoiser is exact")
     path = denoisers[reference].path
-    members = {k: d.on(path).eval() for k, d in denoisers.items()}
+    members = {k: d.on(path) for k, d in denoisers.items()}
     rows = condition_rows(cond, len(images), members.values())
     # the reference first: the others are compared with its answer
     order = [names.index(reference), *[i for i in range(len(names)) if names[i] != reference]]

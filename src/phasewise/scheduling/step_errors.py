@@ -21,6 +21,7 @@ from torch import Tensor
 from phasewise.denoisers.base import Condition, Denoiser
 from phasewise.denoisers.condition import bind, condition_rows
 from phasewise.errors import PhasewiseError
+from phasewise.modes import in_evaluation
 from phasewise.results import StepErrors
 from phasewise.sampling import Carry, get_solver, integrate, starting_noise
 from phasewise.sampling.loop import check_time_grid
@@ -28,6 +29,7 @@ from phasewise.sampling.loop import check_time_grid
 FINE, BATCH = 3, 64
 
 
+@in_evaluation
 @torch.inference_mode()
 def measure_step_errors(
     denoiser: Denoiser, times: Sequence[float], *, solver: str = "heun", n: int = 32, seed: int = 0
@@ -71,6 +73,7 @@ def _carry_on(denoiser: Denoiser, x: Tensor, grid: tuple[float, ...], size: int 
     return torch.cat([integrate(denoiser, part, grid, "exp_ab2") for part in x.split(size)])
 
 
+@in_evaluation
 @torch.inference_mode()
 def measure_growth(
     denoisers: Mapping[str, Denoiser],
