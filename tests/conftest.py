@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads are slow on busy cores
+os.environ["PHASEWISE_CACHE"] = ""  # tests keep nothing in the user's folder
 
 import pytest
 import torch

@@ -6,6 +6,8 @@ import contextlib
 import errno
 import json
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,28 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
             ) from error
         raise PhasewiseError(f"cannot write {path}: {error.strerror or error}") from error
     return path
+
+
+@contextlib.contextmanager
+def filling(path: str | Path) -> Iterator[Path]:
+    """A new file beside ``path`` to be filled bit by bit, which takes its place when all went well, else is removed.
+
+    For what is too large to be put together in memory.  Raises OSError as the file system does.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.fsync(handle)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    finally:
+        os.close(handle)
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -1,10 +1,14 @@
-"""A batch that does not fit into memory: recognised, and answered with one that does."""
+"""What fits into memory: how much there is, and a batch that does not fit, answered with one that does."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from phasewise.errors import PhasewiseError
@@ -16,6 +20,21 @@ SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "unable 
 def out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that an allocation failed, on a CPU or a GPU."""
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in SIGNS)
+
+
+def available() -> int | None:
+    """Bytes of memory that may still be taken on this machine, by its own account; None where it gives none."""
+    free = []
+    with contextlib.suppress(OSError):
+        found = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
+        free += [1024 * int(found[1])] if found else []
+    with contextlib.suppress(OSError, ValueError):  # a container's share, where there is one ("max" is no number)
+        most, used = (int(Path(f"/sys/fs/cgroup/memory.{k}").read_text()) for k in ("max", "current"))
+        free.append(max(0, most - used))
+    if not free:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            free.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+    return min(free, default=None)
 
 
 @contextmanager

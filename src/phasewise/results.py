@@ -708,6 +708,7 @@ class DataRecord(Record):
     std: float
     classes: int | None
     fingerprint: str
+    white_level: int | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from phasewise.data.images import ImageData
 from phasewise.data.labels import condition_of_part
-from phasewise.data.load import as_images, load_images
-from phasewise.data.sources import KNOWN
+from phasewise.data.load import as_images, image_shape, load_images
+from phasewise.data.sources import KNOWN, source_state
 
-__all__ = ["KNOWN", "ImageData", "as_images", "condition_of_part", "load_images"]
+__all__ = ["KNOWN", "ImageData", "as_images", "condition_of_part", "image_shape", "load_images", "source_state"]

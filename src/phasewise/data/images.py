@@ -33,6 +33,8 @@ class ImageData:
         train, validation, test: (N, C, H, W) float32, all of one (C, H, W).
         labels_train, labels_validation, labels_test: (N,) int64 from 0, or None.
         pixel_range: (lo, hi), the values of black and white.
+        white_level: the integer that became ``hi`` when the source was read; None of real-valued pixels.
+        class_names: what the source calls class 0, 1, ..., where those are not their numbers; else None.
 
     Raises :class:`DataError` when parts differ in image shape or labels do not match the images one to one.
     """
@@ -45,6 +47,8 @@ class ImageData:
     labels_validation: Tensor | None = None
     labels_test: Tensor | None = None
     pixel_range: PixelRange = (0.0, 1.0)
+    white_level: int | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pixel_range", check_pixel_range(self.pixel_range))
@@ -134,6 +138,7 @@ class ImageData:
             std=self.std,
             classes=self.classes,
             fingerprint=self.fingerprint,
+            white_level=self.white_level,
         )
 
     def to(self, device: torch.device | str) -> ImageData:
@@ -149,7 +154,8 @@ class ImageData:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{n} {part}" for part, n in self.sizes.items())
         low, high = self.pixel_range
-        return f"ImageData({self.name}: {describe_shape(self.train)}, {sizes}, pixels in [{low:g}, {high:g}])"
+        levels = "" if self.white_level is None else f" from levels 0..{self.white_level}"
+        return f"ImageData({self.name}: {describe_shape(self.train)}, {sizes}, pixels in [{low:g}, {high:g}]{levels})"
 
 
 def check_pixel_range(pixel_range: PixelRange) -> PixelRange:

@@ -1,7 +1,7 @@
 r"""``load_images``: any source to :class:`ImageData`, split and scaled in a way that the seed fixes.
 
-Scaling: integer levels ``v = 0 .. L`` become ``lo + (hi - lo) v / L`` with ``pixel_range = (lo, hi)``; real-valued
-pixels are taken as they stand and never clamped.
+Scaling: integer levels ``v = 0 .. L`` become ``lo + (hi - lo) v / L`` with ``pixel_range = (lo, hi)`` and ``L`` by
+:mod:`phasewise.data.levels`; real-valued pixels are taken as they stand and never clamped.
 
 Split: a set that comes with a test part keeps it, and a random tenth of its training part (at most 5,000) is put
 aside for validation.  A single set is divided 70 / 10 / 20, class by class where there are labels.  Every part comes
@@ -12,16 +12,18 @@ of a part are a fair sample of it.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from phasewise.data.decode import Array, Color
+from phasewise.data.form import Array, Color, Form, Side
 from phasewise.data.images import PARTS, ImageData, PixelRange, check_pixel_range
-from phasewise.data.parts import Part, Parts, encode_labels, tensor_part
+from phasewise.data.levels import check_white_level, scale, white_level_of
+from phasewise.data.parts import Channels, Parts, Reading, Stored, encode_labels, tensor_part
 from phasewise.data.sources import find
 from phasewise.errors import DataError
 
@@ -41,44 +43,115 @@ def load_images(
     seed: int = 0,
     limit: int | None = None,
     color: Color | None = None,
+    *,
+    crop: Side | Literal["square"] | None = None,
+    resize: Side | None = None,
+    white_level: int | None = None,
+    channels: Channels | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    cache: bool = True,
 ) -> ImageData:
     """Read an image set.
 
     Args:
-        source: "digits" (embedded), "mnist", "fashion_mnist", "cifar10", "trashnet64", a folder, a .parquet or .npz
-            file, a hub id "owner/name", a tensor or array (N, C, H, W), or an ImageData, which is returned as it is.
+        source: "digits" (embedded), "mnist", "fashion_mnist", "cifar10", "trashnet64", "clothing128", a folder, a
+            .parquet, .npz or .npy file, a hub id "owner/name", a tensor or array (N, C, H, W), or an ImageData, which
+            is returned as it is.
         data_dir: where named sets are looked for; default: the environment variable PHASEWISE_DATA, then the hub.
         pixel_range: (lo, hi) of black and white. Default: (0, 1); for a real-valued tensor its own least and
             greatest value. Real-valued pixels must lie in it.
         seed: fixes the split. ``limit`` changes neither validation nor test, and smaller limits are subsets of larger.
         limit: largest number of training images, a random subset.
         color: "gray" or "rgb" converts every image; None keeps what the files hold.
+        crop: central cut of every image: a side in pixels, (height, width), or "square", the largest there is.
+        resize: side of square images, or (height, width), to bring every image to after the crop, by averaging areas;
+            only ever smaller.
+        white_level: the integer that is white, where the kind of number does not say it: 4095 of 12 bits.
+        channels: "first" or "last", the axis of an array's channels, where its shape leaves that open.
+        image_column, label_column: names of the columns, or of the arrays in a .npz file, to take; label_column
+            "none": no labels. Default: the usual names.
+        cache: keep decoded images on disk (:mod:`phasewise.data.cache`); changes nothing but the time it takes.
 
     Raises :class:`DataError` for whatever cannot be found, read, or used as images; the message says what to do.
     """
+    form = Form(color, crop, resize, raw=white_level is not None)
+    check_white_level(white_level)
     if isinstance(source, ImageData):
+        if not form.keeps or any(v is not None for v in (pixel_range, limit, white_level, channels)):
+            raise DataError(
+                f"{source.name} is loaded already; give these options to load_images with what it came from"
+            )
         return source
-    _check_arguments(seed, limit, color)
+    _check_arguments(seed, limit, channels)
+    found = _found(source, data_dir, Reading(channels, image_column, label_column, cache))
+    if pixel_range is None:
+        pixel_range = found.parts["all"].span if found.name == TENSOR else None
+    span = check_pixel_range((0.0, 1.0) if pixel_range is None else pixel_range)
+    _check_span(found.parts, span)
+    labels, class_names = encode_labels(found.parts)
+    rows = split_rows(found.parts, labels, seed, limit)
+    stored = _read(found.parts, rows, form)
+    white = white_level_of(found.parts, [(key, stored[part]) for part, (key, _) in rows.items()], white_level)
+    fields: dict[str, Any] = {}
+    for part, (key, chosen) in rows.items():
+        source_part, marks = found.parts[key], labels[key]
+        level = None if source_part.span is not None else white
+        fields[part] = scale(stored.pop(part), span, level, to_8=source_part.encoded and white_level is None)
+        fields[f"labels_{part}"] = None if marks is None else torch.from_numpy(marks[chosen])
+    _refuse_constant(fields["train"], found.name)
+    return ImageData(name=found.name, pixel_range=span, white_level=white, class_names=class_names, **fields)
+
+
+TENSOR = "tensor"
+
+
+@dataclass(frozen=True)
+class _Found:
+    name: str
+    parts: Parts
+
+
+def _found(source: Source, data_dir: str | os.PathLike[str] | None, reading: Reading) -> _Found:
     if not isinstance(source, (Tensor, np.ndarray, str, os.PathLike)):
         raise DataError(
             f"cannot load images from a {type(source).__name__}; give a name, a path, or a tensor (N, C, H, W)"
         )
     if isinstance(source, (Tensor, np.ndarray)):
-        name, parts = "tensor", {"all": tensor_part(source)}
-        pixel_range = parts["all"].span if pixel_range is None else pixel_range
-    else:
-        base = None if data_dir is None else Path(data_dir)
-        name, parts = find(source if isinstance(source, str) else Path(source), base)
-    span = check_pixel_range((0.0, 1.0) if pixel_range is None else pixel_range)
-    _check_span(parts, span)
-    labels = encode_labels(parts)
-    fields: dict[str, Any] = {}
-    for part, (key, rows) in split_rows(parts, labels, seed, limit).items():
-        fields[part] = scale(parts[key], rows, span, color)
-        marks = labels[key]
-        fields[f"labels_{part}"] = None if marks is None else torch.from_numpy(marks[rows])
-    _refuse_constant(fields["train"], name)
-    return ImageData(name=name, pixel_range=span, **fields)
+        return _Found(TENSOR, {"all": tensor_part(source, reading.channels)})
+    base = None if data_dir is None else Path(data_dir)
+    return _Found(*find(source if isinstance(source, str) else Path(source), base, reading))
+
+
+def _read(parts: Parts, rows: Rows, form: Form) -> dict[str, Stored]:
+    """The chosen rows by part: each source is read once, for all the parts that take rows of it."""
+    out: dict[str, Stored] = {}
+    for key in dict.fromkeys(key for key, _ in rows.values()):
+        takers = [(part, chosen) for part, (own, chosen) in rows.items() if own == key]
+        stored = parts[key].read(np.concatenate([chosen for _, chosen in takers]), form)
+        start = 0
+        for part, chosen in takers:
+            out[part] = stored[start : start + len(chosen)]
+            start += len(chosen)
+    return out
+
+
+def image_shape(
+    source: Source,
+    data_dir: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> tuple[int, int, int]:
+    """(C, H, W) that :func:`load_images` of the same arguments gives, from the first image alone."""
+    if isinstance(source, ImageData):
+        return source.image_shape
+    asked = {name: options.get(name) for name in ("channels", "image_column", "label_column")}
+    form = Form(options.get("color"), options.get("crop"), options.get("resize"))
+    parts = _found(source, data_dir, Reading(**asked, cache=False)).parts
+    part = parts["all" if "all" in parts else "train"]
+    if part.count == 0:
+        raise DataError(f"{part.where} has no images; fill it or leave it out")
+    channels, height, width = part.read(np.arange(1), form).shape[1:]
+    return (channels, height, width)
 
 
 def as_images(data: Source) -> ImageData:
@@ -86,9 +159,9 @@ def as_images(data: Source) -> ImageData:
     return load_images(data)
 
 
-def _check_arguments(seed: int, limit: int | None, color: str | None) -> None:
-    if color not in (None, "gray", "rgb"):
-        raise DataError(f"color must be 'gray', 'rgb' or None (keep), got {color!r}")
+def _check_arguments(seed: int, limit: int | None, channels: str | None) -> None:
+    if channels not in (None, "first", "last"):
+        raise DataError(f"channels must be 'first', 'last' or None, got {channels!r}")
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or limit < 1):
         raise DataError(f"limit must be a whole number of training images >= 1, or None for all; got {limit!r}")
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
@@ -140,16 +213,6 @@ def _fair_order(count: int, labels: Array | None, rng: np.random.Generator) -> A
     if labels is not None and count > 1 and (np.diff(labels) >= 0).all():
         return rng.permutation(count)
     return np.arange(count)
-
-
-def scale(part: Part, rows: Array, pixel_range: PixelRange, color: Color | None) -> Tensor:
-    """The chosen rows as float32 (n, C, H, W) in ``pixel_range``."""
-    low, high = pixel_range
-    if part.levels is not None:
-        # one float per level, looked up by every pixel
-        table = (low + (high - low) * np.arange(part.levels + 1) / part.levels).astype(np.float32)
-        return torch.from_numpy(np.ascontiguousarray(table[part.read(rows, color)]))
-    return torch.from_numpy(np.ascontiguousarray(part.read(rows, color), dtype=np.float32))
 
 
 def _check_span(parts: Parts, pixel_range: PixelRange) -> None:
