@@ -14,6 +14,7 @@ import phasewise as pw
 from phasewise.data import ImageData
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import FeatureNetwork, FrechetReference, default_features
+from phasewise.runs.images import images_of
 
 STAND_IN = "digits28"
 """A few of the embedded 8x8 digits, enlarged to MNIST's 28x28 and its contrast: for the quick form, never an answer."""
@@ -68,7 +69,8 @@ def subject_of(pretrained: str | None, run: str | None, data: str | None, data_d
 
 def of_shipped(name: str, data: str | None = None, data_dir: str | None = None) -> Subject:
     ready = pw.load_pretrained(name)
-    images = load(data or ready.name, data_dir)
+    assert ready.config is not None
+    images = load(data, data_dir) if data else images_of(ready.config.data, data_dir=data_dir)
     return Subject(ready.name, ready.denoisers(), images, ready.features(), ready.reference_moments())
 
 
@@ -78,6 +80,6 @@ def of_run(folder: Path, data_dir: str | None = None) -> Subject:
         raise PhasewiseError(f"{folder} holds no phasewise run; give the folder of `phasewise run --out`")
     asked, kind = run.config.data, run.config.features.features
     members = run.denoisers([m.name for m in run.config.members if pw.runs.MEMBER_KINDS[m.kind].scheduled])
-    data = load(asked.data, data_dir or asked.data_dir, seed=asked.seed, limit=asked.limit)
+    data = images_of(asked, data_dir=data_dir or asked.data_dir)
     features = default_features(data, seed=asked.seed, cache_dir=run.path("networks"), kind=kind)
     return Subject(folder.name, members, data, features, FrechetReference.of_images(data.train, features))

@@ -109,7 +109,7 @@ def test_a_set_is_not_packed_over_itself(tmp_path, monkeypatch):
         packing.pack(folder, "mine")
     monkeypatch.setattr(Pretrained, "evaluations", {"hybrid": None})
     monkeypatch.setattr(packing, "open_run", lambda f: Pretrained("mine", folder))
-    monkeypatch.setattr(packing, "load_images", lambda *a, **k: Pretrained("mine", folder).data)
+    monkeypatch.setattr(packing, "images_of", lambda *a, **k: Pretrained("mine", folder).data)
     with pytest.raises(PhasewiseError, match="is the set 'mine' itself"):
         packing.pack(folder, "mine")
     assert sorted(p for p in folder.rglob("*") if p.is_file()) == before

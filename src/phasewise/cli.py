@@ -32,15 +32,15 @@ app = typer.Typer(
 class Command:
     """A command that brings a run folder up to a stage: what it does, an example, and whose options it takes.
 
-    ``whole``: it may make a new run, and takes the most used options of every stage; the others work on a run that is
-    there.  Options it takes but does not show stand in ``phasewise options``.
+    ``makes``: it may make a new run; the others work on a run that is there.  ``brief``: parts of which it shows the
+    most used options only; those it takes but does not show stand in ``phasewise options``.
     """
 
     help: str
     example: str
     parts: tuple[str, ...]
     makes: bool = False
-    main_only: bool = False
+    brief: tuple[str, ...] = ()
 
 
 COMMANDS: dict[str, Command] = {
@@ -49,18 +49,20 @@ COMMANDS: dict[str, Command] = {
         "phasewise run --data mnist --data-dir data --out runs/mnist",
         tuple(PARTS),
         makes=True,
-        main_only=True,
+        brief=tuple(PARTS),
     ),
     "train": Command(
         "Train the global, the local and the control denoisers of a run.",
         "phasewise train --data mnist --data-dir data --radii 1,3,8",
         ("data", "train", "machine"),
         makes=True,
+        brief=("data",),
     ),
     "diagnose": Command(
         "Measure losses, gaps and recovery. With --cmi: conditional mutual information alone.",
         "phasewise diagnose --cmi --data mnist --data-dir data --out runs/cmi",
         ("data", "diagnose", "recovery", "cmi", "machine"),
+        brief=("data",),
     ),
     "schedule": Command(
         "Price the denoisers of a run and optimise its schedule.",
@@ -150,12 +152,12 @@ def add_stage_command(name: str, command: Command) -> None:
 
     parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
     for about in shown:
-        kind = flag_of(about, hidden=command.main_only and not about.main)
+        kind = flag_of(about, hidden=not about.main and HOMES[about.name][0] in command.brief)
         parameters.append(inspect.Parameter(about.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
     for key, (kind, default) in COMMON.items():
         parameters.append(inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind))
     work.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    more = "\n\nMore options: `phasewise options`; --config sets any of them." if command.main_only else ""
+    more = "\n\nMore options: `phasewise options`; --config sets any of them." if command.brief else ""
     app.command(name, help=f"{command.help}{more}\n\nExample: {command.example}")(work)
 
 

@@ -55,8 +55,9 @@ def test_the_hash_of_a_stage_follows_its_options():
     """Every option but those of where and how much to keep is in what some stage depends on."""
     plain = make_config(8)
     other = {"data": "mnist", "data_dir": "x", "networks": "x", "member": {"mine": "x"}, "center": ((1, 1),)}
+    other |= {"pixel_range": (-1, 1), "image_column": "x", "label_column": "x"}
     for name, (part, about) in HOMES.items():
-        if name in ("cmi", "window_radius", "radii", "cmi_center", "device"):
+        if name in ("cmi", "window_radius", "radii", "cmi_center", "device") or about.free:
             continue
         value = other.get(name) or _another(about)
         changed = plain.changed(**{name: value})
@@ -89,7 +90,9 @@ def _another(about):
             "cmi_options": st.dictionaries(st.sampled_from(["epochs", "folds"]), st.integers(2, 9)),
             "cmi_center": st.sampled_from([None, ((1, 2),), ((1, 2), (3, 4))]), "limit": st.integers(40, 99),
             "window": st.sampled_from(["gap", (0.1, 0.4)]), "member": st.just({"mine": "x/y"}),
-            "data_dir": st.sampled_from(["a b", "it's"]),
+            "data_dir": st.sampled_from(["a b", "it's"]), "pixel_range": st.just((-1.0, 1.0)),
+            "crop": st.sampled_from(["square", 20, (20, 24)]), "resize": st.sampled_from([16, (12, 14)]),
+            "color": st.sampled_from(["gray", "rgb"]), "cache": st.booleans(),
         },
     )
 )  # fmt: skip

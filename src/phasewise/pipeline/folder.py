@@ -55,9 +55,11 @@ class RunFolder:
         self.claimed, self.version = found == config, version
 
     def _unmeasured(self) -> set[str]:
-        """Choices that may change freely: whether CMI is measured, and how, as long as it was not."""
+        """Choices that may change freely: those that change no result; whether CMI is measured, and how, as long as it
+        was not."""
         how = {name for name, (part, _) in HOMES.items() if part == "cmi"}
-        return {"cmi"} if self._stamp("cmi").is_file() else how
+        free = {name for name, (_, about) in HOMES.items() if about.free}
+        return free | ({"cmi"} if self._stamp("cmi").is_file() else how)
 
     def claim(self, made_by: str | None = None) -> None:
         """Write the config, and the command that repeats it, into the folder: from here on it is this run's."""
@@ -77,6 +79,8 @@ class RunFolder:
             # through them, a change makes all that follows stale
             "needs": [self.key(by_name[n], stages) for n in stage.needs],
         }
+        if "data" in stage.needs:
+            content["images"] = None if self.run.data is None else self.run.data.fingerprint
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def done(self, stage: Stage, stages: Sequence[Stage]) -> bool:
@@ -92,15 +96,27 @@ class RunFolder:
     def unstamp(self, stage: Stage) -> None:
         self._stamp(stage.name).unlink(missing_ok=True)
 
-    def stamp(self, stage: Stage, stages: Sequence[Stage], seconds: float) -> None:
+    def stamp(self, stage: Stage, stages: Sequence[Stage], seconds: float, **more: Any) -> None:
         about = {"seconds": round(seconds, 2), "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        write_json(self._stamp(stage.name), {"key": self.key(stage, stages), **about})
+        write_json(self._stamp(stage.name), {"key": self.key(stage, stages), **about, **more})
+
+    def stamped(self, name: str) -> dict[str, Any]:
+        """What the stamp of a stage says; nothing where there is none."""
+        return _stamp_in(self._stamp(name))
+
+    def restamp(self, name: str, **more: Any) -> None:
+        """The stamp of a stage with some of what it says replaced."""
+        write_json(self._stamp(name), {**self.stamped(name), **more})
+
+
+def _stamp_in(stamp: Path) -> dict[str, Any]:
+    record = read_json(stamp) if stamp.is_file() else None
+    return record if isinstance(record, dict) else {}
 
 
 def _key_in(stamp: Path) -> Any:
     """The key in a stage's stamp; None where there is none: it counts as not done."""
-    record = read_json(stamp) if stamp.is_file() else None
-    return record.get("key") if isinstance(record, dict) else None
+    return _stamp_in(stamp).get("key")
 
 
 def _changes(found: RunConfig, wanted: RunConfig, free: set[str]) -> list[str]:

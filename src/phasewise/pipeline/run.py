@@ -6,15 +6,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from phasewise.data import source_state
 from phasewise.denoisers.base import check_radius
-from phasewise.errors import PhasewiseError
+from phasewise.errors import DataError, PhasewiseError, RunFolderError
 from phasewise.pipeline.diagnosing import check_cmi
-from phasewise.pipeline.folder import RunFolder
+from phasewise.pipeline.folder import RunFolder, Stage
 from phasewise.pipeline.stages import Context, all_stages, discard_training, need_source, wanted
 from phasewise.runs.config import RunConfig
 from phasewise.runs.config import command as command_line
+from phasewise.runs.images import known_size
 from phasewise.runs.members import MEMBER_KINDS
-from phasewise.runs.sizes import SIDES
 
 CMI_ALONE = "diagnose --cmi"
 
@@ -42,6 +43,7 @@ def run_pipeline(
         check_members(config, context.data.image_shape)
         check_cmi(config, context.data.image_shape)
         folder.claim(repeating(config, folder, command))
+    check_images(context, folder, stages, update)
     for stage in wanted(command, stages):
         if folder.done(stage, stages):
             say(f"[{stage.name}] done before")
@@ -53,8 +55,40 @@ def run_pipeline(
             started = time.monotonic()
             stage.work(context)
             # last: a stage that was stopped has no stamp and is done again
-            folder.stamp(stage, stages, time.monotonic() - started)
+            folder.stamp(stage, stages, time.monotonic() - started, **images_state(config, stage))
     return folder.root
+
+
+def images_state(config: RunConfig, stage: Stage) -> dict[str, str | None]:
+    """For the stamp of the stage that reads the images: what the file system says of them."""
+    return {"source": source_state(config.data.data, config.data.data_dir)} if stage.name == "data" else {}
+
+
+def check_images(context: Context, folder: RunFolder, stages: list[Stage], update: bool) -> None:
+    """Whether the images are those that the run was made of.  They are loaded only where their files were touched.
+
+    Raises RunFolderError where they are others, unless ``update``: then all that was made of them counts as not done.
+    Images that are not there any more are asked for by the stage that needs them, if one does.
+    """
+    data, known = stages[0], folder.run.data
+    if not folder.done(data, stages) or known is None:
+        return
+    try:
+        now = images_state(context.config, data)
+        if None in now.values() or now.items() <= folder.stamped(data.name).items():
+            return
+        found = context.data.fingerprint
+    except DataError:
+        return
+    if found == known.fingerprint:
+        folder.restamp(data.name, **now)
+    elif update:
+        folder.unstamp(data)
+    else:
+        raise RunFolderError(
+            f"{folder.root} was made of other images than {context.config.data.data} now holds (fingerprint "
+            f"{known.fingerprint} there, {found} here); choose another --out, or pass --update to redo it with these"
+        )
 
 
 def repeating(config: RunConfig, folder: RunFolder, command: str) -> str:
@@ -86,9 +120,9 @@ def describe_plan(
     """(stage, "done" or "to do", its choices in words) for every stage of ``command``, without writing anything; raises
     as a run would."""
     folder = RunFolder(out, config, update=update)
-    stages, side = all_stages(config), SIDES.get(config.data.data)
+    stages, size = all_stages(config), known_size(config.data)
     if not folder.claimed:
-        check_members(config, None if side is None else (1, side, side))
+        check_members(config, None if size is None else (1, *size))
     return [
         (s.name, "done" if folder.done(s, stages) else "to do", _in_words(s.depends)) for s in wanted(command, stages)
     ]

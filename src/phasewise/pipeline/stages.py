@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save as save_tensors
 
 from phasewise import seeding
-from phasewise.data import ImageData, load_images
+from phasewise.data import ImageData
 from phasewise.denoisers import Denoiser, HybridDenoiser, load_denoiser, save_denoiser
 from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.diagnosis import gap_window, measure_losses, measure_recovery, path_kl
@@ -27,6 +27,7 @@ from phasewise.pipeline.judging import Judge, evaluate_all, local_member, plan_s
 from phasewise.pipeline.recording import to_uint8, write_judgement
 from phasewise.report import build_report
 from phasewise.runs.config import RunConfig
+from phasewise.runs.images import images_of
 from phasewise.runs.members import MEMBER_KINDS, Member
 from phasewise.runs.options import options_of
 from phasewise.runs.parts import PARTS, TrainOptions
@@ -50,9 +51,7 @@ class Context:
 
     @cached_property
     def data(self) -> ImageData:
-        asked = self.config.data
-        found = load_images(asked.data, data_dir=asked.data_dir, seed=asked.seed, limit=asked.limit)
-        return found.to(self.config.machine.device)
+        return images_of(self.config.data).to(self.config.machine.device)
 
     @cached_property
     def features(self) -> FeatureNetwork:
@@ -88,6 +87,7 @@ def build_untrained(member: Member, seed: int, shape: tuple[int, int, int]) -> N
 
 def do_data(ctx: Context) -> None:
     ctx.run.write("data", ctx.data.record())
+    ctx.say(f"{ctx.data}")
 
 
 def do_features(ctx: Context) -> None:
@@ -262,6 +262,8 @@ HOW_TO_TRAIN = [o.field for o in options_of(TrainOptions) if not o.makes_members
 def all_stages(config: RunConfig) -> list[Stage]:
     """The stages of a run in order."""
     part = {name: getattr(config, name).to_dict() for name in PARTS}
+    for name, about in ((n, o) for n, cls in PARTS.items() for o in options_of(cls) if o.free):
+        del part[name][about.field]
     losses = {"n_losses": config.diagnose.n_losses}
     beside = {"window_radius": config.schedule.window_radius}
     stages = [

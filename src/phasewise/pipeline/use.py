@@ -11,13 +11,13 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from phasewise.data import load_images
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import read_json, write_bytes
 from phasewise.report.pictures import tile
 from phasewise.runs.config import RunConfig, coerced, flattened, follow, make_config
+from phasewise.runs.images import known_size, shape_of
+from phasewise.runs.parts import HOMES
 from phasewise.runs.run import Run
-from phasewise.runs.sizes import SIDES
 
 
 def default_folder(data: str | None) -> Path:
@@ -31,13 +31,9 @@ def config_for(folder: Path, size: str, given: dict[str, Any]) -> RunConfig:
     found = Run(folder).config
     if found is not None and ("data" not in given or given["data"] == found.data.data) and size in ("auto", found.size):
         return found.changed(**follow(coerced(given), found.flat()))
-    data = given.get("data", "digits")
-    if data in SIDES:
-        side = SIDES[data]
-    else:
-        # some images tell the side
-        side = max(load_images(data, data_dir=given.get("data_dir"), limit=100).image_shape[1:])
-    return make_config(side, size, **given)
+    asked = RunConfig().changed(**{n: v for n, v in given.items() if v is not None and HOMES[n][0] == "data"}).data
+    # where nothing tells the size, the first image does
+    return make_config(max(known_size(asked) or shape_of(asked)[1:]), size, **given)
 
 
 def read_options(file: Path) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import safetensors.torch
 import torch
 
 from phasewise import __version__
-from phasewise.data import load_images
 from phasewise.denoisers import Denoiser, load_denoiser, save_denoiser
 from phasewise.diagnosis import measure_losses
 from phasewise.errors import PhasewiseError
@@ -23,6 +22,7 @@ from phasewise.files import read_json, write_bytes, write_json, write_text
 from phasewise.metrics import ClassifierFeatures, FrechetReference, default_features
 from phasewise.pretrained.sets import HOME, Pretrained
 from phasewise.runs.config import command
+from phasewise.runs.images import images_of
 from phasewise.runs.members import MEMBER_KINDS, NAME
 from phasewise.runs.run import Run, open_run
 
@@ -45,7 +45,7 @@ def pack(run_folder: str | Path, name: str, *, data_dir: str | None = None, note
     config, evaluation = run.config, run.evaluations
     if config is None or run.data is None or not evaluation:
         raise PhasewiseError(f"{run.root} is no finished run; finish it with `phasewise run --out {run.root}`")
-    data = load_images(config.data.data, data_dir=data_dir, seed=config.data.seed, limit=config.data.limit)
+    data = images_of(config.data, data_dir=data_dir)
     if data.fingerprint != run.data.fingerprint:
         raise PhasewiseError(f"{run.root} was made of other images than {config.data.data} in {data_dir}")
     if target.root.resolve() in (run.root.resolve(), *run.root.resolve().parents):

@@ -45,6 +45,7 @@ class Option:
     metavar: str
     read: Callable[[Any], Any] | None
     makes_members: bool
+    free: bool
 
     @property
     def repeated(self) -> bool:
@@ -134,6 +135,7 @@ def option(
     name: str | None = None,
     read: Callable[[Any], Any] | None = None,
     makes_members: bool = False,
+    free: bool = False,
 ) -> Any:
     """A field of :class:`Options`.
 
@@ -144,9 +146,11 @@ def option(
         known: the names it may be, asked only when one is given.  least: the smallest number it may be.
         read: how its words on a command line become a value, where the type does not say it.
         makes_members: says which members there are; a member's own stage then depends on its fields, not on this.
+        free: changes no result, so it may differ from what is in the folder, and no stage depends on it.
     """
     about = {"help": help, "flag": flag, "main": main, "known": known, "least": least, "check": check}
     metadata = {"option": {**about, "metavar": metavar, "read": read, "name": name, "makes_members": makes_members}}
+    metadata["option"]["free"] = free
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

@@ -5,8 +5,9 @@ Adding an option is one line here (:mod:`phasewise.runs.options`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from phasewise.errors import PhasewiseError
@@ -88,14 +89,62 @@ def _window_words(text: str) -> Any:
     return text if text in ("gap", "cmi") else numbers(text, float, "--window (or gap, cmi)")
 
 
+def _size(value: Any) -> str | None:
+    """A side or height and width, in pixels."""
+    whole = isinstance(value, tuple) and all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in value)
+    return None if whole and len(value) in (1, 2) else f"must be SIDE or HEIGHT,WIDTH in pixels; got {value!r}"
+
+
+def _crop(value: Any) -> str | None:
+    return None if value == "square" or _size(value) is None else f"must be SIDE, HEIGHT,WIDTH or square; got {value!r}"
+
+
+def _crop_words(text: str) -> Any:
+    return text if text == "square" else numbers(text, int, "--crop (or square)")
+
+
+def _pixel_range(value: tuple[float, ...]) -> str | None:
+    good = len(value) == 2 and -math.inf < value[0] < value[1] < math.inf
+    return None if good else f"must be LOW,HIGH with LOW < HIGH; got {value}"
+
+
 @dataclass(frozen=True)
 class DataOptions(Options):
-    """Which images, and how they are split: as for :func:`phasewise.load_images`."""
+    """Which images, in what form, and how they are split: the arguments of :func:`phasewise.load_images`.
+
+    A field is such an argument, by its name; :mod:`phasewise.runs.images` loads what the options say.
+    """
 
     data: str = option("digits", "digits, mnist, ..., a folder, .parquet, .npz, or a hub id.", main=True)
     data_dir: str | None = option(None, "Folder of named sets (or PHASEWISE_DATA).", main=True)
     limit: int | None = option(None, "Use at most this many training images.", least=1)
+    crop: Any = option(None, "Central cut: SIDE, HEIGHT,WIDTH, or square.", check=_crop, read=_crop_words)
+    resize: tuple[int, ...] | None = option(
+        None, "SIDE or HEIGHT,WIDTH to average areas to.", main=True, check=_size, metavar="SIDE"
+    )
+    color: str | None = option(None, "gray or rgb converts every image.", main=True, known=lambda: ("gray", "rgb"))
+    pixel_range: tuple[float, ...] | None = option(
+        None, "LOW,HIGH that black and white become; usually 0,1.", check=_pixel_range, metavar="LOW,HIGH"
+    )
+    white_level: int | None = option(None, "Integer that is white, e.g. 4095 of 12 bits.", least=1)
+    channels: str | None = option(
+        None, "Where an array has its channels: first or last.", known=lambda: ("first", "last")
+    )
+    image_column: str | None = option(None, "Column, or array of a .npz, that holds the images.")
+    label_column: str | None = option(None, "Column or array of labels; none: no labels.")
+    cache: bool = option(True, "Keep decoded images on disk (PHASEWISE_CACHE).", free=True)
     seed: int = option(0, "Seed of everything random.", main=True)
+
+    def __post_init__(self) -> None:
+        for name in ("crop", "resize"):
+            given = getattr(self, name)
+            if isinstance(given, (int, list)):
+                object.__setattr__(self, name, (given,) if isinstance(given, int) else tuple(given))
+        super().__post_init__()
+
+    def arguments(self) -> dict[str, Any]:
+        """What :func:`phasewise.load_images` is to be told besides the source: every field but that."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "data"}
 
 
 @dataclass(frozen=True)

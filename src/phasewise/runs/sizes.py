@@ -22,5 +22,5 @@ SIZES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Named sizes: "small" for images up to 16 pixels (minutes), "cpu" for larger ones (somewhat over an hour on 2 cores),
 "smoke" to try the whole chain in seconds, results meaningless."""
-SIDES = {"digits": 8, "mnist": 28, "fashion_mnist": 28, "cifar10": 32, "trashnet64": 64}
+SIDES = {"digits": 8, "mnist": 28, "fashion_mnist": 28, "cifar10": 32, "trashnet64": 64, "clothing128": 128}
 """Longer side of the named sets' images, so that a config needs no reading."""
