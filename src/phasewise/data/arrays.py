@@ -72,7 +72,7 @@ def _mapped(path: Path) -> Array:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
         raise _refused(path, error) from error
-    except UNREADABLE as error:
+    except (*UNREADABLE, OverflowError) as error:
         raise _damaged(path, error) from error
     if not isinstance(found, np.ndarray):
         raise DataError(f"{path} is not a whole npy file; write it again with numpy.save")
