@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from phasewise import memory
 from phasewise.denoisers import LocalDenoiser
 from phasewise.diagnosis import measure_losses
 from phasewise.errors import PhasewiseError
@@ -110,3 +111,20 @@ def test_where_nothing_fits_it_says_so_and_other_errors_pass() -> None:
         raise MemoryError
     with pytest.raises(RuntimeError, match="shapes"), fitting(8, bears(8), "it"):  # type: ignore[arg-type]
         raise RuntimeError("wrong shapes")
+
+
+def test_moments_of_parts_are_those_of_the_whole(monkeypatch):
+    """In one part to the bit what the plain formula gives; in several to rounding."""
+    rows = torch.randn(101, 7, generator=torch.Generator().manual_seed(0)) + 3
+    x = rows.double()
+    mean, covariance = memory.mean_and_covariance(rows)
+    assert torch.equal(mean, x.mean(0))
+    assert torch.equal(covariance, (x - x.mean(0)).T @ (x - x.mean(0)) / 101)
+    monkeypatch.setattr(memory, "AT_ONCE", 70)
+    again = memory.mean_and_covariance(rows)
+    torch.testing.assert_close(again, (mean, covariance), rtol=1e-12, atol=1e-12)
+
+
+def test_free_memory_is_known():
+    free = memory.available()
+    assert free is None or 2**20 < free < 2**50

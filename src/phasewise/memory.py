@@ -9,17 +9,36 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from phasewise.errors import PhasewiseError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 T = TypeVar("T")
+AT_ONCE = 1 << 26
+"""Numbers held in float64 at a time: 512 MB."""
 SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "unable to allocate")
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that an allocation failed, on a CPU or a GPU."""
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in SIGNS)
+
+
+def mean_and_covariance(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and covariance (D, D) of ``rows`` (n, D) in float64, of which only a part at a time is held as such."""
+    parts = rows.split(max(1, AT_ONCE // max(1, rows.shape[1])))
+    total: Any = 0
+    squares: Any = 0
+    for part in parts:
+        total = total + part.double().sum(0)
+    mean = total / len(rows)
+    for part in parts:
+        centred = part.double() - mean
+        squares = squares + centred.T @ centred
+    return mean, squares / len(rows)
 
 
 def available() -> int | None:

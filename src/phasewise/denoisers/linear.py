@@ -15,6 +15,7 @@ from torch import Tensor
 
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
+from phasewise.memory import mean_and_covariance
 from phasewise.paths import NoisePath, Time, as_scale, as_time
 from phasewise.shapes import ImageShape
 
@@ -65,7 +66,7 @@ class WienerDenoiser(Denoiser):
     ) -> WienerDenoiser:
         """Mean and covariance of training images (N, C, H, W); above 4096 numbers an image the rank is cut to 512."""
         n = images.shape[0]
-        flat = images.reshape(n, -1).double()
+        flat = images.reshape(n, -1)
         size = flat.shape[1]
         if n < 2:
             raise PhasewiseError("need at least 2 images to fit a covariance")
@@ -75,12 +76,14 @@ class WienerDenoiser(Denoiser):
             raise PhasewiseError(f"rank {rank} needs at least as many images; there are {n}")
         shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
         self = cls(shape, radius, rank, path).to(images.device)
-        mean = flat.mean(0)
-        flat = flat - mean
-        total = flat.square().sum() / n
         if self.rank == size:
-            values, vectors = torch.linalg.eigh(flat.T @ flat / n)  # K = V diag(values) V^T
+            mean, covariance = mean_and_covariance(flat)
+            values, vectors = torch.linalg.eigh(covariance)  # K = V diag(values) V^T
         else:
+            flat = flat.to(torch.float64, copy=True)
+            mean = flat.mean(0)
+            flat -= mean
+            total = flat.square().sum() / n
             # svd_lowrank draws from the global state
             with torch.random.fork_rng([flat.device] if flat.is_cuda else []):
                 torch.manual_seed(0)

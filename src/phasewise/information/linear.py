@@ -21,6 +21,7 @@ from torch import Tensor
 
 from phasewise.errors import PhasewiseError
 from phasewise.information.problem import Problem
+from phasewise.memory import mean_and_covariance
 
 WEIGHTS = (0.0, 0.1, 0.3, 0.6, 0.9, 1.0)
 
@@ -35,10 +36,7 @@ class Moments:
 
     @classmethod
     def fit(cls, flat: Tensor, image_shape: tuple[int, int, int]) -> Moments:
-        x = flat.double()
-        mean = x.mean(0)
-        x = x - mean
-        covariance = x.T @ x / len(x)
+        mean, covariance = mean_and_covariance(flat)
         return cls(mean, covariance, stationary_covariance(covariance, image_shape))
 
     def noisy(self, weight: float, alpha: float, sigma: float) -> Tensor:

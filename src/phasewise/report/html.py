@@ -97,6 +97,7 @@ def provenance(run: Run) -> Section:
                 "pixels",
                 f"in [{d.pixel_range[0]:g}, {d.pixel_range[1]:g}], mean {num(d.mean)}, standard deviation {num(d.std)}",
             ),
+            *([("white level", f"{d.white_level}: integers 0 to {d.white_level}")] if d.white_level else []),
             ("classes", "none" if d.classes is None else str(d.classes)),
             ("data fingerprint", d.fingerprint),
         ]
