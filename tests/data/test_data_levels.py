@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from image_files import pixels, refused, write_folder
 from PIL import Image
 
+import phasewise as pw
 from phasewise.data import load_images
-from phasewise.errors import PhasewiseWarning
+from phasewise.errors import DataError, PhasewiseWarning
 
 
 def twelve_bits(n=40, seed=0):
@@ -127,6 +128,8 @@ def test_channels_last_is_asked_about(tmp_path):
     assert load_images(tmp_path / "a.npz", channels="first").image_shape == (16, 9, 8)
     refused(tmp_path / "a.npz", "say where more channels are")
     refused(last, "channels must be 'first', 'last' or None", channels="middle")
+    with pytest.raises(DataError, match="channels came last"):
+        pw.cmi_map(torch.rand(100, 8, 8, 3), times=(0.5,), radii=(1,))
 
 
 def test_photographs_of_dark_rooms_are_warned_of(tmp_path):

@@ -5,6 +5,16 @@ from __future__ import annotations
 from phasewise.data.images import ImageData
 from phasewise.data.labels import condition_of_part
 from phasewise.data.load import as_images, image_shape, load_images
+from phasewise.data.parts import ask_channels
 from phasewise.data.sources import KNOWN, source_state
 
-__all__ = ["KNOWN", "ImageData", "as_images", "condition_of_part", "image_shape", "load_images", "source_state"]
+__all__ = [
+    "KNOWN",
+    "ImageData",
+    "as_images",
+    "ask_channels",
+    "condition_of_part",
+    "image_shape",
+    "load_images",
+    "source_state",
+]

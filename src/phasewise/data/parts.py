@@ -195,12 +195,18 @@ def tensor_part(images: Tensor | Array, channels: Channels | None = None) -> Par
             f"images must have shape (N, C, H, W), got {tuple(images.shape)}; "
             "for gray images (N, H, W) pass images[:, None]"
         )
-    if channels is None and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
-        raise DataError(
-            f"images of shape {tuple(images.shape)} look as if their {images.shape[3]} channels came last; say it with "
-            "channels='last', or channels='first' if it is (N, C, H, W)"
-        )
+    if channels is None:
+        ask_channels(tuple(images.shape))
     return array_part(images.transpose(0, 3, 1, 2) if channels == "last" else images, None, "the tensor")
+
+
+def ask_channels(shape: tuple[int, ...]) -> None:
+    """Raise :class:`DataError` for images (N, C, H, W) of a shape that is more likely (N, H, W, C)."""
+    if len(shape) == 4 and shape[1] not in (1, 3) and shape[3] in (1, 3):
+        raise DataError(
+            f"images of shape {shape} look as if their {shape[3]} channels came last; give them to load_images with "
+            "channels='last', or with channels='first' if it is (N, C, H, W)"
+        )
 
 
 def channels_first(values: Array, where: str, channels: Channels | None = None) -> Array:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from phasewise.data import ImageData
+from phasewise.data import ImageData, ask_channels
 from phasewise.errors import PhasewiseError
 from phasewise.information.base import CMIEstimator, Say
 from phasewise.information.cells import Answer, answer_problem
@@ -57,6 +57,8 @@ def subsets_of(data: ImageData | Tensor, cond: Tensor | Sequence[int] | str | No
     Raises :class:`PhasewiseError` for labels that are missing or do not fit the images, and for classes of too few
     images, which are named.
     """
+    if isinstance(data, Tensor):
+        ask_channels(tuple(data.shape))
     images = torch.cat([data.train, data.validation, data.test]) if isinstance(data, ImageData) else data
     if cond is None:
         return [Subset(None, 1.0, images)]
