@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from studies.gpu.fronts import front
 from studies.gpu.place import Place
 from studies.gpu.training import dit_of, teach_windows, train_judge, train_locals, train_network, unet, unet_of
 
@@ -57,6 +58,15 @@ def _set(
     return jobs
 
 
+def _fronts(data: str, n_first: int, n_final: int, trials: int, kinds: tuple[str, ...] = ("unet", "dit")) -> list[Job]:
+    needs = {"unet": ("global", "judge", "judge-unseen"), "dit": ("dit", "dit-windows", "judge", "judge-unseen")}
+    page = "docs/results/resolution.md" if "clothing" in data else "docs/results/cifar10.md"
+    return [
+        Job(data, f"front-{kind}", front(kind, n_first, n_final, trials), 3.0, tuple(f"{data}/{n}" for n in needs[kind]), page)
+        for kind in kinds
+    ]
+
+
 JOBS: dict[str, Job] = {
     job.title: job
     for job in (
@@ -66,6 +76,12 @@ JOBS: dict[str, Job] = {
         *_set("clothing64", unet(48), 70, 40, transformer=70, cheap=("coarse", "small"), windows=400),
         *_set("clothing128", unet(48), 110, 40, transformer=100, cheap=("coarse", "small"), windows=300),
         *_set("clothing32", unet(48), 50, 40, transformer=60, cheap=("coarse", "small"), windows=500),
+        *_fronts("cifar10", 3000, 10_000, 30),
+        *_fronts("clothing32", 2000, 3000, 24),
+        *_fronts("clothing64", 2000, 3000, 24),
+        *_fronts("clothing128", 1000, 3000, 14),
+        *_fronts("mnist", 3000, 10_000, 30, ("unet",)),
+        *_fronts("fashion_mnist", 3000, 10_000, 30, ("unet",)),
     )
 }
 """By title, in the order in which a borrowed half hour should do them."""

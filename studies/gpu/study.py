@@ -60,7 +60,8 @@ class GPUQueue(Study[Options]):
     def measure(self, cell: Cell) -> dict[str, Any]:
         job, place = cell.what, self.place()
         for needed in job.needs:
-            if not (place.work / needed / "config.json").exists():
+            folder = place.work / needed
+            if not ((folder / "config.json").exists() or (folder / "features.json").exists()):
                 raise PhasewiseError(f"{job.title} needs {needed} first: --job {needed}")
         found: dict[str, Any] = job.work(place, job.data, job.name)
         where = torch.cuda.get_device_name() if place.device.startswith("cuda") else place.device
@@ -69,6 +70,8 @@ class GPUQueue(Study[Options]):
     def tables(self, answers: Answers) -> dict[str, str]:
         rows = []
         for name, found in answers.items():
+            if "finals" in found:
+                continue
             for network, row in found.get("networks", {name.split("/")[-1]: found}).items():
                 loss, judged = row.get("val_loss"), row.get("test_accuracy")
                 result = f"loss {loss:.4f}" if loss is not None else "" if judged is None else f"accuracy {judged:.3f}"
