@@ -85,6 +85,11 @@ class Denoiser(nn.Module, ABC):
         or was not fitted yet."""
         return None
 
+    def wrong_state(self) -> str | None:
+        """What is impossible about its weights and moments, such as a standard deviation below 0; None where nothing
+        is."""
+        return None
+
     @property
     def jumps(self) -> bool:
         """Whether :meth:`jump` knows a closed form."""
