@@ -38,7 +38,11 @@ class Denoiser(nn.Module, ABC):
         radius: receptive field in pixels (max-norm), or None when the whole image is seen.
         path: the Gaussian path whose ``x_t`` and ``t`` this denoiser speaks.
         image_shape: (C, H, W).
+        flops_per_image: what a call costs, multiply and add counted as two, where it is not made of PyTorch's
+            operations; None where it is, and these are counted.
     """
+
+    flops_per_image: int | None = None
 
     def __init__(self, image_shape: ImageShape, path: NoisePath | None = None, radius: int | None = None) -> None:
         super().__init__()
