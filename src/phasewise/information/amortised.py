@@ -8,7 +8,10 @@ errors ``e_k``, and ``d_k``, the error of what choosing models on validation ima
     value = mean over images,      stderr^2 = ( mean_k e_k^2 * max(1, rho_t) + mean_k d_k^2 ) / folds,
     rho_t = mean over radii of  Var_k(m_k) / mean_k(e_k^2):
 
-the fold means spread by sampling (rho = 1) and by what differs between the refits (the rest).
+the fold means spread by sampling (rho = 1) and by what differs between the refits (the rest).  What all refits miss
+alike is in none of these.  Where the CMI is large it shows: of .659 nats a sign shared with the border of 10x10 images
+reads .642, of .619 it reads .610, seven and four such errors low.  So a map adds to the error, in square, ``missed``
+times what the value has above .3 nats (:mod:`phasewise.information.limits`).
 """
 
 from __future__ import annotations
@@ -54,6 +57,7 @@ class AmortisedEstimator(CMIEstimator):
     """
 
     rule: ClassVar[Rule]
+    missed: ClassVar[float] = 0.05
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ import numpy as np
 from phasewise.errors import CheckpointError, PhasewiseError, PhasewiseWarning
 from phasewise.files import read_json, write_json
 from phasewise.information.base import Cell, CMIEstimator, Say
+from phasewise.information.limits import checked, limits_of, warn_beyond
 from phasewise.information.problem import Problem
 from phasewise.results import Estimate, Record
 
@@ -52,15 +53,19 @@ def answer_problem(
     value, stderr, n = np.zeros(shape), np.zeros(shape), estimator.held_out(len(problem.images))
     if not live or not len(problem.a):
         return Answer(value, stderr, n)
-    store = Store(problem, estimator, folder)
+    store, limits = Store(problem, estimator, folder), limits_of(problem)
     missing = [(i, j) for i in range(shape[0]) for j in range(shape[1]) if (i, j) not in store.cells]
     if missing:
         if store.cells:
             say(f"{len(store.cells)} cells done before, {len(missing)} to go")
         for cell, estimate in estimator.estimate(problem, missing, store.folder, say):
+            checked(problem, limits, cell, estimate, estimator)  # raises for what is no number
             store.add(cell, estimate)
     for (i, j), estimate in store.cells.items():
         value[i, j], stderr[i, j], n = estimate.value, estimate.stderr, estimate.n
+    warn_beyond(problem, limits, value, stderr, estimator.name)
+    for cell, estimate in store.cells.items():
+        stderr[cell] = checked(problem, limits, cell, estimate, estimator).stderr
     return Answer(value, stderr, n)
 
 
