@@ -23,6 +23,7 @@ from phasewise.results import (
     ParetoFront,
     PriceList,
     Recovery,
+    TrainingRecord,
 )
 
 T = TypeVar("T")
@@ -56,6 +57,13 @@ def read(path: Path, build: Callable[[dict[str, Any]], T], made_by: str = "the c
         return build(values)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
         raise RunFolderError(f"{path} does not fit this version of phasewise ({error}); {mend}") from error
+
+
+def training(values: dict[str, Any]) -> TrainingRecord:
+    record = TrainingRecord.from_dict(values)
+    if not (np.diff(record.bin_edges) > 0).all():  # not of NaN, either
+        raise ValueError(f"the edges of the time bins do not ascend: {record.bin_edges}")
+    return _shaped(record, (max(len(record.bin_edges) - 1, 0),), ("val_by_time",))
 
 
 def losses(values: dict[str, Any]) -> LossTable:

@@ -148,7 +148,7 @@ class Run:
     @cached_property
     def training(self) -> dict[str, TrainingRecord]:
         files, made_by = sorted(self.path("training").glob("*.json")), self._maker("training")
-        records = [reading.read(p, TrainingRecord.from_dict, made_by) for p in files]
+        records = [reading.read(p, reading.training, made_by) for p in files]
         return {r.name: r for r in records}
 
     @cached_property
