@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from phasewise import files
 from phasewise.errors import PhasewiseError
-from phasewise.files import read_json, write_bytes, write_json, write_text
+from phasewise.files import beneath, read_json, sweep, write_bytes, write_json, write_text
 
 
 def fail_with(number: int) -> object:
@@ -92,3 +93,59 @@ def test_unreadable_json_is_named_with_the_mend(tmp_path: Path) -> None:
         (tmp_path / "x.json").write_bytes(content)
         with pytest.raises(PhasewiseError, match=r"x\.json is not valid JSON .*; delete it and run again"):
             read_json(tmp_path / "x.json")
+
+
+def test_threads_may_write_one_file_while_others_read_it(tmp_path: Path) -> None:
+    path, wrong = write_json(tmp_path / "x.json", ["0"] * 2000), []
+
+    def work(name: str) -> None:
+        for _ in range(25):
+            write_json(path, [name] * 2000)
+            found = read_json(path)
+            if len(set(found)) != 1 or len(found) != 2000:
+                wrong.append(found)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, "1234"))
+    assert not wrong
+    assert os.listdir(tmp_path) == ["x.json"]
+
+
+def test_a_planted_link_is_neither_followed_nor_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    victim = write_text(tmp_path / "victim", "mine")
+    monkeypatch.setattr(files.secrets, "token_hex", lambda n: "0" * 2 * n)  # even where the name were known
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / f".x.json.{'0' * 16}.tmp").symlink_to(victim)
+    with pytest.raises(PhasewiseError, match="cannot write"):
+        write_json(tmp_path / "run" / "x.json", [1])
+    assert victim.read_text() == "mine"
+
+
+def test_a_link_in_the_place_of_the_file_is_replaced(tmp_path: Path) -> None:
+    victim = write_text(tmp_path / "victim", "mine")
+    (tmp_path / "x.json").symlink_to(victim)
+    write_json(tmp_path / "x.json", [1])
+    assert (victim.read_text(), read_json(tmp_path / "x.json")) == ("mine", [1])
+
+
+def test_a_long_name_has_room_for_the_temporary_one(tmp_path: Path) -> None:
+    assert read_json(write_json(tmp_path / ("x" * 250), [1])) == [1]
+
+
+def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    left = [tmp_path / f".run.json.{'a1' * 8}.tmp", tmp_path / "models" / f".w.{'0' * 16}.tmp"]
+    kept = [tmp_path / ".hidden", tmp_path / "a.tmp", tmp_path / ".x.tmp", tmp_path / "models" / "config.json"]
+    for path in (*left, *kept):
+        write_text(path, "x")
+    outside = write_text(tmp_path.parent / f"outside-{tmp_path.name}" / left[0].name, "x")
+    (tmp_path / "link").symlink_to(outside.parent)
+    sweep(tmp_path)
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in (*kept, outside))
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/x", "a\\b", "a\0b", "x" * 300, 3])
+def test_a_name_is_one_place_right_in_its_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(PhasewiseError, match="a member's name becomes a folder"):
+        beneath(tmp_path, name, "member's name")
+    assert beneath(tmp_path, "r1") == tmp_path / "r1"

@@ -808,3 +808,11 @@ def test_a_diverging_training_stops_and_says_so(tmp_path: Path, loss: str) -> No
         run(tmp_path, preset=preset, steps=200, name="r2", checkpoint_every=0.0)
     kept = tmp_path / "checkpoint.safetensors"
     assert not kept.exists() or all(torch.isfinite(v).all() for v in load_file(kept).values())
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "", "a/b"])
+def test_networks_trained_together_stay_in_their_folder(tmp_path, name):
+    networks = {name: LocalDenoiser((1, 6, 5), 1, width=8)}
+    with pytest.raises(PhasewiseError, match="a network's name becomes a folder"):
+        train_together(networks, few(), steps=1, out=tmp_path / "out", progress=False)
+    assert list(tmp_path.iterdir()) == []

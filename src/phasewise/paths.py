@@ -213,7 +213,7 @@ class VarianceExplodingPath(NoisePath):
     name = "variance_exploding"
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
-        if not 0 < sigma_min < sigma_max:
+        if not 0 < sigma_min < sigma_max < math.inf:
             raise PhasewiseError(f"need 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
         self.sigma_min, self.sigma_max = float(sigma_min), float(sigma_max)
         self._rate = math.log(self.sigma_max / self.sigma_min)  # d log sigma / dt, the same at every t
@@ -239,9 +239,17 @@ class VarianceExplodingPath(NoisePath):
 
 
 def path_from_config(config: dict[str, Any]) -> NoisePath:
-    """The path that ``config`` (from :meth:`NoisePath.config`) describes."""
+    """The path that ``config`` (from :meth:`NoisePath.config`) describes; PhasewiseError where it describes none."""
+    if not isinstance(config, dict):
+        raise PhasewiseError(
+            f"a path is described by an object with its name and its options; got {str(config)[:80]!r}"
+        )
     kwargs = dict(config)
-    return PATHS[kwargs.pop("name", None)](**kwargs)
+    cls = PATHS[kwargs.pop("name", None)]
+    try:
+        return cls(**kwargs)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise PhasewiseError(f"the path {cls.name!r} cannot be made of {str(kwargs)[:80]} ({error})") from error
 
 
 def translate(x_t: Tensor, t: Time, source: NoisePath, target: NoisePath) -> tuple[Tensor, Tensor]:

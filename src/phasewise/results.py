@@ -1,4 +1,4 @@
-"""Records of what was measured or decided: frozen, plain, written as JSON, and shown. Imports errors and display.
+"""Records of what was measured or decided: frozen, plain, written as JSON, and shown. Imports errors, files, display.
 
 Values are stored as measured, never clamped or smoothed.  Every measured number carries its standard error, the
 number of images ``n`` it rests on and the seed.  Arrays are float64 numpy; NaN is stored as ``null``.
@@ -27,6 +27,7 @@ import numpy as np
 from phasewise import display
 from phasewise.display import TIME, Head, Rows, View, measured
 from phasewise.errors import PhasewiseError
+from phasewise.files import read_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +63,7 @@ class Record:
             return _coerced(value, kind)
         except PhasewiseError as error:  # of a record within this one
             raise PhasewiseError(f"{type(self).__name__}.{name}: {error}") from error
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             wanted = inspect.formatannotation(kind).replace("numpy.ndarray", "numbers, in lists of equal length,")
             given = display.brief(value)
             raise PhasewiseError(f"{type(self).__name__}.{name} takes {wanted} not {given} ({error})") from error
@@ -79,6 +80,8 @@ class Record:
 
         Raises PhasewiseError where a field is absent or does not fit.
         """
+        if not isinstance(values, dict):
+            raise PhasewiseError(f"{cls.__name__} is read from an object of JSON, not from {display.brief(values)}")
         fields = dataclasses.fields(cls)  # type: ignore[arg-type]
         known = {f.name: values[f.name] for f in fields if f.name in values}
         absent = [f.name for f in fields if f.name not in known and _required(f)]
@@ -91,7 +94,12 @@ class Record:
 
     @classmethod
     def load(cls: type[R], path: str | Path) -> R:
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        """The record whose :meth:`to_json` is in the file; PhasewiseError naming the file where it holds none."""
+        values = read_json(path, "give the file of a record, or make it again")
+        try:
+            return cls.from_dict(values)
+        except PhasewiseError as error:
+            raise PhasewiseError(f"{path} holds no {cls.__name__} ({error}); give another file") from error
 
     def table(self) -> tuple[Head, Rows]:
         """All that is recorded, as column names and rows of plain values; here one row, one column a plain field."""
@@ -188,10 +196,16 @@ def _coerced(value: Any, kind: Any) -> Any:
         return _array(value)
     if origin is tuple:
         return _tuple(value, inner)
+    if kind in (float, int) and isinstance(value, (bool, np.bool_)):
+        raise TypeError("a yes or no")
     if kind is float:
         return math.nan if value is None else float(value)
     if kind is int:
         return _integer(value)
+    if origin is dict and isinstance(value, dict):
+        return {str(k): _coerced(v, inner[1]) for k, v in value.items()}
+    if origin is list and isinstance(value, list):
+        return [_coerced(v, inner[0]) for v in value]
     return _instance(value, origin or kind)
 
 
@@ -214,7 +228,10 @@ def _tuple(value: Any, inner: tuple[Any, ...]) -> tuple[Any, ...]:
 def _integer(value: Any) -> int:
     """Whole numbers of any kind; JSON of other programs writes 3.0."""
     whole = isinstance(value, (float, np.floating)) and float(value).is_integer()
-    return int(value) if whole else operator.index(value)  # refuses 3.5 and "3"
+    found = int(value) if whole else operator.index(value)  # refuses 3.5 and "3"
+    if abs(found) >= 1 << 64:
+        raise OverflowError("no number of 64 bits")
+    return found
 
 
 def _instance(value: Any, kind: Any) -> Any:
@@ -543,6 +560,17 @@ class ParetoFront(Record):
     penalty_label: str = ""
     penalty_meaning: str = ""
 
+    def check(self) -> None:
+        count, steps = len(self.assignments), len(self.times)
+        columns = {"mflop": self.mflop, "penalty": self.penalty, "penalty_stderr": self.penalty_stderr, "ms": self.ms}
+        wrong = [name for name, column in columns.items() if column is not None and column.shape != (count,)]
+        if wrong or self.times.ndim != 1 or any(len(a) != steps for a in self.assignments):
+            raise PhasewiseError(
+                f"a front of {count} assignments on {steps} steps does not go with its {', '.join(wrong) or 'times'}"
+            )
+        if self.chosen is not None and not 0 <= self.chosen < count:
+            raise PhasewiseError(f"chosen is {self.chosen}, of {count} assignments")
+
     def table(self) -> tuple[Head, Rows]:
         """A row for each schedule, in the order of the cost."""
         columns = {"mflop": self.mflop.tolist()} | ({} if self.ms is None else {"ms": self.ms.tolist()})
@@ -655,6 +683,16 @@ class Evaluation(Record):
     fid_minus: dict[str, list[float]] = field(default_factory=dict)
 
 
+def check_history(history: Sequence[dict[str, Any]]) -> None:
+    """Raise PhasewiseError for rows of a training's history without a step, or with losses that are no numbers."""
+    for row in history:
+        step = row.get("step")
+        whole = isinstance(step, int) and not isinstance(step, bool)
+        others = [v for k, v in row.items() if k != "step" and v is not None]
+        if not whole or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in others):
+            raise PhasewiseError(f"history has rows of a step and losses; one is {display.brief(row)}")
+
+
 @dataclass(frozen=True)
 class TrainingRecord(Record):
     """How a denoiser was trained. ``history``: rows {"step", "train_loss", "val_loss"}; ``val_by_time``: the last
@@ -672,6 +710,9 @@ class TrainingRecord(Record):
     val_by_time: Array
     seed: int
     device: str = "cpu"
+
+    def check(self) -> None:
+        check_history(self.history)
 
     def table(self) -> tuple[Head, Rows]:
         """The history, row by row; None where a row lacks a value."""

@@ -28,7 +28,7 @@ class Options:
     n: int = choice(20_000, "images", quick=400)
     steps: int = choice(1000, "training steps of every learned estimator", quick=5)
     estimators: tuple[str, ...] = choice(tuple(ESTIMATORS), "which", quick=("density", "nwj", "gaussian"))
-    models: tuple[int, ...] = choice((0, 1, 2, 3, 4), "which, by number", quick=(0,))
+    models: tuple[int, ...] = choice((0, 1, 2, 3, 4, 5), "which, by number", quick=(0,))
 
 
 class CMIEstimators(Study[Options]):
@@ -82,6 +82,7 @@ def models() -> list[Case]:
         case("two-mode 8x8, pixel", exact.TwoMode((8, 8)), 1),
         case("Ising chain 16, beta = .8", exact.IsingChain(16, 0.8), 1, {"n": 100_000, "seed": 9}),
         case("Ising strip 10x6, beta = .44", exact.IsingStrip(10, 6, 0.44), 1, {"n": 20_000, "seed": 9}),
+        case("two levels, far copy 8x8, pixel", exact.TwoMode.far_copy((8, 8)), 1),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from phasewise.denoisers import (
     runtime,
 )
 from phasewise.errors import CheckpointError, PhasewiseError
+from phasewise.metrics import count_flops
 from phasewise.paths import CosinePath
 from phasewise.results import HybridSchedule
 from phasewise.sampling import sample
@@ -149,6 +151,13 @@ def test_an_exported_network_takes_part_in_a_hybrid(tmp_path: Path) -> None:
     files = {name: export_onnx(member, tmp_path / f"{name}.onnx") for name, member in hybrid.members.items()}
     exported = HybridDenoiser({name: OnnxDenoiser(file) for name, file in files.items()}, hybrid.schedule)
     torch.testing.assert_close(sample(exported, 3), sample(hybrid, 3), atol=1e-3, rtol=1e-3)
+    for name, member in hybrid.members.items():  # it cannot be looked into: the count was made at the export
+        assert count_flops(exported.members[name], SHAPE, batch=2) == count_flops(member, SHAPE) > 0
+    old = exported.members[hybrid.names[0]]
+    assert isinstance(old, OnnxDenoiser)
+    old.about = dataclasses.replace(old.about, flops=None)
+    with pytest.raises(PhasewiseError, match=r"\.onnx does not say what a call costs; export the network again"):
+        count_flops(old, SHAPE)
 
 
 def test_an_exported_network_knows_its_pixels(tmp_path: Path) -> None:

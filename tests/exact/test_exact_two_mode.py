@@ -14,6 +14,7 @@ from scipy.integrate import quad
 
 from phasewise.errors import PhasewiseError
 from phasewise.exact import TwoMode
+from phasewise.exact.base import regions
 from phasewise.exact.two_mode import bit_error, equivocation
 from phasewise.paths import CosinePath, LinearPath
 
@@ -148,3 +149,47 @@ def test_bad_input_is_refused():
         TwoMode((4, 4)).cmi(-0.1, 1)
     with pytest.raises(PhasewiseError, match="kappa"):
         equivocation(math.nan)
+
+
+def brute_cmi(model: TwoMode, t: float, radius: int, n: int) -> tuple[float, float]:
+    """E log p(a|b,c) - log p(a|b) over noisy samples, from the sum over the shared sign alone."""
+    region = regions(model.shape, radius, 1, None)
+    x = model.sample(n, 5).double().flatten(1) * (1 - t)
+    x = x + t * torch.randn(x.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    carrier = model.carriers.flatten()
+
+    def log_p(pixels: torch.Tensor) -> torch.Tensor:
+        """Log density of the carriers among these pixels, up to what does not depend on the sign."""
+        h = (1 - t) * model.amplitude / t**2 * x[:, pixels[carrier[pixels]]].sum(1)
+        return torch.logaddexp(h, -h)
+
+    a, b, c = region.a, region.b, region.c
+    terms = log_p(torch.cat([a, b, c])) - log_p(torch.cat([b, c])) - log_p(torch.cat([a, b])) + log_p(b)
+    return float(terms.mean()), float(terms.std()) / math.sqrt(n)
+
+
+@pytest.mark.parametrize(("t", "radius"), [(0.3, 1), (0.6, 1), (0.6, 3), (0.8, 2)])
+def test_carriers_share_what_brute_force_says(t, radius):
+    model = TwoMode.far_copy((9, 8), 1.3)
+    value, stderr = brute_cmi(model, t, radius, 20_000)
+    assert abs(model.cmi(t, radius) - value) < 5 * stderr + 1e-9
+    assert model.cmi(1e-3, 1) == pytest.approx(math.log(2))
+    assert model.cmi(0.5, 1, center=(1, 1)) == 0, "a pixel of its own sign shares nothing"
+
+
+@pytest.mark.parametrize("radius", [None, 1, 3])
+def test_errors_with_carriers_are_those_of_the_exact_denoiser(radius):
+    model, t = TwoMode.far_copy((7, 6), 0.8), 0.55
+    x = model.sample(20_000, 1)
+    noisy = (1 - t) * x + t * torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+    errors = (model.denoiser(radius)(noisy, t) - x).square().sum((1, 2, 3))
+    assert abs(float(errors.mean()) - model.mmse(t, radius)) < 4 * float(errors.std()) / math.sqrt(len(errors))
+
+
+def test_all_pixels_carry_by_default():
+    every = TwoMode((4, 5), carriers=torch.ones(4, 5, dtype=torch.bool))
+    assert every.cmi(0.6, 1) == TwoMode((4, 5)).cmi(0.6, 1)
+    assert torch.equal(every.sample(9, 3), TwoMode((4, 5)).sample(9, 3))
+    assert every.path_kl(1, 0.2, 0.9) == TwoMode((4, 5)).path_kl(1, 0.2, 0.9)
+    with pytest.raises(PhasewiseError, match="carriers are yes or no for each pixel"):
+        TwoMode((4, 5), carriers=torch.ones(4, 5))

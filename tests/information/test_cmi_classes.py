@@ -40,7 +40,7 @@ def truth(model: exact.TwoMode, t: float, radius: int) -> float:
 
 
 class PerClass(CMIEstimator):
-    """Reads the mean of the images it is given, with error 0.1 r, and counts its calls."""
+    """Reads a hundredth of the mean of the images it is given, with error 0.1 r, and counts its calls."""
 
     name, bound = "per class", "neither"
     calls = 0
@@ -48,7 +48,7 @@ class PerClass(CMIEstimator):
     def estimate(self, problem, cells, folder=None, say=print):
         for i, j in cells:
             PerClass.calls += 1
-            yield (i, j), Estimate(float(problem.images.mean()), 0.1 * problem.radii[j], len(problem.images))
+            yield (i, j), Estimate(float(problem.images.mean()) / 100, 0.1 * problem.radii[j], len(problem.images))
 
 
 def labelled(counts: dict[int, int]) -> tuple[Tensor, Tensor]:
@@ -84,12 +84,12 @@ def test_labels_that_say_nothing_change_nothing() -> None:
 def test_classes_are_averaged_by_their_shares() -> None:
     images, labels = labelled({0: 60, 1: 40, 7: 100})
     found = cmi_map(images, [1, 2], [0.4, 1.0], cond=labels, estimator=PerClass(), accuracy=1.0)
-    np.testing.assert_allclose(found.value, [[0.2 * 1 + 0.5 * 7] * 2, [0, 0]], rtol=1e-5)
+    np.testing.assert_allclose(found.value, [[0.002 * 1 + 0.005 * 7] * 2, [0, 0]], rtol=1e-5)
     root = math.sqrt(0.3**2 + 0.2**2 + 0.5**2)
     np.testing.assert_allclose(found.stderr, [[0.1 * root, 0.2 * root], [0, 0]])
     rows = found.config["classes"]
     assert [(row["class"], row["share"], row["n"]) for row in rows] == [(0, 0.3, 60), (1, 0.2, 40), (7, 0.5, 100)]
-    np.testing.assert_allclose([row["value"][0][0] for row in rows], [0, 1, 7], atol=1e-5)
+    np.testing.assert_allclose([row["value"][0][0] for row in rows], [0, 0.01, 0.07], atol=1e-7)
     assert (found.n, found.seed) == (200, 0)
     again = CMIMap.from_dict(json.loads(found.to_json()))
     np.testing.assert_array_equal(again.value, found.value)

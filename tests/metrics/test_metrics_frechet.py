@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import copy
 import json
 import math
+import warnings
 
 import pytest
 import torch
@@ -11,8 +13,9 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from phasewise.errors import CheckpointError, PhasewiseError
+from phasewise.errors import CheckpointError, PhasewiseError, PhasewiseWarning
 from phasewise.metrics import (
+    ClassifierFeatures,
     FeatureNetwork,
     FrechetReference,
     fid,
@@ -22,6 +25,7 @@ from phasewise.metrics import (
     paired_frechet,
     polynomial_mmd,
 )
+from phasewise.metrics.features import InceptionFeatures, PCAFeatures, RandomFeatures
 from phasewise.metrics.frechet import kid
 
 seeds = st.integers(0, 10_000)
@@ -178,6 +182,50 @@ def test_bad_input_is_refused_with_a_mend() -> None:
         frechet_distance(torch.zeros(2), torch.eye(3), torch.zeros(2), torch.eye(2))
     with pytest.raises(PhasewiseError, match="5 features"):
         frechet_score(normal(9, 5, 0), reference)
+
+
+class Pooled(torch.nn.Module):
+    """In the place of Inception: three means of uint8 images."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float().mean((2, 3))
+
+
+def grey(n: int, seed: int) -> Tensor:
+    return torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def untrained() -> ClassifierFeatures:
+    return ClassifierFeatures((1, 4, 4), 2, 2, 4).eval()
+
+
+OTHERS: dict[str, tuple[FeatureNetwork, FeatureNetwork]] = {
+    "components of other images": (PCAFeatures.fit(grey(30, 0), dim=4), PCAFeatures.fit(grey(30, 1), dim=4)),
+    "another pixel range": (InceptionFeatures(Pooled(), (0, 1), 3), InceptionFeatures(Pooled(), (-1, 1), 3)),
+    "random, another range": (RandomFeatures((1, 4, 4), dim=4), RandomFeatures((1, 4, 4), dim=4, pixel_range=(0, 255))),
+    "untrained classifiers": (untrained(), untrained()),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), OTHERS.values(), ids=OTHERS)
+def test_features_of_one_name_are_not_taken_for_the_same(tmp_path, one: FeatureNetwork, other: FeatureNetwork) -> None:
+    assert one.name == other.name
+    assert one.digest() == copy.deepcopy(one).digest() != other.digest()
+    made = FrechetReference.of_images(grey(20, 2), one)
+    kept = FrechetReference.load(made.save(tmp_path / "moments.safetensors"))
+    for reference in (made, kept):
+        with pytest.raises(PhasewiseError, match="other features than those here, though both are called"):
+            fid(grey(20, 3), reference, other)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fid(grey(20, 3), kept, copy.deepcopy(one)).value == fid(grey(20, 3), grey(20, 2), one).value
+
+
+def test_a_reference_that_does_not_say_what_saw_it_is_warned_of() -> None:
+    network = PCAFeatures.fit(grey(30, 0), dim=4)
+    reference = FrechetReference.fit(network.extract(grey(20, 2)), network.name)
+    with pytest.warns(PhasewiseWarning, match="whether they are the same as those here cannot be told"):
+        fid(grey(20, 3), reference, network)
 
 
 def slow_mmd(x: Tensor, y: Tensor) -> float:

@@ -176,6 +176,27 @@ def test_folder_that_is_not_ours_is_refused(tmp_path):
         run_pipeline(config(), tmp_path)
 
 
+def test_hidden_files_do_not_make_a_folder_foreign_and_leavings_are_swept(tmp_path):
+    kept, left = tmp_path / ".DS_Store", tmp_path / f".run.json.{'0' * 16}.tmp"
+    for path in (kept, left):
+        path.write_text("x")
+    folder = RunFolder(tmp_path, config())
+    assert left.exists(), "looking changes nothing"
+    folder.claim()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".DS_Store", "run.json"]
+
+
+@pytest.mark.parametrize("link", ["models", "models/r1"])
+def test_an_update_stays_inside_the_run_folder(copy, tmp_path, link):
+    outside = tmp_path / "elsewhere"
+    shutil.move(copy / link, outside)
+    (copy / link).symlink_to(outside)
+    before = sorted(p.name for p in outside.rglob("*"))
+    with pytest.raises(RunFolderError, match="leads out of the run folder"):
+        run_pipeline(config().changed(local_epochs=1), copy, command="train", update=True, say=lambda _: None)
+    assert sorted(p.name for p in outside.rglob("*")) == before
+
+
 def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "out").write_text("x")
     with pytest.raises(RunFolderError, match="is a file"):

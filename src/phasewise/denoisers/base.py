@@ -38,7 +38,11 @@ class Denoiser(nn.Module, ABC):
         radius: receptive field in pixels (max-norm), or None when the whole image is seen.
         path: the Gaussian path whose ``x_t`` and ``t`` this denoiser speaks.
         image_shape: (C, H, W).
+        flops_per_image: what a call costs, multiply and add counted as two, where it is not made of PyTorch's
+            operations; None where it is, and these are counted.
     """
+
+    flops_per_image: int | None = None
 
     def __init__(self, image_shape: ImageShape, path: NoisePath | None = None, radius: int | None = None) -> None:
         super().__init__()
@@ -83,6 +87,11 @@ class Denoiser(nn.Module, ABC):
     def pixel_moments(self) -> tuple[Tensor, Tensor] | None:
         """Mean and standard deviation per channel, (C,) each, of the pixels it was made for; None where it is not known
         or was not fitted yet."""
+        return None
+
+    def wrong_state(self) -> str | None:
+        """What is impossible about its weights and moments, such as a standard deviation below 0; None where nothing
+        is."""
         return None
 
     @property

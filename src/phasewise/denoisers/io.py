@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from phasewise import display
 from phasewise.denoisers.base import Denoiser, OnPath
 from phasewise.denoisers.hybrid import HybridDenoiser
 from phasewise.denoisers.linear import WienerDenoiser
@@ -17,13 +19,16 @@ from phasewise.denoisers.local import LocalDenoiser
 from phasewise.denoisers.published import PublishedLocal, PublishedUNet
 from phasewise.denoisers.transformer import DiTDenoiser
 from phasewise.denoisers.unet import UNetDenoiser
-from phasewise.errors import CheckpointError
-from phasewise.files import read_json, write_bytes, write_json
+from phasewise.errors import CheckpointError, PhasewiseError
+from phasewise.files import beneath, read_json, write_bytes, write_json
 from phasewise.paths import path_from_config
 from phasewise.registry import Registry
 from phasewise.results import HybridSchedule
+from phasewise.tensors import build_to_fit, checked_state, read_tensors
 
 FORMAT = 1
+WEIGHTS = "weights.safetensors"
+MEND = "delete it and train again (`phasewise train`)"
 HALVED = 4096
 """Tensors of at least so many numbers are stored in half precision on request; smaller ones weigh nothing."""
 CLASSES: Registry[type[Denoiser]] = Registry(
@@ -46,20 +51,17 @@ for _class in (LocalDenoiser, UNetDenoiser, DiTDenoiser, WienerDenoiser, Publish
     register_denoiser(_class)
 
 
-def build_denoiser(name: str, config: dict[str, Any]) -> Denoiser:
-    """A fresh denoiser of class ``name`` from its :meth:`Denoiser.config`."""
+def constructor_of(name: str, config: dict[str, Any]) -> Callable[[], Denoiser]:
+    """What builds a fresh denoiser of class ``name`` from its :meth:`Denoiser.config`."""
     cls = CLASSES[name]
     kwargs: dict[str, Any] = dict(config)
     if name == "LocalDenoiser":  # what was always so before it could be chosen
         kwargs = {"norm": True, "mixing": 0, **kwargs}
-    try:
-        kwargs["path"] = path_from_config(kwargs.get("path", {"name": "linear"}))
-        for key in ("image_shape", "multipliers"):
-            if key in kwargs:
-                kwargs[key] = tuple(kwargs[key])
-        return cls(**kwargs)
-    except (TypeError, ValueError, AttributeError, AssertionError) as error:
-        raise CheckpointError(f"the saved config does not fit {name} ({error}); train it again") from error
+    kwargs["path"] = path_from_config(kwargs.get("path", {"name": "linear"}))
+    for key in ("image_shape", "multipliers"):
+        if isinstance(kwargs.get(key), list):
+            kwargs[key] = tuple(kwargs[key])
+    return functools.partial(cls, **kwargs)
 
 
 def save_denoiser(denoiser: Denoiser, folder: str | Path, *, half: bool = False) -> Path:
@@ -70,16 +72,17 @@ def save_denoiser(denoiser: Denoiser, folder: str | Path, *, half: bool = False)
     """
     folder = Path(folder)
     if isinstance(denoiser, HybridDenoiser):
+        places = {name: beneath(folder, name, "member's name") for name in denoiser.members}
         for name, module in denoiser.members.items():
             # without the translation: a loaded hybrid puts its schedule's path on again
-            save_denoiser(module.member if isinstance(module, OnPath) else module, folder / name, half=half)
+            save_denoiser(module.member if isinstance(module, OnPath) else module, places[name], half=half)
         config = {"format": FORMAT, "class": "HybridDenoiser", "schedule": denoiser.schedule.to_dict()}
     else:
         state = {k: v.detach().cpu().contiguous() for k, v in denoiser.state_dict().items()}
         if half:
             state = {k: _halved(v) for k, v in state.items()}
         config = {"format": FORMAT, "class": type(denoiser).__name__, "config": denoiser.config()}
-        write_bytes(folder / "weights.safetensors", save_tensors(state))
+        write_bytes(folder / WEIGHTS, save_tensors(state))
     write_json(folder / "config.json", config)  # last: a folder with a config has its weights
     return folder
 
@@ -94,66 +97,71 @@ def _halved(value: torch.Tensor) -> torch.Tensor:
 def load_denoiser(folder: str | Path, device: str | torch.device = "cpu") -> Denoiser:
     """Read what :func:`save_denoiser` wrote, in eval mode.
 
-    Raises CheckpointError when the folder is no denoiser, of another format version, corrupt, or of another shape.
+    Raises CheckpointError when the folder is no denoiser, of another format version, corrupt, or of another shape; the
+    shapes are compared before anything is built.
     """
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
+    return _load(Path(folder), device, ())
+
+
+def _load(folder: Path, device: str | torch.device, within: tuple[str, ...]) -> Denoiser:
+    """``within``: the hybrids, resolved, whose member this is."""
+    file = folder / "config.json"
+    if not os.path.exists(file):
         raise CheckpointError(f"{folder} holds no denoiser (no config.json)")
-    config = read_json(folder / "config.json")
+    try:
+        config = read_json(file, MEND)
+    except PhasewiseError as error:
+        raise CheckpointError(str(error)) from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else None
         raise CheckpointError(
-            f"{folder} has denoiser format {found!r}; this phasewise reads {FORMAT}. Train it again, or use the "
-            "version that wrote it"
+            f"{folder} has denoiser format {display.brief(found)}; this phasewise reads {FORMAT}. Train it again, or "
+            "use the version that wrote it"
         )
     hybrid = config.get("class") == "HybridDenoiser"
     if "class" not in config or not isinstance(config.get("schedule" if hybrid else "config"), dict):
-        raise CheckpointError(f"{folder / 'config.json'} is incomplete; delete {folder} and train again")
+        raise CheckpointError(f"{file} is incomplete; delete {folder} and train again")
     if hybrid:
-        schedule = schedule_from(config["schedule"], folder)
-        members = {name: load_denoiser(folder / name, device) for name in dict.fromkeys(schedule.assignment)}
-        return HybridDenoiser(members, schedule).eval()
-    denoiser = build_denoiser(config["class"], config["config"])
-    load_weights(denoiser, folder / "weights.safetensors")
+        return _load_hybrid(config["schedule"], folder, device, within)
+    try:
+        build = constructor_of(config["class"], config["config"])
+        denoiser = build_to_fit(build, folder / WEIGHTS, str(config["class"]), MEND)
+    except CheckpointError:
+        raise
+    except PhasewiseError as error:
+        raise CheckpointError(f"the config in {file} makes no sense ({error}); {MEND}") from error
+    load_weights(denoiser, folder / WEIGHTS)
     return denoiser.to(device).eval()
+
+
+def _load_hybrid(
+    values: dict[str, Any], folder: Path, device: str | torch.device, within: tuple[str, ...]
+) -> HybridDenoiser:
+    schedule = schedule_from(values, folder)
+    around = (*within, os.path.realpath(folder))  # Path.resolve raises on links in a circle
+    try:
+        places = {name: beneath(folder, name, "member's name") for name in dict.fromkeys(schedule.assignment)}
+        looped = [name for name, place in places.items() if os.path.realpath(place) in around]
+        if looped:
+            raise CheckpointError(f"{folder}: the member {looped[0]!r} is the hybrid itself; {MEND}")
+        return HybridDenoiser({n: _load(place, device, around) for n, place in places.items()}, schedule).eval()
+    except CheckpointError:
+        raise
+    except PhasewiseError as error:
+        raise CheckpointError(f"{folder} holds members that make no hybrid ({error}); {MEND}") from error
 
 
 def schedule_from(values: dict[str, Any], where: Path) -> HybridSchedule:
     """A schedule read from JSON; CheckpointError naming ``where`` when it is none."""
     try:
         return HybridSchedule.from_dict(values)
-    except (TypeError, ValueError) as error:
+    except PhasewiseError as error:
         raise CheckpointError(f"{where} holds an invalid schedule ({error}); make it again") from error
 
 
-def read_safetensors(path: str | Path) -> dict[str, torch.Tensor]:
-    """Tensors of a safetensors file; CheckpointError when it is missing, truncated or no safetensors."""
-    try:
-        return load_tensors(Path(path).read_bytes())
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{path} is corrupt or no safetensors file ({error}); delete it and train again (`phasewise train`)"
-        ) from error
-
-
 def load_weights(denoiser: Denoiser, path: str | Path) -> None:
-    """Load weights into ``denoiser``; CheckpointError naming the first tensor that does not fit."""
-    tensors = read_safetensors(path)
-    own = denoiser.state_dict()
-    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    if missing or extra:
-        raise CheckpointError(
-            f"{path} is not for this {type(denoiser).__name__}: missing {missing[:3]}, unexpected {extra[:3]}"
-        )
-    for key, value in own.items():
-        if tensors[key].shape != value.shape:
-            raise CheckpointError(
-                f"{path}: {key} has shape {tuple(tensors[key].shape)}, this {type(denoiser).__name__} needs "
-                f"{tuple(value.shape)}; it was trained for other images or another size"
-            )
-        if value.is_floating_point() and not (tensors[key].is_floating_point() and tensors[key].isfinite().all()):
-            raise CheckpointError(f"{path}: {key} holds NaN, infinity or integers; train it again (`phasewise train`)")
-    # halved ones back to the network's precision
-    denoiser.load_state_dict({k: v.to(own[k].dtype) for k, v in tensors.items()})
+    """Load weights into ``denoiser``; CheckpointError naming the first tensor that does not fit, or what is wrong."""
+    denoiser.load_state_dict(checked_state(denoiser, read_tensors(path, MEND)[0], path, MEND))
+    wrong = denoiser.wrong_state()
+    if wrong:
+        raise CheckpointError(f"{path}: {wrong}; {MEND}")

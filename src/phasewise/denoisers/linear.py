@@ -56,7 +56,7 @@ class WienerDenoiser(Denoiser):
             )
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("eigenvalues", torch.ones(self.rank))
-        self.register_buffer("eigenvectors", torch.eye(size)[:, : self.rank].contiguous())
+        self.register_buffer("eigenvectors", torch.eye(size, self.rank))
         self.register_buffer("rest", torch.zeros(()))
         self._matrices: dict[float, Tensor] = {}
 
@@ -126,6 +126,10 @@ class WienerDenoiser(Denoiser):
         # law of total variance: within pixels and between them
         total = variance.view(channels, -1).mean(1) + per_channel.var(1, correction=0)
         return per_channel.mean(1).float(), total.clamp(min=0).sqrt().float()
+
+    def wrong_state(self) -> str | None:
+        fine = bool((self.eigenvalues >= 0).all()) and float(self.rest) >= 0
+        return None if fine else "a variance is below 0"
 
     @property
     def jumps(self) -> bool:

@@ -108,6 +108,9 @@ class NetworkDenoiser(Denoiser):
         untouched = bool((mean == 0).all() and (std == 1).all())
         return None if untouched else (mean, std)
 
+    def wrong_state(self) -> str | None:
+        return None if bool((self.data_std > 0).all()) else "data_std, a standard deviation, is not above 0"
+
     def precondition(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(alpha, sqrt(v_t), sigma) broadcast to (1 or B, C, 1, 1)."""
         alpha, sigma = self.path.alpha(t), self.path.sigma(t)

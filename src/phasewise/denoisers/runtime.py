@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from phasewise.denoisers.base import Denoiser, Given, OnPath
 from phasewise.denoisers.hybrid import HybridDenoiser
 from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.errors import CheckpointError, PhasewiseError, unknown
-from phasewise.files import write_bytes
+from phasewise.files import parse_json, write_bytes
+from phasewise.flops import count_call
 from phasewise.paths import Time, as_time, path_from_config
+from phasewise.results import Record
 
 PRECISIONS = ("float32", "bfloat16")
 ONNX_FORMAT = 1
@@ -126,8 +129,11 @@ def export_onnx(denoiser: Denoiser, file: str | Path) -> Path:
     assert program is not None
     proto = program.model_proto
     moments = denoiser.pixel_moments()
+    with torch.inference_mode():
+        flops = count_call(model.denoiser, torch.zeros(1, *denoiser.image_shape))
     about = {
         "format": ONNX_FORMAT,
+        "flops": flops,
         "image_shape": list(denoiser.image_shape),
         "radius": denoiser.radius,
         "path": denoiser.path.config(),
@@ -136,6 +142,16 @@ def export_onnx(denoiser: Denoiser, file: str | Path) -> Path:
     entry = proto.metadata_props.add()
     entry.key, entry.value = "phasewise", json.dumps(about)
     return write_bytes(Path(file), proto.SerializeToString())
+
+
+@dataclass(frozen=True)
+class ExportRecord(Record):
+    """What an exported file says of itself beside its format and path; ``flops`` of one call, an image."""
+
+    image_shape: tuple[int, int, int]
+    radius: int | None
+    moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    flops: int | None = None
 
 
 class OnnxDenoiser(Denoiser):
@@ -155,7 +171,7 @@ class OnnxDenoiser(Denoiser):
         options.intra_op_num_threads = threads
         try:
             session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-            about = json.loads(session.get_modelmeta().custom_metadata_map["phasewise"])
+            about = parse_json(session.get_modelmeta().custom_metadata_map["phasewise"], file)
             path = path_from_config(about["path"])
         except Exception as error:  # the runtime has no common error class
             raise CheckpointError(f"{file} is no network exported by phasewise ({error})") from error
@@ -163,14 +179,27 @@ class OnnxDenoiser(Denoiser):
             raise CheckpointError(
                 f"{file} has export format {about.get('format')!r}; this phasewise reads {ONNX_FORMAT}"
             )
-        super().__init__(tuple(about["image_shape"]), path, about["radius"])
+        try:
+            found = ExportRecord.from_dict(about)
+        except PhasewiseError as error:
+            raise CheckpointError(f"{file} is damaged ({error}); export the network again") from error
+        super().__init__(found.image_shape, path, found.radius)
+        self.file, self.about = Path(file), found
         self.session: Any = session
-        self.moments: list[list[float]] | None = about["moments"]
+
+    @property
+    def flops_per_image(self) -> int:  # type: ignore[override]
+        """As counted when it was exported.  Raises PhasewiseError for a file of before that was written."""
+        if self.about.flops is None:
+            raise PhasewiseError(
+                f"{self.file} does not say what a call costs; export the network again with export_onnx"
+            )
+        return self.about.flops
 
     def pixel_moments(self) -> tuple[Tensor, Tensor] | None:
-        if self.moments is None:
+        if self.about.moments is None:
             return None
-        mean, std = self.moments
+        mean, std = self.about.moments
         return torch.tensor(mean), torch.tensor(std)
 
     def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:

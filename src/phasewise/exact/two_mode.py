@@ -16,6 +16,10 @@ the last because ``d E(n gamma a^2) / d gamma = -1/2 n a^2 M`` (Guo, Shamai, Ver
 kappa.  The whole image knows s once ``N gamma a^2 > 1``, a window only once ``n_B gamma a^2 > 1``; in between only
 the global denoiser works, and that span widens with N.
 
+With ``carriers`` only those pixels share s; every other one is +-a by a sign of its own, independent of all, and
+read off itself alone: n counts carriers, and the others add ``a^2 M(gamma a^2)`` each to every mmse and nothing else.
+Few carriers near A and many far away make a field of two levels whose far pixels tell up to log 2.
+
 The integrals are even in h and analytic, so the trapezoidal rule converges geometrically: better here than
 Gauss-Hermite, whose nodes are too coarse for the width of ``1/cosh`` at large kappa.
 """
@@ -46,19 +50,43 @@ from phasewise.paths import NoisePath, Time, as_time
 
 
 class TwoMode(ClosedForm):
-    """Images that are ``+amplitude`` everywhere or ``-amplitude`` everywhere, shape (H, W)."""
+    """Images that are ``+amplitude`` everywhere or ``-amplitude`` everywhere, shape (H, W).
 
-    def __init__(self, shape: Shape = (28, 28), amplitude: float = 1.0) -> None:
+    ``carriers``, bool (H, W): the pixels of which that holds; the others are +-amplitude independently.  None: all.
+    """
+
+    def __init__(
+        self, shape: Shape = (28, 28), amplitude: float = 1.0, carriers: Tensor | np.ndarray | None = None
+    ) -> None:
         self.image_shape = check_shape(shape)
         if not (amplitude > 0 and math.isfinite(amplitude)):
             raise PhasewiseError(f"amplitude must be a number > 0, got {amplitude!r}")
         self.amplitude = float(amplitude)
+        self.carriers = torch.ones(self.shape, dtype=torch.bool) if carriers is None else torch.as_tensor(carriers)
+        if self.carriers.shape != self.shape or self.carriers.dtype != torch.bool:
+            raise PhasewiseError(
+                f"carriers are yes or no for each pixel of {self.shape}; got {self.carriers.dtype} of shape "
+                f"{tuple(self.carriers.shape)}"
+            )
+
+    @classmethod
+    def far_copy(cls, shape: Shape = (8, 8), amplitude: float = 1.0) -> TwoMode:
+        """A sign shared by the middle pixel, the default A, and the border alone: all there is to know is far away."""
+        carriers = torch.zeros(check_shape(shape)[1:], dtype=torch.bool)
+        carriers[[0, -1]] = True
+        carriers[:, [0, -1]] = True
+        carriers[(shape[0] - 1) // 2, (shape[1] - 1) // 2] = True
+        return cls(shape, amplitude, carriers)
 
     def sample(self, n: int, seed: int) -> Tensor:
-        """(n, 1, H, W) float32, each image constant."""
-        signs = np.random.default_rng(seed).integers(0, 2, check_count(n)) * 2 - 1
+        """(n, 1, H, W) float32, each image constant on its carriers."""
+        rng = np.random.default_rng(seed)
+        signs = rng.integers(0, 2, check_count(n)) * 2 - 1
         values = torch.from_numpy(signs).float() * self.amplitude
-        return values.reshape(n, 1, 1, 1).expand(n, *self.image_shape).clone()
+        images = values.reshape(n, 1, 1, 1).expand(n, *self.image_shape).clone()
+        free = rng.integers(0, 2, (n, int((~self.carriers).sum()))) * 2 - 1
+        images[:, 0, ~self.carriers] = torch.from_numpy(free).float() * self.amplitude
+        return images
 
     def denoiser(self, radius: int | None = None, path: NoisePath | None = None) -> TwoModeDenoiser:
         """``a tanh(alpha a sum_window x / sigma^2)``."""
@@ -67,10 +95,10 @@ class TwoMode(ClosedForm):
     def cmi(
         self, t: float, radius: int, block: int = 1, center: Center | None = None, path: NoisePath | None = None
     ) -> float:
-        """``I(A : C | B)`` at time t, nats; at most log 2, and 0 when C is empty."""
+        """``I(A : C | B)`` at time t, nats; at most log 2, and 0 when A or C holds no carrier."""
         region = regions(self.shape, radius, block, center)
-        a, b, c = (len(r) for r in (region.a, region.b, region.c))
-        if c == 0:
+        a, b, c = (int(self.carriers.reshape(-1)[r].sum()) for r in (region.a, region.b, region.c))
+        if a == 0 or c == 0:
             return 0.0
         e = [equivocation(n * self._snr(t, path) if n else 0.0) for n in (b, a + b, b + c, a + b + c)]
         # I(A : C | B) = I(s : A | B) - I(s : A | B, C): A and C share s alone; each a fall in what is unknown of s
@@ -79,12 +107,13 @@ class TwoMode(ClosedForm):
     def mmse(self, t: float, radius: int | None = None, path: NoisePath | None = None) -> float:
         """``a^2 sum_i M(n_i gamma a^2)``: per image, summed over pixels, in squared pixel units."""
         snr = self._snr(t, path)
-        return self.amplitude**2 * sum(k * bit_error(n * snr) for n, k in self._window_sizes(radius).items())
+        shared = sum(k * bit_error(n * snr) for n, k in self._window_sizes(radius).items())
+        return self.amplitude**2 * (shared + int((~self.carriers).sum()) * bit_error(snr))
 
     def potential(self, t: float, radius: int, path: NoisePath | None = None) -> float:
         """``F_r(t)`` of the module docstring; finite at t = 0 too."""
         snr = self._snr(t, path)
-        pixels = self.shape[0] * self.shape[1]
+        pixels = int(self.carriers.sum())
         local = sum(k * equivocation(n * snr) / n for n, k in self._window_sizes(radius).items())
         return equivocation(pixels * snr) - local
 
@@ -94,29 +123,35 @@ class TwoMode(ClosedForm):
         return math.inf if sigma == 0 else (alpha * self.amplitude / sigma) ** 2
 
     def _window_sizes(self, radius: int | None) -> Counter[int]:
-        """How many pixels have a window of n pixels."""
+        """How many carriers have a window with n carriers in it, themselves included."""
+        shared = self.carriers.reshape(-1)
         sizes: Counter[int] = Counter()
         for group in windows(self.shape, radius):
-            sizes[group.indices.shape[1]] += len(group.pixels)
+            sizes.update(shared[group.indices].sum(1)[shared[group.pixels]].tolist())
         return sizes
 
     def __repr__(self) -> str:
-        return f"TwoMode({self.shape}, amplitude={self.amplitude})"
+        some = "" if bool(self.carriers.all()) else f", {int(self.carriers.sum())} carriers"
+        return f"TwoMode({self.shape}, amplitude={self.amplitude}{some})"
 
 
 class TwoModeDenoiser(Denoiser):
     """The exact posterior mean of a :class:`TwoMode`, global or windowed; float64 inside, dtype of ``x_t`` outside."""
 
+    carriers: Tensor
+
     def __init__(self, model: TwoMode, radius: int | None = None, path: NoisePath | None = None) -> None:
         super().__init__(model.image_shape, path, radius)
         self.amplitude = model.amplitude
+        self.register_buffer("carriers", model.carriers.clone())
 
     def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
         """(B, 1, H, W), t a float or (B,) -> (B, 1, H, W)."""
         x = check_images(x_t, self.image_shape)
         s = as_time(t, x)
         alpha, sigma = self.path.alpha(s), self.path.sigma(s)
-        total = self._window_sum(x)
+        # a pixel that shares nothing is read off itself alone
+        total = torch.where(self.carriers, self._window_sum(x * self.carriers), x)
         clean = (sigma == 0).expand_as(total)
         h = alpha * self.amplitude * total / torch.where(sigma == 0, torch.ones_like(sigma), sigma) ** 2
         return (self.amplitude * torch.where(clean, total.sign(), torch.tanh(h))).to(x_t.dtype)

@@ -28,6 +28,7 @@ class CMIEstimator(ABC):
     Class attributes:
         name: what a user calls it.
         bound: what the value bounds in expectation: "upper", "lower" or "neither", in a short phrase.
+        missed: share of what a value has above .3 nats by which it may be wrong beyond the error it claims.
 
     Options are keyword arguments of the constructor, kept as attributes of the same names; ``options()`` gives them
     back for the record.
@@ -35,6 +36,7 @@ class CMIEstimator(ABC):
 
     name: ClassVar[str]
     bound: ClassVar[str]
+    missed: ClassVar[float] = 0.0
 
     @abstractmethod
     def estimate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from phasewise.errors import PhasewiseWarning
+from phasewise.errors import CheckpointError, PhasewiseError, PhasewiseWarning
 from phasewise.files import read_json, write_json
 from phasewise.information.base import Cell, CMIEstimator, Say
+from phasewise.information.limits import checked, limits_of, warn_beyond
 from phasewise.information.problem import Problem
-from phasewise.results import Estimate
+from phasewise.results import Estimate, Record
 
 REVISION = 1
 """Raised when an estimator changes, so that cells of before are not taken for its own."""
@@ -51,15 +53,19 @@ def answer_problem(
     value, stderr, n = np.zeros(shape), np.zeros(shape), estimator.held_out(len(problem.images))
     if not live or not len(problem.a):
         return Answer(value, stderr, n)
-    store = Store(problem, estimator, folder)
+    store, limits = Store(problem, estimator, folder), limits_of(problem)
     missing = [(i, j) for i in range(shape[0]) for j in range(shape[1]) if (i, j) not in store.cells]
     if missing:
         if store.cells:
             say(f"{len(store.cells)} cells done before, {len(missing)} to go")
         for cell, estimate in estimator.estimate(problem, missing, store.folder, say):
+            checked(problem, limits, cell, estimate, estimator)  # raises for what is no number
             store.add(cell, estimate)
     for (i, j), estimate in store.cells.items():
         value[i, j], stderr[i, j], n = estimate.value, estimate.stderr, estimate.n
+    warn_beyond(problem, limits, value, stderr, estimator.name)
+    for cell, estimate in store.cells.items():
+        stderr[cell] = checked(problem, limits, cell, estimate, estimator).stderr
     return Answer(value, stderr, n)
 
 
@@ -77,6 +83,20 @@ def warn_if_constant(problem: Problem, of: str = "") -> None:
         )
 
 
+@dataclass(frozen=True)
+class KeptCell(Record):
+    """A finished cell on disk: time, radius and estimate."""
+
+    t: float
+    r: int
+    estimate: Estimate
+
+    def check(self) -> None:
+        found = self.estimate
+        if not (math.isfinite(found.value) and 0 <= found.stderr < math.inf and found.n > 0):
+            raise PhasewiseError(f"the cell t = {self.t:g}, r = {self.r} reads {found}")
+
+
 class Store:
     """Finished cells, in memory and, where a folder is given, in ``FOLDER/ESTIMATOR-KEY/cells.json``.
 
@@ -89,9 +109,18 @@ class Store:
         if folder is not None:
             self.folder = Path(folder) / f"{estimator.name}-{_key(problem, estimator)}"
             file = self.folder / "cells.json"
-            for row in read_json(file) if file.exists() else []:
-                cell = (problem.times.index(row["t"]), problem.radii.index(row["r"]))
-                self.cells[cell] = Estimate.from_dict(row["estimate"])
+            if file.exists():
+                self._read(file)
+
+    def _read(self, file: Path) -> None:
+        mend = "delete it: its cells are then measured again"
+        rows = read_json(file, mend)
+        try:
+            for row in map(KeptCell.from_dict, rows if isinstance(rows, list) else [rows]):
+                cell = (self.problem.times.index(row.t), self.problem.radii.index(row.r))
+                self.cells[cell] = row.estimate
+        except ValueError as error:  # a PhasewiseError of the record is one, too
+            raise CheckpointError(f"{file} holds no cells of this map ({error}); {mend}") from error
 
     def add(self, cell: Cell, estimate: Estimate) -> None:
         self.cells[cell] = estimate

@@ -173,4 +173,6 @@ def _project(noisy: Tensor, axes: Tensor | None) -> Tensor:
 
 def _standard(x: Tensor) -> Array:
     values = x.double().numpy()
-    return (values - values.mean(0)) / values.std(0)
+    spread = values.std(0)
+    # a coordinate without spread, as where noise is lost in rounding, tells nothing at any scale
+    return (values - values.mean(0)) / np.where(spread > 0, spread, 1)

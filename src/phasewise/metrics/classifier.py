@@ -6,22 +6,25 @@ features have mean variance 1.  Features that collapse onto their mean are there
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from phasewise.errors import CheckpointError, PhasewiseError, unknown
-from phasewise.files import read_json, write_bytes, write_json
+from phasewise.files import read_json, regular, write_bytes, write_json
 from phasewise.fit import minimise, one_cycle
 from phasewise.metrics.feature_base import FeatureNetwork, check_images, frozen, map_batches
+from phasewise.results import Record
 from phasewise.shapes import ImageShape
+from phasewise.tensors import build_to_fit, checked_state, read_tensors
 
 if TYPE_CHECKING:
     from phasewise.data import ImageData
@@ -111,21 +114,53 @@ class ClassifierFeatures(FeatureNetwork):
         """The network saved in ``folder``, on the CPU.  Raises :class:`CheckpointError` when it is damaged."""
         folder = Path(folder)
         mend = "delete the folder and train the features again"
-        config = read_json(folder / CONFIG_FILE)
+        weights = folder / WEIGHTS_FILE
         try:
-            if config.pop("format") != FORMAT:
+            about = FeatureConfig.from_dict(read_json(folder / CONFIG_FILE, mend))
+            if about.format != FORMAT:
                 raise CheckpointError(f"{folder} was written by another version of phasewise; {mend}")
-            digest, training = config.pop("sha256"), config.pop("training")
-            config["image_shape"] = tuple(config["image_shape"])
-            content = (folder / WEIGHTS_FILE).read_bytes()
-            if hashlib.sha256(content).hexdigest() != digest:
-                raise CheckpointError(f"{folder / WEIGHTS_FILE} does not belong to its {CONFIG_FILE}; {mend}")
-            network = cls(**config)
-            network.load_state_dict(safetensors.torch.load(content))
-        except (OSError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+            regular(weights)
+            if hashlib.sha256(weights.read_bytes()).hexdigest() != about.sha256:
+                raise CheckpointError(f"{weights} does not belong to its {CONFIG_FILE}; {mend}")
+            network = build_to_fit(functools.partial(cls, **about.arguments()), weights, cls.__name__, mend)
+            network.load_state_dict(checked_state(network, read_tensors(weights, mend)[0], weights, mend))
+        except CheckpointError:
+            raise
+        except (OSError, PhasewiseError) as error:
             raise CheckpointError(f"cannot load features from {folder} ({error}); {mend}") from error
-        network.training_record = training
+        variances = [value for name, value in network.state_dict().items() if name.endswith("running_var")]
+        if not all(bool((value > 0).all()) for value in (network.std, network.scale, *(v + 1e-30 for v in variances))):
+            raise CheckpointError(f"{weights}: a standard deviation or a scale is not above 0; {mend}")
+        network.training_record = about.training
         return frozen(network)
+
+
+@dataclass(frozen=True)
+class FeatureConfig(Record):
+    """What ``features.json`` holds: see :meth:`ClassifierFeatures.config`; ``sha256`` of the weights beside it."""
+
+    format: int
+    image_shape: tuple[int, int, int]
+    classes: int
+    width: int
+    dim: int
+    name: str
+    pixel_range: tuple[float, float]
+    sha256: str
+    architecture: str = "plain"
+    test_accuracy: float | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        if min(*self.image_shape, self.classes, self.width, self.dim) < 1:
+            raise PhasewiseError(f"image_shape, classes, width and dim must be at least 1; got {self}")
+        low, high = self.pixel_range
+        if not -math.inf < low < high < math.inf:
+            raise PhasewiseError(f"pixel_range must be two finite numbers, low and high; got {low} and {high}")
+
+    def arguments(self) -> dict[str, Any]:
+        """Of the constructor."""
+        return {k: v for k, v in vars(self).items() if k not in ("format", "sha256", "training")}
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:

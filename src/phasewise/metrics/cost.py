@@ -1,44 +1,35 @@
-r"""What a denoiser costs: floating-point operations, counted, and milliseconds, measured.
-
-FLOPs count a multiply and an add as two.  PyTorch's counter sees matrix products, convolutions and attention; it does
-not see biases, norms, activations, softmax, comparisons or Fourier transforms, which in a network are a few per cent.
-Attention is only seen in its plain form, so it is counted under the MATH kernel and without the fused encoder layer.
-"""
+r"""What a denoiser costs: floating-point operations, counted (:mod:`phasewise.flops`), and milliseconds, measured."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from phasewise.errors import PhasewiseError
+from phasewise.flops import PROBE_TIME, Denoise, count_call
 from phasewise.memory import called
 from phasewise.modes import evaluating
 from phasewise.shapes import ImageShape
 
-Denoise = Callable[[Tensor, float], Tensor]
-
-PROBE_TIME = 0.5
 SHORTEST_ROUND_S = 0.005
 
 
 def count_flops(denoiser: Denoise, image_shape: ImageShape, batch: int = 1) -> int:
     """FLOPs per image of one call ``denoiser(x_t (batch, C, H, W), 0.5)``, multiply and add counted as two.
 
-    What a call does once however many images it holds (an embedding of a single time) is shared among ``batch``.
-    The denoiser's training mode and the caller's random state are left as they were.
+    What a call does once however many images it holds (an embedding of a single time) is shared among ``batch``; what
+    only a first call does (a filter that is kept) is left out.  A module that is not made of PyTorch's operations says
+    its cost itself, as ``flops_per_image``.  Training mode and the caller's random state are left as they were.
+
+    Raises PhasewiseError naming an operation that cannot be counted: nothing is free for not being seen.
     """
     x = _probe(denoiser, image_shape, batch, seed=0)
-    counter = FlopCounterMode(display=False)
-    with evaluating(denoiser), torch.inference_mode(), _plain_attention(), counter:
-        denoiser(x, PROBE_TIME)
-    return round(counter.get_total_flops() / batch)
+    with evaluating(denoiser), torch.inference_mode():
+        return round(count_call(denoiser, x) / batch)
 
 
 def measure_ms(
@@ -96,14 +87,3 @@ def _probe(denoiser: Denoise, image_shape: ImageShape, batch: int, seed: int) ->
     x = torch.randn(batch, *image_shape, generator=torch.Generator().manual_seed(seed))
     tensors = (*denoiser.parameters(), *denoiser.buffers()) if isinstance(denoiser, nn.Module) else ()
     return x.to(tensors[0].device) if tensors else x
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Attention as matrix products, which the counter can see."""
-    fused = torch.backends.mha.get_fastpath_enabled()
-    with ExitStack() as stack:
-        stack.callback(torch.backends.mha.set_fastpath_enabled, fused)
-        torch.backends.mha.set_fastpath_enabled(False)
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        yield

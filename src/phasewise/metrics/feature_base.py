@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +49,16 @@ class FeatureNetwork(nn.Module, ABC):
     def num_features(self) -> int:
         """D, under the name torchmetrics asks for."""
         return self.dim
+
+    def digest(self) -> str:
+        """What it is made of, in 64 characters: class, weights and moments, pixel range.  Two networks of one digest
+        give the same features, whatever they are called."""
+        found = hashlib.sha256(repr((type(self).__qualname__, self.dim, self.pixel_range)).encode())
+        for name, value in sorted(self.state_dict().items()):
+            plain = value.detach().cpu().contiguous()
+            found.update(repr((name, plain.dtype, tuple(plain.shape))).encode())
+            found.update(plain.reshape(-1).view(torch.uint8).numpy())
+        return found.hexdigest()
 
     def extract(self, images: Tensor, batch: int = 256) -> Tensor:
         """Features of (N, C, H, W) images on this network's device, ``batch`` at a time: (N, D) float32 on the CPU.

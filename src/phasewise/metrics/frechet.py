@@ -21,18 +21,20 @@ both to the same numbers.
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from phasewise.errors import CheckpointError, PhasewiseError
+from phasewise.errors import CheckpointError, PhasewiseError, PhasewiseWarning
 from phasewise.files import write_bytes
 from phasewise.metrics.feature_base import FeatureNetwork
 from phasewise.results import Estimate, Record
+from phasewise.tensors import read_tensors
 
 MIN_SAMPLES = 8
 RESAMPLES = 50
@@ -69,41 +71,73 @@ class FrechetScore(Record):
 
 @dataclass(frozen=True)
 class FrechetReference:
-    """Feature moments of the reference images: mean (D,) and a root (D, D) with ``root @ root.T`` their covariance."""
+    """Feature moments of the reference images: mean (D,) and a root (D, D) with ``root @ root.T`` their covariance.
+
+    ``features`` is the name of the network that saw them, ``digest`` what it is made of
+    (:meth:`FeatureNetwork.digest`), empty where that is not known.
+    """
 
     mean: Tensor
     root: Tensor
     trace: float
     n: int
     features: str
+    digest: str = ""
 
     @classmethod
-    def fit(cls, features: Tensor, name: str = "given features") -> FrechetReference:
-        """From features (N, D), N >= 2, of the network called ``name``."""
+    def fit(cls, features: Tensor, name: str = "given features", digest: str = "") -> FrechetReference:
+        """From features (N, D), N >= 2, of the network called ``name``, with its ``digest`` where that is known."""
         x = _features(features, 2)
         mean, covariance = _moments(x)
-        return cls(mean, _root(covariance), float(covariance.trace()), x.shape[0], name)
+        return cls(mean, _root(covariance), float(covariance.trace()), x.shape[0], name, digest)
 
     @classmethod
     def of_images(cls, images: Tensor, network: FeatureNetwork, batch: int = 256) -> FrechetReference:
         """From reference images (N, C, H, W)."""
-        return cls.fit(network.extract(images, batch), network.name)
+        return cls.fit(network.extract(images, batch), network.name, network.digest())
 
     def save(self, path: str | Path) -> Path:
         """Write the moments to one safetensors file."""
-        about = {"n": str(self.n), "trace": repr(self.trace), "features": self.features}
+        about = {"n": str(self.n), "trace": repr(self.trace), "features": self.features, "digest": self.digest}
         return write_bytes(path, safetensors.torch.save({"mean": self.mean, "root": self.root.contiguous()}, about))
 
     @classmethod
     def load(cls, path: str | Path) -> FrechetReference:
         """What :meth:`save` wrote.  Raises :class:`CheckpointError` when it is damaged."""
+        tensors, about = read_tensors(path, "it holds no feature moments; make them again")
         try:
-            with safetensors.safe_open(str(path), framework="pt") as handle:
-                about = handle.metadata() or {}
-                mean, root = handle.get_tensor("mean").double(), handle.get_tensor("root").double()
-            return cls(mean, root, float(about["trace"]), int(about["n"]), about["features"])
-        except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+            mean, root = tensors["mean"].double(), tensors["root"].double()
+            count, trace = int(about["n"]), float(about["trace"])
+            found = float(root.square().sum())  # the trace of root @ root.T
+            fits = mean.dim() == 1 and root.shape == (len(mean), len(mean)) and count >= 2
+            if not fits or not bool(mean.isfinite().all()):
+                raise ValueError(f"mean {tuple(mean.shape)}, root {tuple(root.shape)}, n = {count}")
+            if not math.isclose(found, trace, rel_tol=1e-6, abs_tol=1e-12):  # a NaN is close to none
+                raise ValueError(f"the root has trace {found:g}, not {trace:g}")
+            return cls(mean, root, trace, count, about["features"], about.get("digest", ""))
+        except (KeyError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{path} holds no feature moments ({error}); make them again") from error
+
+    def check_network(self, network: FeatureNetwork) -> None:
+        """Raise PhasewiseError where these moments were made with another network than ``network``; warn where only the
+        names can be compared."""
+        if self.features != network.name:
+            raise PhasewiseError(
+                f"the reference was made with '{self.features}', the samples would be seen by '{network.name}'; "
+                "use the same feature network for both"
+            )
+        if not self.digest:
+            warnings.warn(
+                f"the reference was made with features called '{self.features}'; whether they are the same as those "
+                "here cannot be told: make it with FrechetReference.of_images",
+                PhasewiseWarning,
+                stacklevel=3,
+            )
+        elif self.digest != network.digest():
+            raise PhasewiseError(
+                f"the reference was made with other features than those here, though both are called '{network.name}': "
+                "fitted to other images, or for another pixel range; use the same feature network for both"
+            )
 
     def distance(self, mean: Tensor, covariance: Tensor) -> float:
         """Frechet distance from a Gaussian with this mean (D,) and covariance (D, D)."""
@@ -149,15 +183,12 @@ def fid(
         batch: images per forward pass; changes nothing but speed.
         seed: of the bootstrap and of the random halves.
 
-    Raises :class:`PhasewiseError` with fewer than 8 samples, or a reference made with other features.
+    Raises :class:`PhasewiseError` with fewer than 8 samples, or a reference made with other features: by what the
+    networks are made of and their pixel range, not by their names alone.
     """
     if not isinstance(reference, FrechetReference):
         reference = FrechetReference.of_images(reference, features, batch)
-    if reference.features != features.name:
-        raise PhasewiseError(
-            f"the reference was made with '{reference.features}', the samples would be seen by '{features.name}'; "
-            "use the same feature network for both"
-        )
+    reference.check_network(features)
     return frechet_score(features.extract(samples, batch), reference, seed)
 
 

@@ -10,9 +10,10 @@ import torch
 from phasewise.data import ImageData
 from phasewise.diagnosis import critical_window, markov_length
 from phasewise.errors import PhasewiseError
-from phasewise.files import read_json, write_json
+from phasewise.files import write_json
 from phasewise.information import cmi_map, make_estimator, make_problem
 from phasewise.results import CMIMap, MarkovFit
+from phasewise.runs import reading
 from phasewise.runs.config import RunConfig
 from phasewise.runs.run import Run
 from phasewise.seeding import Stage, stage_seed
@@ -36,7 +37,8 @@ def measure_cmi(data: ImageData, config: RunConfig, run: Run, say: Callable[[str
         say(f"  the largest standard error is {worst:.2g} nats, above the {asked.accuracy:g} asked for")
     if run.has("summary"):
         # the summary was written before the CMI was measured
-        write_json(run.path("summary"), {**read_json(run.path("summary")), **cmi_summary(run)})
+        known = reading.read(run.path("summary"), dict, "`phasewise evaluate`")
+        write_json(run.path("summary"), {**known, **cmi_summary(run)})
     return fit
 
 

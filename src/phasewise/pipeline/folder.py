@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from phasewise.errors import RunFolderError
-from phasewise.files import read_json, write_json
+from phasewise.files import read_json, sweep, write_json
 from phasewise.runs.config import RunConfig, command
 from phasewise.runs.layout import FORMAT
 from phasewise.runs.parts import HOMES
@@ -41,7 +41,8 @@ class RunFolder:
         if self.root.exists() and not self.root.is_dir():
             raise RunFolderError(f"{self.root} is a file; give a folder with --out")
         found = self.run.config
-        if found is None and self.root.is_dir() and any(self.root.iterdir()):
+        # hidden files are no strangers' work: an editor's, a file browser's, those of a stopped first write
+        if found is None and self.root.is_dir() and any(not p.name.startswith(".") for p in self.root.iterdir()):
             raise RunFolderError(
                 f"{self.root} is not empty and holds no phasewise run; choose another folder with --out"
             )
@@ -62,7 +63,10 @@ class RunFolder:
         return free | ({"cmi"} if self._stamp("cmi").is_file() else how)
 
     def claim(self, made_by: str | None = None) -> None:
-        """Write the config, and the command that repeats it, into the folder: from here on it is this run's."""
+        """Write the config, and the command that repeats it, into the folder: from here on it is this run's.
+
+        What killed writers left in it is swept."""
+        sweep(self.root)
         self.run.claim(self.config, made_by or command(self.config), self.version)
         self.claimed = True
 
@@ -110,7 +114,7 @@ class RunFolder:
 
 
 def _stamp_in(stamp: Path) -> dict[str, Any]:
-    record = read_json(stamp) if stamp.is_file() else None
+    record = read_json(stamp, "delete it: that stage is then done again") if stamp.is_file() else None
     return record if isinstance(record, dict) else {}
 
 

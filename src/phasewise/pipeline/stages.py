@@ -18,7 +18,6 @@ from phasewise.denoisers import Denoiser, HybridDenoiser, load_denoiser, save_de
 from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.diagnosis import gap_window, measure_losses, measure_recovery, path_kl
 from phasewise.errors import PhasewiseError
-from phasewise.files import read_json
 from phasewise.metrics import FeatureNetwork, default_features
 from phasewise.paths import path_from_config
 from phasewise.pipeline.diagnosing import cmi_window, measure_cmi
@@ -26,6 +25,7 @@ from phasewise.pipeline.folder import Stage
 from phasewise.pipeline.judging import Judge, evaluate_all, local_member, plan_schedules
 from phasewise.pipeline.recording import to_uint8, write_judgement
 from phasewise.report import build_report
+from phasewise.results import TrainingRecord
 from phasewise.runs.config import RunConfig
 from phasewise.runs.images import images_of
 from phasewise.runs.members import MEMBER_KINDS, Member
@@ -149,7 +149,8 @@ def take_trained(ctx: Context, member: Member, source: Path) -> None:
         raise PhasewiseError(f"{source} sees a radius of {denoiser.radius}, not {member.radius}")
     save_denoiser(denoiser, ctx.run.model(member.name))
     if (source / "training.json").is_file():
-        record = {**read_json(source / "training.json"), "name": member.name}  # it had another name there, maybe
+        # it had another name there, maybe
+        record = replace(TrainingRecord.load(source / "training.json"), name=member.name)
         ctx.run.write("training", record, f"{member.name}.json")
     ctx.say(f"{member.name}: taken from {source}")
 

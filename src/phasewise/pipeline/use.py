@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from phasewise.errors import PhasewiseError, RunFolderError
-from phasewise.files import read_json, write_bytes
+from phasewise.files import read_json, regular, write_bytes
 from phasewise.report.pictures import tile
 from phasewise.runs.config import RunConfig, coerced, flattened, follow, make_config
 from phasewise.runs.images import known_size, shape_of
@@ -46,10 +46,13 @@ def read_options(file: Path) -> dict[str, Any]:
         values = values.get("config", values) if isinstance(values, dict) else values
     else:
         try:
+            regular(file)
             values = tomllib.loads(file.read_text(encoding="utf-8"))
+        except PhasewiseError:
+            raise
         except OSError as error:
             raise PhasewiseError(f"cannot read {file}: {error.strerror or error}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of a number too long
             raise PhasewiseError(f"{file} is not valid TOML ({error})") from error
     if not isinstance(values, dict):
         raise PhasewiseError(f"{file} holds no options; it should have tables such as [train] or [schedule]")

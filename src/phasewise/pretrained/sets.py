@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
-from phasewise.denoisers.io import read_safetensors
 from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.files import read_json
 from phasewise.metrics import ClassifierFeatures, FrechetReference
 from phasewise.results import DataRecord
 from phasewise.runs.run import Run
+from phasewise.tensors import opened
 
 HOME = Path(__file__).parent
 
@@ -34,7 +34,7 @@ class Pretrained(Run):
 
     @cached_property
     def card(self) -> dict[str, Any]:
-        return read_json(self.path("card"))
+        return read_json(self.path("card"), "install phasewise again")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -56,7 +56,9 @@ class Pretrained(Run):
 
     def real_features(self) -> Tensor:
         """Features (n, D) of held-out real images: how far those are from the training images is the floor of FID."""
-        return read_safetensors(self.path("shipped_real"))["features"].float()
+        place, mend = self.path("shipped_real"), "install phasewise again"
+        with opened(place, mend=mend) as handle:
+            return handle.get_tensor("features").float()
 
     def copy_to(self, run: Run) -> None:
         """Put the weights and records into the folder of ``run``."""

@@ -14,6 +14,7 @@ card.json, features/        of a shipped set: what it is, its feature network, m
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -82,7 +83,8 @@ def inside(root: Path, *parts: str) -> Path:
     """
     relative = PurePosixPath(*parts)
     path = root.joinpath(*parts)
-    # resolved, for a link inside may lead out
-    if relative.is_absolute() or ".." in relative.parts or not path.resolve().is_relative_to(root.resolve()):
+    # links followed, for one inside may lead out, or in a circle
+    real = Path(os.path.realpath(path))
+    if relative.is_absolute() or ".." in relative.parts or not real.is_relative_to(os.path.realpath(root)):
         raise RunFolderError(f"{path} leads out of the run folder {root}; remove the link, or give another folder")
     return path

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from phasewise.errors import PhasewiseError, unknown
+from phasewise.files import parse_json
 from phasewise.results import Record
 
 Check = Callable[[Any], str | None]
@@ -208,8 +209,8 @@ def named(words: Iterable[str], flag: str) -> dict[str, Any]:
         if not (re.fullmatch(r"\w[\w.+-]*", name) and equals):
             raise PhasewiseError(f"{flag} takes NAME=VALUE, got {word!r}")
         try:
-            out[name] = json.loads(text)
-        except json.JSONDecodeError:
+            out[name] = parse_json(text, word)
+        except PhasewiseError:  # plain text
             out[name] = text
     return out
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from phasewise.errors import PhasewiseError, RunFolderError
+from phasewise.errors import RunFolderError
 from phasewise.files import read_json
+from phasewise.paths import path_from_config
 from phasewise.results import (
     Array,
     CMIMap,
@@ -23,6 +23,7 @@ from phasewise.results import (
     ParetoFront,
     PriceList,
     Recovery,
+    TrainingRecord,
 )
 
 T = TypeVar("T")
@@ -46,21 +47,31 @@ class Position:
     stderr: Array
 
 
-def read(path: Path, build: Callable[[dict[str, Any]], T]) -> T:
-    """What ``build`` makes of the JSON object in ``path``; RunFolderError where it does not fit."""
-    values = read_json(path)
+def read(path: Path, build: Callable[[dict[str, Any]], T], made_by: str = "the command that made it") -> T:
+    """What ``build`` makes of the JSON object in ``path``; RunFolderError naming the command where it does not fit."""
+    mend = f"delete it and run {made_by} again"
+    values = read_json(path, mend)
     if not isinstance(values, dict):
-        raise RunFolderError(f"{path} does not hold a JSON object; delete it and run the command that made it again")
+        raise RunFolderError(f"{path} does not hold a JSON object; {mend}")
     try:
         return build(values)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise RunFolderError(
-            f"{path} does not fit this version of phasewise ({error}); delete it and run the command that made it again"
-        ) from error
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        raise RunFolderError(f"{path} does not fit this version of phasewise ({error}); {mend}") from error
+
+
+def training(values: dict[str, Any]) -> TrainingRecord:
+    record = TrainingRecord.from_dict(values)
+    if not (np.diff(record.bin_edges) > 0).all():  # not of NaN, either
+        raise ValueError(f"the edges of the time bins do not ascend: {record.bin_edges}")
+    return _shaped(record, (max(len(record.bin_edges) - 1, 0),), ("val_by_time",))
 
 
 def losses(values: dict[str, Any]) -> LossTable:
     record = LossTable.from_dict(values)
+    if record.reference not in record.names:
+        raise ValueError(f"the reference {record.reference!r} is not among {', '.join(record.names)}")
+    path_from_config(record.path)  # raises where it is none
+    _shaped(record, (len(record.times),), ("log_snr",))
     fields = ("loss", "loss_stderr", "gap", "gap_stderr", "distance", "distance_stderr")
     return _shaped(record, (len(record.times), len(record.names)), fields)
 
@@ -68,7 +79,10 @@ def losses(values: dict[str, Any]) -> LossTable:
 def prices(values: dict[str, Any]) -> PriceList:
     record = PriceList.from_dict(values)
     losses(record.losses.to_dict())  # for its check of shapes
-    return _shaped(record, (len(record.names),), ("flops", "ms"))
+    count = len(record.names)
+    per_step = [f for f in ("growth", "frechet", "frechet_stderr") if getattr(record, f) is not None]
+    _shaped(record, (len(record.times), count), tuple(per_step))
+    return _shaped(record, (count,), ("flops", "ms"))
 
 
 def recovery(values: dict[str, Any]) -> Recovery:
@@ -115,7 +129,17 @@ def schedules(values: dict[str, Any]) -> dict[str, HybridSchedule]:
 
 
 def explanations(values: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    return {k: tuple(str(line) for line in v) for k, v in values.items()}
+    if not all(isinstance(v, list) and all(isinstance(line, str) for line in v) for v in values.values()):
+        raise ValueError("explanations are lists of lines")
+    return {k: tuple(v) for k, v in values.items()}
+
+
+def judgement(values: dict[str, Any]) -> dict[str, Any]:
+    """What stands beside the evaluations: "real", and what is known of the classifier, objects where they are there."""
+    for name in ("real", "classifier"):
+        if not isinstance(values.get(name) or {}, dict):
+            raise ValueError(f"{name} is no object")
+    return values
 
 
 def evaluations(values: dict[str, Any]) -> dict[str, Evaluation]:
@@ -144,11 +168,13 @@ def recovery_images(path: Path, record: Recovery) -> RecoveryImages:
 
 def tensor(path: Path, name: str, ndim: int, first: int | None = None) -> Array:
     """A named uint8 array of pictures, the ``first`` of them."""
+    from phasewise.tensors import opened  # brings torch, which a run without pictures does without
+
     try:
-        with safe_open(str(path), framework="np") as handle:
+        with opened(path, "np") as handle:
             value: Array = handle.get_tensor(name)[:first]
-    except (SafetensorError, OSError) as error:
-        raise PhasewiseError(f"cannot read {name!r} from {path} ({error}); delete it and run again") from error
+    except (TypeError, IndexError) as error:  # a type of number that numpy has not, a single number
+        raise RunFolderError(f"{path}: {name!r} holds no pictures ({error}); delete it and run again") from error
     if value.ndim != ndim or value.dtype != np.uint8 or not value.size:
         raise RunFolderError(
             f"{path}: {name!r} should be uint8 pictures with {ndim} axes, found {value.dtype} {value.shape}; "

@@ -75,10 +75,22 @@ class Run:
         file = self.path("info")
         if not file.is_file():
             return {}
-        record = read_json(file)
+        record = read_json(file, f"delete it and run {self._maker('info')} again")
         if not isinstance(record, dict) or record.get("kind") != KIND:
             raise RunFolderError(f"{file} was not written by phasewise; choose another folder with --out")
+        if not isinstance(record.get("config") or {}, dict):
+            raise RunFolderError(f"{file} holds no config; delete it and run {self._maker('info')} again")
         return record
+
+    @cached_property
+    def declared(self) -> tuple[Member, ...]:
+        """The members that ``run.json`` names.  RunFolderError where that makes no sense."""
+        rows = self.info.get("members") or []
+        try:
+            return tuple(Member.from_dict(row) for row in (rows if isinstance(rows, list) else [rows]))
+        except PhasewiseError as error:
+            mend = f"delete it and run {self._maker('info')} again"
+            raise RunFolderError(f"{self.path('info')} names members that make no sense ({error}); {mend}") from error
 
     @cached_property
     def config(self) -> RunConfig | None:
@@ -100,7 +112,7 @@ class Run:
     def members(self) -> tuple[Member, ...]:
         """Every member that run.json or a record names."""
         # what run.json says of a member goes first
-        known = {m.name: m for m in (Member.from_dict(v) for v in self.info.get("members") or ())}
+        known = {m.name: m for m in self.declared}
         tables = (self.losses, self.prices.losses if self.prices else None)
         for table in tables:
             for name, radius in zip(table.names, table.radii, strict=True) if table else ():
@@ -116,13 +128,18 @@ class Run:
         about = {"kind": KIND, "format": FORMAT, "version": version, "config": config.to_dict()}
         members = [m.to_dict() for m in config.members]
         write_json(self.path("info"), {**about, "members": members, "command": command})
-        self.forget("info", "config", "members")  # read when the folder was opened
+        self.forget("info", "config", "members", "declared")  # read when the folder was opened
 
     # --- records ------------------------------------------------------------------------------------------------------
 
     def _read(self, item: str, build: Callable[[dict[str, Any]], T]) -> T | None:
         file = self.path(item)
-        return reading.read(file, build) if file.is_file() else None
+        return reading.read(file, build, self._maker(item)) if file.exists() else None
+
+    def _maker(self, item: str) -> str:
+        """The command that makes an item anew, quoted."""
+        known = ITEMS[item].made_by.replace(" --out DIR", "")
+        return f"`{known} --out {self.root}`"
 
     @cached_property
     def data(self) -> DataRecord | None:
@@ -130,7 +147,8 @@ class Run:
 
     @cached_property
     def training(self) -> dict[str, TrainingRecord]:
-        records = [reading.read(p, TrainingRecord.from_dict) for p in sorted(self.path("training").glob("*.json"))]
+        files, made_by = sorted(self.path("training").glob("*.json")), self._maker("training")
+        records = [reading.read(p, reading.training, made_by) for p in files]
         return {r.name: r for r in records}
 
     @cached_property
@@ -164,7 +182,7 @@ class Run:
 
     @cached_property
     def _evaluation(self) -> dict[str, Any]:
-        return self._read("evaluations", dict) or {}
+        return self._read("evaluations", reading.judgement) or {}
 
     @cached_property
     def evaluations(self) -> dict[str, Evaluation]:
@@ -262,7 +280,7 @@ class Run:
     def model_names(self) -> list[str]:
         """Names of the members whose weights are here, in the order of the run's members."""
         found = [p.name for p in sorted(self.path("models").glob("*")) if (p / "config.json").is_file()]
-        order = [str(m["name"]) for m in self.info.get("members") or ()]
+        order = [m.name for m in self.declared]
         return sorted(found, key=lambda n: (order.index(n) if n in order else len(order), n))
 
     def denoisers(self, names: Iterator[str] | list[str] | None = None, device: Any = "cpu") -> dict[str, Denoiser]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from phasewise.denoisers.io import read_safetensors
-from phasewise.errors import CheckpointError
-from phasewise.files import write_bytes
+from phasewise.display import brief
+from phasewise.errors import CheckpointError, PhasewiseError
+from phasewise.files import parse_json, write_bytes
+from phasewise.results import Record, check_history
+from phasewise.tensors import read_tensors
 
 CHECKPOINT_FORMAT = "1"
+MEND = "delete it to train from the start"
 
 
 def write_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) -> None:
@@ -24,27 +28,67 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, str
     write_bytes(path, save_tensors(own, {"format": CHECKPOINT_FORMAT, **meta}))
 
 
-def read_checkpoint(path: Path, identity: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and strings; CheckpointError when the file is corrupt, of another format or of another training."""
-    tensors = read_safetensors(path)
-    try:
-        with safe_open(str(path), framework="pt") as handle:
-            meta = handle.metadata() or {}
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is corrupt ({error}); delete it to train from the start") from error
+@dataclass(frozen=True)
+class Progress(Record):
+    """How far a training had come: step, the step of the last row of progress, seconds, and those rows."""
+
+    step: int
+    since: int
+    seconds: float
+    history: tuple[dict[str, Any], ...]
+
+    def check(self) -> None:
+        if not (0 <= self.since <= self.step and 0 <= self.seconds < math.inf):
+            raise PhasewiseError(f"step {self.step}, since {self.since}, {self.seconds} s cannot be")
+        check_history(self.history)
+
+
+def read_checkpoint(path: Path, identity: str) -> tuple[dict[str, Tensor], Progress]:
+    """Tensors and progress; CheckpointError when the file is corrupt, of another format or of another training."""
+    tensors, meta = read_tensors(path, MEND)
     if meta.get("format") != CHECKPOINT_FORMAT:
-        found = meta.get("format")
-        raise CheckpointError(f"{path} has checkpoint format {found!r}, not {CHECKPOINT_FORMAT}; delete it")
+        found = brief(meta.get("format"))
+        raise CheckpointError(f"{path} has checkpoint format {found}, not {CHECKPOINT_FORMAT}; delete it")
+    absent = [name for name in ("identity", "step", "since", "seconds", "history") if name not in meta]
+    if absent:
+        raise CheckpointError(f"{path} lacks {', '.join(absent)}; {MEND}")
     if meta["identity"] != identity:
         raise CheckpointError(
-            f"{path} belongs to another training ({_first_difference(meta['identity'], identity)}); "
+            f"{path} belongs to another training ({_first_difference(meta['identity'], identity, path)}); "
             "use another folder, or delete the checkpoint"
         )
-    return tensors, meta
+    try:
+        values = {name: parse_json(meta[name], f"{name} in {path}", MEND) for name in ("step", "since", "seconds")}
+        rows = parse_json(meta["history"], f"history in {path}", MEND)
+        return tensors, Progress(**values, history=rows)
+    except PhasewiseError as error:
+        raise CheckpointError(f"{path} is corrupt ({error}); {MEND}") from error
 
 
-def _first_difference(a: str, b: str) -> str:
-    left, right = _flat(json.loads(a)), _flat(json.loads(b))
+def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix``, without it."""
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def optimiser_state(tensors: dict[str, Tensor], parameters: list[Tensor], path: Path) -> dict[int, dict[str, Tensor]]:
+    """State of the optimiser by number of the parameter; CheckpointError where it is not of these ``parameters``."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in part_of(tensors, "optimiser.").items():
+        number, _, field = name.partition(".")
+        known = number in map(str, range(len(parameters)))
+        if not known or tuple(value.shape) not in ((), tuple(parameters[int(number)].shape)):
+            raise CheckpointError(f"{path}: optimiser.{name} is of another network; {MEND}")
+        state.setdefault(int(number), {})[field] = value
+    if len({frozenset(fields) for fields in state.values()}) > 1:
+        raise CheckpointError(f"{path} lacks a part of the optimiser's state; {MEND}")
+    return state
+
+
+def _first_difference(a: str, b: str, path: Path) -> str:
+    try:
+        left, right = _flat(parse_json(a, f"identity in {path}")), _flat(json.loads(b))
+    except PhasewiseError:
+        return "whose identity cannot be read"
     for key in sorted(left.keys() | right.keys()):
         if left.get(key) != right.get(key):
             return f"{key}: {left.get(key)} there, {right.get(key)} here"

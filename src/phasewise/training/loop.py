@@ -13,6 +13,7 @@ from torch import Tensor
 from phasewise.data import ImageData, as_images
 from phasewise.denoisers import NetworkDenoiser
 from phasewise.errors import PhasewiseError
+from phasewise.files import beneath
 from phasewise.results import TrainingRecord
 from phasewise.training.batches import Batches
 from phasewise.training.presets import TrainPreset, get_preset
@@ -63,7 +64,7 @@ def train_together(
     if not denoisers:
         raise PhasewiseError("nothing to train: give at least one network")
     chosen = TrainSettings(**settings)
-    folders = {name: None if chosen.out is None else Path(chosen.out) / name for name in denoisers}
+    folders = {n: None if chosen.out is None else beneath(chosen.out, n, "network's name") for n in denoisers}
     return Together(denoisers, data, preset, folders, chosen).run(", ".join(denoisers))
 
 

@@ -23,12 +23,13 @@ from phasewise import seeding
 from phasewise.data import ImageData
 from phasewise.denoisers import NetworkDenoiser
 from phasewise.denoisers.runtime import need_compiler
-from phasewise.errors import PhasewiseError
+from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.files import write_json
 from phasewise.memory import fitting
 from phasewise.results import TrainingRecord
+from phasewise.tensors import checked_state
 from phasewise.training.batches import Batch, Batches, fingerprint, fingerprint_of_rows
-from phasewise.training.checkpoint import read_checkpoint, write_checkpoint
+from phasewise.training.checkpoint import MEND, optimiser_state, part_of, read_checkpoint, write_checkpoint
 from phasewise.training.loss import denoising_loss
 from phasewise.training.presets import TrainPreset, learning_rate
 from phasewise.training.settings import Conditions
@@ -205,20 +206,23 @@ class Trainer:
         write_checkpoint(self.folder / "checkpoint.safetensors", tensors, meta)
 
     def load_checkpoint(self, path: Path) -> None:
-        tensors, meta = read_checkpoint(path, self.identity)
-        own = self.optimiser.state_dict()
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimiser."):
-                _, index, field = key.split(".", 2)
-                state.setdefault(int(index), {})[field] = value
-        self.denoiser.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-        self.average.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
+        tensors, progress = read_checkpoint(path, self.identity)
+        if progress.step > self.steps or tuple(tensors.get("running", torch.ones(1)).shape) != ():
+            raise CheckpointError(f"{path} is of step {progress.step} of {self.steps}, without its losses; {MEND}")
+        model = checked_state(self.denoiser, part_of(tensors, "model."), path, MEND)
+        average = checked_state(self.average, part_of(tensors, "average."), path, MEND)
+        state = optimiser_state(tensors, list(self.denoiser.parameters()), path)
+        self.denoiser.load_state_dict(model)
+        self.average.load_state_dict(average)
+        wrong = self.denoiser.wrong_state()
+        if wrong:
+            raise CheckpointError(f"{path}: {wrong}; {MEND}")
         # settings are set anew at each step
-        self.optimiser.load_state_dict({"state": state, "param_groups": own["param_groups"]})
-        self.step, self.since, self.seconds = int(meta["step"]), int(meta["since"]), float(meta["seconds"])
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        self.step, self.since, self.seconds = progress.step, progress.since, progress.seconds
         self.running = tensors["running"].to(self.device)
-        self.history = json.loads(meta["history"])
+        self.history = list(progress.history)
 
 
 def _told(denoiser: NetworkDenoiser, batches: Batches) -> dict[str, str]:
