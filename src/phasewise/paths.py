@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError
 from phasewise.registry import Registry
 
@@ -37,9 +39,14 @@ def as_time(t: Time, like: Tensor) -> Tensor:
     Raises :class:`PhasewiseError` when ``t`` lies outside [0, 1], is NaN, or has neither 1 nor B entries, or where
     ``like`` holds integers, in which a time is 0 or 1.
     """
+    if not isinstance(like, Tensor):
+        raise PhasewiseError(f"images must be a tensor, got {checks.shown(like)}; torch.as_tensor(...) makes one")
     if not like.is_floating_point():
         raise PhasewiseError(f"images are {like.dtype}; convert them to float first, in the data's pixel units")
-    t = torch.as_tensor(t, dtype=like.dtype, device=like.device)
+    try:
+        t = torch.as_tensor(t, dtype=like.dtype, device=like.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PhasewiseError(f"noise time t must be a number or a tensor, got {checks.shown(t)}") from error
     # asked as "all inside", so that NaN, which compares False, is refused too
     if t.numel() == 0 or not bool(((t >= 0) & (t <= 1)).all()):
         raise PhasewiseError("noise time t must lie in [0, 1] (0 = data, 1 = noise)")
@@ -141,6 +148,8 @@ class NoisePath(ABC):
         return f"{type(self).__name__}({args})"
 
 
+a_path = checks.made(NoisePath, "a noise path", "such as phasewise.LinearPath()")
+"""A noise path, as an argument."""
 PATHS: Registry[type[NoisePath]] = Registry("path")
 """Classes of paths by name, the one their :meth:`NoisePath.config` holds."""
 
@@ -209,6 +218,7 @@ class VarianceExplodingPath(NoisePath):
     name = "variance_exploding"
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
+        sigma_min, sigma_max = checks.number(sigma_min, "sigma_min"), checks.number(sigma_max, "sigma_max")
         if not 0 < sigma_min < sigma_max:
             raise PhasewiseError(f"need 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
         self.sigma_min, self.sigma_max = float(sigma_min), float(sigma_max)
@@ -236,8 +246,14 @@ class VarianceExplodingPath(NoisePath):
 
 def path_from_config(config: dict[str, Any]) -> NoisePath:
     """The path that ``config`` (from :meth:`NoisePath.config`) describes."""
+    if not isinstance(config, Mapping):
+        raise PhasewiseError(f"a path is described by its config, such as {{'name': 'linear'}}; got {config!r}")
     kwargs = dict(config)
-    return PATHS[kwargs.pop("name", None)](**kwargs)
+    cls = PATHS[kwargs.pop("name", None)]
+    try:
+        return cls(**kwargs)
+    except TypeError as error:
+        raise PhasewiseError(f"the path {cls.name!r} is not made of {kwargs} ({error})") from error
 
 
 def translate(x_t: Tensor, t: Time, source: NoisePath, target: NoisePath) -> tuple[Tensor, Tensor]:

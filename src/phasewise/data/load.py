@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.data.decode import Array, Color
 from phasewise.data.images import PARTS, ImageData, PixelRange, check_pixel_range
 from phasewise.data.parts import Part, Parts, encode_labels, tensor_part
 from phasewise.data.sources import find
-from phasewise.errors import DataError
+from phasewise.errors import DataError, PhasewiseError
 
 Source = ImageData | Tensor | Array | str | os.PathLike[str]
 Rows = dict[str, tuple[str, Array]]
@@ -58,7 +59,7 @@ def load_images(
     """
     if isinstance(source, ImageData):
         return source
-    _check_arguments(seed, limit, color)
+    _check_arguments(seed, limit, color, data_dir)
     if not isinstance(source, (Tensor, np.ndarray, str, os.PathLike)):
         raise DataError(
             f"cannot load images from a {type(source).__name__}; give a name, a path, or a tensor (N, C, H, W)"
@@ -86,13 +87,17 @@ def as_images(data: Source) -> ImageData:
     return load_images(data)
 
 
-def _check_arguments(seed: int, limit: int | None, color: str | None) -> None:
+def _check_arguments(seed: int, limit: int | None, color: str | None, data_dir: object = None) -> None:
     if color not in (None, "gray", "rgb"):
         raise DataError(f"color must be 'gray', 'rgb' or None (keep), got {color!r}")
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or limit < 1):
-        raise DataError(f"limit must be a whole number of training images >= 1, or None for all; got {limit!r}")
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise DataError(f"seed must be a whole number >= 0, got {seed!r}")
+    try:
+        if limit is not None:
+            checks.whole(1, what="None for all, or a whole number of training images")(limit, "limit")
+        checks.seed(seed, "seed")
+        if data_dir is not None:
+            checks.file(data_dir, "data_dir")
+    except PhasewiseError as error:
+        raise DataError(str(error)) from error
 
 
 def split_rows(parts: Parts, labels: dict[str, Array | None], seed: int, limit: int | None) -> Rows:

@@ -10,7 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from phasewise.denoisers.base import Denoiser, OnPath
+from phasewise import checks
+from phasewise.denoisers.base import Denoiser, OnPath, a_denoiser
 from phasewise.denoisers.hybrid import HybridDenoiser
 from phasewise.denoisers.linear import WienerDenoiser
 from phasewise.denoisers.local import LocalDenoiser
@@ -61,6 +62,7 @@ def build_denoiser(name: str, config: dict[str, Any]) -> Denoiser:
         raise CheckpointError(f"the saved config does not fit {name} ({error}); train it again") from error
 
 
+@checks.checked(denoiser=a_denoiser, folder=checks.file, half=checks.flag)
 def save_denoiser(denoiser: Denoiser, folder: str | Path, *, half: bool = False) -> Path:
     """Write ``denoiser`` into ``folder`` (made if needed), each file atomically. A hybrid's members get subfolders.
 
@@ -82,6 +84,7 @@ def save_denoiser(denoiser: Denoiser, folder: str | Path, *, half: bool = False)
     return folder
 
 
+@checks.checked(folder=checks.file, device=checks.device)
 def load_denoiser(folder: str | Path, device: str | torch.device = "cpu") -> Denoiser:
     """Read what :func:`save_denoiser` wrote, in eval mode.
 

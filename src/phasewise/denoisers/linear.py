@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
-from phasewise.paths import NoisePath, Time, as_scale, as_time
+from phasewise.paths import NoisePath, Time, a_path, as_scale, as_time
 from phasewise.shapes import ImageShape
 
 LARGEST_DENSE = 4096
@@ -39,6 +40,7 @@ class WienerDenoiser(Denoiser):
     eigenvectors: Tensor
     rest: Tensor
 
+    @checks.checked(rank=checks.integer)
     def __init__(
         self, image_shape: ImageShape, radius: int | None = None, rank: int | None = None, path: NoisePath | None = None
     ) -> None:
@@ -60,6 +62,7 @@ class WienerDenoiser(Denoiser):
         self._matrices: dict[float, Tensor] = {}
 
     @classmethod
+    @checks.checked(images=checks.images, radius=checks.count, rank=checks.integer, path=a_path)
     def fit(
         cls, images: Tensor, radius: int | None = None, rank: int | None = None, path: NoisePath | None = None
     ) -> WienerDenoiser:

@@ -29,13 +29,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.exact.base import (
     Center,
     ClosedForm,
     Shape,
-    check_count,
     check_images,
     check_shape,
     noise_level,
@@ -48,15 +48,15 @@ from phasewise.paths import NoisePath, Time, as_time
 class TwoMode(ClosedForm):
     """Images that are ``+amplitude`` everywhere or ``-amplitude`` everywhere, shape (H, W)."""
 
+    @checks.checked(amplitude=checks.positive)
     def __init__(self, shape: Shape = (28, 28), amplitude: float = 1.0) -> None:
         self.image_shape = check_shape(shape)
-        if not (amplitude > 0 and math.isfinite(amplitude)):
-            raise PhasewiseError(f"amplitude must be a number > 0, got {amplitude!r}")
         self.amplitude = float(amplitude)
 
+    @checks.checked(n=checks.count, seed=checks.seed)
     def sample(self, n: int, seed: int) -> Tensor:
         """(n, 1, H, W) float32, each image constant."""
-        signs = np.random.default_rng(seed).integers(0, 2, check_count(n)) * 2 - 1
+        signs = np.random.default_rng(seed).integers(0, 2, n) * 2 - 1
         values = torch.from_numpy(signs).float() * self.amplitude
         return values.reshape(n, 1, 1, 1).expand(n, *self.image_shape).clone()
 

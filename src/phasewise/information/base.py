@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import math
-import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
+from phasewise import checks
 from phasewise.errors import PhasewiseError
 from phasewise.information.problem import Problem
 from phasewise.registry import Registry
@@ -60,10 +57,7 @@ def whole(name: str, value: Any, least: int) -> int:
 
     Raises :class:`PhasewiseError` naming the option where it is no whole number >= ``least`` (a bool is none).
     """
-    number = isinstance(value, (numbers.Real, np.number)) and not isinstance(value, (bool, np.bool_))
-    if not number or not math.isfinite(value) or int(value) != value or value < least:
-        raise PhasewiseError(f"{name} must be a whole number >= {least}, got {value!r}")
-    return int(value)
+    return checks.whole(least)(value, name)
 
 
 Kind = type[CMIEstimator]
@@ -115,9 +109,15 @@ def make_estimator(estimator: str | CMIEstimator, **options: Any) -> CMIEstimato
         if options:
             raise PhasewiseError(f"give the options {sorted(options)} to the estimator itself")
         return estimator
+    if not isinstance(estimator, str):
+        raise PhasewiseError(f"an estimator is a name ({', '.join(ESTIMATORS)}) or a CMIEstimator, got {estimator!r}")
     kind = _kind(estimator)
     try:
         return kind(**options)
+    except PhasewiseError:
+        raise
+    except ValueError as error:
+        raise PhasewiseError(f"{estimator}: {error}") from error
     except TypeError as error:
         known = ", ".join(kind().options()) or "none"
         unknown = ", ".join(k for k in options if k not in kind().options())

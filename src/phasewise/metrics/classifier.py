@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from phasewise import checks, seeding
 from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.files import read_json, write_bytes, write_json
 from phasewise.fit import minimise, one_cycle
@@ -45,6 +46,7 @@ class ClassifierFeatures(FeatureNetwork):
     std: Tensor
     scale: Tensor
 
+    @checks.checked(image_shape=checks.image_shape, classes=checks.count, width=checks.count, dim=checks.count)
     def __init__(self, image_shape: ImageShape, classes: int, width: int = 32, dim: int = 64, **about: Any) -> None:
         super().__init__(about.pop("name", "untrained classifier"), dim, image_shape, **about)
         self.classes, self.width = int(classes), int(width)
@@ -99,6 +101,7 @@ class ClassifierFeatures(FeatureNetwork):
         return folder
 
     @classmethod
+    @checks.checked(folder=checks.file)
     def load(cls, folder: str | Path) -> ClassifierFeatures:
         """The network saved in ``folder``, on the CPU.  Raises :class:`CheckpointError` when it is damaged."""
         folder = Path(folder)
@@ -126,6 +129,7 @@ def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequ
     )
 
 
+@checks.checked(seed=checks.seed, epochs=checks.count, progress=checks.function, device=checks.device)
 def train_classifier(
     data: ImageData,
     seed: int = 0,
@@ -146,7 +150,7 @@ def train_classifier(
     if epochs is not None and epochs < 1:
         raise PhasewiseError(f"epochs must be at least 1, got {epochs}")
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reset accelerators as well
+        torch.default_generator.manual_seed(seeding.narrow(seed))  # torch.manual_seed would reset accelerators as well
         network = ClassifierFeatures(data.image_shape, classes, pixel_range=data.pixel_range)
     std, mean = torch.std_mean(images, dim=(0, 2, 3), keepdim=True, correction=0)
     if not bool((std > 0).all()):
@@ -155,7 +159,7 @@ def train_classifier(
     network.std.copy_(std)
     network.to(device)
     passes = _epochs(images) if epochs is None else epochs
-    _fit(network, images, labels, passes, torch.Generator().manual_seed(seed), progress)
+    _fit(network, images, labels, passes, seeding.plain(seed), progress)
     frozen(network)
     # the mean variance of the features becomes 1
     network.scale.copy_(network.extract(images).double().var(0).mean().rsqrt())
@@ -255,6 +259,7 @@ def cached_classifier(
     return network
 
 
+@checks.checked(batch=checks.count)
 def classifier_summary(samples: Tensor, classifier: ClassifierFeatures, batch: int = 256) -> dict[str, Any]:
     """How a classifier sees ``samples`` (N, C, H, W).  Samples have no true class, so there is no accuracy.
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from phasewise import checks
 from phasewise.denoisers.base import check_radius
 from phasewise.errors import PhasewiseError
 from phasewise.pipeline.diagnosing import check_cmi
@@ -19,6 +20,14 @@ from phasewise.runs.sizes import SIDES
 CMI_ALONE = "diagnose --cmi"
 
 
+@checks.checked(
+    config=checks.made(RunConfig, "a RunConfig", "see phasewise.runs.make_config"),
+    out=checks.file,
+    command=checks.text,
+    update=checks.flag,
+    say=checks.function,
+    live=checks.flag,
+)
 def run_pipeline(
     config: RunConfig,
     out: str | Path,
@@ -80,6 +89,7 @@ def check_members(config: RunConfig, image_shape: tuple[int, int, int] | None) -
             need_source(member)
 
 
+@checks.checked(config=checks.made(RunConfig, "a RunConfig"), out=checks.file, command=checks.text, update=checks.flag)
 def describe_plan(
     config: RunConfig, out: str | Path, command: str = "run", *, update: bool = False
 ) -> list[tuple[str, str, str]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.denoisers.io import read_safetensors
 from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.files import read_json
@@ -76,6 +77,7 @@ def pretrained_names() -> tuple[str, ...]:
     return tuple(sorted(folder.name for folder in HOME.iterdir() if Run(folder).has("card")))
 
 
+@checks.checked(name=checks.text)
 def load_pretrained(name: str) -> Pretrained:
     """A shipped set by name, without training and without a network connection.
 

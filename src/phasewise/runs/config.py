@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError, unknown
 from phasewise.results import Record
 from phasewise.runs.members import MEMBER_KINDS, Member
@@ -146,6 +147,7 @@ def flattened(values: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
+@checks.checked(image_side=checks.count, size=checks.text)
 def make_config(image_side: int, size: str = "auto", **given: Any) -> RunConfig:
     """A config for images whose longer side is this; options in ``given`` that are not None override the size's own."""
     if size == "auto":

@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from phasewise import seeding
+from phasewise import checks, seeding
 from phasewise.denoisers import Condition, Denoiser, bind, condition_rows
+from phasewise.denoisers.base import a_denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.memory import fitting
-from phasewise.sampling.grid import time_grid
-from phasewise.sampling.solvers import get_solver, take_step
+from phasewise.sampling.grid import SPACINGS, time_grid
+from phasewise.sampling.solvers import get_solver, solver_name, take_step
 from phasewise.sampling.steps import Carry
 
 
+@checks.checked(n=checks.count, image_shape=checks.image_shape, seed=checks.seed, first=checks.at_least_0)
 def starting_noise(n: int, image_shape: tuple[int, int, int], seed: int = 0, first: int = 0) -> Tensor:
     """Standard normal (n, C, H, W) float32; row i depends on (seed, first + i) alone, whatever n is."""
     return seeding.normal_rows(n, image_shape, seed, first)
 
 
 @torch.inference_mode()
+@checks.checked(
+    denoiser=a_denoiser,
+    n=checks.count,
+    seed=checks.seed,
+    steps=checks.count,
+    solver=solver_name,
+    times=checks.each(checks.number),
+    x_init=checks.real_tensor,
+    t_start=checks.fraction,
+    t_min=checks.fraction,
+    spacing=checks.one_of(SPACINGS, "spacing"),
+    batch=checks.count,
+    device=checks.device,
+    progress=checks.function,
+)
 def sample(
     denoiser: Denoiser,
     n: int = 16,
@@ -33,8 +51,8 @@ def sample(
     x_init: Tensor | None = None,
     t_start: float | None = None,
     cond: Condition | None = None,
-    t_min: float = 0.02,
-    spacing: str = "uniform",
+    t_min: float | None = None,
+    spacing: str | None = None,
     batch: int = 64,
     device: str | torch.device | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -42,7 +60,8 @@ def sample(
     """Go from noise to images: (n, C, H, W) float32, in pixel units, unclamped.
 
     A denoiser with a plan of its own (:meth:`Denoiser.sampling_plan`; a hybrid's is its schedule's) brings grid and
-    solver; for another give ``steps`` (default 16) and ``solver``, or the start times themselves (descending, above 0).
+    solver; for another give ``steps`` (default 16), ``t_min`` and ``spacing`` as for :func:`time_grid`, and ``solver``,
+    or the start times themselves (descending, above 0).
     The last step, to t = 0, is a denoise.
 
     Solvers: "exp_ab2" (default), "dpmpp_2m" (DPM-Solver++(2M)), "ddim", "heun" and "euler" of the probability-flow ODE;
@@ -59,6 +78,10 @@ def sample(
     fit, or a batch too large for the memory (naming one that is not).
     """
     plan = denoiser.sampling_plan()
+    placed: dict[str, Any] = {k: v for k, v in (("t_min", t_min), ("spacing", spacing)) if v is not None}
+    if placed and (plan is not None or times is not None):
+        brings = "this denoiser brings its own grid" if plan is not None else "times are given"
+        raise PhasewiseError(f"{' and '.join(placed)} would say where the steps lie, but {brings}; leave it out")
     if plan is not None:
         if steps is not None or (solver is not None and solver != plan.solver) or times is not None:
             raise PhasewiseError(
@@ -67,10 +90,13 @@ def sample(
         grid, solver = plan
     else:
         solver = solver or "exp_ab2"
+        if times is not None and steps is not None:
+            raise PhasewiseError("give either steps or times, not both")
         if times is not None:
             grid = tuple(float(t) for t in times)
         else:
-            grid = time_grid(steps or 16, path=denoiser.path, t_start=t_start or 1.0, t_min=t_min, spacing=spacing)
+            start = 1.0 if t_start is None else t_start
+            grid = time_grid(steps or 16, path=denoiser.path, t_start=start, **placed)
     grid = _start_at(check_time_grid(grid), t_start)
     if x_init is not None:
         if t_start is None:
@@ -78,8 +104,8 @@ def sample(
         if tuple(x_init.shape[1:]) != denoiser.image_shape:
             raise PhasewiseError(f"x_init has shape {tuple(x_init.shape)}; need (n, *{denoiser.image_shape})")
         n = len(x_init)
-    if n < 1 or batch < 1:
-        raise PhasewiseError(f"n and batch must be at least 1, got {n} and {batch}")
+        if not n:
+            raise PhasewiseError("x_init holds no image; give (n, C, H, W) with n >= 1")
     rows = condition_rows(cond, n, [denoiser])
     device = device or denoiser.device
     denoiser.eval()
@@ -106,6 +132,9 @@ def sample(
     return torch.cat(out)
 
 
+@checks.checked(
+    denoiser=a_denoiser, x=checks.tensor, grid=checks.each(checks.fraction), solver=solver_name, noise=checks.function
+)
 def integrate(
     denoiser: Denoiser,
     x: Tensor,

@@ -14,20 +14,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.data import ImageData, as_images, condition_of_part
-from phasewise.denoisers.base import Condition, Denoiser
+from phasewise.denoisers.base import Condition, Denoiser, denoisers_by_name
 from phasewise.denoisers.condition import bind, condition_rows
 from phasewise.diagnosis.losses import measure_losses
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import FeatureNetwork
 from phasewise.metrics.cost import count_flops, measure_ms
+from phasewise.metrics.feature_base import a_feature_network
 from phasewise.paths import path_from_config
-from phasewise.results import PriceList
+from phasewise.results import PriceList, a_price_list
 from phasewise.sampling.solvers import calls_per_step
 from phasewise.scheduling.perception import measure_frechet
 from phasewise.scheduling.step_errors import measure_growth
 
 
+@checks.checked(
+    denoisers=denoisers_by_name,
+    times=checks.times,
+    reference=checks.text,
+    seed=checks.seed,
+    n=checks.at_least_2,
+    batch=checks.count,
+    trajectories=checks.at_least_0,
+    features=a_feature_network,
+)
 def price_list(
     denoisers: Mapping[str, Denoiser],
     data: ImageData | Tensor,
@@ -80,6 +92,7 @@ def price_list(
     )
 
 
+@checks.checked(prices=a_price_list, times=checks.times)
 def prices_at(prices: PriceList, times: Sequence[float]) -> PriceList:
     """The price list carried over to another grid inside its span, without measuring again.
 

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.data import ImageData, as_images
 from phasewise.denoisers import NetworkDenoiser
+from phasewise.denoisers.base import a_denoiser, denoisers_by_name
 from phasewise.errors import PhasewiseError
 from phasewise.results import TrainingRecord
 from phasewise.training.batches import Batches
@@ -22,6 +24,7 @@ from phasewise.training.trainer import Trainer
 
 
 @with_settings
+@checks.checked(denoiser=a_denoiser, name=checks.text)
 def train(
     denoiser: NetworkDenoiser,
     data: ImageData | Tensor | str,
@@ -48,6 +51,7 @@ def train(
 
 
 @with_settings
+@checks.checked(denoisers=denoisers_by_name)
 def train_together(
     denoisers: Mapping[str, NetworkDenoiser],
     data: ImageData | Tensor | str,
