@@ -131,6 +131,8 @@ integer = whole(-LARGEST)
 count = whole(1)
 """How many: a whole number of at least 1."""
 at_least_0 = whole(0)
+steps = whole(1, 10**6)
+"""Steps of a sampler: a million and more are nobody's wish."""
 pixels = whole(0, what="a whole number of pixels")
 at_least_2 = whole(2)
 
@@ -169,7 +171,8 @@ unit = interval(0, 1)
 """A number in [0, 1]."""
 fraction = interval(0, 1, low_open=True)
 """A number in (0, 1]: a share, or a noise time."""
-open_unit = interval(0, 1, low_open=True, high_open=True)
+epochs = interval(0, 1e6, low_open=True)
+"""Passes over the data, a part of one too."""
 
 
 # --- lists ----------------------------------------------------------------------------------------------------------
@@ -353,7 +356,7 @@ def device(value: Any, name: str) -> torch.device:
         raise PhasewiseError(f"{name} {shown(value)} is no device; try cpu, cuda, cuda:1 or mps") from error
     reason = _unusable(asked)
     if reason:
-        raise PhasewiseError(f"device {str(value)!r} is not usable here ({reason}); try cpu")
+        raise PhasewiseError(f"device {str(value)!r} is not usable here ({reason}); use cpu (--device cpu)")
     return asked
 
 

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from phasewise.errors import PhasewiseError
 
 T = TypeVar("T")
+CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "unable to allocate")
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that an allocation failed, on a CPU or a GPU."""
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in SIGNS)
+
+
+def machine_bytes() -> int:
+    """Memory that this machine (or the container, or the limit it runs under) has, in bytes."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in CGROUPS:
+        with contextlib.suppress(OSError, ValueError):
+            found.append(int(Path(file).read_text(encoding="ascii")))
+    return min(found)
+
+
+def need_bytes(needed: float, what: str, mend: str) -> None:
+    """Raise PhasewiseError where ``needed`` bytes are more than the machine has."""
+    if needed > machine_bytes():
+        has = f"this machine has {machine_bytes() / 1e9:.3g} GB"
+        raise PhasewiseError(f"{what} take {needed / 1e9:.3g} GB of memory and {has}; {mend}")
 
 
 @contextmanager

@@ -72,8 +72,8 @@ class WienerDenoiser(Denoiser):
         size = flat.shape[1]
         if n < 2:
             raise PhasewiseError("need at least 2 images to fit a covariance")
-        if rank is None and size > LARGEST_DENSE and radius is None:
-            rank = min(512, n - 1)
+        if rank is None:
+            rank = usual_rank(size, radius, n)
         if rank is not None and rank < size and rank > n:
             raise PhasewiseError(f"rank {rank} needs at least as many images; there are {n}")
         shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
@@ -205,6 +205,13 @@ class WienerDenoiser(Denoiser):
             "rank": self.rank,
             "path": self.path.config(),
         }
+
+
+def usual_rank(size: int, radius: int | None, n: int | None = None) -> int | None:
+    """Rank that a fit to ``n`` images of ``size`` numbers is cut to; None for the full one."""
+    if size <= LARGEST_DENSE or radius is not None:
+        return None
+    return 512 if n is None else min(512, n - 1)
 
 
 def _gain(alpha: Tensor, sigma: Tensor, variance: Tensor) -> Tensor:

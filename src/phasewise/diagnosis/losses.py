@@ -175,6 +175,9 @@ def gap_window(table: LossTable, path: NoisePath, name: str, tolerance: float = 
     """(t_low, t_high): the times where the gap of ``name``, in velocity units, exceeds ``tolerance`` times its peak.
 
     The critical window as the denoising gap sees it, on the measured times.  Velocity units: gap * (d v / d x-hat)^2.
+    Where that is a single time, the window reaches half way to the times measured beside it.
+
+    Raises PhasewiseError where there is no positive gap, and for a table of a single time.
     """
     gain = np.array([float(path.velocity_gain(float(t))) for t in table.times])
     curve = table.gap[:, table.column(name)] * gain**2
@@ -183,5 +186,13 @@ def gap_window(table: LossTable, path: NoisePath, name: str, tolerance: float = 
         raise PhasewiseError(
             f"{name} has no positive gap to the reference at any measured time: nothing to place a window by"
         )
+    if len(table.times) < 2:
+        raise PhasewiseError(f"a window takes more than one measured time; the table has t = {table.times[0]:g} alone")
     inside = table.times[curve >= tolerance * peak]
-    return float(inside.min()), float(inside.max())
+    low, high = float(inside.min()), float(inside.max())
+    if low == high:  # no interval yet: what is nearer to this time than to any other
+        times = np.sort(table.times)
+        at = int(np.searchsorted(times, low))
+        low = float((times[max(at - 1, 0)] + low) / 2)
+        high = float((times[min(at + 1, len(times) - 1)] + high) / 2)
+    return low, high

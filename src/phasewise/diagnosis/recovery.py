@@ -21,7 +21,7 @@ from phasewise.sampling.solvers import solver_name
     denoisers=denoisers_by_name,
     images=checks.images,
     times=checks.times,
-    steps=checks.count,
+    steps=checks.steps,
     solver=solver_name,
     seed=checks.seed,
     keep=checks.count,

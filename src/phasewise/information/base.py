@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from phasewise import checks
 from phasewise.errors import PhasewiseError
-from phasewise.information.problem import Problem
+from phasewise.information.problem import LEAST_IMAGES, Problem
 from phasewise.registry import Registry
 from phasewise.results import Estimate
 
@@ -46,6 +46,11 @@ class CMIEstimator(ABC):
 
     def options(self) -> dict[str, Any]:
         return dict(vars(self))
+
+    def check_number(self, n: int) -> None:
+        """Raise :class:`PhasewiseError` where ``n`` images are too few for these options; known before any work."""
+        if n < LEAST_IMAGES:
+            raise PhasewiseError(f"need at least {LEAST_IMAGES} images for an estimate with an error, got {n}")
 
     def held_out(self, n: int) -> int:
         """How many of ``n`` images an estimate rests on."""

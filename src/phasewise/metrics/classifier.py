@@ -146,7 +146,7 @@ def train_classifier(
 
     Raises :class:`PhasewiseError` when there are no labels, fewer than two classes, or images of constant colour.
     """
-    images, labels, classes = _labelled(data)
+    images, labels, classes = labelled(data)
     if epochs is not None and epochs < 1:
         raise PhasewiseError(f"epochs must be at least 1, got {epochs}")
     with torch.random.fork_rng(devices=[]):
@@ -167,7 +167,8 @@ def train_classifier(
     return network
 
 
-def _labelled(data: ImageData) -> tuple[Tensor, Tensor, int]:
+def labelled(data: ImageData) -> tuple[Tensor, Tensor, int]:
+    """Training images, their labels and the number of classes; PhasewiseError where no classifier can be trained."""
     labels = getattr(data, "labels_train", None)
     if labels is None:
         raise PhasewiseError("these images have no labels to train a classifier on; use PCAFeatures.fit(images)")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from phasewise import checks, seeding
 from phasewise.errors import PhasewiseError, unknown
-from phasewise.metrics.classifier import Progress, cached_classifier
+from phasewise.metrics.classifier import Progress, cached_classifier, labelled
 from phasewise.metrics.feature_base import FeatureNetwork, check_images, frozen
 from phasewise.shapes import ImageShape
 
@@ -123,6 +123,22 @@ def inception_features(
     ``weights``: that file; None looks in torch.hub's checkpoint folder.  Raises :class:`PhasewiseError` when the file
     or the package torch-fidelity is missing.
     """
+    path = _need_inception(weights)
+    from torchmetrics.image.fid import NoTrainInceptionV3
+
+    return InceptionFeatures(NoTrainInceptionV3("inception-v3-compat", ["2048"], str(path)), pixel_range)
+
+
+def check_features(data: ImageData, kind: str) -> None:
+    """Raise :class:`PhasewiseError` where :func:`default_features` would, without making them."""
+    if kind == "inception":
+        _need_inception(None)
+    elif kind == "classifier":
+        labelled(data)
+
+
+def _need_inception(weights: str | Path | None) -> Path:
+    """The weights file, where it and the packages are there."""
     default = Path(torch.hub.get_dir()) / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
     path = default if weights is None else Path(weights)
     if not path.is_file():
@@ -131,13 +147,13 @@ def inception_features(
         )
     try:
         import torch_fidelity  # type: ignore[import-not-found]  # noqa: F401
-        from torchmetrics.image.fid import NoTrainInceptionV3
+        import torchmetrics.image.fid  # noqa: F401
     except ImportError as error:
         raise PhasewiseError(
             f"Inception features need torchmetrics and torch-fidelity ({error}): install them, "
             "or use default_features(data)"
         ) from error
-    return InceptionFeatures(NoTrainInceptionV3("inception-v3-compat", ["2048"], str(path)), pixel_range)
+    return path
 
 
 @checks.checked(

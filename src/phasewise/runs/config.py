@@ -186,6 +186,11 @@ def _fitting_cmi(side: int, chosen: dict[str, Any], usual: dict[str, Any]) -> di
     # from the edge of a central A to the border: a wider B leaves no C
     extent = side - 1 - (side - 1) // 2 - int(chosen.get("cmi_block", 1)) // 2
     radii = [r for r in usual.get("cmi_radii", CMIOptions.radii) if r < extent]
+    if not radii and int(chosen.get("cmi_block", 1)) > 1:
+        raise PhasewiseError(
+            f"a block of {chosen['cmi_block']} pixels leaves nothing for B and C in images of side {side}; take a "
+            "smaller --block"
+        )
     return {"cmi_radii": tuple(radii)} if radii else {"cmi": False}
 
 

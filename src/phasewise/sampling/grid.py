@@ -12,7 +12,7 @@ SPACINGS = ("uniform", "log_snr", "edm")
 
 
 @checks.checked(
-    steps=checks.count,
+    steps=checks.steps,
     path=a_path,
     t_start=checks.number,
     t_min=checks.number,

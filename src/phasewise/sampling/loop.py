@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from phasewise import checks, seeding
 from phasewise.denoisers import Condition, Denoiser, bind, condition_rows
 from phasewise.denoisers.base import a_denoiser
 from phasewise.errors import PhasewiseError
-from phasewise.memory import fitting
+from phasewise.memory import fitting, need_bytes
 from phasewise.sampling.grid import SPACINGS, time_grid
 from phasewise.sampling.solvers import get_solver, solver_name, take_step
 from phasewise.sampling.steps import Carry
@@ -29,7 +30,7 @@ def starting_noise(n: int, image_shape: tuple[int, int, int], seed: int = 0, fir
     denoiser=a_denoiser,
     n=checks.count,
     seed=checks.seed,
-    steps=checks.count,
+    steps=checks.steps,
     solver=solver_name,
     times=checks.each(checks.number),
     x_init=checks.real_tensor,
@@ -106,6 +107,8 @@ def sample(
         n = len(x_init)
         if not n:
             raise PhasewiseError("x_init holds no image; give (n, C, H, W) with n >= 1")
+    needed = 8 * n * math.prod(denoiser.image_shape)  # float32, in batches and together
+    need_bytes(needed, f"{n} images", "draw fewer at a time, with another seed for each part")
     rows = condition_rows(cond, n, [denoiser])
     device = device or denoiser.device
     denoiser.eval()

@@ -40,7 +40,7 @@ class TrainPreset:
 
     def __post_init__(self) -> None:
         checks.check_fields(
-            self, lr=checks.positive, weight_decay=checks.not_negative, batch=checks.count, epochs=checks.positive,
+            self, lr=checks.positive, weight_decay=checks.not_negative, batch=checks.count, epochs=checks.epochs,
             steps=checks.count, warmup=checks.at_least_0, ema=checks.unit, clip=checks.not_negative,
             loss=checks.one_of(("flow", "paper")), decay=checks.one_of(("cosine", "constant")),
             times=checks.one_of(("logit_normal", "uniform", "mixed"), "time distribution"),

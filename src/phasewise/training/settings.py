@@ -56,7 +56,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         checks.check_fields(
-            self, seed=checks.seed, epochs=checks.positive, steps=checks.count, batch=checks.count, out=checks.file,
+            self, seed=checks.seed, epochs=checks.epochs, steps=checks.count, batch=checks.count, out=checks.file,
             device=checks.device, span=checks.pair_inside(0, 1), teacher=a_denoiser,
             progress=checks.either(checks.flag, checks.function), checkpoint_every=checks.not_negative,
         )  # fmt: skip
