@@ -370,8 +370,10 @@ def _unusable(asked: torch.device) -> str:
         return "it holds shapes and no numbers"
     if asked.type == "cuda" and torch.cuda.is_available() and (asked.index or 0) >= torch.cuda.device_count():
         return f"there are {torch.cuda.device_count()} of them, counted from 0"
+    if asked.type == "mps" and not torch.backends.mps.is_available():
+        return "this machine or this PyTorch has no MPS"
     try:
         torch.zeros(1, device=asked)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        return str(error).splitlines()[0] if str(error) else type(error).__name__
+        return (str(error).splitlines() or [type(error).__name__])[0][:100]
     return ""

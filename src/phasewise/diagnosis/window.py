@@ -46,7 +46,7 @@ def critical_window(cmi: CMIMap, tolerance: float = 0.01, radius: int | None = N
             f"nats, more than half the tolerance of {tolerance:g}: the ends are uncertain; use more images or a larger "
             "tolerance",
             PhasewiseWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     window = _crossing(times, value, tolerance, above[0], -1), _crossing(times, value, tolerance, above[-1], 1)
     if len(times) == 1:

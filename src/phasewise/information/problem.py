@@ -128,5 +128,5 @@ def warn_if_too_few(n: int, accuracy: float) -> None:
             f"{n} images give a standard error near {expected:.2g} nats for a CMI of {TYPICAL} nats; an accuracy of "
             f"{accuracy:g} needs about {math.ceil(2 * TYPICAL / accuracy**2)} images",
             PhasewiseWarning,
-            stacklevel=4,
+            stacklevel=5,
         )

@@ -36,6 +36,8 @@ LEAST = {"train": LEAST_TRAIN, "validation": 2, "test": MIN_SAMPLES}
 FASTEST = 1e-6
 """Seconds an image takes through any denoiser at the least; no machine known to us is faster."""
 LONGEST = 30 * 86400
+SCHEDULES = 8
+"""Schedules that a run compares at the least."""
 Shape = tuple[int, int, int]
 
 
@@ -162,7 +164,7 @@ def check_size(config: RunConfig, data: ImageData, stages: Iterable[str]) -> Non
     need_bytes(12.0 * numbers * n + 5000.0 * steps, f"{n} samples a schedule of {steps} steps", mend)
     held_out = min(config.diagnose.n_losses, data.sizes["test"]) * len(config.members)
     passes = sum((m.epochs or 0.0) * train for m in config.members)
-    passes += held_out * (len(config.diagnose.times) + steps) + n * steps
+    passes += held_out * (len(config.diagnose.times) + steps) + SCHEDULES * n * steps
     if passes * FASTEST > LONGEST:
         days = passes * FASTEST / 86400
         raise PhasewiseError(f"this run would take {days:.3g} days at the very least; {mend}")

@@ -89,7 +89,7 @@ def take_step(solver: Solver, denoiser: Denoiser, x: Tensor, t: float, s: float,
     return solver.step(denoiser, x, t, s, carry) if jumped is None else jumped
 
 
-@checks.checked(steps=checks.steps)
+@checks.checked(solver=solver_name, steps=checks.steps)
 def calls_per_step(solver: str, steps: int) -> list[int]:
     """Denoiser calls of each of ``steps`` steps; the last one is a denoise and takes one."""
     return [get_solver(solver).calls] * (steps - 1) + [1]
