@@ -1,6 +1,6 @@
 """Bad input ends in a PhasewiseError, or in one line and exit status 2: never in a traceback, never in a wait.
 
-``python tests/test_bad_input.py`` writes how many cases of each field are held into docs/results/bad-input.md.
+``python tests/test_bad_input.py`` writes how many cases of each field are held into docs/bad-input.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from phasewise.cli import app
 from phasewise.diagnosis import gap_window, measure_losses
 from phasewise.errors import PhasewiseError
 
-PAGE = Path(__file__).parents[1] / "docs" / "results" / "bad-input.md"
+PAGE = Path(__file__).parents[1] / "docs" / "bad-input.md"
 START, END = "<!-- table: cases -->", "<!-- end of table -->"
 LONGEST = 10.0
 """Seconds a case may take."""
@@ -71,6 +71,19 @@ def test_other_commands_are_refused(words: tuple[str, ...], tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     assert refused(words)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_fault_of_ours_is_one_line_and_status_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("solver")
+
+    monkeypatch.setattr("phasewise.pipeline.config_for", broken)
+    result = runner.invoke(app, ["run", "--out", str(tmp_path / "run")])
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "a fault of phasewise, not yours (KeyError: " in result.stderr
+    monkeypatch.setenv("PHASEWISE_DEBUG", "1")
+    assert isinstance(runner.invoke(app, ["run", "--out", str(tmp_path / "run")]).exception, KeyError)
 
 
 def table() -> str:

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from phasewise import checks
 from phasewise.data import ImageData
 from phasewise.denoisers import Denoiser, load_denoiser
 from phasewise.denoisers.base import check_radius
@@ -47,7 +46,6 @@ def check_before(config: RunConfig, data: ImageData, stages: Iterable[str], *, i
     ``insist`` passes over what is only too large.
     """
     stages = set(stages)
-    checks.device(config.machine.device, "device")
     if "cmi" in stages:
         check_cmi(config, data.image_shape, sum(data.sizes.values()))
     if not any(name.startswith("train-") for name in stages):

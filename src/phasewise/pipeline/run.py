@@ -47,6 +47,7 @@ def run_pipeline(
 
     Raises RunFolderError when ``out`` is not ours, or holds a run of another config and ``update`` is False.
     """
+    checks.device(config.machine.device, "device")
     folder = RunFolder(out, config, update=update, version=version)
     context = Context(folder.run, config, say, live)
     stages = all_stages(config)

@@ -68,6 +68,15 @@ def price_list(
     data = as_images(data)
     images = data.validation[:n]
     rows = condition_rows(_first(condition_of_part(data, "validation", cond), n), len(images), denoisers.values())
+    # first: a member that does not fit, or whose cost cannot be counted, is refused at once
+    one = {name: bind(d, rows, slice(1)) for name, d in denoisers.items()}  # a call costs the same whatever the label
+    flops = {name: count_flops(d, denoisers[name].image_shape) for name, d in one.items()}
+    free = [name for name, cost in flops.items() if not cost]
+    if free:
+        raise PhasewiseError(
+            f"no FLOPs are counted in a call of {free[0]}: the counter does not see what it does, and a member that "
+            "costs nothing would be given every step; leave it out"
+        )
     frechet, frechet_error = None, None
     if features is not None and reference in denoisers:  # first: a network that does not fit is refused at once
         frechet, frechet_error = measure_frechet(
@@ -75,11 +84,10 @@ def price_list(
         )
     table = measure_losses(denoisers, images, times, reference=reference, cond=rows, seed=seed)
     shape = denoisers[reference].image_shape
-    one = {name: bind(d, rows, slice(1)) for name, d in denoisers.items()}  # a call costs the same whatever the label
     ms = measure_ms(one, shape, batch=batch, seed=seed)
     return PriceList(
         losses=table,
-        flops=np.array([count_flops(d, shape) for d in one.values()], dtype=float),
+        flops=np.array(list(flops.values()), dtype=float),
         ms=np.array([ms[name][0] for name in denoisers]),
         device=str(images.device),
         batch=batch,
