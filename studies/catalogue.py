@@ -10,6 +10,8 @@ from studies.designs import Designs
 from studies.exact_optimum import ExactOptimum
 from studies.front import Front
 from studies.global_fid import GlobalFID
+from studies.gpu import GPUQueue
+from studies.gpu_sampling import GPUSampling
 from studies.late_expert import LateExpert
 from studies.leak import Leak
 from studies.locality import LocalityPays
@@ -37,11 +39,13 @@ STUDIES: dict[str, type[Study[Any]]] = {
         CMIRecipe,
         Sensitivity,
         Speed,
+        GPUSampling,
         ReadmePicture,
         TrainGlobal,
         TrainLocals,
         Leak,
         LateExpert,
         GlobalFID,
+        GPUQueue,
     )
 }

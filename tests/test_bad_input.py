@@ -105,7 +105,7 @@ MUST = {"seed", "n", "batch", "steps", "device", "denoiser", "denoisers", "times
 OWN = {
     "TrainSettings", "TrainPreset",  # dataclasses: checked when made
     "load_images",  # speaks of a DataError
-    "take_step", "velocity", "get_solver", "denoising_loss", "bind", "as_rows", "condition_rows", "learning_rate",
+    "integrate", "take_step", "velocity", "get_solver", "denoising_loss", "bind", "as_rows", "condition_rows", "learning_rate",
     "train", "train_together",  # their settings are checked as TrainSettings
     "GaussianDenoiser", "IsingDenoiser", "TwoModeDenoiser", "Carry", "Solver",
     "cmi_map", "make_problem",  # times have reasons of their own there

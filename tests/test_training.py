@@ -764,7 +764,7 @@ def test_given_values_override_a_preset_and_none_does_not() -> None:
         (lambda: 3, "preset is a name .* or a TrainPreset, got 3"),
         (lambda: TrainPreset(lr=0), "lr must be a number above 0"),
         (lambda: TrainPreset(batch=0), "batch must be a whole number >= 1"),
-        (lambda: TrainPreset(epochs=0), "epochs must be a number above 0"),
+        (lambda: TrainPreset(epochs=0), "epochs must lie in"),
         (lambda: TrainPreset(steps=0), "steps must be a whole number >= 1"),
         (lambda: TrainPreset(loss="l1"), "unknown loss 'l1'; known: flow, paper"),
         (lambda: TrainPreset(decay="linear"), "unknown decay 'linear'"),

@@ -44,12 +44,16 @@ def as_time(t: Time, like: Tensor) -> Tensor:
     if not like.is_floating_point():
         raise PhasewiseError(f"images are {like.dtype}; convert them to float first, in the data's pixel units")
     try:
-        t = torch.as_tensor(t, dtype=like.dtype, device=like.device)
+        # looked at where it lies: a number, or a tensor on the CPU, makes no GPU wait
+        t = torch.as_tensor(t, dtype=like.dtype, device=t.device if isinstance(t, Tensor) else "cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise PhasewiseError(f"noise time t must be a number or a tensor, got {checks.shown(t)}") from error
     # asked as "all inside", so that NaN, which compares False, is refused too
     if t.numel() == 0 or not bool(((t >= 0) & (t <= 1)).all()):
         raise PhasewiseError("noise time t must lie in [0, 1] (0 = data, 1 = noise)")
+    if t.numel() == 1 and t.device.type == "cpu" != like.device.type:
+        return torch.full((), float(t), dtype=like.dtype, device=like.device)  # filled there: a copy would wait
+    t = t.to(like.device)
     if t.dim() == 0 or t.numel() == 1:
         return t.reshape(())
     if t.shape != like.shape[:1]:
@@ -261,7 +265,9 @@ def translate(x_t: Tensor, t: Time, source: NoisePath, target: NoisePath) -> tup
 
     ``t'`` has the shape of ``t`` (() or (B,)).  A log-SNR beyond the target's range goes to its nearer end.
     """
-    s = as_time(t, x_t)
+    # a single time is translated on the CPU, where the next to look at it need not wait for a GPU
+    many = isinstance(t, Tensor) and (t.numel() != 1 or t.device.type != "cpu")
+    s = as_time(t, x_t if many else x_t.new_empty((), device="cpu"))
     s = s if s.dim() == 0 else s.reshape(-1)
     if source == target:
         return x_t, s

@@ -6,6 +6,8 @@ counter-based Philox generator, whose 128-bit key holds (seed, index) whole: no 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum, unique
 
 import numpy as np
@@ -29,6 +31,7 @@ class Purpose(IntEnum):
     CMI_FOLD = 21
     CMI_CLASS = 22
     SOLVER_NOISE = 30
+    SOLVER_PATH = 31
     INITIAL_WEIGHTS = 40
     CRITIC_SPLIT = 100
     CRITIC_INIT = 101
@@ -101,10 +104,54 @@ class RowStreams:
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """Standard normal (n, *shape) float32, the next numbers of every stream."""
-        out = np.empty((len(self.streams), *shape), dtype=np.float32)
-        for row, stream in zip(out, self.streams, strict=True):
-            stream.standard_normal(out=row, dtype=np.float32)
-        return torch.from_numpy(out)
+        return self.fill(torch.empty(len(self.streams), *shape, dtype=torch.float32))
+
+    def fill(self, out: Tensor, threads: int = 1) -> Tensor:
+        """``out`` (n, ...), float32 and contiguous on the CPU, filled with the next numbers of every stream; by several
+        threads the same ones."""
+        rows = list(zip(out.numpy(), self.streams, strict=True))
+        if threads == 1:
+            _fill(rows)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(_fill, (rows[k::threads] for k in range(threads))))
+        return out
+
+
+class RowBlocks:
+    """Numbers to be had in any order: block k of row i is standard normal and depends on (seed, first + i, k) alone."""
+
+    def __init__(self, n: int, seed: int, first: int = 0) -> None:
+        self.n, self.seed, self.first = n, seed & MASK, first
+
+    def fill(self, out: Tensor, weights: Mapping[int, float], threads: int = 1) -> Tensor:
+        """``out`` (n, ...), float32 and contiguous on the CPU: in every row the sum of weight times block, by k."""
+        rows = list(enumerate(out.numpy(), self.first))
+        if threads == 1:
+            self._mix(rows, weights)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(lambda part: self._mix(part, weights), (rows[k::threads] for k in range(threads))))
+        return out
+
+    def _mix(self, rows: Iterable[tuple[int, np.ndarray]], weights: Mapping[int, float]) -> None:
+        for number, row in rows:
+            source = np.random.Philox(key=np.array([self.seed, number], dtype=np.uint64))
+            stream, state = np.random.Generator(source), source.state
+            block = np.empty_like(row)
+            row[...] = 0
+            for k, weight in weights.items():
+                # the counter moves in its lowest word: blocks that differ in a higher one never meet
+                state["state"]["counter"] = np.array([0, k, 0, 0], dtype=np.uint64)
+                source.state = state
+                stream.standard_normal(out=block, dtype=np.float32)
+                block *= np.float32(weight)
+                row += block
+
+
+def _fill(rows: Iterable[tuple[np.ndarray, np.random.Generator]]) -> None:
+    for row, stream in rows:
+        stream.standard_normal(out=row, dtype=np.float32)
 
 
 def normal_rows(n: int, shape: tuple[int, ...], seed: int, first: int = 0) -> Tensor:

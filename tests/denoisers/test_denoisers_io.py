@@ -254,3 +254,13 @@ def test_a_refused_file_leaves_the_weights_as_they_were(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="places"):
         load_weights(denoiser, tmp_path / "w.safetensors")
     assert all(torch.equal(v, before[k]) for k, v in denoiser.state_dict().items())
+
+
+def test_half_precision_leaves_alone_what_it_cannot_hold(tmp_path: Path) -> None:
+    images = 255 * torch.rand(9, 1, 64, 64, generator=torch.Generator().manual_seed(0)).round()
+    denoiser = WienerDenoiser((1, 64, 64))
+    denoiser.eigenvalues.fill_(255.0**2)  # above float16's largest; an eigenvalue of a fit is larger still
+    x = images[:2]
+    save_denoiser(denoiser, tmp_path / "wiener", half=True)
+    back = load_denoiser(tmp_path / "wiener")
+    assert torch.allclose(back(x, 0.5), denoiser(x, 0.5), rtol=1e-2)

@@ -276,3 +276,19 @@ def test_paired_difference_knows_what_the_samples_share() -> None:
     )
     with pytest.raises(PhasewiseError, match="one shape"):
         frechet_difference(x, x[:100], reference)
+
+
+def test_fewer_samples_than_features_take_no_large_decomposition(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference, x = FrechetReference.fit(normal(90, 60, 0)), normal(20, 60, 1).double()
+    weights = torch.arange(20).double() % 3  # some not drawn at all
+    repeated = x.repeat_interleave(weights.long(), dim=0)
+    covariance = torch.cov(repeated.T)
+    slow = reference.distance(repeated.mean(0), covariance)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a covariance of all features was decomposed")
+
+    monkeypatch.setattr(torch.linalg, "eigh", refuse)
+    # the slow way's null eigenvalues round to 1e-16, and their roots to 1e-8
+    assert reference.from_features(x, weights) == pytest.approx(slow, rel=1e-7)
+    assert frechet_score(x, reference, resamples=3).n == 20

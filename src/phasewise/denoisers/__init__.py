@@ -9,10 +9,12 @@ from phasewise.denoisers.local import LocalDenoiser
 from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.denoisers.published import PublishedLocal, PublishedUNet
 from phasewise.denoisers.runtime import OnnxDenoiser, export_onnx, for_inference
+from phasewise.denoisers.transformer import DiTDenoiser
 from phasewise.denoisers.unet import UNetDenoiser
 
 __all__ = [
     "Condition",
+    "DiTDenoiser",
     "Denoiser",
     "Given",
     "HybridDenoiser",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from phasewise import checks
+from phasewise.denoisers.trust import on_trust
 from phasewise.errors import PhasewiseError
 from phasewise.paths import LinearPath, NoisePath, Time, a_path, translate
 from phasewise.shapes import ImageShape, check_image_shape
@@ -62,11 +63,15 @@ class Denoiser(nn.Module, ABC):
         """This denoiser with ``cond`` bound: a single label or row, (), (1,) or (1, ...), for all images, or one row
         for each image of the batches to come, (B, ...).
 
-        Raises PhasewiseError where it takes no condition; a batch that does not fit the rows raises when it comes.
+        Raises PhasewiseError where it takes none, or not this one; a batch that does not fit the rows raises when it
+        comes.
         """
         if not self.takes_condition:
             raise PhasewiseError(f"{type(self).__name__} takes no condition; leave cond out")
         return Given(self, cond)
+
+    def check_condition(self, cond: Tensor) -> None:
+        """Raises PhasewiseError for rows of a condition, (n, ...), that it cannot be told; here any will do."""
 
     def member_at(self, t: float) -> Denoiser:
         """The denoiser that takes a sampling step starting at time t: itself, unless it is a hybrid."""
@@ -139,6 +144,9 @@ class OnPath(_Wrapped):
     def takes_condition(self) -> bool:
         return self.member.takes_condition
 
+    def check_condition(self, cond: Tensor) -> None:
+        self.member.check_condition(cond)
+
     def on(self, path: NoisePath) -> Denoiser:
         # the member itself is moved: translations do not pile up
         return self if path == self.path else self.member.on(path)
@@ -171,7 +179,10 @@ class Given(_Wrapped):
     def __init__(self, member: Denoiser, cond: Condition) -> None:
         super().__init__(member.image_shape, member.path, member.radius)
         self.member = member
-        self.register_buffer("cond", as_condition(cond).to(member.device))
+        rows = as_condition(cond)
+        if not on_trust():
+            member.check_condition(rows)
+        self.register_buffer("cond", rows.to(member.device))
 
     def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
         if cond is not None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from phasewise.denoisers.base import Condition, Denoiser, as_rows
+from phasewise.denoisers.base import Condition, Denoiser, Given, as_rows
 from phasewise.errors import PhasewiseError
 
 
@@ -35,3 +35,9 @@ def condition_rows(cond: Condition | None, n: int, denoisers: Iterable[Denoiser]
 def bind(denoiser: Denoiser, rows: Tensor | None, part: slice = slice(None)) -> Denoiser:
     """``denoiser`` given the ``part`` of ``rows``, where there are any and it takes a condition; else itself."""
     return denoiser.given(rows[part]) if rows is not None and denoiser.takes_condition else denoiser
+
+
+def unbound(denoiser: Denoiser, cond: Condition | None) -> tuple[Denoiser, Condition | None]:
+    """``denoiser`` and its condition apart, where it has one bound and ``cond`` is None: rows for all images can then
+    be bound batch by batch."""
+    return (denoiser.member, denoiser.cond) if isinstance(denoiser, Given) and cond is None else (denoiser, cond)

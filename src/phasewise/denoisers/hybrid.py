@@ -72,8 +72,15 @@ class HybridDenoiser(Denoiser):
     def takes_condition(self) -> bool:
         return any(member.takes_condition for member in self.members.values())
 
+    def check_condition(self, cond: Tensor) -> None:
+        for member in self.members.values():
+            if member.takes_condition:
+                member.check_condition(cond)
+
     def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
-        s = as_time(t, x_t).reshape(-1)
+        as_time(t, x_t)  # refuses what is no time
+        # a time chooses its step in its own precision: that of half-precision pixels would round it into another
+        s = t.reshape(-1) if isinstance(t, Tensor) else torch.tensor([float(t)], dtype=torch.float64)
         if s.numel() == 1:
             return _told(self.member_at(float(s)), x_t, t, cond)
         rows_of_cond = None if cond is None else as_rows(cond, len(x_t))

@@ -16,6 +16,7 @@ from phasewise.denoisers.hybrid import HybridDenoiser
 from phasewise.denoisers.linear import WienerDenoiser
 from phasewise.denoisers.local import LocalDenoiser
 from phasewise.denoisers.published import PublishedLocal, PublishedUNet
+from phasewise.denoisers.transformer import DiTDenoiser
 from phasewise.denoisers.unet import UNetDenoiser
 from phasewise.errors import CheckpointError
 from phasewise.files import read_json, write_bytes, write_json
@@ -42,7 +43,7 @@ def register_denoiser(cls: type[D]) -> type[D]:
     return cls
 
 
-for _class in (LocalDenoiser, UNetDenoiser, WienerDenoiser, PublishedLocal, PublishedUNet):
+for _class in (LocalDenoiser, UNetDenoiser, DiTDenoiser, WienerDenoiser, PublishedLocal, PublishedUNet):
     register_denoiser(_class)
 
 
@@ -66,7 +67,8 @@ def build_denoiser(name: str, config: dict[str, Any]) -> Denoiser:
 def save_denoiser(denoiser: Denoiser, folder: str | Path, *, half: bool = False) -> Path:
     """Write ``denoiser`` into ``folder`` (made if needed), each file atomically. A hybrid's members get subfolders.
 
-    ``half`` stores the large tensors as float16: half the size, and about 1e-3 relative rounding of the weights.
+    ``half`` stores the large tensors as float16: half the size, and about 1e-3 relative rounding of the weights.  One
+    with numbers above float16's largest, 65504, stays as it is.
     """
     folder = Path(folder)
     if isinstance(denoiser, HybridDenoiser):
@@ -77,11 +79,18 @@ def save_denoiser(denoiser: Denoiser, folder: str | Path, *, half: bool = False)
     else:
         state = {k: v.detach().cpu().contiguous() for k, v in denoiser.state_dict().items()}
         if half:
-            state = {k: v.half() if v.is_floating_point() and v.numel() >= HALVED else v for k, v in state.items()}
+            state = {k: _halved(v) for k, v in state.items()}
         config = {"format": FORMAT, "class": type(denoiser).__name__, "config": denoiser.config()}
         write_bytes(folder / "weights.safetensors", save_tensors(state))
     write_json(folder / "config.json", config)  # last: a folder with a config has its weights
     return folder
+
+
+def _halved(value: torch.Tensor) -> torch.Tensor:
+    if not value.is_floating_point() or value.numel() < HALVED:
+        return value
+    half = value.half()
+    return half if bool(half.isfinite().all()) else value
 
 
 @checks.checked(folder=checks.file, device=checks.device)

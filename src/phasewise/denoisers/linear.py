@@ -103,7 +103,8 @@ class WienerDenoiser(Denoiser):
             raise PhasewiseError(f"x_t has shape {tuple(x_t.shape)}; this denoiser takes (B, *{self.image_shape})")
         s = as_time(t, x_t)
         if self.radius is not None:
-            return self._windowed(x_t, s)
+            # a number stays one: a GPU is not asked for it
+            return self._windowed(x_t, s, None if isinstance(t, Tensor) else float(torch.tensor(t, dtype=x_t.dtype)))
         mean, values, vectors = (b.to(x_t.dtype) for b in (self.mean, self.eigenvalues, self.eigenvectors))
         alpha, sigma = self.path.alpha(s).reshape(-1, 1), self.path.sigma(s).reshape(-1, 1)
         centred = x_t.flatten(1) - alpha * mean
@@ -148,12 +149,13 @@ class WienerDenoiser(Denoiser):
         moved = rest.to(x_t.dtype) * centred + ((centred @ basis) * gain) @ basis.T
         return ((a_s * mean).to(x_t.dtype) + moved).view_as(x_t)
 
-    def _windowed(self, x_t: Tensor, s: Tensor) -> Tensor:
+    def _windowed(self, x_t: Tensor, s: Tensor, known: float | None) -> Tensor:
         mean = self.mean.to(x_t.dtype)
         centred = (x_t - as_scale(self.path.alpha(s), x_t) * mean.view(self.image_shape)).flatten(1)
         times = s.reshape(-1)
         if times.numel() == 1:
-            return (mean + centred @ self.matrix(float(times)).to(x_t.dtype)).view_as(x_t)
+            time = float(times) if known is None else known
+            return (mean + centred @ self.matrix(time).to(x_t.dtype)).view_as(x_t)
         out = torch.empty_like(centred)
         for t in times.unique():
             rows = times == t

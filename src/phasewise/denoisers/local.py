@@ -247,7 +247,9 @@ def _one_for_all(log_snr: Tensor, labels: Tensor | None) -> bool:
     """Whether all images share one time and one label; times are looked at by their layout, not their values."""
     if len(log_snr) > 1 and log_snr.stride(0) != 0:  # one time expanded to all has stride 0
         return False
-    return labels is None or labels.stride(0) == 0 or bool((labels == labels[0]).all())
+    if labels is None or len(labels) == 1 or labels.stride(0) == 0:
+        return True
+    return labels.device.type == "cpu" and bool((labels == labels[0]).all())  # a GPU would have to wait for the answer
 
 
 def default_block(image_shape: ImageShape, radius: int) -> int:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from phasewise import checks
 from phasewise.denoisers.base import Denoiser, as_rows
+from phasewise.denoisers.trust import on_trust
 from phasewise.errors import PhasewiseError
 from phasewise.paths import NoisePath, Time, as_time
 from phasewise.shapes import ImageShape
@@ -66,21 +67,27 @@ class NetworkDenoiser(Denoiser):
         """
         if self.classes is None:
             return None
-        known = f"0 to {self.classes - 1}"
         if cond is None:
             raise PhasewiseError(
-                f"this {type(self).__name__} needs a class label of each image ({known}): pass cond, or bind one "
-                "with .given(cond)"
+                f"this {type(self).__name__} needs a class label of each image (0 to {self.classes - 1}): pass cond, "
+                "or bind one with .given(cond)"
             )
-        labels = as_rows(cond, len(x_t)).to(x_t.device)
-        if labels.dim() != 1 or labels.is_floating_point():
+        labels = as_rows(cond, len(x_t))
+        if not on_trust():  # looked at where they lie, before they are moved
+            self.check_condition(labels)
+        return labels.to(x_t.device).long()
+
+    def check_condition(self, cond: Tensor) -> None:
+        if self.classes is None:
+            return
+        known = f"0 to {self.classes - 1}"
+        if cond.dim() != 1 or cond.is_floating_point():
             raise PhasewiseError(
-                f"class labels must be whole numbers ({known}) of shape ({len(x_t)},); got {labels.dtype} of shape "
-                f"{tuple(labels.shape)}"
+                f"class labels must be whole numbers ({known}) of shape ({len(cond)},); got {cond.dtype} of shape "
+                f"{tuple(cond.shape)}"
             )
-        if not bool(((labels >= 0) & (labels < self.classes)).all()):
-            raise PhasewiseError(f"class labels must lie in {known}; got {int(labels.min())} to {int(labels.max())}")
-        return labels.long()
+        if not bool(((cond >= 0) & (cond < self.classes)).all()):
+            raise PhasewiseError(f"class labels must lie in {known}; got {int(cond.min())} to {int(cond.max())}")
 
     def fit_moments(self, images: Tensor) -> None:
         """Take mean and standard deviation per channel from training images (N, C, H, W)."""

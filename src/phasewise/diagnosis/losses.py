@@ -31,10 +31,12 @@ from phasewise.denoisers import Condition, Denoiser, bind, condition_rows
 from phasewise.denoisers.base import denoisers_by_name
 from phasewise.errors import PhasewiseError
 from phasewise.memory import called
+from phasewise.modes import in_evaluation
 from phasewise.paths import NoisePath, a_path
 from phasewise.results import Estimate, LossTable, a_loss_table
 
 
+@in_evaluation
 @torch.inference_mode()
 @checks.checked(
     denoisers=denoisers_by_name,
@@ -80,7 +82,7 @@ def measure_losses(
         raise PhasewiseError("need at least 2 held-out images for a loss with a standard error")
     grid = np.asarray(times, dtype=np.float64)
     path = denoisers[reference].path
-    members = {k: d.on(path).eval() for k, d in denoisers.items()}
+    members = {k: d.on(path) for k, d in denoisers.items()}
     rows = condition_rows(cond, len(images), members.values())
     # the reference first: the others are compared with its answer
     order = [names.index(reference), *[i for i in range(len(names)) if names[i] != reference]]

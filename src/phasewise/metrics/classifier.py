@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from phasewise import checks, seeding
-from phasewise.errors import CheckpointError, PhasewiseError
+from phasewise.errors import CheckpointError, PhasewiseError, unknown
 from phasewise.files import read_json, write_bytes, write_json
 from phasewise.fit import minimise, one_cycle
 from phasewise.metrics.feature_base import FeatureNetwork, check_images, frozen, map_batches
@@ -33,13 +33,17 @@ FORMAT = 1
 CONFIG_FILE = "features.json"
 WEIGHTS_FILE = "features.safetensors"
 PEAK_RATE = 5e-3
+ARCHITECTURES = ("plain", "residual", "mixer")
+"""What a classifier may be: judges of different kinds are fooled by different faults."""
 
 
 class ClassifierFeatures(FeatureNetwork):
-    """A four-layer convolutional classifier; features are ``scale *`` its penultimate layer after the ReLU.
+    """A small classifier; features are ``scale *`` its penultimate layer after the ReLU.
 
-    The first convolution has a stride that brings any image to at most 16 x 16.  Make one with
-    :func:`train_classifier` or :meth:`load`.
+    ``architecture``: "plain", four convolutions, the first with a stride that brings any image to at most 16 x 16;
+    "residual", eight convolutions with two residual pairs and maxima over 2 x 2 pixels between them; "mixer", patches
+    mixed by depthwise 5 x 5 convolutions and by perceptrons in turn (Trockman, Kolter 2022, arXiv 2201.09792).  Make
+    one with :func:`train_classifier` or :meth:`load`.
     """
 
     mean: Tensor
@@ -47,19 +51,22 @@ class ClassifierFeatures(FeatureNetwork):
     scale: Tensor
 
     @checks.checked(image_shape=checks.image_shape, classes=checks.count, width=checks.count, dim=checks.count)
-    def __init__(self, image_shape: ImageShape, classes: int, width: int = 32, dim: int = 64, **about: Any) -> None:
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        classes: int,
+        width: int = 32,
+        dim: int = 64,
+        architecture: str = "plain",
+        **about: Any,
+    ) -> None:
         super().__init__(about.pop("name", "untrained classifier"), dim, image_shape, **about)
-        self.classes, self.width = int(classes), int(width)
-        channels, stride = image_shape[0], math.ceil(max(image_shape[1:]) / 16)
-        self.trunk = nn.Sequential(
-            _convolution(channels, width, stride + 2, stride),
-            _convolution(width, width, 3, 1),
-            _convolution(width, 2 * width, 3, 2),
-            _convolution(2 * width, 2 * width, 3, 1),
-            nn.AdaptiveAvgPool2d(2),
-            nn.Flatten(),
-        )
-        self.embed = nn.Sequential(nn.Linear(8 * width, dim, bias=False), nn.BatchNorm1d(dim), nn.ReLU())
+        if architecture not in ARCHITECTURES:
+            raise PhasewiseError(unknown("architecture of a classifier", architecture, ARCHITECTURES))
+        self.classes, self.width, self.architecture = int(classes), int(width), architecture
+        channels = image_shape[0]
+        self.trunk, found = TRUNKS[architecture](image_shape, width)
+        self.embed = nn.Sequential(nn.Linear(found, dim, bias=False), nn.BatchNorm1d(dim), nn.ReLU())
         self.head = nn.Linear(dim, self.classes)
         self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
         self.register_buffer("std", torch.ones(1, channels, 1, 1))
@@ -89,7 +96,8 @@ class ClassifierFeatures(FeatureNetwork):
     def config(self) -> dict[str, Any]:
         """JSON-ready: constructor arguments and how the network was trained."""
         keys = ("image_shape", "classes", "width", "dim", "name", "pixel_range", "test_accuracy")
-        return {"format": FORMAT, **{k: getattr(self, k) for k in keys}, "training": self.training_record}
+        kind = {} if self.architecture == "plain" else {"architecture": self.architecture}
+        return {"format": FORMAT, **{k: getattr(self, k) for k in keys}, **kind, "training": self.training_record}
 
     def save(self, folder: str | Path) -> Path:
         """Write weights and then their description into ``folder``; returns it."""
@@ -129,13 +137,104 @@ def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequ
     )
 
 
-@checks.checked(seed=checks.seed, epochs=checks.count, progress=checks.function, device=checks.device)
+Trunk = tuple[nn.Module, int]
+"""What comes before the last two layers, and how many numbers it gives for an image."""
+
+
+def _plain(image_shape: ImageShape, width: int) -> Trunk:
+    channels, stride = image_shape[0], math.ceil(max(image_shape[1:]) / 16)
+    layers = (
+        _convolution(channels, width, stride + 2, stride),
+        _convolution(width, width, 3, 1),
+        _convolution(width, 2 * width, 3, 2),
+        _convolution(2 * width, 2 * width, 3, 1),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+    )
+    return nn.Sequential(*layers), 8 * width
+
+
+class _Residual(nn.Module):
+    """``x + inner(x)``."""
+
+    def __init__(self, *inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(*inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(x)
+
+
+def _residual(image_shape: ImageShape, width: int) -> Trunk:
+    """Eight convolutions; images above 32 pixels are folded into channels first."""
+    fold = max(math.ceil(max(image_shape[1:]) / 32), 1)
+    pairs = [_Residual(_convolution(w, w, 3, 1), _convolution(w, w, 3, 1)) for w in (2 * width, 8 * width)]
+    layers = (
+        _Fold(fold),
+        _convolution(image_shape[0] * fold**2, width, 3, 1),
+        _convolution(width, 2 * width, 3, 1), nn.MaxPool2d(2), pairs[0],
+        _convolution(2 * width, 4 * width, 3, 1), nn.MaxPool2d(2),
+        _convolution(4 * width, 8 * width, 3, 1), nn.MaxPool2d(2, ceil_mode=True), pairs[1],
+        nn.AdaptiveMaxPool2d(1), nn.Flatten(),
+    )  # fmt: skip
+    return nn.Sequential(*layers), 8 * width
+
+
+class _Fold(nn.Module):
+    """``fold x fold`` pixels into channels, zeros beyond the border."""
+
+    def __init__(self, fold: int) -> None:
+        super().__init__()
+        self.fold = fold
+
+    def forward(self, x: Tensor) -> Tensor:
+        below, right = -x.shape[2] % self.fold, -x.shape[3] % self.fold
+        return nn.functional.pixel_unshuffle(nn.functional.pad(x, (0, right, 0, below)), self.fold)
+
+
+def _mixer(image_shape: ImageShape, width: int) -> Trunk:
+    """Patches of about a sixteenth of the side, then eight blocks of four times ``width`` channels."""
+    patch, wide = max(math.ceil(max(image_shape[1:]) / 16), 1), 4 * width
+
+    def after(layer: nn.Module) -> nn.Sequential:
+        return nn.Sequential(layer, nn.GELU(), nn.BatchNorm2d(wide))
+
+    blocks = [
+        nn.Sequential(
+            _Residual(after(nn.Conv2d(wide, wide, 5, padding=2, groups=wide))), after(nn.Conv2d(wide, wide, 1))
+        )
+        for _ in range(8)
+    ]
+    stem = after(nn.Conv2d(image_shape[0], wide, patch, patch, ceil_padding(image_shape, patch)))
+    return nn.Sequential(stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten()), wide
+
+
+def ceil_padding(image_shape: ImageShape, patch: int) -> tuple[int, int]:
+    """Pixels added at either border so that patches cover the image."""
+    down, across = (-(-(-n % patch) // 2) for n in image_shape[1:])
+    return down, across
+
+
+TRUNKS: dict[str, Callable[[ImageShape, int], Trunk]] = {"plain": _plain, "residual": _residual, "mixer": _mixer}
+
+
+@checks.checked(
+    seed=checks.seed,
+    epochs=checks.count,
+    batch=checks.count,
+    flip=checks.flag,
+    progress=checks.function,
+    device=checks.device,
+)
 def train_classifier(
     data: ImageData,
     seed: int = 0,
     epochs: int | None = None,
     progress: Progress | None = None,
     device: str | torch.device = "cpu",
+    architecture: str = "plain",
+    flip: bool = False,
+    batch: int | None = None,
 ) -> ClassifierFeatures:
     """Train :class:`ClassifierFeatures` on ``data.train`` and ``data.labels_train``; measure it on ``data.test``.
 
@@ -143,6 +242,9 @@ def train_classifier(
         seed: fixes initial weights, order of images and shifts; the caller's random state is untouched.
         epochs: None gives about 1,500 steps within 4 (8 in colour) to 20 passes.
         progress: called as ``progress(steps done, steps in all)`` after each step.
+        architecture: "plain", "residual" or "mixer" (:class:`ClassifierFeatures`); the latter two learn much better in
+            colour, and take longer.  flip: mirror every other image at random.
+        batch: images a step; None: 64 below 5,000 images, 128 from there on.
 
     Raises :class:`PhasewiseError` when there are no labels, fewer than two classes, or images of constant colour.
     """
@@ -151,7 +253,7 @@ def train_classifier(
         raise PhasewiseError(f"epochs must be at least 1, got {epochs}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seeding.narrow(seed))  # torch.manual_seed would reset accelerators as well
-        network = ClassifierFeatures(data.image_shape, classes, pixel_range=data.pixel_range)
+        network = ClassifierFeatures(data.image_shape, classes, pixel_range=data.pixel_range, architecture=architecture)
     std, mean = torch.std_mean(images, dim=(0, 2, 3), keepdim=True, correction=0)
     if not bool((std > 0).all()):
         raise PhasewiseError("a channel of the training images is constant; drop it or check the data")
@@ -159,7 +261,8 @@ def train_classifier(
     network.std.copy_(std)
     network.to(device)
     passes = _epochs(images) if epochs is None else epochs
-    _fit(network, images, labels, passes, seeding.plain(seed), progress)
+    size = _batch(len(images)) if batch is None else min(batch, len(images))
+    _fit(network, images, labels, passes, size, flip, seeding.plain(seed), progress)
     frozen(network)
     # the mean variance of the features becomes 1
     network.scale.copy_(network.extract(images).double().var(0).mean().rsqrt())
@@ -194,17 +297,23 @@ def _fit(
     images: Tensor,
     labels: Tensor,
     epochs: int,
+    batch: int,
+    flip: bool,
     generator: torch.Generator,
     progress: Progress | None,
 ) -> None:
-    n, batch, device = images.shape[0], _batch(images.shape[0]), network.mean.device
+    n, device = images.shape[0], network.mean.device
     total = epochs * (n // batch)
     batches = _batches(n, batch, epochs, generator)
+    images, labels = images.to(device), labels.to(device)
 
     def loss_of() -> Tensor:
         chosen = next(batches)
-        shifted = random_shift(images[chosen], max(images.shape[2:]) // 14, generator)
-        return nn.functional.cross_entropy(network.logits(shifted.to(device)), labels[chosen].to(device))
+        shown = random_shift(images[chosen.to(device)], max(images.shape[2:]) // 14, generator)
+        if flip:
+            mirrored = (torch.rand(len(shown), generator=generator) < 0.5).to(device)
+            shown = torch.where(mirrored[:, None, None, None], shown.flip(3), shown)
+        return nn.functional.cross_entropy(network.logits(shown), labels[chosen.to(device)])
 
     def done(step: int, _: Tensor) -> None:
         if progress is not None:
@@ -226,8 +335,8 @@ def random_shift(images: Tensor, most: int, generator: torch.Generator) -> Tenso
     count, _, height, width = images.shape
     # views: every shift of every image, without a copy
     windows = nn.functional.pad(images, (most,) * 4, mode="replicate").unfold(2, height, 1).unfold(3, width, 1)
-    rows, columns = torch.randint(0, 2 * most + 1, (2, count), generator=generator)
-    return windows[torch.arange(count), :, rows, columns]
+    rows, columns = torch.randint(0, 2 * most + 1, (2, count), generator=generator).to(images.device)
+    return windows[torch.arange(count, device=images.device), :, rows, columns]
 
 
 def _describe(network: ClassifierFeatures, data: ImageData, seed: int, epochs: int) -> None:
@@ -235,8 +344,9 @@ def _describe(network: ClassifierFeatures, data: ImageData, seed: int, epochs: i
     if labels is not None and len(labels):
         network.test_accuracy = network.accuracy(data.test, labels)
     accuracy = "not measured" if network.test_accuracy is None else f"{100 * network.test_accuracy:.2f} %"
+    kind = "" if network.architecture == "plain" else f"{network.architecture} "
     network.name = (
-        f"classifier features of {data.name} ({network.dim} dimensions, seed {seed}, test accuracy {accuracy})"
+        f"{kind}classifier features of {data.name} ({network.dim} dimensions, seed {seed}, test accuracy {accuracy})"
     )
     network.training_record = {
         "data": data.name,

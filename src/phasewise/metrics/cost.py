@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from phasewise import checks, seeding
 from phasewise.memory import called
+from phasewise.modes import evaluating
 from phasewise.shapes import ImageShape
 
 Denoise = Callable[[Tensor, float], Tensor]
@@ -36,7 +37,7 @@ def count_flops(denoiser: Denoise, image_shape: ImageShape, batch: int = 1) -> i
     """
     x = _probe(denoiser, image_shape, batch, seed=0)
     counter = FlopCounterMode(display=False)
-    with _evaluation([denoiser]), _plain_attention(), counter:
+    with evaluating(denoiser), torch.inference_mode(), _plain_attention(), counter:
         denoiser(x, PROBE_TIME)
     return round(counter.get_total_flops() / batch)
 
@@ -59,7 +60,7 @@ def measure_ms(
     """
     inputs = {name: _probe(d, image_shape, batch, seed) for name, d in denoisers.items()}
     seconds: dict[str, list[float]] = {name: [] for name in denoisers}
-    with _evaluation(list(denoisers.values())):
+    with evaluating(*denoisers.values()), torch.inference_mode():
         for name, denoiser in denoisers.items():
             # untimed: caches, compilation, and a batch that does not fit
             called(denoiser, inputs[name], PROBE_TIME, f"timing {name}")
@@ -99,22 +100,6 @@ def _probe(denoiser: Denoise, image_shape: ImageShape, batch: int, seed: int) ->
     x = torch.randn(batch, *image_shape, generator=seeding.plain(seed))
     tensors = (*denoiser.parameters(), *denoiser.buffers()) if isinstance(denoiser, nn.Module) else ()
     return x.to(tensors[0].device) if tensors else x
-
-
-@contextmanager
-def _evaluation(denoisers: list[Denoise]) -> Iterator[None]:
-    """Evaluation mode without gradients; every submodule's own mode is put back."""
-    # one by one: train() and eval() set a whole tree alike
-    modules = [m for d in denoisers if isinstance(d, nn.Module) for m in d.modules()]
-    modes = [m.training for m in modules]
-    try:
-        for module in modules:
-            module.training = False
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
 
 
 @contextmanager

@@ -110,9 +110,16 @@ class FrechetReference:
 
     def distance(self, mean: Tensor, covariance: Tensor) -> float:
         """Frechet distance from a Gaussian with this mean (D,) and covariance (D, D)."""
+        return self._distance(mean, _root(covariance), covariance.trace())
+
+    def from_features(self, x: Tensor, weights: Tensor | None = None) -> float:
+        """Frechet distance from the Gaussian of features (N, D), each counted ``weights`` (N,) times."""
+        return self._distance(*_gaussian(x, weights))
+
+    def _distance(self, mean: Tensor, root: Tensor, trace: Tensor) -> float:
         # tr (C1^{1/2} C2 C1^{1/2})^{1/2} is the sum of the singular values of A1^T A2
-        cross = torch.linalg.svdvals(self.root.T @ _root(covariance)).sum()
-        return float((mean - self.mean).square().sum() + covariance.trace() + self.trace - 2 * cross)
+        cross = torch.linalg.svdvals(self.root.T @ root).sum()
+        return float((mean - self.mean).square().sum() + trace + self.trace - 2 * cross)
 
 
 @checks.checked(mu1=checks.tensor, cov1=checks.tensor, mu2=checks.tensor, cov2=checks.tensor)
@@ -177,7 +184,7 @@ def frechet_score(
     if x.shape[1] != reference.mean.shape[0]:
         raise PhasewiseError(f"samples have {x.shape[1]} features, the reference has {reference.mean.shape[0]}")
     generator = seeding.plain(seed)
-    value = reference.distance(*_moments(x))
+    value = reference.from_features(x)
     return FrechetScore(
         value=value,
         stderr=_bootstrap(x, reference, resamples, generator),
@@ -197,7 +204,7 @@ def _bootstrap(x: Tensor, reference: FrechetReference, resamples: int, generator
     for _ in range(resamples):
         drawn = torch.randint(0, n, (n,), generator=generator)
         # counts as weights: the resampled rows need not be copied
-        values.append(reference.distance(*_moments(x, torch.bincount(drawn, minlength=n).double())))
+        values.append(reference.from_features(x, torch.bincount(drawn, minlength=n).double()))
     return float(torch.tensor(values, dtype=torch.float64).std())
 
 
@@ -226,8 +233,8 @@ def frechet_difference(
     for _ in range(resamples):
         # one draw for both: row i of either began as the same noise
         weights = torch.bincount(torch.randint(0, n, (n,), generator=generator), minlength=n).double()
-        values.append(reference.distance(*_moments(a, weights)) - reference.distance(*_moments(b, weights)))
-    value = reference.distance(*_moments(a)) - reference.distance(*_moments(b))
+        values.append(reference.from_features(a, weights) - reference.from_features(b, weights))
+    value = reference.from_features(a) - reference.from_features(b)
     return Estimate(value, float(torch.tensor(values, dtype=torch.float64).std()), n, unit="FID", seed=seed)
 
 
@@ -243,9 +250,9 @@ def paired_frechet(first: Tensor, second: Tensor, seed: int = 0, resamples: int 
         raise PhasewiseError(f"paired features must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
 
     def distance(weights: Tensor | None = None) -> float:
-        mean, covariance = _moments(b, weights)
-        reference = FrechetReference(mean, _root(covariance), float(covariance.trace()), len(b), "")
-        return max(reference.distance(*_moments(a, weights)), 0.0)  # two equal sets may round below 0
+        mean, root, trace = _gaussian(b, weights)
+        reference = FrechetReference(mean, root, float(trace), len(b), "")
+        return max(reference.from_features(a, weights), 0.0)  # two equal sets may round below 0
 
     generator, n = seeding.plain(seed), len(a)
     drawn = [torch.randint(0, n, (n,), generator=generator) for _ in range(resamples)]
@@ -259,7 +266,7 @@ def _half_size(x: Tensor, reference: FrechetReference, splits: int, generator: t
     values = []
     for _ in range(splits):
         order = torch.randperm(x.shape[0], generator=generator)
-        values += [reference.distance(*_moments(x[half])) for half in order.chunk(2)]
+        values += [reference.from_features(x[half]) for half in order.chunk(2)]
     return sum(values) / len(values)
 
 
@@ -271,6 +278,22 @@ def _moments(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     mean = weights @ x / total
     centred = x - mean
     return mean, (centred * weights[:, None]).T @ centred / (total - 1)
+
+
+def _gaussian(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (D,), a root of the covariance and its trace, of rows (N, D), each counted ``weights`` (N,) times.
+
+    With fewer rows than features the centred rows are a root already, (D, rows): no matrix of D x D is decomposed.
+    """
+    n, dim = x.shape
+    if n >= dim:
+        mean, covariance = _moments(x, weights)
+        return mean, _root(covariance), covariance.trace()
+    weights = torch.ones(n, dtype=x.dtype) if weights is None else weights
+    total = weights.sum()
+    mean, drawn = weights @ x / total, weights > 0
+    root = ((x[drawn] - mean) * (weights[drawn, None] / (total - 1)).sqrt()).T
+    return mean, root, root.square().sum()
 
 
 def _root(covariance: Tensor) -> Tensor:

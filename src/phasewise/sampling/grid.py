@@ -37,7 +37,8 @@ def time_grid(
         return (float(t_start),)
     if spacing == "uniform":
         return tuple(torch.linspace(t_start, t_min, steps, dtype=torch.float64).tolist())
-    high, low = path.log_snr(min(t_start, 0.995)), path.log_snr(t_min)
+    cut = 0.995 if t_min < 0.995 else (t_min + t_start) / 2  # above the end, wherever that is
+    high, low = path.log_snr(min(t_start, cut)), path.log_snr(t_min)
     if spacing == "log_snr":
         grid = path.t_of_log_snr(torch.linspace(float(high), float(low), steps, dtype=torch.float64))
     else:

@@ -9,23 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from phasewise import checks, seeding
-from phasewise.denoisers import Condition, Denoiser, bind, condition_rows
-from phasewise.denoisers.base import a_denoiser
+from phasewise import checks
+from phasewise.denoisers import Condition, Denoiser, SamplingPlan, bind, condition_rows
+from phasewise.denoisers.base import a_denoiser, as_condition, as_rows
+from phasewise.denoisers.condition import unbound
+from phasewise.denoisers.trust import checked_conditions
 from phasewise.errors import PhasewiseError
-from phasewise.memory import fitting, need_bytes
+from phasewise.memory import need_bytes
+from phasewise.modes import evaluating
+from phasewise.sampling.batches import Progress, in_batches
 from phasewise.sampling.grid import SPACINGS, time_grid
+from phasewise.sampling.noise import RowNoise, StepNoise, noise_kind, solver_noise
 from phasewise.sampling.solvers import get_solver, solver_name, take_step
 from phasewise.sampling.steps import Carry
 
 
-@checks.checked(n=checks.count, image_shape=checks.image_shape, seed=checks.seed, first=checks.at_least_0)
-def starting_noise(n: int, image_shape: tuple[int, int, int], seed: int = 0, first: int = 0) -> Tensor:
-    """Standard normal (n, C, H, W) float32; row i depends on (seed, first + i) alone, whatever n is."""
-    return seeding.normal_rows(n, image_shape, seed, first)
-
-
-@torch.inference_mode()
 @checks.checked(
     denoiser=a_denoiser,
     n=checks.count,
@@ -37,6 +35,7 @@ def starting_noise(n: int, image_shape: tuple[int, int, int], seed: int = 0, fir
     t_start=checks.fraction,
     t_min=checks.fraction,
     spacing=checks.one_of(SPACINGS, "spacing"),
+    noise=checks.text,
     batch=checks.count,
     device=checks.device,
     progress=checks.function,
@@ -54,9 +53,10 @@ def sample(
     cond: Condition | None = None,
     t_min: float | None = None,
     spacing: str | None = None,
+    noise: str = "fresh",
     batch: int = 64,
     device: str | torch.device | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """Go from noise to images: (n, C, H, W) float32, in pixel units, unclamped.
 
@@ -69,6 +69,9 @@ def sample(
     "sde_dpmpp_2m" (SDE-DPM-Solver++(2M)), "ancestral" and "heun_churn" add fresh noise, from each sample's own
     stream (:mod:`phasewise.sampling.steps`).
 
+    ``noise="path"`` takes it from one Brownian path per sample instead, whatever the grid: samples of other grids then
+    differ by their discretisation alone (:mod:`phasewise.sampling.brownian`; "heun_churn" has no limit to go to).
+
     ``cond``, a class label or a tensor with a row for each of the n images, goes to every member that takes one.
 
     Partial runs: ``x_init`` (n, C, H, W) noised to ``t_start`` on ``denoiser.path`` starts there instead of pure noise.
@@ -78,6 +81,42 @@ def sample(
     Raises PhasewiseError for an unknown solver, a grid that does not decrease, a start or a condition that does not
     fit, or a batch too large for the memory (naming one that is not).
     """
+    device = torch.device(device or denoiser.device)
+    denoiser, cond = unbound(denoiser, cond)
+    plan = sampling_plan(
+        denoiser, steps=steps, solver=solver, times=times, t_start=t_start, t_min=t_min, spacing=spacing
+    )
+    noise_kind(noise)  # an unknown one is refused at once
+    x_init = check_start(x_init, t_start, denoiser)
+    n = n if x_init is None else len(x_init)
+    if n < 1:
+        raise PhasewiseError("x_init holds no image; give (n, C, H, W) with n >= 1")
+    needed = 8 * n * math.prod(denoiser.image_shape)  # float32, in batches and together
+    need_bytes(needed, f"{n} images", "draw fewer at a time, with another seed for each part")
+    rows = rows_on(device, cond, n, denoiser)
+
+    @torch.inference_mode()
+    def run(size: int, first: int) -> Tensor:
+        x = start_of(denoiser, plan.times[0], size, seed, first, device, x_init)
+        told = bind(denoiser, rows, slice(first, first + size))
+        source = solver_noise(size, denoiser.image_shape, seed, first, device, noise)
+        return integrate(told, x, plan.times, plan.solver, noise=source)
+
+    with evaluating(denoiser), checked_conditions():
+        return in_batches(run, n, batch, progress)
+
+
+def sampling_plan(
+    denoiser: Denoiser,
+    *,
+    steps: int | None = None,
+    solver: str | None = None,
+    times: Sequence[float] | None = None,
+    t_start: float | None = None,
+    t_min: float | None = None,
+    spacing: str | None = None,
+) -> SamplingPlan:
+    """Start times and solver, as :func:`sample` takes them: a denoiser's own plan, or one of what is given."""
     plan = denoiser.sampling_plan()
     placed: dict[str, Any] = {k: v for k, v in (("t_min", t_min), ("spacing", spacing)) if v is not None}
     if placed and (plan is not None or times is not None):
@@ -97,78 +136,60 @@ def sample(
             grid = tuple(float(t) for t in times)
         else:
             start = 1.0 if t_start is None else t_start
-            grid = time_grid(steps or 16, path=denoiser.path, t_start=start, **placed)
-    grid = _start_at(check_time_grid(grid), t_start)
+            grid = time_grid(16 if steps is None else steps, path=denoiser.path, t_start=start, **placed)
+    get_solver(solver)  # an unknown one is refused before anything is drawn
+    return SamplingPlan(_start_at(check_time_grid(grid), t_start), solver)
+
+
+def rows_on(device: torch.device, cond: Condition | None, n: int, denoiser: Denoiser) -> Tensor | None:
+    """The rows of ``cond``, (n, ...), checked, on ``device``; None where there is none."""
+    rows = condition_rows(cond, n, [denoiser])
+    if cond is None or rows is None:
+        return None
+    denoiser.check_condition(rows)
+    return as_rows(as_condition(cond).to(device), n)  # a single one is moved before it is repeated without a copy
+
+
+def start_of(
+    denoiser: Denoiser, t: float, n: int, seed: int, first: int, device: torch.device, x_init: Tensor | None
+) -> Tensor:
+    """(n, C, H, W) float32 at time ``t`` on ``device``: those rows of ``x_init``, or pure noise."""
+    if x_init is not None:
+        return x_init[first : first + n].float().to(device)
+    # pure noise at the scale that the path has at this time
+    sigma = denoiser.path.sigma(torch.tensor(t, dtype=torch.float64))
+    noise = RowNoise(n, denoiser.image_shape, seed, first, torch.device(device))
+    return noise() * float(sigma)
+
+
+def check_start(x_init: Tensor | None, t_start: float | None, denoiser: Denoiser) -> Tensor | None:
+    """``x_init`` where it is None or images of the denoiser's at a time that is named."""
     if x_init is not None:
         if t_start is None:
             raise PhasewiseError("x_init needs t_start, the noise time it is at")
         if tuple(x_init.shape[1:]) != denoiser.image_shape:
             raise PhasewiseError(f"x_init has shape {tuple(x_init.shape)}; need (n, *{denoiser.image_shape})")
-        n = len(x_init)
-        if not n:
-            raise PhasewiseError("x_init holds no image; give (n, C, H, W) with n >= 1")
-    needed = 8 * n * math.prod(denoiser.image_shape)  # float32, in batches and together
-    need_bytes(needed, f"{n} images", "draw fewer at a time, with another seed for each part")
-    rows = condition_rows(cond, n, [denoiser])
-    device = device or denoiser.device
-    denoiser.eval()
-    out = []
-    for start in range(0, n, batch):
-        size = min(batch, n - start)
-
-        def run(size: int, start: int = start) -> Tensor:
-            if x_init is None:
-                # pure noise at the scale that the path has at the first time
-                sigma = denoiser.path.sigma(torch.tensor(grid[0], dtype=torch.float64))
-                x = starting_noise(size, denoiser.image_shape, seed, start) * float(sigma)
-            else:
-                x = x_init[start : start + size].float()
-            x = x.to(device)
-            noise = _fresh_noise(size, denoiser.image_shape, seed, start, x)
-            told = bind(denoiser, rows, slice(start, start + size))
-            return integrate(told, x, grid, solver, noise=noise).cpu()
-
-        with fitting(size, run, "sampling"):
-            out.append(run(size))
-        if progress is not None:
-            progress(start + size, n)
-    return torch.cat(out)
+    return x_init
 
 
-@checks.checked(
-    denoiser=a_denoiser, x=checks.tensor, grid=checks.each(checks.fraction), solver=solver_name, noise=checks.function
-)
 def integrate(
     denoiser: Denoiser,
     x: Tensor,
     grid: Sequence[float],
     solver: str = "exp_ab2",
     *,
-    noise: Callable[[], Tensor] | None = None,
+    noise: StepNoise | Callable[[], Tensor] | None = None,
 ) -> Tensor:
     """Run ``x`` at time grid[0] down the grid and denoise at its end. (B, C, H, W) -> (B, C, H, W).
 
-    ``noise()`` gives fresh standard normal noise shaped like ``x``; stochastic solvers need it.
+    ``noise()`` gives fresh standard normal noise shaped like ``x``; stochastic solvers need it.  A :class:`StepNoise`
+    is told which step it is for.
     """
     chosen, carry = get_solver(solver), Carry(noise=noise)
     for t, s in zip(grid, grid[1:], strict=False):
         x = take_step(chosen, denoiser.member_at(t), x, t, s, carry)  # asked once, by the start: a step has one member
     # the last step is a denoise: with D held an exact step to sigma = 0 gives D, and nothing divides by 0
     return denoiser.member_at(grid[-1])(x, grid[-1])
-
-
-def _fresh_noise(n: int, shape: tuple[int, int, int], seed: int, first: int, like: Tensor) -> Callable[[], Tensor]:
-    """Noise (n, C, H, W) for one draw after another; row i of draw k depends on (seed, first + i, k) alone."""
-    streams: seeding.RowStreams | None = None
-
-    def draw() -> Tensor:
-        nonlocal streams
-        if streams is None:  # deterministic solvers never ask
-            # mixed with its purpose, or the first draw would be the starting noise over again
-            streams = seeding.RowStreams(n, seeding.mix(seed, seeding.Purpose.SOLVER_NOISE), first)
-        return streams.normal(shape).to(like)
-
-    return draw
 
 
 def check_time_grid(grid: Sequence[float]) -> tuple[float, ...]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.paths import NoisePath
+from phasewise.sampling.noise import Between, StepNoise
 
 CHURN = 0.15
 """By how much ``heun_churn`` raises the noise-to-signal ratio sigma/alpha before each step, relatively."""
@@ -27,15 +28,17 @@ CHURN = 0.15
 @dataclass
 class Carry:
     """What a trajectory carries: ``last`` = (the solver's own time, posterior mean) at the start of the step before;
-    ``noise`` makes fresh standard normal noise shaped like x, one stream per sample."""
+    ``noise`` makes standard normal noise shaped like x, one stream per sample."""
 
     last: tuple[float, Tensor] | None = None
-    noise: Callable[[], Tensor] | None = None
+    noise: StepNoise | Callable[[], Tensor] | None = None
 
-    def draw(self) -> Tensor:
+    def draw(self, between: Between | None = None) -> Tensor:
+        """Standard normal noise; ``between``, the signal-to-noise ratios at the ends of the step that it is for, lets
+        it come from one path for all grids."""
         if self.noise is None:
             raise PhasewiseError("a stochastic solver needs a source of noise; use phasewise.sample")
-        return self.noise()
+        return self.noise(between) if isinstance(self.noise, StepNoise) else self.noise()
 
 
 Step = Callable[[Denoiser, Tensor, float, float, Carry], Tensor]
@@ -143,7 +146,10 @@ def heun_churn_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Ca
         t = max(t, min(1.0, float(path.t_of_log_snr(torch.tensor(-2 * math.log(ratio), dtype=torch.float64)))))
         alpha_up, sigma_up = _scales(path, t)
         rescale = alpha_up / alpha  # the image keeps its share, so only noise is added
-        x = rescale * x + math.sqrt(max(sigma_up**2 - (rescale * sigma) ** 2, 0.0)) * carry.draw()
+        # as strong in every step, however short: no path has a limit, but steps on one path share what they can
+        alpha_s, sigma_s = _scales(path, s)
+        noise = carry.draw(((alpha / sigma) ** 2, (alpha_s / sigma_s) ** 2))
+        x = rescale * x + math.sqrt(max(sigma_up**2 - (rescale * sigma) ** 2, 0.0)) * noise
     return heun_step(denoiser, x, t, s, carry)
 
 
@@ -169,7 +175,8 @@ def _draw(path: NoisePath, x: Tensor, mean: Tensor, t: float, s: float, carry: C
     added = max(sigma_t**2 - (forward * sigma_s) ** 2, 0.0)  # variance that the forward path adds from s to t
     # mean and variance of q: Ho et al. 2020, eq. 7
     middle = forward * (sigma_s / sigma_t) ** 2 * x + alpha_s * added / sigma_t**2 * mean
-    return middle + math.sqrt(added) * sigma_s / sigma_t * carry.draw()
+    noise = carry.draw(((alpha_t / sigma_t) ** 2, (alpha_s / sigma_s) ** 2))
+    return middle + math.sqrt(added) * sigma_s / sigma_t * noise
 
 
 def _scales(path: NoisePath, t: float) -> tuple[float, float]:

@@ -21,12 +21,14 @@ from phasewise.denoisers.condition import bind, condition_rows
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import FeatureNetwork, paired_frechet
 from phasewise.metrics.feature_base import a_feature_network
+from phasewise.modes import in_evaluation
 from phasewise.sampling.loop import check_time_grid
 
 COMPONENTS = 64
 """Features of more dimensions count by so many of their principal components on the clean images."""
 
 
+@in_evaluation
 @torch.inference_mode()
 @checks.checked(
     denoisers=denoisers_by_name,
@@ -74,7 +76,7 @@ def measure_frechet(
 
         def seen(denoiser: Denoiser, x_t: Tensor = x_t, t: float = t) -> Tensor:
             parts = [slice(start, start + batch) for start in range(0, len(x_t), batch)]
-            means = torch.cat([bind(denoiser.eval(), rows, part)(x_t[part], t) for part in parts])
+            means = torch.cat([bind(denoiser, rows, part)(x_t[part], t) for part in parts])
             return features.extract(means.clamp(low, high)) @ basis
 
         truth = seen(members[reference])

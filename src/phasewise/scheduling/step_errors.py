@@ -22,6 +22,7 @@ from phasewise import checks
 from phasewise.denoisers.base import Condition, Denoiser, a_denoiser, denoisers_by_name
 from phasewise.denoisers.condition import bind, condition_rows
 from phasewise.errors import PhasewiseError
+from phasewise.modes import in_evaluation
 from phasewise.results import StepErrors
 from phasewise.sampling import Carry, get_solver, integrate, starting_noise
 from phasewise.sampling.loop import check_time_grid
@@ -30,6 +31,7 @@ from phasewise.sampling.solvers import solver_name
 FINE, BATCH = 3, 64
 
 
+@in_evaluation
 @torch.inference_mode()
 @checks.checked(
     denoiser=a_denoiser, times=checks.each(checks.number), solver=solver_name, n=checks.at_least_2, seed=checks.seed
@@ -74,6 +76,7 @@ def _carry_on(denoiser: Denoiser, x: Tensor, grid: tuple[float, ...], size: int 
     return torch.cat([integrate(denoiser, part, grid, "exp_ab2") for part in x.split(size)])
 
 
+@in_evaluation
 @torch.inference_mode()
 @checks.checked(
     denoisers=denoisers_by_name,

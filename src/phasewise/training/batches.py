@@ -51,8 +51,11 @@ class Batches:
         path: NoisePath,
         teacher: Denoiser | None = None,
         cond: Tensor | None = None,
+        flip: bool = False,
+        noise: str = "cpu",
     ) -> None:
         self.images, self.size, self.seed, self.times, self.span, self.path = images, size, seed, times, span, path
+        self.flip, self.noise = flip, noise
         self.cond = None if cond is None else cond.to(images.device)
         self.per_epoch = max(len(images) // size, 1)  # images that fill no batch are left out of the epoch
         self.teacher: Denoiser | None = None
@@ -77,10 +80,17 @@ class Batches:
         device = self.images.device
         chosen = self.order(epoch)[position * self.size : (position + 1) * self.size].to(device)
         x, cond = self.images[chosen], None if self.cond is None else self.cond[chosen]
-        # drawn on the CPU, so that every device trains on the same numbers
+        # drawn on the CPU unless asked otherwise, so that every device trains on the same numbers
         generator = seeding.generator(self.seed, seeding.Purpose.TRAINING_NOISE, step)
-        z = torch.randn(x.shape, generator=generator).to(device)
+        if self.noise == "cpu":
+            z = torch.randn(x.shape, generator=generator).to(device)
+        else:
+            there = torch.Generator(device).manual_seed(generator.initial_seed())
+            z = torch.randn(x.shape, generator=there, device=device)
         t = draw_times(len(x), self.times, self.span, generator).to(device)
+        if self.flip:
+            mirrored = torch.rand(len(x), generator=generator) < 0.5
+            x = torch.where(mirrored.to(device)[:, None, None, None], x.flip(3), x)
         if self.teacher is None:
             return Batch(x, z, t, x, cond)
         with torch.no_grad():

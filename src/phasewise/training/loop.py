@@ -37,7 +37,7 @@ def train(
 
     Args:
         data: ImageData, a tensor (N, C, H, W), or a name for :func:`phasewise.load_images`.
-        preset: "default", "compiled", "paper", or a TrainPreset.
+        preset: "default", "compiled", "gpu", "paper", or a TrainPreset.
         name: of the network in the record and in progress; default its class.
         settings: seed, steps, teacher, ...: the fields of :class:`phasewise.training.TrainSettings`, told there.
 
@@ -99,6 +99,7 @@ class Together:
         self.batches = Batches(
             images.train.to(on), min(plan.batch, len(images.train)), seed=settings.seed, times=plan.times,
             span=settings.span, path=first.path, teacher=settings.teacher, cond=conditions.train,
+            flip=plan.flip, noise=plan.noise,
         )  # fmt: skip
         self.trainers = {
             name: Trainer(denoiser, images, self.batches, plan, name, folders[name], conditions)

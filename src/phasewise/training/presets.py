@@ -2,7 +2,8 @@
 
 ``paper`` is the published recipe for the global network (arXiv 2508.06614: AdamW 1e-3, weight decay 1e-3, batch 512, 15
 epochs, 100 warm-up steps, t = sigmoid(normal), errors of v + eps + x), with one change: the average of the weights
-that schedule-free AdamW keeps there is an exponential one here.  ``compiled`` is the default with ``compile``.
+that schedule-free AdamW keeps there is an exponential one here.  ``compiled`` is the default with ``compile``; ``gpu`` is
+for an accelerator: large batches, products in bfloat16, noise drawn where it is used.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ class TrainPreset:
 
     ``compile``: ``torch.compile`` the network for the training: half a minute at the start, then local networks take
     two thirds of the time of a step on a CPU (docs/results/networks.md); needs a C++ compiler there.
+
+    ``flip``: mirror every other image at random, left to right; for pictures whose mirror images are as likely.
+
+    ``noise``: "cpu" draws it there, so that every device trains on the same numbers; "device" draws it where the
+    network is, by that device's own generator, which a fast accelerator need not wait for.
     """
 
     name: str = "default"
@@ -37,6 +43,8 @@ class TrainPreset:
     clip: float = 1.0
     precision: str = "float32"
     compile: bool = False
+    flip: bool = False
+    noise: str = "cpu"
 
     def __post_init__(self) -> None:
         checks.check_fields(
@@ -44,13 +52,17 @@ class TrainPreset:
             steps=checks.count, warmup=checks.at_least_0, ema=checks.unit, clip=checks.not_negative,
             loss=checks.one_of(("flow", "paper")), decay=checks.one_of(("cosine", "constant")),
             times=checks.one_of(("logit_normal", "uniform", "mixed"), "time distribution"),
-            precision=checks.one_of(("float32", "bfloat16")),
+            precision=checks.one_of(("float32", "bfloat16")), flip=checks.flag,
+            noise=checks.one_of(("cpu", "device"), "place of the noise"),
         )  # fmt: skip
 
 
 PRESETS: dict[str, TrainPreset] = {
     "default": TrainPreset(),
     "compiled": TrainPreset(name="compiled", compile=True),
+    "gpu": TrainPreset(
+        name="gpu", lr=2e-3, batch=512, ema=0.9995, warmup=300, precision="bfloat16", compile=True, noise="device"
+    ),
     "paper": TrainPreset(
         name="paper",
         lr=1e-3,

@@ -1,0 +1,294 @@
+r"""The global denoiser of the other kind: a diffusion transformer, and windows of attention over the same weights.
+
+Tokens are patches of ``p x p`` pixels; each block is attention and a perceptron, scaled, shifted and gated by the time
+(adaLN-zero: Peebles, Xie 2023, arXiv 2212.09748, section 3.2).  Nothing but attention carries information between
+tokens, so attention within ``w`` tokens (max-norm) gives a network of exact radius::
+
+    radius = depth * w * p + p - 1          (a pixel of a patch sees the whole of it, and w patches more a block)
+
+**Windows are exact and cheap.**  The grid of tokens is cut into tiles; a tile's queries attend to the tile with a ring
+of ``w`` tokens round it, gathered as one small dense product, and what lies beyond ``w`` of each query is masked.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from phasewise import checks
+from phasewise.denoisers.layers import TimeEmbedding, pad_to_multiple, zero_init
+from phasewise.denoisers.network import NetworkDenoiser
+from phasewise.errors import PhasewiseError, unknown
+from phasewise.paths import NoisePath
+from phasewise.shapes import ImageShape
+
+DIT_SIZES: dict[str, tuple[int, int, int]] = {
+    "coarse": (128, 4, 2),
+    "small": (96, 4, 1),
+    "medium": (128, 6, 1),
+    "large": (192, 8, 1),
+}
+"""Named sizes: width, depth, and the pixels folded over the usual.  The names are those of the U-Net's sizes."""
+POSITIONS = ("learned", "rotary", "both")
+EMBEDDING = 128
+"""Numbers that tell the blocks the time, and the class."""
+
+
+class DiTDenoiser(NetworkDenoiser):
+    """Posterior mean from the whole image by a transformer, learned; ``radius`` is None unless it is windowed.
+
+    Args:
+        image_shape: (C, H, W).
+        width: numbers a token, a multiple of 4 ``heads``.  depth: number of blocks.  heads: default ``width // 32``.
+        patch: pixels a side of a token; default 1 up to 16 pixels, 2 up to 64, 4 beyond.
+        positions: "learned", a vector a place, from sinusoids on; "rotary", queries and keys turned by row and column
+            (Su et al. 2021, arXiv 2104.09864), which knows distances alone; or "both".
+        window: attention reaches so many tokens (max-norm), every block; None: all.
+        classes: number of class labels it is told, as a vector added to the embedding of the time; None: none.
+
+    Raises PhasewiseError for numbers that do not fit each other.
+    """
+
+    @checks.checked(
+        width=checks.integer,
+        depth=checks.integer,
+        heads=checks.integer,
+        patch=checks.integer,
+        positions=checks.text,
+        window=checks.integer,
+    )
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        *,
+        width: int = 128,
+        depth: int = 6,
+        heads: int | None = None,
+        patch: int | None = None,
+        positions: str = "both",
+        window: int | None = None,
+        classes: int | None = None,
+        path: NoisePath | None = None,
+    ) -> None:
+        super().__init__(image_shape, path, classes=classes)
+        channels, height, columns = self.image_shape
+        self.patch = usual_patch(self.image_shape) if patch is None else int(patch)
+        self.width, self.depth = int(width), int(depth)
+        self.heads = max(self.width // 32, 1) if heads is None else int(heads)
+        if min(self.patch, self.depth, self.heads) < 1 or self.width < 1 or self.width % (4 * self.heads):
+            raise PhasewiseError(
+                f"a transformer needs patch, depth and heads of at least 1 and a width that 4 * heads divides; got "
+                f"patch {self.patch}, depth {self.depth}, heads {self.heads}, width {self.width}"
+            )
+        if positions not in POSITIONS:
+            raise PhasewiseError(unknown("kind of positions", positions, POSITIONS))
+        self.positions = positions
+        self.grid = (-(-height // self.patch), -(-columns // self.patch))
+        self.stem = nn.Linear(channels * self.patch**2, self.width)
+        self.embed = TimeEmbedding(EMBEDDING)
+        self.blocks = nn.ModuleList(TransformerBlock(self.width, self.heads) for _ in range(self.depth))
+        self.norm = nn.LayerNorm(self.width, elementwise_affine=False)
+        self.film = zero_init(nn.Linear(EMBEDDING, 2 * self.width))
+        self.head = zero_init(nn.Linear(self.width, channels * self.patch**2))
+        if positions != "rotary":
+            self.places = nn.Parameter(sinusoids(self.grid, self.width))
+        if self.classes is not None:  # last, so that all other weights are those of a network without
+            self.labels = nn.Embedding(self.classes, EMBEDDING)
+        self.window: int | None = None
+        self._attend_within(window)
+
+    @classmethod
+    def of_size(
+        cls, image_shape: ImageShape, size: str, *, classes: int | None = None, path: NoisePath | None = None
+    ) -> DiTDenoiser:
+        """A transformer of a named size (:data:`DIT_SIZES`); PhasewiseError for an unknown one."""
+        if size not in DIT_SIZES:
+            raise PhasewiseError(unknown("size of a transformer", size, DIT_SIZES))
+        width, depth, fold = DIT_SIZES[size]
+        return cls(
+            image_shape, width=width, depth=depth, patch=fold * usual_patch(image_shape), classes=classes, path=path
+        )
+
+    def windowed(self, window: int | None) -> DiTDenoiser:
+        """The same weights, shared, with attention within ``window`` tokens (max-norm); None: all of them."""
+        other = copy.copy(self)
+        other._attend_within(window)
+        return other
+
+    def _attend_within(self, window: int | None) -> None:
+        if window is not None and (isinstance(window, bool) or int(window) != window or window < 0):
+            raise PhasewiseError(f"a window of attention is a whole number of tokens from 0 on, or None; got {window!r}")
+        # a window that reaches from border to border is none
+        self.window = None if window is None or window >= max(self.grid) - 1 else int(window)
+        self.radius = None
+        if self.window is not None:
+            reach = self.depth * self.window * self.patch + self.patch - 1
+            self.radius = reach if reach < max(self.image_shape[1:]) - 1 else None
+
+    def backbone(self, h: Tensor, log_snr: Tensor, labels: Tensor | None = None) -> Tensor:
+        height, columns = h.shape[2:]
+        time = self.embed(log_snr)
+        if labels is not None:
+            time = time + self.labels(labels)
+        tokens = self.stem(F.pixel_unshuffle(pad_to_multiple(h, self.patch), self.patch).flatten(2).transpose(1, 2))
+        if self.positions != "rotary":
+            tokens = tokens + self.places
+        turn = None
+        if self.positions != "learned":
+            turn = rotations(self.grid, self.width // self.heads, tokens.device)
+        for block in self.blocks:
+            tokens = block(tokens, time, turn, self.grid, self.window)
+        scale, shift = self.film(time)[:, None].chunk(2, dim=-1)
+        out = self.head(torch.addcmul(shift, self.norm(tokens), scale + 1)).transpose(1, 2)
+        out = out.reshape(h.shape[0], -1, *self.grid)
+        return F.pixel_shuffle(out, self.patch)[:, :, :height, :columns]
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "image_shape": list(self.image_shape),
+            "width": self.width,
+            "depth": self.depth,
+            "heads": self.heads,
+            "patch": self.patch,
+            "positions": self.positions,
+            **({} if self.window is None else {"window": self.window}),
+            **({} if self.classes is None else {"classes": self.classes}),
+            "path": self.path.config(),
+        }
+
+
+class TransformerBlock(nn.Module):
+    """Attention, then a perceptron, each on tokens scaled and shifted by time, and added through a gate that begins
+    at 0."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width, elementwise_affine=False)
+        self.norm2 = nn.LayerNorm(width, elementwise_affine=False)
+        self.film = zero_init(nn.Linear(EMBEDDING, 6 * width))
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(
+        self, tokens: Tensor, time: Tensor, turn: Rotation | None, grid: tuple[int, int], window: int | None
+    ) -> Tensor:
+        """``tokens`` (B, N, width), ``time`` (B, 128)."""
+        scale1, shift1, gate1, scale2, shift2, gate2 = self.film(time)[:, None].chunk(6, dim=-1)
+        h = torch.addcmul(shift1, self.norm1(tokens), scale1 + 1)
+        q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, N, d) each
+        if turn is not None:
+            q, k = rotated(q, turn), rotated(k, turn)
+        mixed = F.scaled_dot_product_attention(q, k, v) if window is None else window_attention(q, k, v, grid, window)
+        tokens = tokens + gate1 * self.out(mixed.transpose(1, 2).flatten(2))
+        h = torch.addcmul(shift2, self.norm2(tokens), scale2 + 1)
+        return tokens + gate2 * self.down(F.gelu(self.up(h), approximate="tanh"))
+
+
+def usual_patch(image_shape: ImageShape) -> int:
+    """1 up to 16 pixels, 2 up to 64, 4 beyond."""
+    side = max(image_shape[1:])
+    return 1 if side <= 16 else 2 if side <= 64 else 4
+
+
+def sinusoids(grid: tuple[int, int], width: int) -> Tensor:
+    """(N, width): sines and cosines of row and of column, half of the numbers each, at geometric wavelengths."""
+    pairs = width // 4
+    waves = 10000.0 ** (-torch.arange(pairs) / pairs)
+    rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    phases = [place.flatten()[:, None] * waves for place in (rows, columns)]
+    return torch.cat([f(phase) for phase in phases for f in (torch.sin, torch.cos)], dim=1)
+
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and sines, (N, d / 2) each, by which pairs of numbers are turned."""
+
+
+@functools.lru_cache(maxsize=16)
+def _rotations(grid: tuple[int, int], dim: int, device: torch.device) -> Rotation:
+    with torch.inference_mode(False):  # kept: ordinary tensors, fit for training too
+        half = dim // 4
+        # a quarter turn a token at the fastest, none across the grid at the slowest
+        waves = math.pi / 2 * (2.0 / max(2, *grid)) ** (torch.arange(half) / max(half - 1, 1))
+        rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+        phase = torch.cat([place.flatten()[:, None] * waves for place in (rows, columns)], dim=1)
+        return phase.cos().to(device), phase.sin().to(device)
+
+
+def rotations(grid: tuple[int, int], dim: int, device: torch.device) -> Rotation:
+    """The turns of every token's queries and keys of ``dim`` numbers: by its row the first half, its column the rest."""
+    if torch.compiler.is_compiling():
+        return _rotations.__wrapped__(grid, dim, device)
+    return _rotations(grid, dim, device)
+
+
+def rotated(x: Tensor, turn: Rotation) -> Tensor:
+    """(B, heads, N, d) with the pairs (i, i + d / 2) turned: products of two then depend on their distance alone."""
+    cos, sin = (part.to(x.dtype) for part in turn)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+def window_attention(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int], window: int) -> Tensor:
+    """Attention of (B, heads, N, d), N tokens row by row on ``grid``, within ``window`` tokens of each (max-norm).
+
+    Exactly masked attention, at the cost of a tile's neighbourhood instead of the whole grid.
+    """
+    tile = tile_side(window, max(grid))
+    batch, heads, _, dim = q.shape
+    reach = tile + 2 * window
+    down, across = -(-grid[0] // tile), -(-grid[1] // tile)
+    spare = (0, across * tile - grid[1], 0, down * tile - grid[0])
+
+    def image(x: Tensor) -> Tensor:
+        return x.transpose(2, 3).reshape(batch * heads, dim, *grid)
+
+    tiles = F.pad(image(q), spare).unfold(2, tile, tile).unfold(3, tile, tile)
+    ringed = (window, spare[1] + window, window, spare[3] + window)
+    near = [F.pad(image(x), ringed).unfold(2, reach, tile).unfold(3, reach, tile) for x in (k, v)]
+    # (B * heads, tiles, tokens, d)
+    queries, keys, values = (x.permute(0, 2, 3, 4, 5, 1).flatten(3, 4).flatten(1, 2) for x in (tiles, *near))
+    seen = _seen(grid, window, tile, q.device)
+    mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen)
+    mixed = mixed.view(batch, heads, down, across, tile, tile, dim).permute(0, 1, 2, 4, 3, 5, 6)
+    mixed = mixed.reshape(batch, heads, down * tile, across * tile, dim)[:, :, : grid[0], : grid[1]]
+    return mixed.reshape(batch, heads, grid[0] * grid[1], dim)
+
+
+def tile_side(window: int, side: int) -> int:
+    """Tokens a side of a tile: about the window's own reach, at least 2 so that products are no slivers."""
+    return min(max(2, window), side)
+
+
+@functools.lru_cache(maxsize=64)
+def _seen_kept(grid: tuple[int, int], window: int, tile: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return _seen_made(grid, window, tile).to(device)
+
+
+def _seen(grid: tuple[int, int], window: int, tile: int, device: torch.device) -> Tensor:
+    """(tiles, queries, keys) bool: which keys of its neighbourhood a query sees."""
+    if torch.compiler.is_compiling():
+        return _seen_made(grid, window, tile).to(device)
+    return _seen_kept(grid, window, tile, device)
+
+
+def _seen_made(grid: tuple[int, int], window: int, tile: int) -> Tensor:
+    sides = []
+    for length in grid:
+        starts = torch.arange(0, length, tile)[:, None]
+        query = starts + torch.arange(tile)  # (tiles, tile)
+        key = starts - window + torch.arange(tile + 2 * window)
+        near = (query[:, :, None] - key[:, None, :]).abs() <= window
+        # a query beyond the grid sees its neighbours all the same: what it says is thrown away, but NaN would spread
+        sides.append(near & ((key >= 0) & (key < length))[:, None, :] | ((query >= length)[:, :, None]))
+    rows, columns = sides
+    seen = rows[:, None, :, None, :, None] & columns[None, :, None, :, None, :]
+    down, across, tall, wide, high, broad = seen.shape
+    return seen.reshape(down * across, tall * wide, high * broad)

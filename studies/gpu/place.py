@@ -1,0 +1,76 @@
+"""Where a job works: images, folders of networks, the device, and how much time it may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+import phasewise as pw
+from phasewise.data import ImageData
+from phasewise.errors import PhasewiseError
+from studies import subject
+
+
+@dataclass(frozen=True)
+class Place:
+    """What every job is given.
+
+    Attributes:
+        work: folder of networks, ``work/SET/NAME`` each.
+        data_dir: folder of the named sets.
+        device: where it runs.
+        pace: factor on every job's seconds of training.
+        quick: a few images and steps, on the CPU: does it run?
+    """
+
+    work: Path
+    data_dir: str | None
+    device: str
+    pace: float = 1.0
+    quick: bool = False
+
+    def images(self, name: str) -> ImageData:
+        return _images(name, self.data_dir, self.quick)
+
+    def folder(self, name: str, network: str) -> Path:
+        return self.work / name / network
+
+    def network(self, name: str, network: str) -> pw.Denoiser:
+        """A network that an earlier job trained."""
+        folder = self.folder(name, network)
+        if not (folder / "config.json").is_file():
+            raise PhasewiseError(f"{folder} has no network yet: run the job that trains it first (--list shows which)")
+        return pw.load_denoiser(folder, self.device)
+
+
+@cache
+def _images(name: str, data_dir: str | None, quick: bool) -> ImageData:
+    """A set by name; "clothing64" is clothing128 with 2 x 2 pixels averaged, and so on."""
+    side = int("".join(c for c in name if c.isdigit()) or 0) if name.startswith("clothing") else 0
+    if quick:
+        return _tiny(name, side)
+    if not side:
+        return subject.load(name, data_dir)
+    data = subject.load("clothing128" if data_dir is None else str(Path(data_dir) / "clothing128"))
+    fold = data.image_shape[1] // side
+    parts = {part: F.avg_pool2d(getattr(data, part), fold) for part in ("train", "validation", "test")}
+    return replace(data, name=name, **parts)
+
+
+def _tiny(name: str, side: int) -> ImageData:
+    """Digits in the colours and, up to 64 pixels, the size of the set: for the quick form, never an answer."""
+    data = pw.load_images("digits", limit=200)
+    colours = 1 if "mnist" in name else 3
+    size = min(side, 64) or (28 if "mnist" in name else 32)
+
+    def enlarged(images: torch.Tensor) -> torch.Tensor:
+        tint = torch.tensor([1.0, 0.7, 0.4])[:colours].reshape(1, colours, 1, 1)
+        return F.interpolate(images[:64], size) * tint
+
+    parts = {part: enlarged(getattr(data, part)) for part in ("train", "validation", "test")}
+    labels = {f"labels_{part}": getattr(data, f"labels_{part}")[:64] for part in ("train", "validation", "test")}
+    return ImageData(name, **parts, **labels)

@@ -1,0 +1,71 @@
+"""The queue: every job in its order, what it needs, and where its result belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from studies.gpu.place import Place
+from studies.gpu.training import dit_of, teach_windows, train_judge, train_locals, train_network, unet, unet_of
+
+Work = Callable[[Place, str, str], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job: ``work(place, set, name)``.
+
+    Attributes:
+        data: the set it looks at; its folder must lie in --data-dir.
+        needs: jobs whose networks it reads.
+        minutes: about how long, alone on one large GPU.
+        belongs: what the result is for.
+    """
+
+    data: str
+    name: str
+    work: Work
+    minutes: float
+    needs: tuple[str, ...] = ()
+    belongs: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"{self.data}/{self.name}"
+
+
+def _set(
+    data: str, network: Callable[[Any], Any], seconds: float, judges: int, *, transformer: float = 0.0,
+    cheap: tuple[str, ...] = ("coarse",), windows: int = 0,
+) -> list[Job]:  # fmt: skip
+    """The jobs of one set of images, networks first."""
+    shipped = f"src/phasewise/pretrained/{data}" if "clothing" not in data else "docs/results/resolution.md"
+    jobs = [Job(data, "global", train_network(network, seconds), seconds / 60, belongs=shipped)]
+    if transformer:
+        jobs.append(Job(data, "dit", train_network(dit_of("medium"), transformer), transformer / 60, belongs=shipped))
+        jobs.append(
+            Job(data, "dit-coarse", train_network(dit_of("coarse"), transformer / 2), transformer / 120, belongs=shipped)
+        )
+    for size in cheap:
+        jobs.append(Job(data, size, train_network(unet_of(size), seconds / 2), seconds / 120, belongs=shipped))
+    jobs.append(Job(data, "judge", train_judge("residual", judges), 1.0, belongs=shipped))
+    jobs.append(Job(data, "judge-unseen", train_judge("mixer", judges), 1.0, belongs=shipped))
+    jobs.append(Job(data, "locals", train_locals(seconds / 2), seconds / 120, (f"{data}/global",), shipped))
+    if windows:
+        jobs.append(Job(data, "dit-windows", teach_windows(windows), 1.0, (f"{data}/dit",), shipped))
+    return jobs
+
+
+JOBS: dict[str, Job] = {
+    job.title: job
+    for job in (
+        *_set("cifar10", unet(48), 360, 40, transformer=400, cheap=("coarse", "small"), windows=1500),
+        *_set("mnist", unet(32), 240, 8, transformer=120),
+        *_set("fashion_mnist", unet(32), 240, 15),
+        *_set("clothing64", unet(48), 70, 40, transformer=70, cheap=("coarse", "small"), windows=400),
+        *_set("clothing128", unet(48), 110, 40, transformer=100, cheap=("coarse", "small"), windows=300),
+        *_set("clothing32", unet(48), 50, 40, transformer=60, cheap=("coarse", "small"), windows=500),
+    )
+}
+"""By title, in the order in which a borrowed half hour should do them."""
