@@ -133,7 +133,7 @@ def test_sample_writes_a_grid(smoke_run, tmp_path):
         (["run", "--window", "cmi", "--no-cmi"], "leave out --no-cmi"),
         (["diagnose", "--estimator", "gaussian"], "--estimator: for conditional mutual information"),
         (["run", "--no-cmi", "--block", "3"], "--block: for conditional mutual information"),
-        (["sample", "--pretrained", "mnist", "--dry-run", "--n", "0"], "--n and --batch of at least 1"),
+        (["sample", "--pretrained", "mnist", "--dry-run", "--n", "0"], "--n must be a whole number >= 1"),
         (["sample", "--pretrained", "mnist", "--dry-run", "--out", "grid.jpg"], "ending in .png"),
         (["diagnose", "--cmi", "--estimator", "magic"], "known: density, "),
         (["diagnose", "--cmi", "--estimator", "gaussian", "--cmi-option", "epochs=3"], "epochs"),

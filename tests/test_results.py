@@ -54,7 +54,7 @@ EXAMPLES: list[Record] = [
     Estimate(0.1 + 0.2, 1e-9, 17, unit="pixels", seed=4),
     Estimate(NAN, INF, 1),
     LOSSES,
-    PriceList(LOSSES, flops=np.array([1e6, NAN]), ms=np.array([0.5, INF]), device="cuda", batch=7),
+    PriceList(LOSSES, flops=np.array([1e6, 3e6]), ms=np.array([0.5, 0.7]), device="cuda", batch=7),
     PriceList(LOSSES, flops=np.array([1e6, 2e6]), ms=np.array([0.5, 1.0]), jumps=("r1",),
               growth=np.array([[1.0, NAN], [2.0, 3.0], [INF, 1.0]])),
     StepErrors(np.array([1.0, 0.2]), np.array([[NAN, 0.5], [NAN, NAN]]), np.array([INF, 0.1]), "heun", 16, 3,
@@ -140,7 +140,7 @@ def test_an_estimate_reads_well() -> None:
 
 
 def test_a_column_and_the_short_cuts_of_a_price_list() -> None:
-    prices = PriceList(LOSSES, flops=np.zeros(2), ms=np.zeros(2))
+    prices = PriceList(LOSSES, flops=np.ones(2), ms=np.ones(2))
     assert (LOSSES.column("r1"), LOSSES.column("global")) == (0, 1)
     assert prices.names == LOSSES.names
     assert prices.times is LOSSES.times
@@ -338,14 +338,14 @@ def test_a_notebook_shows_a_table(record: Record) -> None:
 
 def test_html_is_escaped() -> None:
     evil = "<script>alert('&')</script>"
-    schedule = HybridSchedule((1.0,), (evil,), solver=evil)
+    schedule = HybridSchedule((1.0,), (evil,), penalty=1.0, penalty_name=evil)
     data = DataRecord(evil, (1, 8, 8), (0.0, 1.0), {evil: 3}, 0.3, 0.37, None, "00ff")
     losses = dataclasses.replace(LOSSES, names=(evil, "global"))
     for record in (schedule, data, losses, PriceList(losses, np.ones(2), np.ones(2))):
         page = record._repr_html_()
         assert "<script" not in page
         assert evil in [text for row in cells_of(page) for text in row]
-    assert evil in "".join(ElementTree.fromstring(schedule._repr_html_()).itertext()).split("step")[0]  # the title
+    assert evil in "".join(ElementTree.fromstring(schedule._repr_html_()).itertext()).split("from t")[0]  # the title
 
 
 # --- tables and frames ----------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError, PhasewiseWarning
 from phasewise.memory import out_of_memory
 from phasewise.runs.options import Option, options_of
@@ -94,10 +96,16 @@ def plain_errors() -> Iterator[None]:
         reason = f"{error.strerror or error}{where}"
         typer.echo(f"error: {reason}; finished stages are kept, run the same command again", err=True)
         raise typer.Exit(1) from error
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:  # what a user can cause was named above: the rest is a fault of ours, memory apart
+        if out_of_memory(error):
+            typer.echo("error: out of memory; try a smaller --batch, --samples or --limit", err=True)
+            raise typer.Exit(1) from error
+        if os.environ.get("PHASEWISE_DEBUG"):
             raise
-        typer.echo("error: out of memory; try a smaller --batch, --samples or --limit", err=True)
+        told = f"{type(error).__name__}: {checks.shown(error)}"
+        typer.echo(f"error: a fault of phasewise, not yours ({told}); PHASEWISE_DEBUG=1 shows where", err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         typer.echo("\nstopped; run the same command again: what is finished is kept", err=True)
@@ -129,8 +137,9 @@ Size = Annotated[str, typer.Option(help="auto, small, cpu, or smoke (meaningless
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file or run.json with further options.")]
 Update = Annotated[bool, typer.Option("--update", help="Change an existing run, redoing what it touches.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Insist on sizes this machine may not serve.")]
 COMMON = {"out": (Out, None), "size": (Size, "auto"), "config": (ConfigFile, None), "update": (Update, False)}
-COMMON |= {"dry_run": (DryRun, False)}
+COMMON |= {"dry_run": (DryRun, False), "yes": (Yes, False)}
 
 
 def flag_of(about: Option, hidden: bool) -> Any:
@@ -167,7 +176,7 @@ for _name, _command in COMMANDS.items():
 
 def run_stages(
     name: str, command: Command, *, out: Path | None, size: str, config: Path | None, update: bool, dry_run: bool,
-    given: dict[str, Any],
+    yes: bool, given: dict[str, Any],
 ) -> None:  # fmt: skip
     """Bring the folder up to the command's stage, or say what that would take."""
     from phasewise.pipeline import config_for, default_folder, need_run, read_options
@@ -181,15 +190,15 @@ def run_stages(
     check_cmi_options(given, measured=given.get("cmi", name != "diagnose" and found.get("cmi", True)))
     alone = name == "diagnose" and given.get("cmi") is True
     given = {**found, **given}
-    check_device(given.get("device", "cpu"))
+    checks.device(given.get("device", "cpu"), "device")
     folder = out or default_folder(given.get("data"))
     if not command.makes and not alone:
         need_run(folder, name)
     chosen = config_for(folder, size, given)
     if dry_run:
-        say_plan(chosen, folder, "cmi" if alone else name, update)
+        say_plan(chosen, folder, "cmi" if alone else name, update, yes)
         return
-    bring_up(chosen, folder, "cmi" if alone else name, update)
+    bring_up(chosen, folder, "cmi" if alone else name, update, yes)
 
 
 def check_cmi_options(given: dict[str, Any], measured: bool) -> None:
@@ -199,15 +208,15 @@ def check_cmi_options(given: dict[str, Any], measured: bool) -> None:
         raise PhasewiseError(f"{', '.join(how)}: for conditional mutual information, which is measured with --cmi only")
 
 
-def say_plan(config: Any, folder: Path, command: str, update: bool) -> None:
+def say_plan(config: Any, folder: Path, command: str, update: bool, yes: bool) -> None:
     from phasewise.pipeline import describe_plan
 
     typer.echo(f"{folder}: {config.data.data}, size {config.size}")
-    for stage, state, choices in describe_plan(config, folder, command, update=update):
+    for stage, state, choices in describe_plan(config, folder, command, update=update, insist=yes):
         typer.echo(f"  {stage:<16} {state:<6} {choices}".rstrip())
 
 
-def bring_up(config: Any, folder: Path, command: str, update: bool) -> None:
+def bring_up(config: Any, folder: Path, command: str, update: bool, yes: bool) -> None:
     import torch
 
     from phasewise import __version__
@@ -215,7 +224,9 @@ def bring_up(config: Any, folder: Path, command: str, update: bool) -> None:
 
     live = sys.stderr.isatty() and sys.stdout.isatty()
     torch.set_float32_matmul_precision("highest")
-    run_pipeline(config, folder, command=command, update=update, say=typer.echo, live=live, version=__version__)
+    run_pipeline(
+        config, folder, command=command, update=update, say=typer.echo, live=live, version=__version__, insist=yes
+    )
     if command == "run":
         typer.echo(f"open {folder / 'report.html'}")
     elif command == "schedule":
@@ -266,15 +277,14 @@ def sample(
     Example: phasewise sample --run runs/digits --n 64 --seed 0 --out grid.png
     """
     with plain_errors():
-        check_device(device)
+        checks.device(device, "device")
         from phasewise.pipeline import check_png_name, need_run, write_grid
         from phasewise.pretrained import load_pretrained
 
         if (run is None) == (pretrained is None):
             raise PhasewiseError("say where the denoisers are: either --run DIR or --pretrained NAME")
         check_png_name(out)
-        if n < 1 or batch < 1:
-            raise PhasewiseError(f"need --n and --batch of at least 1, got {n} and {batch}")
+        checks.count(n, "--n"), checks.count(batch, "--batch"), checks.seed(seed, "--seed")
         source = need_run(run, "sample from") if run is not None else load_pretrained(str(pretrained))
         hybrid = source.hybrid(schedule, device)
         if dry_run:
@@ -303,7 +313,7 @@ def demo(
     Example: phasewise demo mnist
     """
     with plain_errors():
-        check_device(device)
+        checks.device(device, "device")
         from phasewise import __version__
         from phasewise.pipeline.demo import COMPARED, demo_config, run_demo
         from phasewise.pretrained import load_pretrained
@@ -338,16 +348,6 @@ def version_option(version: Annotated[bool, typer.Option("--version", help="Prin
 
         typer.echo(f"phasewise {__version__}")
         raise typer.Exit
-
-
-def check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise PhasewiseError(f"device {device!r} is not usable here ({reason}); try --device cpu") from error
 
 
 def main() -> None:

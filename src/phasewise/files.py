@@ -56,7 +56,7 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
 
 
 def _beside(path: Path) -> Path:
-    """A name for a temporary file that nobody can guess or has taken, swept by :func:`sweep` if its writer is killed."""
+    """A name for a temporary file that nobody can guess or has taken; :func:`sweep` knows it."""
     # cut: a name may be as long as the file system allows, and gets longer here
     return path.with_name(f".{path.name[:LONGEST_NAME]}.{secrets.token_hex(8)}.tmp")
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 AT_ONCE = 1 << 26
 """Numbers held in float64 at a time: 512 MB."""
+CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "unable to allocate")
 
 
@@ -54,6 +55,22 @@ def available() -> int | None:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             free.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
     return min(free, default=None)
+
+
+def machine_bytes() -> int:
+    """Memory that this machine (or the container, or the limit it runs under) has, in bytes."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in CGROUPS:
+        with contextlib.suppress(OSError, ValueError):
+            found.append(int(Path(file).read_text(encoding="ascii")))
+    return min(found)
+
+
+def need_bytes(needed: float, what: str, mend: str) -> None:
+    """Raise PhasewiseError where ``needed`` bytes are more than the machine has."""
+    if needed > machine_bytes():
+        has = f"this machine has {machine_bytes() / 1e9:.3g} GB"
+        raise PhasewiseError(f"{what} take {needed / 1e9:.3g} GB of memory and {has}; {mend}")
 
 
 @contextmanager

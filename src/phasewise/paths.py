@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError
 from phasewise.registry import Registry
 
@@ -37,10 +39,15 @@ def as_time(t: Time, like: Tensor) -> Tensor:
     Raises :class:`PhasewiseError` when ``t`` lies outside [0, 1], is NaN, or has neither 1 nor B entries, or where
     ``like`` holds integers, in which a time is 0 or 1.
     """
+    if not isinstance(like, Tensor):
+        raise PhasewiseError(f"images must be a tensor, got {checks.shown(like)}; torch.as_tensor(...) makes one")
     if not like.is_floating_point():
         raise PhasewiseError(f"images are {like.dtype}; convert them to float first, in the data's pixel units")
-    # looked at where it lies: a number, or a tensor on the CPU, makes no GPU wait
-    t = torch.as_tensor(t, dtype=like.dtype, device=t.device if isinstance(t, Tensor) else "cpu")
+    try:
+        # looked at where it lies: a number, or a tensor on the CPU, makes no GPU wait
+        t = torch.as_tensor(t, dtype=like.dtype, device=t.device if isinstance(t, Tensor) else "cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PhasewiseError(f"noise time t must be a number or a tensor, got {checks.shown(t)}") from error
     # asked as "all inside", so that NaN, which compares False, is refused too
     if t.numel() == 0 or not bool(((t >= 0) & (t <= 1)).all()):
         raise PhasewiseError("noise time t must lie in [0, 1] (0 = data, 1 = noise)")
@@ -145,6 +152,8 @@ class NoisePath(ABC):
         return f"{type(self).__name__}({args})"
 
 
+a_path = checks.made(NoisePath, "a noise path", "such as phasewise.LinearPath()")
+"""A noise path, as an argument."""
 PATHS: Registry[type[NoisePath]] = Registry("path")
 """Classes of paths by name, the one their :meth:`NoisePath.config` holds."""
 
@@ -213,7 +222,8 @@ class VarianceExplodingPath(NoisePath):
     name = "variance_exploding"
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
-        if not 0 < sigma_min < sigma_max < math.inf:
+        sigma_min, sigma_max = checks.number(sigma_min, "sigma_min"), checks.number(sigma_max, "sigma_max")
+        if not 0 < sigma_min < sigma_max:
             raise PhasewiseError(f"need 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
         self.sigma_min, self.sigma_max = float(sigma_min), float(sigma_max)
         self._rate = math.log(self.sigma_max / self.sigma_min)  # d log sigma / dt, the same at every t
@@ -240,9 +250,9 @@ class VarianceExplodingPath(NoisePath):
 
 def path_from_config(config: dict[str, Any]) -> NoisePath:
     """The path that ``config`` (from :meth:`NoisePath.config`) describes; PhasewiseError where it describes none."""
-    if not isinstance(config, dict):
+    if not isinstance(config, Mapping):
         raise PhasewiseError(
-            f"a path is described by an object with its name and its options; got {str(config)[:80]!r}"
+            f"a path is described by its config, such as {{'name': 'linear'}}; got {str(config)[:80]!r}"
         )
     kwargs = dict(config)
     cls = PATHS[kwargs.pop("name", None)]

@@ -9,12 +9,21 @@ A user's own object joins under a name of its own; after that everything that ta
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
-from typing import Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from phasewise.errors import PhasewiseError, unknown
 
 T = TypeVar("T")
+HOMES = {"solver": "phasewise.sampling.solvers:SOLVERS", "path": "phasewise.paths:PATHS"}
+"""Where tables are made whose names stand in records."""
+
+
+def table(kind: str) -> Registry[Any]:
+    """The table of a kind in :data:`HOMES`, found when it is asked for: a record names what it does not import."""
+    module, name = HOMES[kind].split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 class Registry(Generic[T]):

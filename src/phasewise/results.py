@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from phasewise import display
+from phasewise import checks, display, registry
 from phasewise.display import TIME, Head, Rows, View, measured
-from phasewise.errors import PhasewiseError
+from phasewise.errors import PhasewiseError, unknown
 from phasewise.files import read_json
 
 if TYPE_CHECKING:
@@ -274,6 +274,18 @@ def _curves(ax: Axes, table: LossTable | Recovery, value: Array, stderr: Array, 
     display.legend(ax)
 
 
+def _check_table(table: Any, fields: Sequence[str]) -> None:
+    """Raise PhasewiseError unless each field has a row for each time and a column for each denoiser."""
+    shape = (len(table.times), len(table.names))
+    for name in fields:
+        if getattr(table, name).shape != shape:
+            raise PhasewiseError(
+                f"{type(table).__name__}.{name} has shape {getattr(table, name).shape}, not {shape}: times x denoisers"
+            )
+    if len(table.radii) != len(table.names):
+        raise PhasewiseError(f"{type(table).__name__} has {len(table.radii)} radii for {len(table.names)} denoisers")
+
+
 @dataclass(frozen=True)
 class Estimate(Record):
     """One measured number: value, standard error, sample size."""
@@ -316,7 +328,13 @@ class LossTable(Record):
     path: dict[str, Any]
     control: str | None = None
 
+    def check(self) -> None:
+        _check_table(self, ("loss", "loss_stderr", "gap", "gap_stderr", "distance", "distance_stderr"))
+
     def column(self, name: str) -> int:
+        """Where a denoiser stands among ``names``; PhasewiseError for one that is not there."""
+        if name not in self.names:
+            raise PhasewiseError(unknown("denoiser", name, self.names))
         return self.names.index(name)
 
     def table(self) -> tuple[Head, Rows]:
@@ -369,6 +387,21 @@ class PriceList(Record):
     growth: Array | None = None
     frechet: Array | None = None
     frechet_stderr: Array | None = None
+
+    def check(self) -> None:
+        """Costs are counted or measured: a number above 0 for each denoiser, or every schedule would be wrong."""
+        for name in ("flops", "ms"):
+            cost = getattr(self, name)
+            bad = [n for n, value in zip(self.names, cost.tolist(), strict=False) if not 0 < value < math.inf]
+            if cost.shape != (len(self.names),) or bad:
+                what = f"that of {bad[0]} is no number above 0" if bad else f"here are {cost.size}"
+                raise PhasewiseError(
+                    f"a price list holds a cost above 0 for each of its {len(self.names)} denoisers: of {name}, {what}"
+                    "; measure it again by phasewise.price_list"
+                )
+        for name in ("growth", "frechet", "frechet_stderr"):
+            if getattr(self, name) is not None and getattr(self, name).shape != self.losses.loss.shape:
+                raise PhasewiseError(f"{name} has shape {getattr(self, name).shape}, not {self.losses.loss.shape}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -479,6 +512,8 @@ class HybridSchedule(Record):
             )
         if not self.times[0] <= 1:
             raise PhasewiseError("schedule times must lie in (0, 1]")
+        registry.table("solver").get(self.solver)
+        registry.table("path").get(str(self.path.get("name")))
 
     def step_at(self, t: float) -> int:
         """The step that noise time ``t`` falls into: it starts at or above t and ends below it; 0 above the grid."""
@@ -867,3 +902,14 @@ class MarkovFit(Record):
         display.label_axes(ax, "Markov length", TIME, "ξ (pixels)")
         display.legend(ax)
         return ax
+
+
+# --- what public calls take: the records above as kinds of argument (phasewise.checks) --------------------------------
+
+a_loss_table = checks.made(LossTable, "a LossTable", "see phasewise.diagnosis.measure_losses")
+a_price_list = checks.made(PriceList, "a PriceList", "see phasewise.price_list")
+step_errors = checks.made(StepErrors, "StepErrors", "see phasewise.scheduling.measure_step_errors")
+a_schedule = checks.made(HybridSchedule, "a HybridSchedule", "see phasewise.optimise_schedule")
+a_front = checks.made(ParetoFront, "a ParetoFront", "see phasewise.pareto_front")
+a_cmi_map = checks.made(CMIMap, "a CMIMap", "see phasewise.cmi_map")
+a_markov_fit = checks.made(MarkovFit, "a MarkovFit", "see phasewise.markov_length")

@@ -66,7 +66,7 @@ class Stage(IntEnum):
 
 def stage_seed(seed: int, stage: Stage) -> int:
     """The seed of one stage of the run with this seed."""
-    return seed + stage
+    return (seed + stage) % 2**63  # 2**63 - 1 is the largest seed
 
 
 def generator(*parts: int) -> torch.Generator:
@@ -83,6 +83,16 @@ def mix(*parts: int) -> int:
         h = (h ^ h >> 27) * 0x94D049BB133111EB & MASK
         h ^= h >> 31
     return h >> 1
+
+
+def narrow(seed: int) -> int:
+    """``seed`` for a library that keeps 32 bits of it: itself below 2**32, mixed above, so that no bit is lost."""
+    return seed if seed < 2**32 else mix(seed) % 2**32
+
+
+def plain(seed: int) -> torch.Generator:
+    """torch's generator of a bare seed, all of whose bits count."""
+    return torch.Generator().manual_seed(narrow(seed))
 
 
 class RowStreams:

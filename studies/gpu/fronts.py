@@ -1,7 +1,7 @@
 """A job that judges: the front of one set and one kind of global network, rivals on the best grids a search finds.
 
-At t = 1 the posterior mean is the mean image whoever is asked, so the first step is the closed form's, free, for hybrids
-and rivals alike.  The grids of the rivals, and of everybody, are
+At t = 1 the posterior mean is the mean image whoever is asked, so the first step is the closed form's, free, for
+hybrids and rivals alike.  The grids of the rivals, and of everybody, are
 
     t_1 = 1,   t_k = low + (high - low) u^bend,   u from 1 to 0 over the other steps
 
@@ -133,7 +133,9 @@ class Bench:
             with torch.inference_mode():
                 yield integrate(hybrid, x, plan.times, plan.solver, noise=draw).clamp(low, high)
 
-    def features(self, plan: Plan, n: int, seed: int, judges: tuple[str, ...] = ("seen", "unseen")) -> dict[str, Tensor]:
+    def features(
+        self, plan: Plan, n: int, seed: int, judges: tuple[str, ...] = ("seen", "unseen")
+    ) -> dict[str, Tensor]:
         parts: dict[str, list[Tensor]] = {k: [] for k in judges}
         for images in self.samples(plan, n, seed):
             for k in judges:
@@ -209,9 +211,11 @@ class Bench:
         return [every, [n for n in every if n not in self.wide or n == self.reference]]
 
     def run(self) -> dict[str, Any]:
-        start, rows = time.perf_counter(), []
+        start = time.perf_counter()
+        rows: list[dict[str, Any]] = []
         for family, plan in self.candidates():
-            if any(r["times"] == [round(t, 5) for t in plan.times] and r["assignment"] == list(plan.assignment) for r in rows):
+            times = [round(t, 5) for t in plan.times]
+            if any(r["times"] == times and r["assignment"] == list(plan.assignment) for r in rows):
                 continue
             rows.append(self.row(family, plan, self.penalties(plan)))
         finals = self.finals(rows)
@@ -267,5 +271,3 @@ class Bench:
                     judged[k].append([score.value, score.stderr, minus.value, minus.stderr])
             found.append({**r, "reference": r is base, "judged": judged})
         return found
-
-

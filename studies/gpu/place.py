@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -55,10 +56,7 @@ def _images(name: str, data_dir: str | None, quick: bool) -> ImageData:
         return _tiny(name, side)
     if not side:
         return subject.load(name, data_dir)
-    data = subject.load("clothing128" if data_dir is None else str(Path(data_dir) / "clothing128"))
-    fold = data.image_shape[1] // side
-    parts = {part: F.avg_pool2d(getattr(data, part), fold) for part in ("train", "validation", "test")}
-    return replace(data, name=name, **parts)
+    return replace(subject.load("clothing128", data_dir, resize=side), name=name)
 
 
 def _tiny(name: str, side: int) -> ImageData:
@@ -71,6 +69,7 @@ def _tiny(name: str, side: int) -> ImageData:
         tint = torch.tensor([1.0, 0.7, 0.4])[:colours].reshape(1, colours, 1, 1)
         return F.interpolate(images[:64], size) * tint
 
-    parts = {part: enlarged(getattr(data, part)) for part in ("train", "validation", "test")}
-    labels = {f"labels_{part}": getattr(data, f"labels_{part}")[:64] for part in ("train", "validation", "test")}
-    return ImageData(name, **parts, **labels)
+    fields: dict[str, Any] = {}
+    for part in ("train", "validation", "test"):
+        fields |= {part: enlarged(getattr(data, part)), f"labels_{part}": getattr(data, f"labels_{part}")[:64]}
+    return ImageData(name, **fields)

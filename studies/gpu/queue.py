@@ -46,7 +46,9 @@ def _set(
     if transformer:
         jobs.append(Job(data, "dit", train_network(dit_of("medium"), transformer), transformer / 60, belongs=shipped))
         jobs.append(
-            Job(data, "dit-coarse", train_network(dit_of("coarse"), transformer / 2), transformer / 120, belongs=shipped)
+            Job(
+                data, "dit-coarse", train_network(dit_of("coarse"), transformer / 2), transformer / 120, belongs=shipped
+            )
         )
     for size in cheap:
         jobs.append(Job(data, size, train_network(unet_of(size), seconds / 2), seconds / 120, belongs=shipped))
@@ -62,7 +64,14 @@ def _fronts(data: str, n_first: int, n_final: int, trials: int, kinds: tuple[str
     needs = {"unet": ("global", "judge", "judge-unseen"), "dit": ("dit", "dit-windows", "judge", "judge-unseen")}
     page = "docs/results/resolution.md" if "clothing" in data else "docs/results/cifar10.md"
     return [
-        Job(data, f"front-{kind}", front(kind, n_first, n_final, trials), 3.0, tuple(f"{data}/{n}" for n in needs[kind]), page)
+        Job(
+            data,
+            f"front-{kind}",
+            front(kind, n_first, n_final, trials),
+            3.0,
+            tuple(f"{data}/{n}" for n in needs[kind]),
+            page,
+        )
         for kind in kinds
     ]
 

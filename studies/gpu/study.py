@@ -30,9 +30,9 @@ class Options:
 
 
 class GPUQueue(Study[Options]):
-    """Trains what is shipped and what the pages compare, on whatever GPU there is.  Jobs are independent processes: start
-    several at once, each with its own --job, on one large GPU.  Networks lie in OUT/work/SET/NAME.  A job that is cut off
-    goes on from its checkpoint, at most 45 seconds old.  Nothing is downloaded."""
+    """Trains what is shipped and what the pages compare, on whatever GPU there is.  Jobs are independent processes:
+    start several at once, each with its own --job, on one large GPU.  Networks lie in OUT/work/SET/NAME.  A job that is
+    cut off goes on from its checkpoint, at most 45 seconds old.  Nothing is downloaded."""
 
     name = "gpu"
     question = "What can half an hour of one large GPU train?"
@@ -75,5 +75,7 @@ class GPUQueue(Study[Options]):
             for network, row in found.get("networks", {name.split("/")[-1]: found}).items():
                 loss, judged = row.get("val_loss"), row.get("test_accuracy")
                 result = f"loss {loss:.4f}" if loss is not None else "" if judged is None else f"accuracy {judged:.3f}"
-                rows.append([name.split("/")[0], network, str(row.get("steps", "")), f"{row.get('seconds', 0):.0f}", result])
+                rows.append(
+                    [name.split("/")[0], network, str(row.get("steps", "")), f"{row.get('seconds', 0):.0f}", result]
+                )
         return {"": markdown(("images", "network", "steps", "s", "held out"), rows)}

@@ -12,7 +12,7 @@ import torch
 
 import phasewise as pw
 from phasewise.data import ImageData
-from phasewise.denoisers import NetworkDenoiser
+from phasewise.denoisers import DiTDenoiser, NetworkDenoiser
 from phasewise.files import read_json, write_json
 from phasewise.fit import cosine_decay, minimise, warm_up
 from phasewise.metrics.classifier import train_classifier
@@ -35,8 +35,6 @@ def unet_of(size: str) -> Make:
 
 
 def dit_of(size: str) -> Make:
-    from phasewise.denoisers import DiTDenoiser
-
     return lambda shape: DiTDenoiser.of_size(shape, size)
 
 
@@ -54,7 +52,7 @@ def train_network(make: Make, seconds: float, **changes: Any) -> Callable[[Place
     """A job that trains one network for so many seconds: the pace is measured first, and kept for going on."""
 
     def job(place: Place, name: str, network: str) -> dict[str, Any]:
-        data, folder = place.images(name), place.folder(name, network)
+        data = place.images(name)
         torch.manual_seed(0)
         fresh = make(data.image_shape).to(place.device)
         return _trained({network: fresh}, data, place, name, seconds, preset_for(place, data, **changes), None)[network]
@@ -69,8 +67,10 @@ def train_locals(seconds: float) -> Callable[[Place, str, str], dict[str, Any]]:
         data, teacher = place.images(name), place.network(name, "global")
         radii = (1, 2) if place.quick else RADII[data.image_shape[1]]
         torch.manual_seed(0)
-        networks = {f"r{r}": pw.LocalDenoiser(data.image_shape, r).to(place.device) for r in radii}
-        networks["control"] = networks[f"r{max(radii)}"].opened().to(place.device)
+        locals_ = {f"r{r}": pw.LocalDenoiser(data.image_shape, r).to(place.device) for r in radii}
+        networks: dict[str, NetworkDenoiser] = {**locals_}
+        if data.image_shape[1] <= 64:  # its window is the image: beyond, a batch of them fits nowhere
+            networks["control"] = locals_[f"r{max(radii)}"].opened().to(place.device)
         preset = preset_for(place, data, compile=False)
         return {"networks": _trained(networks, data, place, name, seconds, preset, teacher)}
 
@@ -143,7 +143,7 @@ def teach_windows(steps: int) -> Callable[[Place, str, str], dict[str, Any]]:
     def job(place: Place, name: str, network: str) -> dict[str, Any]:
         data, teacher = place.images(name), place.network(name, "dit")
         student = copy.deepcopy(teacher)
-        assert isinstance(student, pw.denoisers.DiTDenoiser)
+        assert isinstance(student, DiTDenoiser)
         views = [student.windowed(w) for w in WINDOWS]
         calls = [torch.compile(v) if place.device != "cpu" else v for v in views]
         images = data.train.to(place.device)
@@ -156,7 +156,8 @@ def teach_windows(steps: int) -> Callable[[Place, str, str], dict[str, Any]]:
             chosen = torch.randint(len(images), (size,), generator=draw).to(place.device)
             x = images[chosen]
             if "mnist" not in name:
-                x = torch.where((torch.rand(size, generator=draw) < 0.5).to(place.device)[:, None, None, None], x.flip(3), x)
+                mirrored = (torch.rand(size, generator=draw) < 0.5).to(place.device)
+                x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
             z = torch.randn(x.shape, generator=there, device=place.device)
             t = draw_times(size, "mixed", (0.0, 1.0), draw).to(place.device)
             with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=place.device != "cpu"):

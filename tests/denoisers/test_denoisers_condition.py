@@ -270,7 +270,7 @@ def test_labels_that_do_not_fit_are_refused(kind: str, cond: Tensor | None, mess
 
 
 def test_a_number_of_classes_is_at_least_one() -> None:
-    with pytest.raises(PhasewiseError, match="classes must be at least 1"):
+    with pytest.raises(PhasewiseError, match="classes must be a whole number >= 1"):
         LocalDenoiser(SHAPE, 2, classes=0)
     assert UNetDenoiser.of_size(SHAPE, "small", classes=4).classes == 4
     opened = LocalDenoiser(SHAPE, 2, classes=4).opened()

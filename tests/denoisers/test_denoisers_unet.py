@@ -41,7 +41,7 @@ def test_named_sizes_cost_what_they_say() -> None:
     cost = {size: count_flops(UNetDenoiser.of_size(MNIST, size), MNIST) / 1e6 for size in GLOBAL_SIZES}
     assert cost == pytest.approx({"coarse": 27, "small": 34, "medium": 81, "large": 319}, rel=0.02)
     assert UNetDenoiser.of_size(MNIST, "medium").config() == UNetDenoiser(MNIST).config()
-    with pytest.raises(PhasewiseError, match="unknown size 'huge' of a global network; known: coarse, small"):
+    with pytest.raises(PhasewiseError, match="unknown size of a global network 'huge'; known: coarse, small"):
         UNetDenoiser.of_size(MNIST, "huge")
 
 

@@ -284,7 +284,7 @@ def test_samples_have_the_covariance_and_do_not_depend_on_n():
         (lambda: GaussianModel(torch.tensor([[1.0, 2.0], [0.0, 1.0]]), (1, 2)), "symmetric"),
         (lambda: GaussianModel(torch.tensor([[1.0, 2.0], [2.0, 1.0]]), (1, 2)).sample(1, 0), "eigenvalue"),
         (lambda: GaussianField((8, 8)).cmi(1.2, 1), "t must lie"),
-        (lambda: GaussianField((8, 8)).sample(0, 0), "samples"),
+        (lambda: GaussianField((8, 8)).sample(0, 0), "n must be"),
         (lambda: GaussianField((8, 8)).denoiser()(torch.zeros(1, 1, 7, 8), 0.5), "shape"),
         (lambda: GaussianField((8, 8)).path_kl(1, 0.5, 0.2), "t_min"),
     ],

@@ -230,11 +230,11 @@ def test_windowed_jacobian_is_exactly_zero_outside_the_window():
     ("make", "words"),
     [
         (lambda: IsingStrip(4, 11, 0.4), "width"),
-        (lambda: IsingChain(0, 0.4), "shape"),
+        (lambda: IsingChain(0, 0.4), "length must be"),
         (lambda: IsingChain(5, math.nan), "beta"),
         (lambda: IsingStrip(8, 8, 0.4).cmi(0.5, 1, block=3), "at most 4"),
         (lambda: IsingChain(5, 0.4).cmi(2.0, 1), "t must lie"),
-        (lambda: IsingChain(5, 0.4).cmi(0.5, 1, n=0), "samples"),
+        (lambda: IsingChain(5, 0.4).cmi(0.5, 1, n=0), "n must be"),
         (lambda: IsingChain(5, 0.4).mmse(0.5, -1), "radius"),
     ],
 )

@@ -282,5 +282,5 @@ def test_bad_input_is_refused() -> None:
         count_flops(Convolution(), (8, 8), 1)  # type: ignore[arg-type]
     with pytest.raises(PhasewiseError, match="batch"):
         count_flops(Convolution(), SHAPE, 0)
-    with pytest.raises(PhasewiseError, match="at least one denoiser"):
+    with pytest.raises(PhasewiseError, match="give at least one"):
         measure_ms({}, SHAPE)

@@ -265,8 +265,8 @@ def test_sampling_from_a_run(smoke_run, tmp_path):
         ({"radii": ()}, "at least one radius"),
         ({"radii": (1, 1)}, "name one twice"),
         ({"global_width": 7}, "multiple of 8, got 7"),
-        ({"local_epochs": 0}, "above 0"),
-        ({"global_epochs": float("nan")}, "above 0"),
+        ({"local_epochs": 0}, r"must lie in \(0, 1e\+06\]"),
+        ({"global_epochs": float("nan")}, r"must lie in \(0, 1e\+06\]"),
     ],
 )
 def test_bad_choices_are_named(given, message):

@@ -72,7 +72,7 @@ def _another(about):
     if isinstance(about.default, bool):
         return not about.default
     if isinstance(about.default, tuple):
-        return about.default[:1] if about.name != "window" else (0.1, 0.5)
+        return about.default[:2] if about.name != "window" else (0.1, 0.5)
     if isinstance(about.default, dict):
         return {"steps": 3}
     if about.name == "global_width":

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.errors import DataError
 from phasewise.results import DataRecord
 
@@ -156,6 +157,10 @@ class ImageData:
         low, high = self.pixel_range
         levels = "" if self.white_level is None else f" from levels 0..{self.white_level}"
         return f"ImageData({self.name}: {describe_shape(self.train)}, {sizes}, pixels in [{low:g}, {high:g}]{levels})"
+
+
+images_or_set = checks.either(checks.made(ImageData, "an image set"), checks.images)
+"""An ImageData, or a tensor of images, as an argument."""
 
 
 def check_pixel_range(pixel_range: PixelRange) -> PixelRange:

@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.data.form import Array, Color, Form, Side
 from phasewise.data.images import PARTS, ImageData, PixelRange, check_pixel_range
 from phasewise.data.levels import check_white_level, scale, white_level_of
 from phasewise.data.parts import Channels, Parts, Reading, Stored, encode_labels, tensor_part
 from phasewise.data.sources import find
-from phasewise.errors import DataError
+from phasewise.errors import DataError, PhasewiseError
 
 Source = ImageData | Tensor | Array | str | os.PathLike[str]
 Rows = dict[str, tuple[str, Array]]
@@ -83,7 +84,7 @@ def load_images(
                 f"{source.name} is loaded already; give these options to load_images with what it came from"
             )
         return source
-    _check_arguments(seed, limit, channels)
+    _check_arguments(seed, limit, channels, data_dir)
     found = _found(source, data_dir, Reading(channels, image_column, label_column, cache))
     if pixel_range is None:
         pixel_range = found.parts["all"].span if found.name == TENSOR else None
@@ -159,13 +160,17 @@ def as_images(data: Source) -> ImageData:
     return load_images(data)
 
 
-def _check_arguments(seed: int, limit: int | None, channels: str | None) -> None:
+def _check_arguments(seed: int, limit: int | None, channels: str | None, data_dir: object = None) -> None:
     if channels not in (None, "first", "last"):
         raise DataError(f"channels must be 'first', 'last' or None, got {channels!r}")
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or limit < 1):
-        raise DataError(f"limit must be a whole number of training images >= 1, or None for all; got {limit!r}")
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise DataError(f"seed must be a whole number >= 0, got {seed!r}")
+    try:
+        if limit is not None:
+            checks.whole(1, what="None for all, or a whole number of training images")(limit, "limit")
+        checks.seed(seed, "seed")
+        if data_dir is not None:
+            checks.file(data_dir, "data_dir")
+    except PhasewiseError as error:
+        raise DataError(str(error)) from error
 
 
 def split_rows(parts: Parts, labels: dict[str, Array | None], seed: int, limit: int | None) -> Rows:

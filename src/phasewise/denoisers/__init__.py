@@ -14,8 +14,8 @@ from phasewise.denoisers.unet import UNetDenoiser
 
 __all__ = [
     "Condition",
-    "DiTDenoiser",
     "Denoiser",
+    "DiTDenoiser",
     "Given",
     "HybridDenoiser",
     "LocalDenoiser",

@@ -6,15 +6,15 @@ And its two plain wrappers: spoken to on another path (:class:`OnPath`), and wit
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from phasewise import checks
 from phasewise.denoisers.trust import on_trust
 from phasewise.errors import PhasewiseError
-from phasewise.paths import LinearPath, NoisePath, Time, translate
+from phasewise.paths import LinearPath, NoisePath, Time, a_path, translate
 from phasewise.shapes import ImageShape, check_image_shape
 
 Condition = int | Tensor
@@ -47,7 +47,7 @@ class Denoiser(nn.Module, ABC):
     def __init__(self, image_shape: ImageShape, path: NoisePath | None = None, radius: int | None = None) -> None:
         super().__init__()
         self.image_shape = check_image_shape(image_shape)
-        self.path = LinearPath() if path is None else path
+        self.path = LinearPath() if path is None else a_path(path, "path")
         self.radius = radius if radius is None else check_radius(radius, self.image_shape)
 
     @abstractmethod
@@ -60,6 +60,7 @@ class Denoiser(nn.Module, ABC):
 
     def on(self, path: NoisePath) -> Denoiser:
         """This denoiser spoken to on ``path``: itself where that is its own."""
+        a_path(path, "path")
         return self if path == self.path else OnPath(self, path)
 
     def given(self, cond: Condition) -> Denoiser:
@@ -112,6 +113,16 @@ class Denoiser(nn.Module, ABC):
     def config(self) -> dict[str, Any]:
         """JSON-ready constructor arguments (without weights)."""
         raise PhasewiseError(f"{type(self).__name__} cannot be saved")
+
+
+a_denoiser = checks.made(
+    Denoiser,
+    "a denoiser",
+    "derive a class from phasewise.Denoiser whose forward(x_t, t) is the posterior mean",
+)
+"""A denoiser, as an argument."""
+denoisers_by_name = checks.by_name(a_denoiser, least=0)
+"""Denoisers by name, as an argument; who needs which says so."""
 
 
 class _Wrapped(Denoiser):
@@ -233,14 +244,16 @@ def as_rows(cond: Condition, n: int) -> Tensor:
 
 def check_radius(radius: int, shape: ImageShape) -> int:
     """``radius`` if 1 <= radius < max(H, W); a larger window sees the whole image already."""
-    if isinstance(radius, bool) or not isinstance(radius, Real) or not float(radius).is_integer() or radius < 1:
-        raise PhasewiseError(f"radius must be a whole number of pixels >= 1, got {radius!r}")
+    radius = _radius(radius, "radius")
     largest = max(shape[1:]) - 1
     if radius > largest:
         raise PhasewiseError(
             f"radius {radius} is larger than the image: at {shape[1]}x{shape[2]} the largest is {largest}"
         )
-    return int(radius)
+    return radius
+
+
+_radius = checks.whole(1, what="a whole number of pixels")
 
 
 def _same_noise(t: float, source: NoisePath, target: NoisePath) -> float:

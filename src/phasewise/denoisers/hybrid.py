@@ -8,10 +8,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from phasewise.denoisers.base import Denoiser, SamplingPlan, as_rows
+from phasewise import checks
+from phasewise.denoisers.base import Denoiser, SamplingPlan, as_rows, denoisers_by_name
 from phasewise.errors import PhasewiseError
 from phasewise.paths import Time, as_time, path_from_config
-from phasewise.results import HybridSchedule
+from phasewise.results import HybridSchedule, a_schedule
 
 APART = 0.1
 """How far members' pixel means and standard deviations may lie apart, in standard deviations."""
@@ -29,6 +30,7 @@ class HybridDenoiser(Denoiser):
     other data or another pixel range (mean or standard deviation of a channel more than a tenth of the latter apart).
     """
 
+    @checks.checked(members=denoisers_by_name, schedule=a_schedule)
     def __init__(self, members: Mapping[str, Denoiser], schedule: HybridSchedule) -> None:
         needed = list(dict.fromkeys(schedule.assignment))
         missing = [name for name in needed if name not in members]

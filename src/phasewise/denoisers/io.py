@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import torch
 from safetensors.torch import save as save_tensors
 
-from phasewise import display
-from phasewise.denoisers.base import Denoiser, OnPath
+from phasewise import checks, display
+from phasewise.denoisers.base import Denoiser, OnPath, a_denoiser
 from phasewise.denoisers.hybrid import HybridDenoiser
 from phasewise.denoisers.linear import WienerDenoiser
 from phasewise.denoisers.local import LocalDenoiser
@@ -64,6 +64,7 @@ def constructor_of(name: str, config: dict[str, Any]) -> Callable[[], Denoiser]:
     return functools.partial(cls, **kwargs)
 
 
+@checks.checked(denoiser=a_denoiser, folder=checks.file, half=checks.flag)
 def save_denoiser(denoiser: Denoiser, folder: str | Path, *, half: bool = False) -> Path:
     """Write ``denoiser`` into ``folder`` (made if needed), each file atomically. A hybrid's members get subfolders.
 
@@ -94,6 +95,7 @@ def _halved(value: torch.Tensor) -> torch.Tensor:
     return half if bool(half.isfinite().all()) else value
 
 
+@checks.checked(folder=checks.file, device=checks.device)
 def load_denoiser(folder: str | Path, device: str | torch.device = "cpu") -> Denoiser:
     """Read what :func:`save_denoiser` wrote, in eval mode.
 

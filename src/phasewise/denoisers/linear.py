@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.memory import mean_and_covariance
-from phasewise.paths import NoisePath, Time, as_scale, as_time
+from phasewise.paths import NoisePath, Time, a_path, as_scale, as_time
 from phasewise.shapes import ImageShape
 
 LARGEST_DENSE = 4096
@@ -40,6 +41,7 @@ class WienerDenoiser(Denoiser):
     eigenvectors: Tensor
     rest: Tensor
 
+    @checks.checked(rank=checks.integer)
     def __init__(
         self, image_shape: ImageShape, radius: int | None = None, rank: int | None = None, path: NoisePath | None = None
     ) -> None:
@@ -61,6 +63,7 @@ class WienerDenoiser(Denoiser):
         self._matrices: dict[float, Tensor] = {}
 
     @classmethod
+    @checks.checked(images=checks.images, radius=checks.count, rank=checks.integer, path=a_path)
     def fit(
         cls, images: Tensor, radius: int | None = None, rank: int | None = None, path: NoisePath | None = None
     ) -> WienerDenoiser:
@@ -70,8 +73,8 @@ class WienerDenoiser(Denoiser):
         size = flat.shape[1]
         if n < 2:
             raise PhasewiseError("need at least 2 images to fit a covariance")
-        if rank is None and size > LARGEST_DENSE and radius is None:
-            rank = min(512, n - 1)
+        if rank is None:
+            rank = usual_rank(size, radius, n)
         if rank is not None and rank < size and rank > n:
             raise PhasewiseError(f"rank {rank} needs at least as many images; there are {n}")
         shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
@@ -211,6 +214,13 @@ class WienerDenoiser(Denoiser):
             "rank": self.rank,
             "path": self.path.config(),
         }
+
+
+def usual_rank(size: int, radius: int | None, n: int | None = None) -> int | None:
+    """Rank that a fit to ``n`` images of ``size`` numbers is cut to; None for the full one."""
+    if size <= LARGEST_DENSE or radius is not None:
+        return None
+    return 512 if n is None else min(512, n - 1)
 
 
 def _gain(alpha: Tensor, sigma: Tensor, variance: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from phasewise import checks
 from phasewise.denoisers.layers import PointwiseBlock, TimeEmbedding, pad_to_multiple, zero_init
 from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.errors import PhasewiseError
@@ -54,6 +55,16 @@ class LocalDenoiser(NetworkDenoiser):
     Raises PhasewiseError for a radius or block that does not fit.
     """
 
+    @checks.checked(
+        block=checks.integer,
+        width=checks.count,
+        depth=checks.at_least_0,
+        expansion=checks.positive,
+        mixing=checks.integer,
+        norm=checks.flag,
+        position=checks.flag,
+        classes=checks.count,
+    )
     def __init__(
         self,
         image_shape: ImageShape,

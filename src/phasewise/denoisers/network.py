@@ -18,6 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.denoisers.base import Denoiser, as_rows
 from phasewise.denoisers.trust import on_trust
 from phasewise.errors import PhasewiseError
@@ -38,6 +39,7 @@ class NetworkDenoiser(Denoiser):
     data_mean: Tensor
     data_std: Tensor
 
+    @checks.checked(classes=checks.count)
     def __init__(
         self,
         image_shape: ImageShape,
@@ -49,9 +51,7 @@ class NetworkDenoiser(Denoiser):
         channels = self.image_shape[0]
         self.register_buffer("data_mean", torch.zeros(1, channels, 1, 1))
         self.register_buffer("data_std", torch.ones(1, channels, 1, 1))
-        if classes is not None and classes < 1:
-            raise PhasewiseError(f"classes must be at least 1, or None for no condition; got {classes}")
-        self.classes = None if classes is None else int(classes)
+        self.classes = classes
 
     @abstractmethod
     def backbone(self, h: Tensor, log_snr: Tensor) -> Tensor: ...
@@ -126,6 +126,8 @@ class NetworkDenoiser(Denoiser):
         """(F, c_out, skip): the network's raw output, its factor, and the closed-form part; D = skip + c_out F."""
         if tuple(x_t.shape[1:]) != self.image_shape:
             raise PhasewiseError(f"x_t has shape {tuple(x_t.shape)}; this denoiser takes (B, *{self.image_shape})")
+        if x_t.dtype == torch.float64 != self.data_std.dtype:
+            raise PhasewiseError("x_t is float64 and the network's weights are not; give x_t.float()")
         return self.residual_at(x_t, as_time(t, x_t), self.labels_of(cond, x_t))
 
     def residual_at(self, x_t: Tensor, s: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from phasewise.denoisers.base import Denoiser, Given, OnPath
+from phasewise import checks
+from phasewise.denoisers.base import Denoiser, Given, OnPath, a_denoiser
 from phasewise.denoisers.hybrid import HybridDenoiser
 from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.errors import CheckpointError, PhasewiseError, unknown
@@ -31,6 +32,7 @@ PRECISIONS = ("float32", "bfloat16")
 ONNX_FORMAT = 1
 
 
+@checks.checked(denoiser=a_denoiser, compile=checks.flag, precision=checks.one_of(PRECISIONS, "precision"))
 def for_inference(denoiser: Denoiser, *, compile: bool = False, precision: str = "float32") -> Denoiser:
     """``denoiser`` with its networks compiled, or their products in bfloat16; it shares the weights of the original.
 
@@ -102,6 +104,7 @@ class _Unchecked(nn.Module):
         return skip + c_out * out
 
 
+@checks.checked(denoiser=a_denoiser, file=checks.file)
 def export_onnx(denoiser: Denoiser, file: str | Path) -> Path:
     """Write a network as ONNX: inputs ``x_t`` (B, C, H, W) and ``t`` (B,), output ``posterior_mean``, B free.
 
@@ -163,6 +166,7 @@ class OnnxDenoiser(Denoiser):
     Needs the extra ``phasewise[onnx]``.  Raises CheckpointError for a file that phasewise did not write.
     """
 
+    @checks.checked(file=checks.file, threads=checks.at_least_0)
     def __init__(self, file: str | Path, threads: int = 0) -> None:
         _need("onnxruntime")
         import onnxruntime as runtime

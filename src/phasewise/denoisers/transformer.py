@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from phasewise import checks
 from phasewise.denoisers.layers import TimeEmbedding, pad_to_multiple, zero_init
 from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.errors import PhasewiseError, unknown
@@ -54,6 +55,14 @@ class DiTDenoiser(NetworkDenoiser):
     Raises PhasewiseError for numbers that do not fit each other.
     """
 
+    @checks.checked(
+        width=checks.integer,
+        depth=checks.integer,
+        heads=checks.integer,
+        patch=checks.integer,
+        positions=checks.text,
+        window=checks.integer,
+    )
     def __init__(
         self,
         image_shape: ImageShape,
@@ -114,7 +123,9 @@ class DiTDenoiser(NetworkDenoiser):
 
     def _attend_within(self, window: int | None) -> None:
         if window is not None and (isinstance(window, bool) or int(window) != window or window < 0):
-            raise PhasewiseError(f"a window of attention is a whole number of tokens from 0 on, or None; got {window!r}")
+            raise PhasewiseError(
+                f"a window of attention is a whole number of tokens from 0 on, or None; got {window!r}"
+            )
         # a window that reaches from border to border is none
         self.window = None if window is None or window >= max(self.grid) - 1 else int(window)
         self.radius = None
@@ -213,7 +224,7 @@ def _rotations(grid: tuple[int, int], dim: int, device: torch.device) -> Rotatio
 
 
 def rotations(grid: tuple[int, int], dim: int, device: torch.device) -> Rotation:
-    """The turns of every token's queries and keys of ``dim`` numbers: by its row the first half, its column the rest."""
+    """The turns of every token's queries and keys of ``dim`` numbers: by row the first half, by column the rest."""
     if torch.compiler.is_compiling():
         return _rotations.__wrapped__(grid, dim, device)
     return _rotations(grid, dim, device)
@@ -277,7 +288,7 @@ def _seen_made(grid: tuple[int, int], window: int, tile: int) -> Tensor:
         query = starts + torch.arange(tile)  # (tiles, tile)
         key = starts - window + torch.arange(tile + 2 * window)
         near = (query[:, :, None] - key[:, None, :]).abs() <= window
-        # a query beyond the grid sees its neighbours all the same: what it says is thrown away, but NaN would spread
+        # a query beyond the grid sees its neighbours all the same: it is thrown away, but its NaN would spread
         sides.append(near & ((key >= 0) & (key < length))[:, None, :] | ((query >= length)[:, :, None]))
     rows, columns = sides
     seen = rows[:, None, :, None, :, None] & columns[None, :, None, :, None, :]

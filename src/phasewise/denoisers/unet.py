@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from phasewise import checks
 from phasewise.denoisers.layers import TimeEmbedding, pad_to_multiple, zero_init
 from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.errors import PhasewiseError
@@ -42,6 +43,14 @@ class UNetDenoiser(NetworkDenoiser):
         classes: number of class labels it is told, as a vector added to the embedding of the time; None: none.
     """
 
+    @checks.checked(
+        width=checks.integer,
+        multipliers=checks.each(checks.integer, least=0),
+        blocks=checks.integer,
+        patch=checks.integer,
+        heads=checks.at_least_0,
+        classes=checks.count,
+    )
     def __init__(
         self,
         image_shape: ImageShape,
@@ -98,6 +107,7 @@ class UNetDenoiser(NetworkDenoiser):
             self.labels = nn.Embedding(self.classes, emb)
 
     @classmethod
+    @checks.checked(image_shape=checks.image_shape, size=checks.one_of(GLOBAL_SIZES, "size of a global network"))
     def of_size(
         cls, image_shape: ImageShape, size: str, *, classes: int | None = None, path: NoisePath | None = None
     ) -> UNetDenoiser:

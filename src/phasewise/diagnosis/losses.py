@@ -24,18 +24,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from phasewise import seeding
+from phasewise import checks, seeding
 from phasewise.data import ImageData, condition_of_part
+from phasewise.data.images import images_or_set
 from phasewise.denoisers import Condition, Denoiser, bind, condition_rows
+from phasewise.denoisers.base import denoisers_by_name
 from phasewise.errors import PhasewiseError
 from phasewise.memory import called
 from phasewise.modes import in_evaluation
-from phasewise.paths import NoisePath
-from phasewise.results import Estimate, LossTable
+from phasewise.paths import NoisePath, a_path
+from phasewise.results import Estimate, LossTable, a_loss_table
 
 
 @in_evaluation
 @torch.inference_mode()
+@checks.checked(
+    denoisers=denoisers_by_name,
+    images=images_or_set,
+    times=checks.times,
+    reference=checks.text,
+    control=checks.text,
+    seed=checks.seed,
+    batch=checks.count,
+    progress=checks.function,
+)
 def measure_losses(
     denoisers: Mapping[str, Denoiser],
     images: ImageData | Tensor,
@@ -69,8 +81,6 @@ def measure_losses(
     if len(images) < 2:
         raise PhasewiseError("need at least 2 held-out images for a loss with a standard error")
     grid = np.asarray(times, dtype=np.float64)
-    if grid.ndim != 1 or not len(grid) or not ((grid > 0) & (grid <= 1)).all():
-        raise PhasewiseError("times must be a list of noise times in (0, 1]; at t = 0 every denoiser is exact")
     path = denoisers[reference].path
     members = {k: d.on(path) for k, d in denoisers.items()}
     rows = condition_rows(cond, len(images), members.values())
@@ -137,6 +147,7 @@ def _squared(difference: Tensor) -> Tensor:
     return difference.double().flatten(1).square().sum(1)
 
 
+@checks.checked(table=a_loss_table, path=a_path, t_low=checks.unit, t_high=checks.unit)
 def path_kl(table: LossTable, path: NoisePath, *, t_low: float = 0.0, t_high: float = 1.0) -> dict[str, Estimate]:
     """NoisePath KL of each denoiser against the reference over the measured times in [t_low, t_high], nats per image.
 
@@ -161,10 +172,14 @@ def path_kl(table: LossTable, path: NoisePath, *, t_low: float = 0.0, t_high: fl
     }
 
 
+@checks.checked(table=a_loss_table, path=a_path, name=checks.text, tolerance=checks.unit)
 def gap_window(table: LossTable, path: NoisePath, name: str, tolerance: float = 0.1) -> tuple[float, float]:
     """(t_low, t_high): the times where the gap of ``name``, in velocity units, exceeds ``tolerance`` times its peak.
 
     The critical window as the denoising gap sees it, on the measured times.  Velocity units: gap * (d v / d x-hat)^2.
+    Where that is a single time, the window reaches half way to the times measured beside it.
+
+    Raises PhasewiseError where there is no positive gap, and for a table of a single time.
     """
     gain = np.array([float(path.velocity_gain(float(t))) for t in table.times])
     curve = table.gap[:, table.column(name)] * gain**2
@@ -173,5 +188,13 @@ def gap_window(table: LossTable, path: NoisePath, name: str, tolerance: float = 
         raise PhasewiseError(
             f"{name} has no positive gap to the reference at any measured time: nothing to place a window by"
         )
+    if len(table.times) < 2:
+        raise PhasewiseError(f"a window takes more than one measured time; the table has t = {table.times[0]:g} alone")
     inside = table.times[curve >= tolerance * peak]
-    return float(inside.min()), float(inside.max())
+    low, high = float(inside.min()), float(inside.max())
+    if low == high:  # no interval yet: what is nearer to this time than to any other
+        times = np.sort(table.times)
+        at = int(np.searchsorted(times, low))
+        low = float((times[max(at - 1, 0)] + low) / 2)
+        high = float((times[min(at + 1, len(times) - 1)] + high) / 2)
+    return low, high

@@ -23,9 +23,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from phasewise import checks
 from phasewise.diagnosis.window import window_or_none
 from phasewise.errors import PhasewiseError
-from phasewise.results import Array, CMIMap, MarkovFit
+from phasewise.results import Array, CMIMap, MarkovFit, a_cmi_map, a_markov_fit
 
 LEVEL = 1.959964  # two-sided 95 % in standard deviations
 P_LEAST = 0.01
@@ -33,6 +34,12 @@ MISFIT = 0.1
 """Relative deviation from the fitted exponential that matters; below it a significant misfit only widens the bars."""
 
 
+@checks.checked(
+    cmi=a_cmi_map,
+    radii_range=checks.each(checks.at_least_0, size=2),
+    tolerance=checks.positive,
+    radius=checks.at_least_0,
+)
 def markov_length(
     cmi: CMIMap,
     radii_range: tuple[int, int] | None = None,
@@ -240,6 +247,7 @@ class CriticalTime(NamedTuple):
     peaks: Array
 
 
+@checks.checked(cmi=a_cmi_map, fit=a_markov_fit, draws=checks.count, seed=checks.seed)
 def t_c(cmi: CMIMap, fit: MarkovFit, draws: int = 400, seed: int = 0) -> CriticalTime:
     """Time of the largest Markov length among those with status "ok".
 

@@ -8,13 +8,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from phasewise import seeding
+from phasewise import checks, seeding
 from phasewise.denoisers import Condition, Denoiser, condition_rows
+from phasewise.denoisers.base import denoisers_by_name
 from phasewise.results import Recovery
 from phasewise.sampling.grid import time_grid
 from phasewise.sampling.loop import sample
+from phasewise.sampling.solvers import solver_name
 
 
+@checks.checked(
+    denoisers=denoisers_by_name,
+    images=checks.images,
+    times=checks.times,
+    steps=checks.steps,
+    solver=solver_name,
+    seed=checks.seed,
+    keep=checks.count,
+    t_min=checks.fraction,
+    batch=checks.count,
+)
 def measure_recovery(
     denoisers: Mapping[str, Denoiser],
     images: Tensor,

@@ -8,15 +8,16 @@ step of noise up to an error of that size; so outside the window a local denoise
 
 from __future__ import annotations
 
-import math
 import warnings
 
 import numpy as np
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError, PhasewiseWarning
-from phasewise.results import Array, CMIMap
+from phasewise.results import Array, CMIMap, a_cmi_map
 
 
+@checks.checked(cmi=a_cmi_map, tolerance=checks.positive, radius=checks.at_least_0)
 def critical_window(cmi: CMIMap, tolerance: float = 0.01, radius: int | None = None) -> tuple[float, float]:
     """(t_low, t_high): the noise times where ``I(A : C | B_r)`` exceeds ``tolerance`` nats.
 
@@ -28,8 +29,6 @@ def critical_window(cmi: CMIMap, tolerance: float = 0.01, radius: int | None = N
     Raises :class:`PhasewiseError` where nothing exceeds the tolerance (naming the largest value), where only a single
     time was measured, and for a radius that the map does not have.
     """
-    if not (tolerance > 0 and math.isfinite(tolerance)):
-        raise PhasewiseError(f"the tolerance is a CMI in nats, above 0; got {tolerance}")
     radius = min(cmi.radii) if radius is None else radius
     if radius not in cmi.radii:
         raise PhasewiseError(f"the map has no radius {radius}; it has {', '.join(map(str, cmi.radii))}")
@@ -47,7 +46,7 @@ def critical_window(cmi: CMIMap, tolerance: float = 0.01, radius: int | None = N
             f"nats, more than half the tolerance of {tolerance:g}: the ends are uncertain; use more images or a larger "
             "tolerance",
             PhasewiseWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     window = _crossing(times, value, tolerance, above[0], -1), _crossing(times, value, tolerance, above[-1], 1)
     if len(times) == 1:

@@ -23,9 +23,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
-from phasewise.paths import LinearPath, NoisePath
+from phasewise.paths import LinearPath, NoisePath, a_path
 from phasewise.results import Estimate
 from phasewise.shapes import ImageShape
 
@@ -86,7 +87,7 @@ class ClosedForm(ExactModel):
 
     def path_kl(self, radius: int, t_min: float, t_max: float, path: NoisePath | None = None) -> float:
         """``K_r = 1/2 int Delta_r d gamma = F_r(t_min) - F_r(t_max)`` over t in [t_min, t_max], nats per image."""
-        if not t_min <= t_max:
+        if not _noise_time(t_min, "t_min") <= _noise_time(t_max, "t_max"):
             raise PhasewiseError(f"need t_min <= t_max, got {t_min} and {t_max}")
         return self.potential(t_min, radius, path) - self.potential(t_max, radius, path)
 
@@ -116,9 +117,11 @@ def regions(shape: Shape, radius: int, block: int = 1, center: Center | None = N
     Raises :class:`PhasewiseError` when the block does not fit into the image at ``center``.
     """
     check_radius_or_zero(radius)
-    if isinstance(block, bool) or int(block) != block or block < 1 or block > max(shape):
+    if checks.count(block, "block") > max(shape):
         raise PhasewiseError(f"block must be a whole number from 1 to the image side {max(shape)}, got {block!r}")
-    middle = ((shape[0] - 1) // 2, (shape[1] - 1) // 2) if center is None else center
+    middle = ((shape[0] - 1) // 2, (shape[1] - 1) // 2)
+    if center is not None:
+        middle = checks.position(center, "center")
     gaps = []
     for side, mid, name in zip(shape, middle, ("row", "column"), strict=True):
         width = min(block, side)
@@ -172,30 +175,25 @@ def _axis_windows(side: int, radius: int | None, wrap: bool) -> list[tuple[Tenso
 
 def check_radius_or_zero(radius: int) -> int:
     """``radius`` if it is a whole number >= 0."""
-    if isinstance(radius, bool) or int(radius) != radius or radius < 0:
-        raise PhasewiseError(f"radius must be a whole number of pixels >= 0, got {radius!r}")
-    return int(radius)
+    return checks.pixels(radius, "radius")
 
 
 def check_shape(shape: Shape) -> ImageShape:
     """(1, H, W) of an (H, W) pair."""
-    if len(shape) != 2 or any(isinstance(n, bool) or int(n) != n or n < 1 for n in shape):
-        raise PhasewiseError(f"shape must be (height, width) with both sides >= 1, got {shape!r}")
-    return (1, int(shape[0]), int(shape[1]))
+    try:
+        height, width = checks.each(checks.count, size=2)(shape, "shape")
+    except PhasewiseError as error:
+        raise PhasewiseError(f"shape must be (height, width) with both sides >= 1, got {shape!r}") from error
+    return (1, height, width)
 
 
-def check_count(n: int) -> int:
-    """``n`` if it is a whole number >= 1."""
-    if isinstance(n, bool) or int(n) != n or n < 1:
-        raise PhasewiseError(f"the number of samples must be a whole number >= 1, got {n!r}")
-    return int(n)
+_noise_time = checks.interval(0, 1, hint=" (0 = data, 1 = noise)")
 
 
 def noise_level(t: float, path: NoisePath | None = None) -> tuple[float, float]:
     """(alpha, sigma) at time t in [0, 1] of ``path`` (default: linear), computed in float64."""
-    if not 0 <= t <= 1:
-        raise PhasewiseError(f"noise time t must lie in [0, 1] (0 = data, 1 = noise), got {t!r}")
-    path = LinearPath() if path is None else path
+    t = _noise_time(t, "noise time t")
+    path = LinearPath() if path is None else a_path(path, "path")
     s = torch.tensor(float(t), dtype=torch.float64)
     return float(path.alpha(s)), float(path.sigma(s))
 

@@ -29,12 +29,12 @@ import torch
 from scipy.special import entr, rel_entr
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError
 from phasewise.exact.base import (
     Center,
     Regions,
     Shape,
-    check_count,
     check_radius_or_zero,
     check_shape,
     regions,
@@ -62,7 +62,10 @@ class DiscreteSystem:
     """
 
     def __init__(self, p: Array, shape: Shape | None = None) -> None:
-        p = np.asarray(p, dtype=np.float64)
+        try:
+            p = np.asarray(p, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise PhasewiseError(f"p must be an array of probabilities, got {checks.shown(p)}") from error
         n = max(p.size, 1).bit_length() - 1
         if p.size != 2**n or not 1 <= n <= MAX_BITS:
             raise PhasewiseError(f"p must hold 2^n probabilities with 1 <= n <= {MAX_BITS}, got {p.size}")
@@ -83,9 +86,10 @@ class DiscreteSystem:
         """The distribution of ``X_t``, (2,) * n."""
         return _flip(self.p, range(self.n), _flip_chance(0.0, t))
 
+    @checks.checked(n=checks.count, seed=checks.seed, t=checks.unit)
     def sample(self, n: int, seed: int, t: float = 0.0) -> Tensor:
         """``n`` images (n, 1, H, W) float32 of 0 and 1, at noise level t."""
-        u = np.random.default_rng(seed).random(check_count(n))
+        u = np.random.default_rng(seed).random(n)
         states = np.minimum(np.searchsorted(self.noisy(t).reshape(-1).cumsum(), u, side="right"), 2**self.n - 1)
         bits = (states[:, None] >> np.arange(self.n - 1, -1, -1)) & 1
         return torch.from_numpy(bits).float().reshape(n, *self.image_shape)
@@ -152,7 +156,8 @@ class DiscreteSystem:
 
 def _flip_chance(t: float, s: float) -> float:
     """Chance that takes level t to level s."""
-    if not 0 <= t <= s <= 1:
+    t, s = checks.unit(t, "noise level t"), checks.unit(s, "noise level s")
+    if not t <= s:
         raise PhasewiseError(f"noise levels must satisfy 0 <= t <= s <= 1, got t = {t}, s = {s}")
     return 0.0 if t == s else (1 - (1 - s) / (1 - t)) / 2
 

@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError
-from phasewise.exact.base import Center, ClosedForm, Shape, check_count, check_shape, noise_level, regions
+from phasewise.exact.base import Center, ClosedForm, Shape, check_shape, noise_level, regions
 from phasewise.exact.covariance import PixelCovariance
 from phasewise.exact.wiener import GaussianDenoiser
 from phasewise.paths import NoisePath
@@ -55,10 +56,15 @@ class GaussianModel(ClosedForm):
         wrap: close both axes into rings for windows and regions (off: they are clipped at the border).
     """
 
+    @checks.checked(covariance=checks.tensor, wrap=checks.flag)
     def __init__(self, covariance: Tensor, shape: Shape, mean: float | Tensor = 0.0, wrap: bool = False) -> None:
         self.pixels = PixelCovariance(covariance, shape, wrap)
         self.image_shape = self.pixels.image_shape
-        self.mean = torch.as_tensor(mean, dtype=torch.float64).expand(len(self.covariance)).clone()
+        try:
+            self.mean = torch.as_tensor(mean, dtype=torch.float64).expand(len(self.covariance)).clone()
+        except (TypeError, ValueError, RuntimeError) as error:
+            wanted = f"a number, or a tensor ({len(self.covariance)},)"
+            raise PhasewiseError(f"mean must be {wanted}, got {checks.shown(mean)}") from error
         self._rows: dict[int | None, tuple[Tensor, Tensor, Tensor]] = {}
 
     @property
@@ -70,10 +76,11 @@ class GaussianModel(ClosedForm):
     def wrap(self) -> bool:
         return self.pixels.wrap
 
+    @checks.checked(n=checks.count, seed=checks.seed)
     def sample(self, n: int, seed: int) -> Tensor:
         """``m + K^{1/2} z`` with the symmetric root, (n, 1, H, W) float32; z from numpy's default generator."""
         values, vectors = self.pixels.spectrum
-        z = torch.from_numpy(np.random.default_rng(seed).standard_normal((check_count(n), len(values))))
+        z = torch.from_numpy(np.random.default_rng(seed).standard_normal((n, len(values))))
         x = self.mean + ((z @ vectors) * values.sqrt()) @ vectors.T
         return x.float().reshape(n, *self.image_shape)
 
@@ -156,6 +163,7 @@ class GaussianField(GaussianModel):
     Both fields are Markov at t = 0 (a ring of width one screens), not at t > 0.
     """
 
+    @checks.checked(mass=checks.not_negative)
     def __init__(self, shape: Shape = (28, 28), mass: float = 0.2, boundary: str = "torus") -> None:
         check_shape(shape)
         if not (mass >= 0 and np.isfinite(mass)):

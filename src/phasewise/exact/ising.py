@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.exact.base import (
@@ -29,7 +30,6 @@ from phasewise.exact.base import (
     ExactModel,
     Regions,
     Shape,
-    check_count,
     check_images,
     check_radius_or_zero,
     check_shape,
@@ -54,16 +54,15 @@ class IsingModel(ExactModel):
 
     def __init__(self, shape: Shape, beta: float, transposed: bool) -> None:
         self.image_shape = check_shape(shape)
-        if not math.isfinite(beta):
-            raise PhasewiseError(f"beta must be a finite number, got {beta!r}")
         self.beta = float(beta)
         self._transposed = transposed
         height, width = self.shape
         self._engine = RowChain(width, height, self.beta) if transposed else RowChain(height, width, self.beta)
 
+    @checks.checked(n=checks.count, seed=checks.seed)
     def sample(self, n: int, seed: int) -> Tensor:
         """Independent perfect samples (n, 1, H, W) float32 of +-1; uniforms from numpy's default generator."""
-        uniforms = np.random.default_rng(seed).random((check_count(n), self._engine.height))
+        uniforms = np.random.default_rng(seed).random((n, self._engine.height))
         return self._grid(self._engine.sample(torch.from_numpy(uniforms))).float()[:, None]
 
     def denoiser(self, radius: int | None = None, path: NoisePath | None = None) -> IsingDenoiser:
@@ -75,6 +74,7 @@ class IsingModel(ExactModel):
         grid = self._grid(fields)
         return self._grid(self._engine.means(grid) if radius is None else self._engine.windowed_means(grid, radius))
 
+    @checks.checked(n=checks.count, seed=checks.seed)
     def cmi(
         self,
         t: float,
@@ -96,7 +96,7 @@ class IsingModel(ExactModel):
             )
         gamma = self._snr(t, path)
         if len(region.c) == 0:
-            return Estimate(0.0, 0.0, check_count(n), seed=seed)
+            return Estimate(0.0, 0.0, n, seed=seed)
         fields, rng = self._observed(gamma, n, seed)
         q_near, q_far = self._block_posteriors(fields, region)
         if len(region.a) == 1:
@@ -105,12 +105,14 @@ class IsingModel(ExactModel):
             terms = _block_kl(q_far, q_near, gamma, len(region.a), rng)
         return _estimate(terms, seed)
 
+    @checks.checked(n=checks.count, seed=checks.seed)
     def mmse(
         self, t: float, radius: int | None = None, path: NoisePath | None = None, n: int = 2048, seed: int = 0
     ) -> Estimate:
         """``E|D_radius - X_0|^2`` per image: the mean over noisy samples of ``sum_i (1 - D_i^2)``."""
         return _estimate((1 - self._means(t, radius, path, n, seed) ** 2).sum((1, 2)), seed, "squared pixel units")
 
+    @checks.checked(n=checks.count, seed=checks.seed)
     def denoising_gap(
         self, t: float, radius: int, path: NoisePath | None = None, n: int = 2048, seed: int = 0
     ) -> Estimate:
@@ -158,6 +160,7 @@ class IsingModel(ExactModel):
 class IsingChain(IsingModel):
     """A free chain of ``length`` spins, image shape (1, 1, length): ``E s_i s_j = tanh(beta)^|i-j|``."""
 
+    @checks.checked(length=checks.count, beta=checks.number)
     def __init__(self, length: int, beta: float) -> None:
         super().__init__((1, length), beta, transposed=True)
 
@@ -168,6 +171,7 @@ class IsingChain(IsingModel):
 class IsingStrip(IsingModel):
     """A free ``height x width`` grid, ``width <= 10`` (the transfer matrix has ``2^width`` states), any height."""
 
+    @checks.checked(height=checks.count, width=checks.count, beta=checks.number)
     def __init__(self, height: int, width: int, beta: float) -> None:
         check_shape((height, width))
         if width > MAX_WIDTH:

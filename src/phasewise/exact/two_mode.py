@@ -33,13 +33,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.exact.base import (
     Center,
     ClosedForm,
     Shape,
-    check_count,
     check_images,
     check_shape,
     noise_level,
@@ -55,12 +55,11 @@ class TwoMode(ClosedForm):
     ``carriers``, bool (H, W): the pixels of which that holds; the others are +-amplitude independently.  None: all.
     """
 
+    @checks.checked(amplitude=checks.positive)
     def __init__(
         self, shape: Shape = (28, 28), amplitude: float = 1.0, carriers: Tensor | np.ndarray | None = None
     ) -> None:
         self.image_shape = check_shape(shape)
-        if not (amplitude > 0 and math.isfinite(amplitude)):
-            raise PhasewiseError(f"amplitude must be a number > 0, got {amplitude!r}")
         self.amplitude = float(amplitude)
         self.carriers = torch.ones(self.shape, dtype=torch.bool) if carriers is None else torch.as_tensor(carriers)
         if self.carriers.shape != self.shape or self.carriers.dtype != torch.bool:
@@ -78,10 +77,11 @@ class TwoMode(ClosedForm):
         carriers[(shape[0] - 1) // 2, (shape[1] - 1) // 2] = True
         return cls(shape, amplitude, carriers)
 
+    @checks.checked(n=checks.count, seed=checks.seed)
     def sample(self, n: int, seed: int) -> Tensor:
         """(n, 1, H, W) float32, each image constant on its carriers."""
         rng = np.random.default_rng(seed)
-        signs = rng.integers(0, 2, check_count(n)) * 2 - 1
+        signs = rng.integers(0, 2, n) * 2 - 1
         values = torch.from_numpy(signs).float() * self.amplitude
         images = values.reshape(n, 1, 1, 1).expand(n, *self.image_shape).clone()
         free = rng.integers(0, 2, (n, int((~self.carriers).sum()))) * 2 - 1

@@ -98,11 +98,14 @@ class AmortisedEstimator(CMIEstimator):
     def held_out(self, n: int) -> int:
         return min(n, self.max_scored)
 
+    def check_number(self, n: int) -> None:
+        if self.folds > n // 10:
+            raise PhasewiseError(f"{self.folds} folds leave under 10 of {n} images each; take fewer")
+
     def estimate(
         self, problem: Problem, cells: Sequence[Cell], folder: Path | None = None, say: Say = lambda _: None
     ) -> Iterator[tuple[Cell, Estimate]]:
-        if self.folds > len(problem.images) // 10:
-            raise PhasewiseError(f"{self.folds} folds leave under 10 of {len(problem.images)} images each; take fewer")
+        self.check_number(len(problem.images))
         read = [self._read_fold(problem, fold, folder, say) for fold in self._cut(problem)]
         value, stderr = combine([r["scores"] for r in read], [r["doubt"] for r in read])
         n = sum(len(r["scores"]) for r in read)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import math
-import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
+from phasewise import checks
 from phasewise.errors import PhasewiseError
-from phasewise.information.problem import Problem
+from phasewise.information.problem import LEAST_IMAGES, Problem
 from phasewise.registry import Registry
 from phasewise.results import Estimate
 
@@ -52,6 +49,11 @@ class CMIEstimator(ABC):
     def options(self) -> dict[str, Any]:
         return dict(vars(self))
 
+    def check_number(self, n: int) -> None:
+        """Raise :class:`PhasewiseError` where ``n`` images are too few for these options; known before any work."""
+        if n < LEAST_IMAGES:
+            raise PhasewiseError(f"need at least {LEAST_IMAGES} images for an estimate with an error, got {n}")
+
     def held_out(self, n: int) -> int:
         """How many of ``n`` images an estimate rests on."""
         return n
@@ -62,10 +64,7 @@ def whole(name: str, value: Any, least: int) -> int:
 
     Raises :class:`PhasewiseError` naming the option where it is no whole number >= ``least`` (a bool is none).
     """
-    number = isinstance(value, (numbers.Real, np.number)) and not isinstance(value, (bool, np.bool_))
-    if not number or not math.isfinite(value) or int(value) != value or value < least:
-        raise PhasewiseError(f"{name} must be a whole number >= {least}, got {value!r}")
-    return int(value)
+    return checks.whole(least)(value, name)
 
 
 Kind = type[CMIEstimator]
@@ -117,9 +116,15 @@ def make_estimator(estimator: str | CMIEstimator, **options: Any) -> CMIEstimato
         if options:
             raise PhasewiseError(f"give the options {sorted(options)} to the estimator itself")
         return estimator
+    if not isinstance(estimator, str):
+        raise PhasewiseError(f"an estimator is a name ({', '.join(ESTIMATORS)}) or a CMIEstimator, got {estimator!r}")
     kind = _kind(estimator)
     try:
         return kind(**options)
+    except PhasewiseError:
+        raise
+    except ValueError as error:
+        raise PhasewiseError(f"{estimator}: {error}") from error
     except TypeError as error:
         known = ", ".join(kind().options()) or "none"
         unknown = ", ".join(k for k in options if k not in kind().options())

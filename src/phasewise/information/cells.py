@@ -79,7 +79,7 @@ def warn_if_constant(problem: Problem, of: str = "") -> None:
             f"{of}{entries} are constant, the same in every image (zero entropy), "
             f"and share no information with the rest: {effect}",
             PhasewiseWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -125,15 +125,18 @@ class CriticEstimator(CMIEstimator):
         n = len(problem.images)
         order = torch.randperm(n, generator=generator(problem.seed, Purpose.CRITIC_SPLIT))
         held_out = self.held_out(n)
-        learn, test = (order[held_out:], order[:held_out]) if self.hold_out else (order, order)
-        kept = self._kept(len(learn))
-        need = self.negatives + 1
-        if min(len(learn) - kept, len(test)) < 2 * need or 0 < kept < need:
+        self.check_number(n)
+        return (order[held_out:], order[:held_out]) if self.hold_out else (order, order)
+
+    def check_number(self, n: int) -> None:
+        test = self.held_out(n)
+        learn = n - test if self.hold_out else n
+        kept, need = self._kept(learn), self.negatives + 1
+        if min(learn - kept, test) < 2 * need or 0 < kept < need:
             raise PhasewiseError(
-                f"{self.name}: {n} images leave {len(learn) - kept} to train, {kept} to calibrate and {len(test)} to "
+                f"{self.name}: {n} images leave {learn - kept} to train, {kept} to calibrate and {test} to "
                 f"score; give more images, or fewer negatives than {self.negatives}"
             )
-        return learn, test
 
     def _kept(self, n: int) -> int:
         """How many of ``n`` training images are kept apart for calibration."""

@@ -66,6 +66,10 @@ class GaussianEstimator(CMIEstimator):
             raise PhasewiseError(f'gaussian: shrinkage must be "ledoit-wolf", in [0, 1], or None; got {shrinkage!r}')
         self.shrinkage, self.folds = shrinkage, whole("gaussian: folds", folds, 2)
 
+    def check_number(self, n: int) -> None:
+        if self.folds > n // 2:
+            raise PhasewiseError(f"gaussian: {self.folds} folds of {n} images leave too few in each; at most {n // 2}")
+
     def estimate(
         self, problem: Problem, cells: Sequence[Cell], folder: Path | None = None, say: Say = lambda _: None
     ) -> Iterator[tuple[Cell, Estimate]]:
@@ -79,8 +83,7 @@ class GaussianEstimator(CMIEstimator):
 
     def _fit(self, problem: Problem) -> list[Fit]:
         n = len(problem.images)
-        if self.folds > n // 2:
-            raise PhasewiseError(f"gaussian: {self.folds} folds of {n} images leave too few in each; at most {n // 2}")
+        self.check_number(n)
         order = torch.randperm(n, generator=generator(problem.seed, Purpose.GAUSSIAN_FOLDS))
         parts = torch.tensor_split(order, self.folds)
         return [

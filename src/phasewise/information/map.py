@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.data import ImageData
 from phasewise.errors import PhasewiseError
 from phasewise.information.base import CMIEstimator, Say, make_estimator
@@ -18,10 +19,13 @@ from phasewise.information.cells import Answer, mean_answer, warn_if_constant
 from phasewise.information.classes import Subset, answer_by_class, subsets_of
 from phasewise.information.problem import Problem, make_problem, warn_if_too_few
 from phasewise.information.regions import Center
-from phasewise.paths import LinearPath, NoisePath
+from phasewise.paths import LinearPath, NoisePath, a_path
 from phasewise.results import CMIMap
 
 
+@checks.checked(
+    block=checks.count, seed=checks.seed, path=a_path, accuracy=checks.positive, folder=checks.file, say=checks.function
+)
 def cmi_map(
     data: ImageData | Tensor,
     radii: Sequence[int],
@@ -63,8 +67,8 @@ def cmi_map(
     Raises :class:`PhasewiseError` for bad input, and for a loss that is not finite (the cell is named; cells done
     before are kept in ``folder``).
     """
-    if not isinstance(radii, Sequence | np.ndarray) or not isinstance(times, Sequence | np.ndarray):
-        raise PhasewiseError(f"radii and times are lists, e.g. radii=[1, 2], times=[0.3]; got {radii!r} and {times!r}")
+    times = checks.each(checks.number, least=0)(times, "times")
+    radii = checks.each(checks.pixels, least=0)(radii, "radii")
     chosen = make_estimator(estimator, **options)
     if not len(times) or len(set(times)) < len(times):
         raise PhasewiseError(f"times must be distinct, at least one; got {list(times)}")
@@ -137,12 +141,14 @@ def _warn(
 def _centers(center: Center | Sequence[Center] | None) -> list[Center | None]:
     if center is None:
         return [None]
-    if not len(center):
+    several_or_one = checks.each(lambda value, _: value, least=0)(center, "center")
+    if not several_or_one:
         raise PhasewiseError("center must be (row, col) or a list of such positions, got none")
     several: list[Any] = [center] if isinstance(center[0], (int, np.integer)) else list(center)
-    if not all(len(c) == 2 for c in several):
-        raise PhasewiseError(f"center must be (row, col) or a list of such positions, got {center}")
-    return [(int(row), int(col)) for row, col in several]
+    try:
+        return [checks.position(at, "center") for at in several]
+    except PhasewiseError as error:
+        raise PhasewiseError(f"center must be (row, col) or a list of such positions, got {center}") from error
 
 
 def _nothing_left(path: NoisePath, t: float) -> bool:

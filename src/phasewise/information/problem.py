@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError, PhasewiseWarning
 from phasewise.information.regions import Center, Geometry, make_geometry
-from phasewise.paths import LinearPath, NoisePath
+from phasewise.paths import LinearPath, NoisePath, a_path
 from phasewise.shapes import ImageShape
 
 LEAST_IMAGES = 20
@@ -55,6 +56,7 @@ class Problem:
         return self.path.alpha(t), self.path.sigma(t)
 
 
+@checks.checked(images=checks.tensor, block=checks.count, path=a_path, seed=checks.seed)
 def make_problem(
     images: Tensor,
     times: Sequence[float],
@@ -70,7 +72,7 @@ def make_problem(
     Raises :class:`PhasewiseError` for images that are not finite or fewer than 20, times outside (0, 1], radii that
     are negative or leave nothing for C, and a block that does not fit.
     """
-    if not isinstance(images, Tensor) or images.dim() != 4:
+    if images.dim() != 4:
         raise PhasewiseError("images must be a tensor (n, C, H, W)")
     if len(images) < LEAST_IMAGES:
         raise PhasewiseError(f"need at least {LEAST_IMAGES} images for an estimate with an error, got {len(images)}")
@@ -86,8 +88,7 @@ def make_problem(
     if not len(radii) or len(set(radii)) < len(radii):
         raise PhasewiseError(f"radii must be distinct, at least one; got {list(radii)}")
     for r in radii:
-        if isinstance(r, bool) or int(r) != r or r < 0:
-            raise PhasewiseError(f"a radius is a whole number of pixels >= 0, got {r!r}")
+        checks.pixels(r, "a radius")
         if geometry.extent <= 0:
             raise PhasewiseError(
                 f"A of {block} x {block} pixels fills the {shape[1]}x{shape[2]} image: nothing is left for B and C; "
@@ -111,8 +112,7 @@ def check_times(times: Sequence[float]) -> None:
                 "t = 0 has no noise, and entropies of pixels with few grey levels are not finite there; the limit "
                 "t -> 0 is the CMI of the clean images: take a small time such as 0.02"
             )
-        if not 0 < t <= 1:
-            raise PhasewiseError(f"noise times must lie in (0, 1] (0 = data, 1 = noise), got {t!r}")
+        checks.interval(0, 1, low_open=True, hint=" (0 = data, 1 = noise)")(t, "noise times")
 
 
 def expected_stderr(n: int, cmi: float = TYPICAL) -> float:
@@ -128,5 +128,5 @@ def warn_if_too_few(n: int, accuracy: float) -> None:
             f"{n} images give a standard error near {expected:.2g} nats for a CMI of {TYPICAL} nats; an accuracy of "
             f"{accuracy:g} needs about {math.ceil(2 * TYPICAL / accuracy**2)} images",
             PhasewiseWarning,
-            stacklevel=4,
+            stacklevel=5,
         )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError
 from phasewise.shapes import ImageShape
 
@@ -60,6 +61,7 @@ def _where(block: int, height: int, width: int) -> str:
     return f"rows go from 0 to {height - 1}, columns from 0 to {width - 1}"
 
 
+@checks.checked(image_shape=checks.image_shape, block=checks.count, center=checks.position)
 def make_geometry(image_shape: ImageShape, block: int = 1, center: Center | None = None) -> Geometry:
     """The block A in its image.
 
@@ -68,7 +70,7 @@ def make_geometry(image_shape: ImageShape, block: int = 1, center: Center | None
     Raises :class:`PhasewiseError` for a block that is no whole number >= 1 or does not fit at ``center``.
     """
     _, height, width = image_shape
-    if isinstance(block, bool) or int(block) != block or not 1 <= block <= max(height, width):
+    if block > max(height, width):
         raise PhasewiseError(f"block must be a whole number from 1 to the image side {max(height, width)}, got {block}")
     row, col = ((height - 1) // 2, (width - 1) // 2) if center is None else (int(center[0]), int(center[1]))
     gaps = []

@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from phasewise import checks, seeding
 from phasewise.errors import CheckpointError, PhasewiseError, unknown
 from phasewise.files import read_json, regular, write_bytes, write_json
 from phasewise.fit import minimise, one_cycle
@@ -52,6 +53,7 @@ class ClassifierFeatures(FeatureNetwork):
     std: Tensor
     scale: Tensor
 
+    @checks.checked(image_shape=checks.image_shape, classes=checks.count, width=checks.count, dim=checks.count)
     def __init__(
         self,
         image_shape: ImageShape,
@@ -110,6 +112,7 @@ class ClassifierFeatures(FeatureNetwork):
         return folder
 
     @classmethod
+    @checks.checked(folder=checks.file)
     def load(cls, folder: str | Path) -> ClassifierFeatures:
         """The network saved in ``folder``, on the CPU.  Raises :class:`CheckpointError` when it is damaged."""
         folder = Path(folder)
@@ -200,9 +203,7 @@ class _Residual(nn.Module):
 def _residual(image_shape: ImageShape, width: int) -> Trunk:
     """Eight convolutions; images above 32 pixels are folded into channels first."""
     fold = max(math.ceil(max(image_shape[1:]) / 32), 1)
-    pairs = [
-        _Residual(_convolution(w, w, 3, 1), _convolution(w, w, 3, 1)) for w in (2 * width, 8 * width)
-    ]
+    pairs = [_Residual(_convolution(w, w, 3, 1), _convolution(w, w, 3, 1)) for w in (2 * width, 8 * width)]
     layers = (
         _Fold(fold),
         _convolution(image_shape[0] * fold**2, width, 3, 1),
@@ -252,6 +253,14 @@ def ceil_padding(image_shape: ImageShape, patch: int) -> tuple[int, int]:
 TRUNKS: dict[str, Callable[[ImageShape, int], Trunk]] = {"plain": _plain, "residual": _residual, "mixer": _mixer}
 
 
+@checks.checked(
+    seed=checks.seed,
+    epochs=checks.count,
+    batch=checks.count,
+    flip=checks.flag,
+    progress=checks.function,
+    device=checks.device,
+)
 def train_classifier(
     data: ImageData,
     seed: int = 0,
@@ -274,14 +283,12 @@ def train_classifier(
 
     Raises :class:`PhasewiseError` when there are no labels, fewer than two classes, or images of constant colour.
     """
-    images, labels, classes = _labelled(data)
+    images, labels, classes = labelled(data)
     if epochs is not None and epochs < 1:
         raise PhasewiseError(f"epochs must be at least 1, got {epochs}")
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reset accelerators as well
-        network = ClassifierFeatures(
-            data.image_shape, classes, pixel_range=data.pixel_range, architecture=architecture
-        )
+        torch.default_generator.manual_seed(seeding.narrow(seed))  # torch.manual_seed would reset accelerators as well
+        network = ClassifierFeatures(data.image_shape, classes, pixel_range=data.pixel_range, architecture=architecture)
     std, mean = torch.std_mean(images, dim=(0, 2, 3), keepdim=True, correction=0)
     if not bool((std > 0).all()):
         raise PhasewiseError("a channel of the training images is constant; drop it or check the data")
@@ -290,7 +297,7 @@ def train_classifier(
     network.to(device)
     passes = _epochs(images) if epochs is None else epochs
     size = _batch(len(images)) if batch is None else min(batch, len(images))
-    _fit(network, images, labels, passes, size, flip, torch.Generator().manual_seed(seed), progress)
+    _fit(network, images, labels, passes, size, flip, seeding.plain(seed), progress)
     frozen(network)
     # the mean variance of the features becomes 1
     network.scale.copy_(network.extract(images).double().var(0).mean().rsqrt())
@@ -298,7 +305,8 @@ def train_classifier(
     return network
 
 
-def _labelled(data: ImageData) -> tuple[Tensor, Tensor, int]:
+def labelled(data: ImageData) -> tuple[Tensor, Tensor, int]:
+    """Training images, their labels and the number of classes; PhasewiseError where no classifier can be trained."""
     labels = getattr(data, "labels_train", None)
     if labels is None:
         raise PhasewiseError("these images have no labels to train a classifier on; use PCAFeatures.fit(images)")
@@ -397,6 +405,7 @@ def cached_classifier(
     return network
 
 
+@checks.checked(batch=checks.count)
 def classifier_summary(samples: Tensor, classifier: ClassifierFeatures, batch: int = 256) -> dict[str, Any]:
     """How a classifier sees ``samples`` (N, C, H, W).  Samples have no true class, so there is no accuracy.
 

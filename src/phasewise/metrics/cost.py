@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from phasewise.errors import PhasewiseError
+from phasewise import checks, seeding
 from phasewise.flops import PROBE_TIME, Denoise, count_call
 from phasewise.memory import called
 from phasewise.modes import evaluating
@@ -18,6 +18,7 @@ from phasewise.shapes import ImageShape
 SHORTEST_ROUND_S = 0.005
 
 
+@checks.checked(denoiser=checks.function, image_shape=checks.image_shape, batch=checks.count)
 def count_flops(denoiser: Denoise, image_shape: ImageShape, batch: int = 1) -> int:
     """FLOPs per image of one call ``denoiser(x_t (batch, C, H, W), 0.5)``, multiply and add counted as two.
 
@@ -32,6 +33,13 @@ def count_flops(denoiser: Denoise, image_shape: ImageShape, batch: int = 1) -> i
         return round(count_call(denoiser, x) / batch)
 
 
+@checks.checked(
+    denoisers=checks.by_name(checks.function),
+    image_shape=checks.image_shape,
+    batch=checks.count,
+    repeats=checks.count,
+    seed=checks.seed,
+)
 def measure_ms(
     denoisers: Mapping[str, Denoise], image_shape: ImageShape, batch: int = 64, repeats: int = 7, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
@@ -41,8 +49,6 @@ def measure_ms(
     drifts changes all alike and ratios hold.  Calls shorter than 5 ms are repeated within a round.  All denoisers get
     the same noise (batch, C, H, W), drawn from ``seed``.
     """
-    if repeats < 1 or not denoisers:
-        raise PhasewiseError(f"need at least one denoiser and one repeat, got {len(denoisers)} and {repeats}")
     inputs = {name: _probe(d, image_shape, batch, seed) for name, d in denoisers.items()}
     seconds: dict[str, list[float]] = {name: [] for name in denoisers}
     with evaluating(*denoisers.values()), torch.inference_mode():
@@ -82,8 +88,6 @@ def _median_and_spread(values: list[float], unit: float) -> tuple[float, float]:
 
 def _probe(denoiser: Denoise, image_shape: ImageShape, batch: int, seed: int) -> Tensor:
     """Noise (batch, C, H, W) on the denoiser's device."""
-    if len(image_shape) != 3 or min(image_shape) < 1 or batch < 1:
-        raise PhasewiseError(f"need image_shape (C, H, W) and batch >= 1, got {image_shape!r} and {batch}")
-    x = torch.randn(batch, *image_shape, generator=torch.Generator().manual_seed(seed))
+    x = torch.randn(batch, *image_shape, generator=seeding.plain(seed))
     tensors = (*denoiser.parameters(), *denoiser.buffers()) if isinstance(denoiser, nn.Module) else ()
     return x.to(tensors[0].device) if tensors else x

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError
 from phasewise.shapes import ImageShape
 
@@ -68,11 +69,15 @@ class FeatureNetwork(nn.Module, ABC):
         return map_batches(self, self, images, batch)
 
 
+a_feature_network = checks.made(
+    FeatureNetwork, "a feature network", "make one by phasewise.metrics.default_features(data)"
+)
+"""A feature network, as an argument."""
+
+
 def map_batches(network: FeatureNetwork, function: Callable[[Tensor], Tensor], images: Tensor, batch: int) -> Tensor:
     """``function`` over checked ``images`` in batches, without gradients, in evaluation mode."""
-    check_images(images, network.image_shape)
-    if batch < 1:
-        raise PhasewiseError(f"batch must be at least 1, got {batch}")
+    images, batch = check_images(images, network.image_shape), checks.count(batch, "batch")
     device = next((t.device for t in (*network.parameters(), *network.buffers())), torch.device("cpu"))
     training = network.training
     network.eval()
@@ -84,8 +89,9 @@ def map_batches(network: FeatureNetwork, function: Callable[[Tensor], Tensor], i
     return torch.cat(parts)
 
 
-def check_images(images: Tensor, image_shape: ImageShape | None) -> None:
-    """Raises :class:`PhasewiseError` unless ``images`` are finite float (N, C, H, W), N >= 1, of that shape."""
+def check_images(images: Tensor, image_shape: ImageShape | None) -> Tensor:
+    """``images`` as a tensor; PhasewiseError unless they are finite float (N, C, H, W), N >= 1, of that shape."""
+    images = checks.tensor(images, "images")
     if images.dim() != 4 or images.shape[0] < 1:
         raise PhasewiseError(f"images must have shape (N, C, H, W) with N >= 1, got {tuple(images.shape)}")
     if image_shape is not None and tuple(images.shape[1:]) != image_shape:
@@ -101,6 +107,7 @@ def check_images(images: Tensor, image_shape: ImageShape | None) -> None:
             f"{bad} of {images.shape[0]} images contain NaN or infinite pixels; the sampler diverged: "
             "use more steps, or check the denoiser"
         )
+    return images
 
 
 def frozen(network: Any) -> Any:

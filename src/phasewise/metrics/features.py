@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from phasewise import checks, seeding
 from phasewise.errors import PhasewiseError, unknown
-from phasewise.metrics.classifier import Progress, cached_classifier
+from phasewise.metrics.classifier import Progress, cached_classifier, labelled
 from phasewise.metrics.feature_base import FeatureNetwork, check_images, frozen
 from phasewise.shapes import ImageShape
 
@@ -35,12 +36,13 @@ KINDS = ("auto", "classifier", "inception", "pca", "random")
 class RandomFeatures(FeatureNetwork):
     """Two convolutions with fixed random weights, 2 x 2 average pooling and a random projection. Not FID."""
 
+    @checks.checked(image_shape=checks.image_shape, seed=checks.seed, dim=checks.count)
     def __init__(
         self, image_shape: ImageShape, seed: int = 0, dim: int = 64, pixel_range: tuple[float, float] = (0.0, 1.0)
     ) -> None:
         name = f"fixed random convolutional features ({dim} dimensions, seed {seed}; not FID)"
         super().__init__(name, dim, image_shape, pixel_range)
-        generator = torch.Generator().manual_seed(seed)
+        generator = seeding.plain(seed)
         stride = math.ceil(max(image_shape[1:]) / 16)
         self.first = nn.Conv2d(image_shape[0], 32, stride + 2, stride, padding=1)
         self.second = nn.Conv2d(32, 64, 3, padding=1)
@@ -73,6 +75,7 @@ class PCAFeatures(FeatureNetwork):
         self.register_buffer("components", components.float())
 
     @classmethod
+    @checks.checked(images=checks.tensor, dim=checks.count, seed=checks.seed)
     def fit(
         cls, images: Tensor, dim: int = 64, seed: int = 0, pixel_range: tuple[float, float] = (0.0, 1.0)
     ) -> PCAFeatures:
@@ -82,12 +85,12 @@ class PCAFeatures(FeatureNetwork):
         """
         from sklearn.decomposition import PCA
 
-        check_images(images, None)
+        images = check_images(images, None)
         if images.shape[0] < 2:
             raise PhasewiseError("principal components need at least two images")
         pixels = images.flatten(1).cpu().numpy()
         rank = min(dim, pixels.shape[0] - 1, pixels.shape[1])  # n centred images span at most n - 1 directions
-        found = PCA(n_components=rank, random_state=seed).fit(pixels)
+        found = PCA(n_components=rank, random_state=seeding.narrow(seed)).fit(pixels)
         mean = torch.from_numpy(found.mean_).reshape(images.shape[1:])
         return cls(mean, torch.from_numpy(found.components_), pixel_range)
 
@@ -111,6 +114,7 @@ class InceptionFeatures(FeatureNetwork):
         return self.inception(x.expand(-1, 3, -1, -1))
 
 
+@checks.checked(weights=checks.file)
 def inception_features(
     weights: str | Path | None = None, pixel_range: tuple[float, float] = (0.0, 1.0)
 ) -> InceptionFeatures:
@@ -119,6 +123,22 @@ def inception_features(
     ``weights``: that file; None looks in torch.hub's checkpoint folder.  Raises :class:`PhasewiseError` when the file
     or the package torch-fidelity is missing.
     """
+    path = _need_inception(weights)
+    from torchmetrics.image.fid import NoTrainInceptionV3
+
+    return InceptionFeatures(NoTrainInceptionV3("inception-v3-compat", ["2048"], str(path)), pixel_range)
+
+
+def check_features(data: ImageData, kind: str) -> None:
+    """Raise :class:`PhasewiseError` where :func:`default_features` would, without making them."""
+    if kind == "inception":
+        _need_inception(None)
+    elif kind == "classifier":
+        labelled(data)
+
+
+def _need_inception(weights: str | Path | None) -> Path:
+    """The weights file, where it and the packages are there."""
     default = Path(torch.hub.get_dir()) / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
     path = default if weights is None else Path(weights)
     if not path.is_file():
@@ -127,15 +147,22 @@ def inception_features(
         )
     try:
         import torch_fidelity  # type: ignore[import-not-found]  # noqa: F401
-        from torchmetrics.image.fid import NoTrainInceptionV3
+        import torchmetrics.image.fid  # noqa: F401
     except ImportError as error:
         raise PhasewiseError(
             f"Inception features need torchmetrics and torch-fidelity ({error}): install them, "
             "or use default_features(data)"
         ) from error
-    return InceptionFeatures(NoTrainInceptionV3("inception-v3-compat", ["2048"], str(path)), pixel_range)
+    return path
 
 
+@checks.checked(
+    seed=checks.seed,
+    cache_dir=checks.file,
+    progress=checks.function,
+    device=checks.device,
+    kind=checks.one_of(KINDS, "features"),
+)
 def default_features(
     data: ImageData | Tensor,
     seed: int = 0,

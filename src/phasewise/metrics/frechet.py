@@ -30,9 +30,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from phasewise import checks, seeding
 from phasewise.errors import CheckpointError, PhasewiseError, PhasewiseWarning
 from phasewise.files import write_bytes
-from phasewise.metrics.feature_base import FeatureNetwork
+from phasewise.metrics.feature_base import FeatureNetwork, a_feature_network
 from phasewise.results import Estimate, Record
 from phasewise.tensors import read_tensors
 
@@ -85,6 +86,7 @@ class FrechetReference:
     digest: str = ""
 
     @classmethod
+    @checks.checked(features=checks.tensor, name=checks.text)
     def fit(cls, features: Tensor, name: str = "given features", digest: str = "") -> FrechetReference:
         """From features (N, D), N >= 2, of the network called ``name``, with its ``digest`` where that is known."""
         x = _features(features, 2)
@@ -92,6 +94,7 @@ class FrechetReference:
         return cls(mean, _root(covariance), float(covariance.trace()), x.shape[0], name, digest)
 
     @classmethod
+    @checks.checked(network=a_feature_network, batch=checks.count)
     def of_images(cls, images: Tensor, network: FeatureNetwork, batch: int = 256) -> FrechetReference:
         """From reference images (N, C, H, W)."""
         return cls.fit(network.extract(images, batch), network.name, network.digest())
@@ -153,6 +156,7 @@ class FrechetReference:
         return float((mean - self.mean).square().sum() + trace + self.trace - 2 * cross)
 
 
+@checks.checked(mu1=checks.tensor, cov1=checks.tensor, mu2=checks.tensor, cov2=checks.tensor)
 def frechet_distance(mu1: Tensor, cov1: Tensor, mu2: Tensor, cov2: Tensor) -> float:
     """Squared 2-Wasserstein distance between N(mu1, cov1) and N(mu2, cov2); means (D,), covariances (D, D).
 
@@ -167,6 +171,7 @@ def frechet_distance(mu1: Tensor, cov1: Tensor, mu2: Tensor, cov2: Tensor) -> fl
     return FrechetReference(mu1, _root(cov1), float(cov1.trace()), 0, "").distance(mu2, cov2)
 
 
+@checks.checked(features=a_feature_network, batch=checks.count, seed=checks.seed)
 def fid(
     samples: Tensor,
     reference: Tensor | FrechetReference,
@@ -192,6 +197,13 @@ def fid(
     return frechet_score(features.extract(samples, batch), reference, seed)
 
 
+@checks.checked(
+    features=checks.tensor,
+    reference=checks.made(FrechetReference, "a FrechetReference"),
+    seed=checks.seed,
+    resamples=checks.at_least_2,
+    splits=checks.count,
+)
 def frechet_score(
     features: Tensor, reference: FrechetReference, seed: int = 0, resamples: int = RESAMPLES, splits: int = SPLITS
 ) -> FrechetScore:
@@ -202,7 +214,7 @@ def frechet_score(
     x = _features(features, MIN_SAMPLES)
     if x.shape[1] != reference.mean.shape[0]:
         raise PhasewiseError(f"samples have {x.shape[1]} features, the reference has {reference.mean.shape[0]}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeding.plain(seed)
     value = reference.from_features(x)
     return FrechetScore(
         value=value,
@@ -227,6 +239,13 @@ def _bootstrap(x: Tensor, reference: FrechetReference, resamples: int, generator
     return float(torch.tensor(values, dtype=torch.float64).std())
 
 
+@checks.checked(
+    first=checks.tensor,
+    second=checks.tensor,
+    reference=checks.made(FrechetReference, "a FrechetReference"),
+    seed=checks.seed,
+    resamples=checks.at_least_2,
+)
 def frechet_difference(
     first: Tensor, second: Tensor, reference: FrechetReference, seed: int = 0, resamples: int = RESAMPLES
 ) -> Estimate:
@@ -240,7 +259,7 @@ def frechet_difference(
     a, b = _features(first, MIN_SAMPLES), _features(second, MIN_SAMPLES)
     if a.shape != b.shape:
         raise PhasewiseError(f"paired features must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeding.plain(seed)
     n, values = len(a), []
     for _ in range(resamples):
         # one draw for both: row i of either began as the same noise
@@ -250,6 +269,7 @@ def frechet_difference(
     return Estimate(value, float(torch.tensor(values, dtype=torch.float64).std()), n, unit="FID", seed=seed)
 
 
+@checks.checked(first=checks.tensor, second=checks.tensor, seed=checks.seed, resamples=checks.at_least_2)
 def paired_frechet(first: Tensor, second: Tensor, seed: int = 0, resamples: int = 10) -> Estimate:
     """Squared Frechet distance between two sets of features (N, D), row i of both made from the same image or noise,
     with its standard error (bootstrap that draws the same rows of both).
@@ -265,7 +285,7 @@ def paired_frechet(first: Tensor, second: Tensor, seed: int = 0, resamples: int 
         reference = FrechetReference(mean, root, float(trace), len(b), "")
         return max(reference.from_features(a, weights), 0.0)  # two equal sets may round below 0
 
-    generator, n = torch.Generator().manual_seed(seed), len(a)
+    generator, n = seeding.plain(seed), len(a)
     drawn = [torch.randint(0, n, (n,), generator=generator) for _ in range(resamples)]
     values = [distance(torch.bincount(rows, minlength=n).double()) for rows in drawn]
     spread = float(torch.tensor(values, dtype=torch.float64).std())
@@ -331,11 +351,13 @@ def _features(features: Tensor, least: int) -> Tensor:
     return x
 
 
+@checks.checked(features=a_feature_network, batch=checks.count)
 def kid(samples: Tensor, reference: Tensor, features: FeatureNetwork, batch: int = 256) -> Estimate:
     """Kernel distance of ``samples`` (N, C, H, W) from images (M, C, H, W): see :func:`polynomial_mmd`."""
     return polynomial_mmd(features.extract(samples, batch), features.extract(reference, batch))
 
 
+@checks.checked(x=checks.tensor, y=checks.tensor, rows=checks.count)
 def polynomial_mmd(x: Tensor, y: Tensor, rows: int = 1024) -> Estimate:
     """Unbiased squared MMD of features (N, D) and (M, D) under ``k(a, b) = (a.b / D + 1)^3``; may be negative.
 

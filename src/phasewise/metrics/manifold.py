@@ -12,10 +12,12 @@ import math
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError
 from phasewise.results import Estimate
 
 
+@checks.checked(samples=checks.tensor, real=checks.tensor, k=checks.count, rows=checks.count)
 def precision_recall(samples: Tensor, real: Tensor, k: int = 3, rows: int = 1024) -> tuple[Estimate, Estimate]:
     """(precision, recall) of features (N, D) against features of real images (M, D), each in [0, 1].
 

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError
 from phasewise.results import Estimate, Record
 
 
+@checks.checked(a=checks.tensor, b=checks.tensor)
 def paired_error(a: Tensor, b: Tensor) -> Estimate:
     """Root mean square difference per pixel between ``a`` and ``b``, both (N, C, H, W) from the same starting noise.
 
@@ -46,6 +48,7 @@ class PairedTest(Record):
     n: int
 
 
+@checks.checked(a=checks.tensor, b=checks.tensor)
 def paired_difference_test(a: Tensor, b: Tensor) -> PairedTest:
     """Do per-image scores ``a`` and ``b``, both (N,) on the same images, differ in the mean?
 

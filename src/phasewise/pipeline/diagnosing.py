@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from phasewise.data import ImageData
 from phasewise.diagnosis import critical_window, markov_length
 from phasewise.errors import PhasewiseError
 from phasewise.files import write_json
-from phasewise.information import cmi_map, make_estimator, make_problem
+from phasewise.information import cmi_map
 from phasewise.results import CMIMap, MarkovFit
 from phasewise.runs import reading
 from phasewise.runs.config import RunConfig
@@ -40,17 +38,6 @@ def measure_cmi(data: ImageData, config: RunConfig, run: Run, say: Callable[[str
         known = reading.read(run.path("summary"), dict, "`phasewise evaluate`")
         write_json(run.path("summary"), {**known, **cmi_summary(run)})
     return fit
-
-
-def check_cmi(config: RunConfig, image_shape: tuple[int, int, int]) -> None:
-    """Refuse a CMI map that cannot be measured on these images, by posing the question on blank ones."""
-    asked = config.cmi
-    if not asked.measure:
-        return
-    make_estimator(asked.estimator, **asked.options)  # raises for an estimator or an option that is none
-    times = [t for t in asked.times if t != 1] or [0.5]
-    for center in asked.center or (None,):
-        make_problem(torch.zeros(20, *image_shape), times, asked.radii, block=asked.block, center=center)
 
 
 def cmi_window(config: RunConfig, run: Run) -> tuple[float, float]:

@@ -37,24 +37,26 @@ def plan_schedules(
     prices: PriceList,
     fronts: Mapping[str, ParetoFront],
     config: RunConfig,
-    window: tuple[float, float],
+    window: tuple[float, float] | None,
     gap: tuple[float, float] | None,
     cmi: tuple[float, float] | None = None,
 ) -> tuple[dict[str, HybridSchedule], int]:
     """The schedules to compare, by name, and the index of the optimised one on its front.
 
-    ``window`` is the run's; ``gap`` and ``cmi`` are where the denoising gap and the CMI place one, None where unknown.
+    ``window`` is the run's; ``gap`` and ``cmi`` are where the denoising gap and the CMI place one.  What rests on a
+    window that is None is left out.
     """
     grid, penalty, times = config.grid, config.schedule.penalty, prices.times.tolist()
     local, partner = local_member(config), cheap_partner(config, prices)
     front = fronts[penalty]
     hybrid = optimise_schedule(prices, config.schedule.budget, penalty=penalty, solver=grid.solver, front=front)
     cost = hybrid.mflop or 0.0  # what the baselines may spend as well
-    spans = {"window": window, "window_shifted": baselines.shifted(window), "window_gap": gap, "window_cmi": cmi}
+    shifted = None if window is None else baselines.shifted(window)
+    spans = {"window": window, "window_shifted": shifted, "window_gap": gap, "window_cmi": cmi}
     assigned = {
         "global": ("global",) * len(times),
         **{name: baselines.window(times, span, "global", local) for name, span in spans.items() if span is not None},
-        "window_inverted": baselines.window(times, window, local, "global"),
+        **({} if window is None else {"window_inverted": baselines.window(times, window, local, "global")}),
         "local_only": (local,) * len(times),
         "stitched": baselines.t_stitch(times, partner, "global", _share(prices, partner, cost, grid.solver)),
         "spread": baselines.spread(times, local, "global", _share(prices, local, cost, grid.solver)),

@@ -6,20 +6,29 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from phasewise import checks
 from phasewise.data import source_state
-from phasewise.denoisers.base import check_radius
-from phasewise.errors import DataError, PhasewiseError, RunFolderError
-from phasewise.pipeline.diagnosing import check_cmi
+from phasewise.errors import DataError, RunFolderError
+from phasewise.pipeline.ahead import check_before, check_cmi, check_members
 from phasewise.pipeline.folder import RunFolder, Stage
-from phasewise.pipeline.stages import Context, all_stages, discard_training, need_source, wanted
+from phasewise.pipeline.stages import Context, all_stages, discard_training, wanted
 from phasewise.runs.config import RunConfig
 from phasewise.runs.config import command as command_line
 from phasewise.runs.images import known_size
-from phasewise.runs.members import MEMBER_KINDS
 
 CMI_ALONE = "diagnose --cmi"
 
 
+@checks.checked(
+    config=checks.made(RunConfig, "a RunConfig", "see phasewise.runs.make_config"),
+    out=checks.file,
+    command=checks.text,
+    update=checks.flag,
+    say=checks.function,
+    live=checks.flag,
+    version=checks.text,
+    insist=checks.flag,
+)
 def run_pipeline(
     config: RunConfig,
     out: str | Path,
@@ -29,19 +38,23 @@ def run_pipeline(
     say: Callable[[str], None] = print,
     live: bool = False,
     version: str = "",
+    insist: bool = False,
 ) -> Path:
     """Bring the run folder ``out`` through the stages of ``command`` ("train" ... "run"; "cmi" for the map of
     conditional mutual information alone); returns the folder.
 
     A stage whose outputs are there and match the config is skipped.  A stopped run goes on where it was.
+    What can be known before is refused before anything is claimed (:mod:`phasewise.pipeline.ahead`); ``insist`` passes
+    over sizes that the machine cannot serve.
+
     Raises RunFolderError when ``out`` is not ours, or holds a run of another config and ``update`` is False.
     """
+    checks.device(config.machine.device, "device")
     folder = RunFolder(out, config, update=update, version=version)
     context = Context(folder.run, config, say, live)
     stages = all_stages(config)
     if not folder.claimed:  # refused before anything is written
-        check_members(config, context.data.image_shape)
-        check_cmi(config, context.data.image_shape)
+        check_before(config, context.data, [s.name for s in wanted(command, stages)], insist=insist)
         folder.claim(repeating(config, folder, command))
     check_images(context, folder, stages, update)
     for stage in wanted(command, stages):
@@ -99,33 +112,21 @@ def repeating(config: RunConfig, folder: RunFolder, command: str) -> str:
     return command_line(config)
 
 
-def check_members(config: RunConfig, image_shape: tuple[int, int, int] | None) -> None:
-    """Refuse a member that does not fit the images, or is not there, before anything is trained or written.
-
-    ``image_shape`` None: of images not looked at yet; radii go unchecked.
-    """
-    for member in config.members:
-        kind = MEMBER_KINDS[member.kind]
-        if member.radius is None and kind.look in ("local", "control"):
-            raise PhasewiseError(f"member {member.name!r} of kind {member.kind!r} needs a radius, in pixels")
-        if member.radius is not None and image_shape is not None:
-            check_radius(member.radius, image_shape)
-        if kind.build is None and kind.fit is None:
-            need_source(member)
-
-
+@checks.checked(config=checks.made(RunConfig, "a RunConfig"), out=checks.file, command=checks.text, update=checks.flag)
 def describe_plan(
-    config: RunConfig, out: str | Path, command: str = "run", *, update: bool = False
+    config: RunConfig, out: str | Path, command: str = "run", *, update: bool = False, insist: bool = False
 ) -> list[tuple[str, str, str]]:
     """(stage, "done" or "to do", its choices in words) for every stage of ``command``, without writing anything; raises
     as a run would."""
     folder = RunFolder(out, config, update=update)
     stages, size = all_stages(config), known_size(config.data)
-    if not folder.claimed:
-        check_members(config, None if size is None else (1, *size))
-    return [
-        (s.name, "done" if folder.done(s, stages) else "to do", _in_words(s.depends)) for s in wanted(command, stages)
-    ]
+    asked = wanted(command, stages)
+    if not folder.claimed and size is not None and config.data.data != "digits":  # large sets are not read for a plan
+        check_members(config, (1, *size))
+        check_cmi(config, (1, *size))
+    elif not folder.claimed:
+        check_before(config, Context(folder.run, config, print).data, [s.name for s in asked], insist=insist)
+    return [(s.name, "done" if folder.done(s, stages) else "to do", _in_words(s.depends)) for s in asked]
 
 
 def _in_words(depends: dict[str, object]) -> str:

@@ -20,6 +20,7 @@ from phasewise.diagnosis import gap_window, measure_losses, measure_recovery, pa
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import FeatureNetwork, default_features
 from phasewise.paths import path_from_config
+from phasewise.pipeline.ahead import need_source
 from phasewise.pipeline.diagnosing import cmi_window, measure_cmi
 from phasewise.pipeline.folder import Stage
 from phasewise.pipeline.judging import Judge, evaluate_all, local_member, plan_schedules
@@ -111,14 +112,6 @@ def do_train(member: Member) -> Callable[[Context], None]:
             need_source(member)
 
     return work
-
-
-def need_source(member: Member) -> None:
-    """Raise PhasewiseError where a member that others made is not there."""
-    if member.source is None:
-        raise PhasewiseError(f"member {member.name!r} of kind {member.kind!r} needs a source, its folder")
-    if not (Path(member.source) / "config.json").is_file():
-        raise PhasewiseError(f"member {member.name!r} is to come from {member.source}, which holds no denoiser")
 
 
 def train_member(ctx: Context, member: Member) -> None:
@@ -220,8 +213,8 @@ def do_schedule(ctx: Context) -> None:
     gap, cmi = read_gap(ctx), cmi_window(config, run) if asked.window == "cmi" else None
     window = {"gap": gap, "cmi": cmi}[asked.window] if isinstance(asked.window, str) else asked.window
     if window is None:
-        raise PhasewiseError(f"{local_member(config)} has no positive denoising gap: give the window as LOW,HIGH")
-    schedules, chosen = plan_schedules(prices, fronts, config, (float(window[0]), float(window[1])), gap, cmi)
+        ctx.say(f"{local_member(config)} has no positive denoising gap: schedules by a window are left out")
+    schedules, chosen = plan_schedules(prices, fronts, config, window, gap, cmi)
     run.remove("evaluations", "summary", "samples")  # they are of another schedule
     run.write("fronts", {n: replace(f, chosen=chosen if n == asked.penalty else None) for n, f in fronts.items()})
     run.write("schedules", schedules)
@@ -235,10 +228,10 @@ def do_schedule(ctx: Context) -> None:
 
 
 def read_gap(ctx: Context) -> tuple[float, float] | None:
-    """Window of the denoising gap of the window's local denoiser; None when it has no positive gap."""
+    """Window of the denoising gap of the window's local denoiser; None where there is none to draw."""
     table, name = ctx.run.losses, local_member(ctx.config)
     assert table is not None
-    if not (table.gap[:, table.column(name)] > 0).any():
+    if len(table.times) < 2 or not (table.gap[:, table.column(name)] > 0).any():
         return None
     return gap_window(table, path_from_config(table.path), name)
 

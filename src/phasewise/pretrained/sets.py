@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.files import read_json
 from phasewise.metrics import ClassifierFeatures, FrechetReference
@@ -78,6 +79,7 @@ def pretrained_names() -> tuple[str, ...]:
     return tuple(sorted(folder.name for folder in HOME.iterdir() if Run(folder).has("card")))
 
 
+@checks.checked(name=checks.text)
 def load_pretrained(name: str) -> Pretrained:
     """A shipped set by name, without training and without a network connection.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from phasewise import checks
 from phasewise.errors import RunFolderError
 from phasewise.files import write_bytes, write_text
 from phasewise.report import causes, cmi, outcome
@@ -32,6 +33,7 @@ CAVEATS = (
 )
 
 
+@checks.checked(run_dir=checks.file)
 def build_report(run_dir: str | Path) -> Path:
     """Write ``run_dir/report.html`` and ``run_dir/figures/*`` from the records in ``run_dir``; return the page's path.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError, unknown
 from phasewise.results import Record
 from phasewise.runs.members import MEMBER_KINDS, Member
@@ -146,6 +147,7 @@ def flattened(values: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
+@checks.checked(image_side=checks.count, size=checks.text)
 def make_config(image_side: int, size: str = "auto", **given: Any) -> RunConfig:
     """A config for images whose longer side is this; options in ``given`` that are not None override the size's own."""
     if size == "auto":
@@ -184,6 +186,11 @@ def _fitting_cmi(side: int, chosen: dict[str, Any], usual: dict[str, Any]) -> di
     # from the edge of a central A to the border: a wider B leaves no C
     extent = side - 1 - (side - 1) // 2 - int(chosen.get("cmi_block", 1)) // 2
     radii = [r for r in usual.get("cmi_radii", CMIOptions.radii) if r < extent]
+    if not radii and int(chosen.get("cmi_block", 1)) > 1:
+        raise PhasewiseError(
+            f"a block of {chosen['cmi_block']} pixels leaves nothing for B and C in images of side {side}; take a "
+            "smaller --block"
+        )
     return {"cmi_radii": tuple(radii)} if radii else {"cmi": False}
 
 

@@ -6,6 +6,7 @@ your own is one more object (:func:`register_member_kind`).
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Callable
@@ -72,6 +73,7 @@ class MemberKind:
         fit: a closed form from the training images (n, C, H, W); neither for what others made.
         look: how figures draw it: "reference", "control", "local" (shaded by radius), "closed" (grey) or "other".
         scheduled: whether it may take steps; a control is there for diagnosis alone.
+        like: of a closed form, one of the same cost that was fitted to nothing, so that it can be priced beforehand.
     """
 
     name: str
@@ -80,6 +82,7 @@ class MemberKind:
     build: Callable[[Member, ImageShape], NetworkDenoiser] | None = None
     fit: Callable[[Member, Tensor], Denoiser] | None = None
     scheduled: bool = True
+    like: Callable[[Member, ImageShape], Denoiser] | None = None
 
 
 MEMBER_KINDS: Registry[MemberKind] = Registry("kind of member")
@@ -116,6 +119,12 @@ def _wiener(member: Member, images: Tensor) -> Denoiser:
     return WienerDenoiser.fit(images, member.radius)
 
 
+def _unfitted_wiener(member: Member, shape: ImageShape) -> Denoiser:
+    from phasewise.denoisers.linear import WienerDenoiser, usual_rank
+
+    return WienerDenoiser(shape, member.radius, usual_rank(math.prod(shape), member.radius))
+
+
 def _radius_label(member: Member) -> str:
     own = "" if member.name == f"r{member.radius}" else f" ({member.name})"
     return f"r = {member.radius}{own}"
@@ -126,7 +135,13 @@ for _kind in (
     MemberKind("unet", lambda m: m.name, "other", build=_unet),
     MemberKind("local", _radius_label, "local", build=_local),
     MemberKind("control", lambda m: "control", "control", build=_control, scheduled=False),
-    MemberKind("wiener", lambda m: "Wiener" if m.radius is None else f"Wiener, r = {m.radius}", "closed", fit=_wiener),
+    MemberKind(
+        "wiener",
+        lambda m: "Wiener" if m.radius is None else f"Wiener, r = {m.radius}",
+        "closed",
+        fit=_wiener,
+        like=_unfitted_wiener,
+    ),
     MemberKind("given", lambda m: m.name if m.radius is None else f"{m.name} (r = {m.radius})", "other"),
 ):
     register_member_kind(_kind)

@@ -212,6 +212,8 @@ def named(words: Iterable[str], flag: str) -> dict[str, Any]:
             out[name] = parse_json(text, word)
         except PhasewiseError:  # plain text
             out[name] = text
+        if out[name] is None:
+            raise PhasewiseError(f"{flag} {name} takes a value, not null; leave it out to have the usual one")
     return out
 
 
@@ -228,6 +230,27 @@ def noise_times(value: tuple[float, ...]) -> str | None:
     if not all(0 < t <= 1 for t in value):
         return f"are noise times in (0, 1], got {list(value)}"
     return distinct(value)
+
+
+def measured_times(value: tuple[float, ...]) -> str | None:
+    """Times that gaps are measured at: what is integrated over them, and a window, take two."""
+    wrong = noise_times(value)
+    if wrong is None and sum(t < 1 for t in value) < 2:
+        return f"must hold at least two noise times below 1; got {list(value)}"
+    return wrong
+
+
+def kind(of: Callable[[Any, str], Any]) -> Check:
+    """A kind of argument (:mod:`phasewise.checks`) as the check of an option."""
+
+    def check(value: Any) -> str | None:
+        try:
+            of(value, "")
+        except PhasewiseError as error:
+            return str(error).strip()
+        return None
+
+    return check
 
 
 def positive(value: float) -> str | None:

@@ -10,8 +10,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError
-from phasewise.runs.options import Option, Options, distinct, noise_times, numbers, option, options_of, positive
+from phasewise.runs.options import (
+    Option,
+    Options,
+    distinct,
+    kind,
+    measured_times,
+    noise_times,
+    numbers,
+    option,
+    options_of,
+    positive,
+)
 
 
 def _solvers() -> Iterable[str]:
@@ -54,6 +66,11 @@ def _estimators() -> Iterable[str]:
     from phasewise.information import ESTIMATORS
 
     return ESTIMATORS
+
+
+LEAST_TRAIN = 20
+"""Fewest training images that a run is made of."""
+_below_1 = checks.interval(0, 1, low_open=True, high_open=True)
 
 
 def _no_doubles(value: tuple[Any, ...]) -> str | None:
@@ -117,7 +134,7 @@ class DataOptions(Options):
 
     data: str = option("digits", "digits, mnist, ..., a folder, .parquet, .npz, or a hub id.", main=True)
     data_dir: str | None = option(None, "Folder of named sets (or PHASEWISE_DATA).", main=True)
-    limit: int | None = option(None, "Use at most this many training images.", least=1)
+    limit: int | None = option(None, "Use at most this many training images.", least=LEAST_TRAIN)
     crop: Any = option(None, "Central cut: SIDE, HEIGHT,WIDTH, or square.", check=_crop, read=_crop_words)
     resize: tuple[int, ...] | None = option(
         None, "SIDE or HEIGHT,WIDTH to average areas to.", main=True, check=_size, metavar="SIDE"
@@ -133,7 +150,7 @@ class DataOptions(Options):
     image_column: str | None = option(None, "Column, or array of a .npz, that holds the images.")
     label_column: str | None = option(None, "Column or array of labels; none: no labels.")
     cache: bool = option(True, "Keep decoded images on disk (PHASEWISE_CACHE).", free=True)
-    seed: int = option(0, "Seed of everything random.", main=True)
+    seed: int = option(0, "Seed of everything random.", main=True, check=kind(checks.seed))
 
     def __post_init__(self) -> None:
         for name in ("crop", "resize"):
@@ -182,18 +199,22 @@ class TrainOptions(Options):
     member: dict[str, Any] = option({}, "A member of yours; repeatable.", metavar="NAME=DIR", makes_members=True)
     preset: str = option("default", "Training preset: default, compiled, paper.", known=_presets)
     batch: int = option(128, "Training batch size.", least=1)
-    global_epochs: float = option(130, "Passes over the data, global networks.", check=positive, makes_members=True)
-    local_epochs: float = option(110, "Passes over the data, local networks.", check=positive, makes_members=True)
+    global_epochs: float = option(
+        130, "Passes over the data, global networks.", check=kind(checks.epochs), makes_members=True
+    )
+    local_epochs: float = option(
+        110, "Passes over the data, local networks.", check=kind(checks.epochs), makes_members=True
+    )
 
 
 @dataclass(frozen=True)
 class GridOptions(Options):
     """The sampling grid (:func:`phasewise.time_grid`) and its solver."""
 
-    steps: int = option(8, "Sampling steps.", main=True, least=2)
+    steps: int = option(8, "Sampling steps.", main=True, least=2, check=kind(checks.steps))
     solver: str = option("exp_ab2", "Solver, e.g. sde_dpmpp_2m, dpmpp_2m, heun, ddim.", main=True, known=_solvers)
     spacing: str = option("uniform", "Time grid: uniform, log_snr or edm.", known=_spacings)
-    t_min: float = option(0.02, "Noise time of the last step, a denoise.", check=positive)
+    t_min: float = option(0.02, "Noise time of the last step, a denoise.", check=kind(_below_1))
 
 
 _TIMES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -203,7 +224,7 @@ _TIMES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7,
 class DiagnoseOptions(Options):
     """Held-out losses by noise time."""
 
-    times: tuple[float, ...] = option(_TIMES, "Noise times of losses and gaps.", check=noise_times)
+    times: tuple[float, ...] = option(_TIMES, "Noise times of losses and gaps.", check=measured_times)
     n_losses: int = option(1000, "Images for losses and for the price list.", least=2)
 
 
@@ -233,7 +254,7 @@ class CMIOptions(Options):
     options: dict[str, Any] = option(
         {}, "CMI: an option of the estimator; repeatable.", flag="--cmi-option", metavar="NAME=VALUE"
     )
-    block: int = option(1, "CMI: side of the region A in pixels.", flag="--block")
+    block: int = option(1, "CMI: side of the region A in pixels.", flag="--block", least=1)
     center: tuple[tuple[int, int], ...] | None = option(
         None, "CMI: where A is; repeat to average.", flag="--center", metavar="ROW,COL"
     )

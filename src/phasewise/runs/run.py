@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError, RunFolderError, unknown
 from phasewise.files import read_json, write_bytes, write_json
 from phasewise.results import (
@@ -301,6 +302,7 @@ class Run:
         return HybridDenoiser(self.denoisers(list(dict.fromkeys(plan.assignment)), device), plan)
 
 
+@checks.checked(folder=checks.file)
 def open_run(folder: str | Path) -> Run:
     """The run in ``folder``.
 

@@ -14,20 +14,38 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.denoisers import Condition, Denoiser, SamplingPlan, bind, for_inference
+from phasewise.denoisers.base import a_denoiser
 from phasewise.denoisers.condition import unbound
 from phasewise.denoisers.trust import checked_conditions
 from phasewise.errors import PhasewiseError
 from phasewise.memory import out_of_memory
 from phasewise.modes import evaluating
 from phasewise.sampling.batches import Progress, in_batches
+from phasewise.sampling.grid import SPACINGS
 from phasewise.sampling.loop import check_start, integrate, rows_on, sampling_plan, start_of
 from phasewise.sampling.noise import Between, RowNoise, StepNoise, noise_kind, solver_noise
+from phasewise.sampling.solvers import solver_name
 
 WARM_UP = 2
 """Loops before the capture: libraries choose their kernels, filters and compiled code are made."""
 
 
+@checks.checked(
+    denoiser=a_denoiser,
+    batch=checks.count,
+    precision=checks.text,
+    compile=checks.flag,
+    graph=checks.flag,
+    steps=checks.steps,
+    solver=solver_name,
+    times=checks.each(checks.number),
+    t_start=checks.fraction,
+    t_min=checks.fraction,
+    spacing=checks.one_of(SPACINGS, "spacing"),
+    noise=checks.text,
+)
 def for_sampling(
     denoiser: Denoiser,
     *,
@@ -39,8 +57,8 @@ def for_sampling(
     solver: str | None = None,
     times: Sequence[float] | None = None,
     t_start: float | None = None,
-    t_min: float = 0.02,
-    spacing: str = "uniform",
+    t_min: float | None = None,
+    spacing: str | None = None,
     noise: str = "fresh",
 ) -> CompiledSampler:
     """A sampler of ``denoiser`` made ready for many calls: ``for_sampling(d, batch=256)(n=10_000, seed=0)``.

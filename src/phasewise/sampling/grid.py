@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import torch
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError, unknown
-from phasewise.paths import LinearPath, NoisePath
+from phasewise.paths import LinearPath, NoisePath, a_path
 
 SPACINGS = ("uniform", "log_snr", "edm")
 
 
+@checks.checked(
+    steps=checks.steps,
+    path=a_path,
+    t_start=checks.number,
+    t_min=checks.number,
+    spacing=checks.one_of(SPACINGS, "spacing"),
+)
 def time_grid(
     steps: int, *, path: NoisePath | None = None, t_start: float = 1.0, t_min: float = 0.02, spacing: str = "uniform"
 ) -> tuple[float, ...]:

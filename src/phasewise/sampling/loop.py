@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.denoisers import Condition, Denoiser, SamplingPlan, bind, condition_rows
-from phasewise.denoisers.base import as_condition, as_rows
+from phasewise.denoisers.base import a_denoiser, as_condition, as_rows
 from phasewise.denoisers.condition import unbound
 from phasewise.denoisers.trust import checked_conditions
 from phasewise.errors import PhasewiseError
+from phasewise.memory import need_bytes
 from phasewise.modes import evaluating
 from phasewise.sampling.batches import Progress, in_batches
-from phasewise.sampling.grid import time_grid
+from phasewise.sampling.grid import SPACINGS, time_grid
 from phasewise.sampling.noise import RowNoise, StepNoise, noise_kind, solver_noise
-from phasewise.sampling.solvers import get_solver, take_step
+from phasewise.sampling.solvers import get_solver, solver_name, take_step
 from phasewise.sampling.steps import Carry
 
 
+@checks.checked(
+    denoiser=a_denoiser,
+    n=checks.count,
+    seed=checks.seed,
+    steps=checks.steps,
+    solver=solver_name,
+    times=checks.each(checks.number),
+    x_init=checks.real_tensor,
+    t_start=checks.fraction,
+    t_min=checks.fraction,
+    spacing=checks.one_of(SPACINGS, "spacing"),
+    noise=checks.text,
+    batch=checks.count,
+    device=checks.device,
+    progress=checks.function,
+)
 def sample(
     denoiser: Denoiser,
     n: int = 16,
@@ -31,8 +51,8 @@ def sample(
     x_init: Tensor | None = None,
     t_start: float | None = None,
     cond: Condition | None = None,
-    t_min: float = 0.02,
-    spacing: str = "uniform",
+    t_min: float | None = None,
+    spacing: str | None = None,
     noise: str = "fresh",
     batch: int = 64,
     device: str | torch.device | None = None,
@@ -41,7 +61,8 @@ def sample(
     """Go from noise to images: (n, C, H, W) float32, in pixel units, unclamped.
 
     A denoiser with a plan of its own (:meth:`Denoiser.sampling_plan`; a hybrid's is its schedule's) brings grid and
-    solver; for another give ``steps`` (default 16) and ``solver``, or the start times themselves (descending, above 0).
+    solver; for another give ``steps`` (default 16), ``t_min`` and ``spacing`` as for :func:`time_grid`, and ``solver``,
+    or the start times themselves (descending, above 0).
     The last step, to t = 0, is a denoise.
 
     Solvers: "exp_ab2" (default), "dpmpp_2m" (DPM-Solver++(2M)), "ddim", "heun" and "euler" of the probability-flow ODE;
@@ -68,8 +89,10 @@ def sample(
     noise_kind(noise)  # an unknown one is refused at once
     x_init = check_start(x_init, t_start, denoiser)
     n = n if x_init is None else len(x_init)
-    if n < 1 or batch < 1:
-        raise PhasewiseError(f"n and batch must be at least 1, got {n} and {batch}")
+    if n < 1:
+        raise PhasewiseError("x_init holds no image; give (n, C, H, W) with n >= 1")
+    needed = 8 * n * math.prod(denoiser.image_shape)  # float32, in batches and together
+    need_bytes(needed, f"{n} images", "draw fewer at a time, with another seed for each part")
     rows = rows_on(device, cond, n, denoiser)
 
     @torch.inference_mode()
@@ -90,11 +113,15 @@ def sampling_plan(
     solver: str | None = None,
     times: Sequence[float] | None = None,
     t_start: float | None = None,
-    t_min: float = 0.02,
-    spacing: str = "uniform",
+    t_min: float | None = None,
+    spacing: str | None = None,
 ) -> SamplingPlan:
     """Start times and solver, as :func:`sample` takes them: a denoiser's own plan, or one of what is given."""
     plan = denoiser.sampling_plan()
+    placed: dict[str, Any] = {k: v for k, v in (("t_min", t_min), ("spacing", spacing)) if v is not None}
+    if placed and (plan is not None or times is not None):
+        brings = "this denoiser brings its own grid" if plan is not None else "times are given"
+        raise PhasewiseError(f"{' and '.join(placed)} would say where the steps lie, but {brings}; leave it out")
     if plan is not None:
         if steps is not None or (solver is not None and solver != plan.solver) or times is not None:
             raise PhasewiseError(
@@ -103,10 +130,13 @@ def sampling_plan(
         grid, solver = plan
     else:
         solver = solver or "exp_ab2"
+        if times is not None and steps is not None:
+            raise PhasewiseError("give either steps or times, not both")
         if times is not None:
             grid = tuple(float(t) for t in times)
         else:
-            grid = time_grid(steps or 16, path=denoiser.path, t_start=t_start or 1.0, t_min=t_min, spacing=spacing)
+            start = 1.0 if t_start is None else t_start
+            grid = time_grid(16 if steps is None else steps, path=denoiser.path, t_start=start, **placed)
     get_solver(solver)  # an unknown one is refused before anything is drawn
     return SamplingPlan(_start_at(check_time_grid(grid), t_start), solver)
 

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from phasewise import seeding
+from phasewise import checks, seeding
 from phasewise.errors import PhasewiseError, unknown
 from phasewise.sampling.brownian import step_weights
 from phasewise.shapes import ImageShape
@@ -21,6 +21,7 @@ THREADS = min(8, os.cpu_count() or 1)
 """That draw the rows for a GPU; on the CPU the network has them all."""
 
 
+@checks.checked(n=checks.count, image_shape=checks.image_shape, seed=checks.seed, first=checks.at_least_0)
 def starting_noise(n: int, image_shape: ImageShape, seed: int = 0, first: int = 0) -> Tensor:
     """Standard normal (n, C, H, W) float32; row i depends on (seed, first + i) alone, whatever n is."""
     return seeding.normal_rows(n, image_shape, seed, first)

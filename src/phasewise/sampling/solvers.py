@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.denoisers.base import Denoiser
 from phasewise.registry import Registry
 from phasewise.sampling.steps import (
@@ -42,6 +43,10 @@ class Solver:
 
 SOLVERS: Registry[Solver] = Registry("solver")
 """All solvers by name; one of your own joins by :func:`register_solver`."""
+
+
+solver_name = checks.one_of(SOLVERS, "solver")
+"""The name of a solver, as an argument."""
 
 
 def register_solver(name: str, solver: Solver) -> Solver:
@@ -84,6 +89,7 @@ def take_step(solver: Solver, denoiser: Denoiser, x: Tensor, t: float, s: float,
     return solver.step(denoiser, x, t, s, carry) if jumped is None else jumped
 
 
+@checks.checked(solver=solver_name, steps=checks.steps)
 def calls_per_step(solver: str, steps: int) -> list[int]:
     """Denoiser calls of each of ``steps`` steps; the last one is a denoise and takes one."""
     return [get_solver(solver).calls] * (steps - 1) + [1]

@@ -6,9 +6,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError
-from phasewise.results import HybridSchedule, PriceList
+from phasewise.results import HybridSchedule, PriceList, a_price_list
 from phasewise.sampling import calls_per_step, time_grid
+from phasewise.sampling.solvers import solver_name
 
 LABELS = {
     "hybrid": "hybrid, optimised",
@@ -26,34 +28,30 @@ LABELS = {
 """Every schedule that a run compares, in the order it is shown."""
 
 
+@checks.checked(times=checks.times, interval=checks.pair_inside(0, 1), inside=checks.text, outside=checks.text)
 def window(times: Sequence[float], interval: tuple[float, float], inside: str, outside: str) -> tuple[str, ...]:
     """The paper's hybrid: ``inside`` takes the steps that start at a time in [low, high], ``outside`` the others."""
     low, high = interval
-    if not 0 <= low < high <= 1:
-        raise PhasewiseError(f"a window is an interval inside [0, 1], got [{low}, {high}]")
     return tuple(inside if low <= t <= high else outside for t in times)
 
 
+@checks.checked(times=checks.times, small=checks.text, large=checks.text, fraction=checks.unit)
 def t_stitch(times: Sequence[float], small: str, large: str, fraction: float) -> tuple[str, ...]:
     """Small then large (T-Stitch, Pan et al. 2024, arXiv 2402.14167): ``small`` takes the first ``fraction`` of the
     steps, rounded, ``large`` the rest."""
-    count = round(_share(fraction) * len(times))
+    count = round(fraction * len(times))
     return (small,) * count + (large,) * (len(times) - count)
 
 
+@checks.checked(times=checks.times, small=checks.text, large=checks.text, fraction=checks.unit)
 def spread(times: Sequence[float], small: str, large: str, fraction: float) -> tuple[str, ...]:
     """``small`` takes a ``fraction`` of the steps, rounded, spread as evenly as can be; ``large`` the rest."""
-    n, count = len(times), round(_share(fraction) * len(times))
+    n, count = len(times), round(fraction * len(times))
     # Bresenham's line: small where the running count k * count / n passes a whole number
     return tuple(small if (k + 1) * count // n > k * count // n else large for k in range(n))
 
 
-def _share(fraction: float) -> float:
-    if not 0 <= fraction <= 1:
-        raise PhasewiseError(f"a fraction of the steps lies in [0, 1], got {fraction}")
-    return fraction
-
-
+@checks.checked(interval=checks.pair_inside(0, 1))
 def shifted(interval: tuple[float, float]) -> tuple[float, float]:
     """The window moved by its own width towards more noise, or towards less where there is none."""
     low, high = interval
@@ -61,8 +59,18 @@ def shifted(interval: tuple[float, float]) -> tuple[float, float]:
     return (high, min(high + width, 1.0)) if high < 1 else (max(low - width, 0.0), low)
 
 
+@checks.checked(
+    prices=a_price_list,
+    small=checks.text,
+    large=checks.text,
+    mflop=checks.not_negative,
+    solver=solver_name,
+)
 def fraction_for(prices: PriceList, small: str, large: str, mflop: float, solver: str) -> float:
     """The smallest share of the steps that ``small`` must take from ``large`` for a cost of at most ``mflop``."""
+    unknown = [name for name in (small, large) if name not in prices.names]
+    if unknown:
+        raise PhasewiseError(f"no prices for {unknown[0]!r}; the list has {', '.join(prices.names)}")
     steps = len(prices.times)
     calls = sum(calls_per_step(solver, steps))
     full, less = (calls * float(prices.flops[prices.names.index(name)]) / 1e6 for name in (large, small))
@@ -72,6 +80,7 @@ def fraction_for(prices: PriceList, small: str, large: str, mflop: float, solver
     return min(max(math.ceil(needed * steps - 1e-9) / steps, 0.0), 1.0)
 
 
+@checks.checked(prices=a_price_list, mflop=checks.not_negative, solver=solver_name, t_min=checks.fraction)
 def fewer_steps(
     prices: PriceList, mflop: float, solver: str, *, t_min: float = 0.02, spacing: str = "uniform"
 ) -> HybridSchedule:

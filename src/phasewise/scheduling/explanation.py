@@ -6,8 +6,9 @@ import itertools
 
 import numpy as np
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError
-from phasewise.results import HybridSchedule, PriceList
+from phasewise.results import HybridSchedule, PriceList, a_price_list, a_schedule
 from phasewise.scheduling.penalty import PENALTIES, Penalty, get_penalty, step_penalties
 from phasewise.scheduling.prices import calls_of, prices_at
 
@@ -15,6 +16,7 @@ CHEAP = 0.5
 """A stand-in has to cost less than this share of the one it stands in for."""
 
 
+@checks.checked(schedule=a_schedule, prices=a_price_list)
 def explain(schedule: HybridSchedule, prices: PriceList, *, penalty: str | Penalty | None = None) -> list[str]:
     """One sentence per span of the schedule, in sampling order.
 

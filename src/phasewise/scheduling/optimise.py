@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError
-from phasewise.results import HybridSchedule, ParetoFront, PriceList
-from phasewise.sampling.solvers import calls_per_step
+from phasewise.results import HybridSchedule, ParetoFront, PriceList, a_front, a_price_list
+from phasewise.sampling.solvers import calls_per_step, solver_name
 from phasewise.scheduling.penalty import PENALTIES, Penalty, get_penalty, step_penalties
 from phasewise.scheduling.prices import calls_of
 
@@ -21,6 +22,7 @@ COSTS = ("mflop", "ms")
 """What a schedule may be charged for: operations, or the milliseconds measured with the price list."""
 
 
+@checks.checked(prices=a_price_list, solver=solver_name, members=checks.each(checks.text, least=0))
 def pareto_front(
     prices: PriceList,
     *,
@@ -96,6 +98,14 @@ def undominated(cost: np.ndarray, penalty: np.ndarray) -> np.ndarray:
     return order[keep]
 
 
+@checks.checked(
+    prices=a_price_list,
+    budget=checks.fraction,
+    tolerance=checks.number,
+    solver=solver_name,
+    members=checks.each(checks.text, least=0),
+    front=a_front,
+)
 def optimise_schedule(
     prices: PriceList,
     budget: float | None = None,
@@ -161,6 +171,7 @@ def _check_front(front: ParetoFront, penalty: Penalty, cost: str) -> None:
         )
 
 
+@checks.checked(prices=a_price_list, assignment=checks.each(checks.text, least=0), solver=solver_name)
 def schedule_from_assignment(
     prices: PriceList, assignment: Sequence[str], *, penalty: str | Penalty | None = None, solver: str = "exp_ab2"
 ) -> HybridSchedule:
@@ -188,6 +199,7 @@ def schedule_from_assignment(
     )
 
 
+@checks.checked(prices=a_price_list, solver=solver_name)
 def reference_mflop(prices: PriceList, solver: str = "exp_ab2") -> float:
     """MFLOP an image of running the reference at every step."""
     return reference_cost(prices, solver, "mflop")

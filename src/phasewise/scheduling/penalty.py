@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError
 from phasewise.registry import Registry
-from phasewise.results import Array, PriceList, StepErrors
+from phasewise.results import Array, PriceList, StepErrors, a_price_list
 
 
 class Penalty(ABC):
@@ -124,6 +125,7 @@ def get_penalty(penalty: str | Penalty | None, prices: PriceList) -> Penalty:
     return penalty
 
 
+@checks.checked(prices=a_price_list)
 def step_penalties(prices: PriceList, penalty: str | Penalty | None = None) -> tuple[Array, Array]:
     """(value, stderr), each (S, N): excess over the reference of giving step k to member n.
 

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from phasewise import seeding
-from phasewise.denoisers.base import Condition, Denoiser
+from phasewise import checks, seeding
+from phasewise.denoisers.base import Condition, Denoiser, denoisers_by_name
 from phasewise.denoisers.condition import bind, condition_rows
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import FeatureNetwork, paired_frechet
+from phasewise.metrics.feature_base import a_feature_network
 from phasewise.modes import in_evaluation
 from phasewise.sampling.loop import check_time_grid
 
@@ -29,6 +30,15 @@ COMPONENTS = 64
 
 @in_evaluation
 @torch.inference_mode()
+@checks.checked(
+    denoisers=denoisers_by_name,
+    images=checks.images,
+    times=checks.each(checks.number),
+    features=a_feature_network,
+    reference=checks.text,
+    seed=checks.seed,
+    batch=checks.count,
+)
 def measure_frechet(
     denoisers: Mapping[str, Denoiser],
     images: Tensor,

@@ -25,9 +25,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError
-from phasewise.results import HybridSchedule, PriceList, StepErrors
+from phasewise.results import HybridSchedule, PriceList, StepErrors, a_price_list, a_schedule, step_errors
 from phasewise.sampling import get_solver
+from phasewise.sampling.solvers import solver_name
 from phasewise.scheduling.optimise import check_cost, undominated
 from phasewise.scheduling.penalty import Penalty, check_prices, get_penalty
 
@@ -36,6 +38,15 @@ WAYS = 400
 """Most undominated ways kept per node; beyond, the one of least penalty in each of so many classes of cost."""
 
 
+@checks.checked(
+    prices=a_price_list,
+    errors=step_errors,
+    budget=checks.positive,
+    tolerance=checks.number,
+    solver=solver_name,
+    members=checks.each(checks.text, least=0),
+    end_by=checks.unit,
+)
 def place_steps(
     prices: PriceList,
     errors: StepErrors | None = None,
@@ -87,6 +98,13 @@ class PlacementFront:
     schedules: tuple[HybridSchedule, ...]
 
 
+@checks.checked(
+    prices=a_price_list,
+    errors=step_errors,
+    solver=solver_name,
+    members=checks.each(checks.text, least=0),
+    end_by=checks.unit,
+)
 def placement_front(
     prices: PriceList,
     errors: StepErrors | None = None,
@@ -130,6 +148,11 @@ def placement_front(
     return PlacementFront(found.cost[order], found.penalty[order], schedules)
 
 
+@checks.checked(
+    prices=a_price_list,
+    errors=step_errors,
+    schedule=a_schedule,
+)
 def penalty_of(
     prices: PriceList, errors: StepErrors | None, schedule: HybridSchedule, penalty: str | Penalty = "w2"
 ) -> float | None:

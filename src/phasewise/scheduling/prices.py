@@ -14,20 +14,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.data import ImageData, as_images, condition_of_part
-from phasewise.denoisers.base import Condition, Denoiser
+from phasewise.denoisers.base import Condition, Denoiser, denoisers_by_name
 from phasewise.denoisers.condition import bind, condition_rows
 from phasewise.diagnosis.losses import measure_losses
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import FeatureNetwork
 from phasewise.metrics.cost import count_flops, measure_ms
+from phasewise.metrics.feature_base import a_feature_network
 from phasewise.paths import path_from_config
-from phasewise.results import PriceList
+from phasewise.results import PriceList, a_price_list
 from phasewise.sampling.solvers import calls_per_step
 from phasewise.scheduling.perception import measure_frechet
 from phasewise.scheduling.step_errors import measure_growth
 
 
+@checks.checked(
+    denoisers=denoisers_by_name,
+    times=checks.times,
+    reference=checks.text,
+    seed=checks.seed,
+    n=checks.at_least_2,
+    batch=checks.count,
+    trajectories=checks.at_least_0,
+    features=a_feature_network,
+)
 def price_list(
     denoisers: Mapping[str, Denoiser],
     data: ImageData | Tensor,
@@ -56,6 +68,15 @@ def price_list(
     data = as_images(data)
     images = data.validation[:n]
     rows = condition_rows(_first(condition_of_part(data, "validation", cond), n), len(images), denoisers.values())
+    # first: a member that does not fit, or whose cost cannot be counted, is refused at once
+    one = {name: bind(d, rows, slice(1)) for name, d in denoisers.items()}  # a call costs the same whatever the label
+    flops = {name: count_flops(d, denoisers[name].image_shape) for name, d in one.items()}
+    free = [name for name, cost in flops.items() if not cost]
+    if free:
+        raise PhasewiseError(
+            f"no FLOPs are counted in a call of {free[0]}: the counter does not see what it does, and a member that "
+            "costs nothing would be given every step; leave it out"
+        )
     frechet, frechet_error = None, None
     if features is not None and reference in denoisers:  # first: a network that does not fit is refused at once
         frechet, frechet_error = measure_frechet(
@@ -63,11 +84,10 @@ def price_list(
         )
     table = measure_losses(denoisers, images, times, reference=reference, cond=rows, seed=seed)
     shape = denoisers[reference].image_shape
-    one = {name: bind(d, rows, slice(1)) for name, d in denoisers.items()}  # a call costs the same whatever the label
     ms = measure_ms(one, shape, batch=batch, seed=seed)
     return PriceList(
         losses=table,
-        flops=np.array([count_flops(d, shape) for d in one.values()], dtype=float),
+        flops=np.array(list(flops.values()), dtype=float),
         ms=np.array([ms[name][0] for name in denoisers]),
         device=str(images.device),
         batch=batch,
@@ -80,6 +100,7 @@ def price_list(
     )
 
 
+@checks.checked(prices=a_price_list, times=checks.times)
 def prices_at(prices: PriceList, times: Sequence[float]) -> PriceList:
     """The price list carried over to another grid inside its span, without measuring again.
 

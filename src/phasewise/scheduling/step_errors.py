@@ -18,19 +18,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from phasewise.denoisers.base import Condition, Denoiser
+from phasewise import checks
+from phasewise.denoisers.base import Condition, Denoiser, a_denoiser, denoisers_by_name
 from phasewise.denoisers.condition import bind, condition_rows
 from phasewise.errors import PhasewiseError
 from phasewise.modes import in_evaluation
 from phasewise.results import StepErrors
 from phasewise.sampling import Carry, get_solver, integrate, starting_noise
 from phasewise.sampling.loop import check_time_grid
+from phasewise.sampling.solvers import solver_name
 
 FINE, BATCH = 3, 64
 
 
 @in_evaluation
 @torch.inference_mode()
+@checks.checked(
+    denoiser=a_denoiser, times=checks.each(checks.number), solver=solver_name, n=checks.at_least_2, seed=checks.seed
+)
 def measure_step_errors(
     denoiser: Denoiser, times: Sequence[float], *, solver: str = "heun", n: int = 32, seed: int = 0
 ) -> StepErrors:
@@ -50,8 +55,6 @@ def measure_step_errors(
         raise PhasewiseError(f"{solver} has no ODE path to stray from; use penalty 'kl'")
     if chosen.multistep:
         raise PhasewiseError(f"the errors of {solver} do not add up over steps; place the steps for heun or euler")
-    if n < 2:
-        raise PhasewiseError(f"need at least 2 images, got {n}")
     points, end = _trajectories(denoiser, grid, n, seed)
     # every step from one time starts with the same answer: asked once
     known = _Remembering(denoiser, dict(zip(grid, points, strict=True)))
@@ -75,6 +78,13 @@ def _carry_on(denoiser: Denoiser, x: Tensor, grid: tuple[float, ...], size: int 
 
 @in_evaluation
 @torch.inference_mode()
+@checks.checked(
+    denoisers=denoisers_by_name,
+    times=checks.each(checks.number),
+    reference=checks.text,
+    n=checks.at_least_2,
+    seed=checks.seed,
+)
 def measure_growth(
     denoisers: Mapping[str, Denoiser],
     times: Sequence[float],
@@ -94,8 +104,6 @@ def measure_growth(
     Takes about ``N T^2 / 2`` calls on ``n`` images.  Raises PhasewiseError as :func:`measure_step_errors` does.
     """
     grid = check_time_grid(times)
-    if n < 2:
-        raise PhasewiseError(f"need at least 2 images, got {n}")
     rows = condition_rows(cond[:n] if isinstance(cond, Tensor) and cond.dim() else cond, n, denoisers.values())
     denoisers = {name: bind(d, rows) for name, d in denoisers.items()}
     together = BATCH if rows is None else n  # those given a condition answer all n trajectories at once

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.data import ImageData, as_images
 from phasewise.denoisers import NetworkDenoiser
+from phasewise.denoisers.base import a_denoiser, denoisers_by_name
 from phasewise.errors import PhasewiseError
 from phasewise.files import beneath
 from phasewise.results import TrainingRecord
@@ -23,6 +25,7 @@ from phasewise.training.trainer import Trainer
 
 
 @with_settings
+@checks.checked(denoiser=a_denoiser, name=checks.text)
 def train(
     denoiser: NetworkDenoiser,
     data: ImageData | Tensor | str,
@@ -49,6 +52,7 @@ def train(
 
 
 @with_settings
+@checks.checked(denoisers=denoisers_by_name)
 def train_together(
     denoisers: Mapping[str, NetworkDenoiser],
     data: ImageData | Tensor | str,

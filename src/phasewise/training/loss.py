@@ -17,10 +17,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.denoisers import NetworkDenoiser
+from phasewise.denoisers.base import a_denoiser
 from phasewise.paths import NoisePath
 
+LOSSES, TIMES = ("flow", "paper"), ("logit_normal", "uniform", "mixed")
 
+
+@checks.checked(denoiser=a_denoiser, kind=checks.one_of(LOSSES, "loss"))
 def denoising_loss(
     denoiser: NetworkDenoiser,
     x: Tensor,
@@ -50,6 +55,7 @@ def _paper_weight(path: NoisePath, t: Tensor) -> Tensor:
     return path.velocity_gain(t) ** 2 + path.gamma(t) + 1
 
 
+@checks.checked(n=checks.count, kind=checks.one_of(TIMES, "time distribution"), span=checks.pair_inside(0, 1))
 def draw_times(n: int, kind: str, span: tuple[float, float], generator: torch.Generator) -> Tensor:
     """n noise times, stratified (one in each n-th of the distribution), in random order, inside ``span``.
 

@@ -2,16 +2,16 @@
 
 ``paper`` is the published recipe for the global network (arXiv 2508.06614: AdamW 1e-3, weight decay 1e-3, batch 512, 15
 epochs, 100 warm-up steps, t = sigmoid(normal), errors of v + eps + x), with one change: the average of the weights
-that schedule-free AdamW keeps there is an exponential one here.  ``compiled`` is the default with ``compile``; ``gpu`` is
-for an accelerator: large batches, products in bfloat16, noise drawn where it is used.
+that schedule-free AdamW keeps there is an exponential one here.  ``compiled`` is the default with ``compile``;
+``gpu`` is for an accelerator: large batches, products in bfloat16, noise drawn where it is used.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from phasewise import checks
 from phasewise.errors import PhasewiseError, unknown
 from phasewise.fit import cosine_decay, warm_up
 
@@ -46,6 +46,16 @@ class TrainPreset:
     flip: bool = False
     noise: str = "cpu"
 
+    def __post_init__(self) -> None:
+        checks.check_fields(
+            self, lr=checks.positive, weight_decay=checks.not_negative, batch=checks.count, epochs=checks.epochs,
+            steps=checks.count, warmup=checks.at_least_0, ema=checks.unit, clip=checks.not_negative,
+            loss=checks.one_of(("flow", "paper")), decay=checks.one_of(("cosine", "constant")),
+            times=checks.one_of(("logit_normal", "uniform", "mixed"), "time distribution"),
+            precision=checks.one_of(("float32", "bfloat16")), flip=checks.flag,
+            noise=checks.one_of(("cpu", "device"), "place of the noise"),
+        )  # fmt: skip
+
 
 PRESETS: dict[str, TrainPreset] = {
     "default": TrainPreset(),
@@ -72,24 +82,9 @@ def get_preset(preset: str | TrainPreset, **changes: Any) -> TrainPreset:
         if preset not in PRESETS:
             raise PhasewiseError(unknown("training preset", preset, PRESETS))
         preset = PRESETS[preset]
-    preset = replace(preset, **{k: v for k, v in changes.items() if v is not None})
-    if (
-        not 0 < preset.lr < math.inf
-        or preset.batch < 1
-        or not 0 < preset.epochs < math.inf
-        or (preset.steps is not None and preset.steps < 1)
-    ):
-        raise PhasewiseError("training needs lr > 0, batch >= 1, epochs > 0 and steps >= 1")
-    for kind, value, known in (
-        ("choice", preset.loss, ("flow", "paper")),
-        ("choice", preset.decay, ("cosine", "constant")),
-        ("time distribution", preset.times, ("logit_normal", "uniform", "mixed")),
-        ("precision", preset.precision, ("float32", "bfloat16")),
-        ("place of the noise", preset.noise, ("cpu", "device")),
-    ):
-        if value not in known:
-            raise PhasewiseError(unknown(kind, value, known))
-    return preset
+    if not isinstance(preset, TrainPreset):
+        raise PhasewiseError(f"preset is a name ({', '.join(PRESETS)}) or a TrainPreset, got {checks.shown(preset)}")
+    return replace(preset, **{k: v for k, v in changes.items() if v is not None})
 
 
 def learning_rate(plan: TrainPreset, step: int, steps: int) -> float:

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.data import ImageData, as_images, condition_of_part
 from phasewise.denoisers import Denoiser, condition_rows
-from phasewise.errors import PhasewiseError
+from phasewise.denoisers.base import a_denoiser
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,8 +55,11 @@ class TrainSettings:
     checkpoint_every: float = 60.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.span[0] < self.span[1] <= 1:
-            raise PhasewiseError(f"span must be an interval inside [0, 1], got {self.span}")
+        checks.check_fields(
+            self, seed=checks.seed, epochs=checks.epochs, steps=checks.count, batch=checks.count, out=checks.file,
+            device=checks.device, span=checks.pair_inside(0, 1), teacher=a_denoiser,
+            progress=checks.either(checks.flag, checks.function), checkpoint_every=checks.not_negative,
+        )  # fmt: skip
 
 
 def with_settings(function: F) -> F:

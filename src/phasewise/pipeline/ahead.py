@@ -1,0 +1,168 @@
+"""What can be known before anything is trained: refused before anything is claimed or written.
+
+Members, images, features, the question of the CMI and the cheapest schedule follow from the config and the images; so
+does the least memory and time that a run can take, whatever the machine::
+
+    memory >= 12 P n_samples + 5000 steps bytes        P numbers an image, three sets of samples at a time
+    time   >= 1 us for every image that passes a denoiser
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from phasewise.data import ImageData
+from phasewise.denoisers import Denoiser, load_denoiser
+from phasewise.denoisers.base import check_radius
+from phasewise.errors import PhasewiseError
+from phasewise.information import make_estimator, make_problem
+from phasewise.memory import need_bytes
+from phasewise.metrics.cost import count_flops
+from phasewise.metrics.features import check_features
+from phasewise.metrics.frechet import MIN_SAMPLES
+from phasewise.runs.config import RunConfig
+from phasewise.runs.members import MEMBER_KINDS, Member
+from phasewise.runs.parts import LEAST_TRAIN
+from phasewise.sampling import calls_per_step
+
+LEAST = {"train": LEAST_TRAIN, "validation": 2, "test": MIN_SAMPLES}
+"""Images a part must hold: to learn from, for a spread, for a Frechet distance."""
+FASTEST = 1e-6
+"""Seconds an image takes through any denoiser at the least; no machine known to us is faster."""
+LONGEST = 30 * 86400
+SCHEDULES = 8
+"""Schedules that a run compares at the least."""
+Shape = tuple[int, int, int]
+
+
+def check_before(config: RunConfig, data: ImageData, stages: Iterable[str], *, insist: bool = False) -> None:
+    """Raise PhasewiseError for a run that would fail, or be nobody's wish, in one of the named ``stages``.
+
+    ``insist`` passes over what is only too large.
+    """
+    stages = set(stages)
+    if "cmi" in stages:
+        check_cmi(config, data.image_shape, sum(data.sizes.values()))
+    if not any(name.startswith("train-") for name in stages):
+        return
+    check_members(config, data.image_shape)
+    check_images(data)
+    if "features" in stages:
+        check_features(data, config.features.features)
+    if "schedule" in stages:
+        check_budget(config, data.image_shape)
+    if not insist:
+        check_size(config, data, stages)
+
+
+def check_members(config: RunConfig, image_shape: Shape | None) -> None:
+    """Refuse a member that does not fit the images, or is not there, before anything is trained or written.
+
+    ``image_shape`` None: of images not looked at yet; radii go unchecked.
+    """
+    for member in config.members:
+        kind = MEMBER_KINDS[member.kind]
+        if member.radius is None and kind.look in ("local", "control"):
+            raise PhasewiseError(f"member {member.name!r} of kind {member.kind!r} needs a radius, in pixels")
+        if member.radius is not None and image_shape is not None:
+            check_radius(member.radius, image_shape)
+        if kind.build is None and kind.fit is None:
+            need_source(member)
+    folder = config.train.networks
+    if folder is not None and not any(_held(m.source) for m in config.members if m.source is not None):
+        raise PhasewiseError(
+            f"--networks {folder} holds none of {', '.join(m.name for m in config.members if m.source)}; each lies in "
+            "a folder of its name, as save_denoiser writes it"
+        )
+
+
+def need_source(member: Member) -> None:
+    """Raise PhasewiseError where a member that others made is not there."""
+    if member.source is None:
+        raise PhasewiseError(f"member {member.name!r} of kind {member.kind!r} needs a source, its folder")
+    if not _held(member.source):
+        raise PhasewiseError(f"member {member.name!r} is to come from {member.source}, which holds no denoiser")
+
+
+def _held(source: str | None) -> bool:
+    return source is not None and (Path(source) / "config.json").is_file()
+
+
+def check_images(data: ImageData) -> None:
+    """Refuse too few images in a part, and a channel that never changes."""
+    few = [f"{data.sizes[part]} to {part} ({n} needed)" for part, n in LEAST.items() if data.sizes[part] < n]
+    if few:
+        raise PhasewiseError(
+            f"{data.name} leaves too few images: {', '.join(few)}; give 40 or more in all, and hundreds for a useful "
+            "result, or a larger --limit"
+        )
+    still = [k for k, std in enumerate(data.std_per_channel.tolist()) if not std > 0]
+    if still:
+        raise PhasewiseError(
+            f"channel {still[0]} of the training images of {data.name} is constant; drop it or check the data"
+        )
+
+
+def check_cmi(config: RunConfig, image_shape: Shape, n: int | None = None) -> None:
+    """Refuse a CMI map that cannot be measured on ``n`` such images, by posing the question on blank ones."""
+    asked = config.cmi
+    if not asked.measure:
+        return
+    estimator = make_estimator(asked.estimator, **asked.options)  # raises for an estimator or an option that is none
+    if n is not None:
+        estimator.check_number(n)
+    times = [t for t in asked.times if t != 1] or [0.5]
+    for center in asked.center or (None,):
+        make_problem(torch.zeros(20, *image_shape), times, asked.radii, block=asked.block, center=center)
+
+
+def check_budget(config: RunConfig, image_shape: Shape) -> None:
+    """Refuse a budget below the cheapest schedule, counted on untrained networks: weights change no cost."""
+    scheduled = [m for m in config.members if MEMBER_KINDS[m.kind].scheduled]
+    like = {m.name: _like(m, image_shape) for m in scheduled}
+    known = {name: denoiser for name, denoiser in like.items() if denoiser is not None}
+    if len(known) < len(like) or "global" not in known:
+        return  # the price of one of them is not known before it is fitted
+    calls = np.array(calls_per_step(config.grid.solver, config.grid.steps))
+    flops = {name: count_flops(denoiser, image_shape) for name, denoiser in known.items()}
+    # one that jumps takes a step by one call, whatever the solver
+    each = [np.where(known[name].jumps, 1, calls) * float(cost) for name, cost in flops.items()]
+    least = float(np.minimum.reduce(each).sum()) / float(calls.sum() * flops["global"])
+    if config.schedule.budget < least * (1 - 1e-9):
+        raise PhasewiseError(
+            f"no schedule fits a budget of {config.schedule.budget:g}; the cheapest costs {least:.4g} of the "
+            "all-global one; raise --budget"
+        )
+
+
+def _like(member: Member, shape: Shape) -> Denoiser | None:
+    """A denoiser that costs what the member will; None where that is not known."""
+    kind = MEMBER_KINDS[member.kind]
+    if member.source is not None and _held(member.source):
+        denoiser = load_denoiser(member.source)
+        # another shape is refused where the member is taken
+        return denoiser if denoiser.image_shape == shape and not denoiser.takes_condition else None
+    if kind.build is None:
+        return None if kind.like is None else kind.like(member, shape)
+    with torch.random.fork_rng(devices=[]):  # the caller's random state is left alone
+        return kind.build(member, shape)
+
+
+def check_size(config: RunConfig, data: ImageData, stages: Iterable[str]) -> None:
+    """Refuse what the machine has no memory for, and what would take a month at the least."""
+    stages = set(stages)
+    numbers, steps, train = math.prod(data.image_shape), config.grid.steps, data.sizes["train"]
+    n = config.evaluate.n_samples if "evaluate" in stages else 0
+    mend = "ask for less, or insist with --yes"
+    need_bytes(12.0 * numbers * n + 5000.0 * steps, f"{n} samples a schedule of {steps} steps", mend)
+    held_out = min(config.diagnose.n_losses, data.sizes["test"]) * len(config.members)
+    passes = sum((m.epochs or 0.0) * train for m in config.members)
+    passes += held_out * (len(config.diagnose.times) + steps) + SCHEDULES * n * steps
+    if passes * FASTEST > LONGEST:
+        days = passes * FASTEST / 86400
+        raise PhasewiseError(f"this run would take {days:.3g} days at the very least; {mend}")

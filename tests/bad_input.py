@@ -1,0 +1,351 @@
+"""Cases of bad input to public calls and to the command line, by field; :mod:`test_bad_input` tries them all."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+import phasewise as pw
+from phasewise.denoisers import for_inference
+from phasewise.diagnosis import gap_window, measure_losses, measure_recovery, path_kl
+from phasewise.exact import DiscreteSystem, GaussianField, IsingChain, IsingStrip, TwoMode
+from phasewise.information import make_estimator, make_geometry, make_problem
+from phasewise.results import LossTable, PriceList
+from phasewise.runs import make_config
+from phasewise.sampling import starting_noise
+from phasewise.scheduling import baselines, measure_step_errors, place_steps, prices_at, schedule_from_assignment
+from phasewise.training import TrainPreset, train_together
+
+NAN, INF = float("nan"), float("inf")
+
+
+@cache
+def world() -> SimpleNamespace:
+    """What the cases share: small denoisers, images, prices, features."""
+    field = GaussianField((6, 6), mass=1.0)
+    x = field.sample(48, 0)
+    members = {"global": field.denoiser(), "r1": field.denoiser(1)}
+    times = (1.0, 0.6, 0.2)
+    return SimpleNamespace(
+        x=x, net=pw.LocalDenoiser((1, 6, 6), 1), wiener=pw.WienerDenoiser.fit(x), members=members, times=times,
+        prices=pw.price_list(members, x, times, n=8, batch=2), losses=measure_losses(members, x[:8], (0.3, 0.6)),
+        schedule=pw.HybridSchedule((1.0, 0.5), ("global", "r1")), features=pw.metrics.RandomFeatures((1, 6, 6)),
+    )  # fmt: skip
+
+
+def spoiled(x, value=NAN):
+    x = x.clone()
+    x[0, 0, 0, 0] = value
+    return x
+
+
+def sample(**given):
+    return pw.sample(world().net, **{"n": 2, "steps": 2, **given})
+
+
+def losses(**given):
+    w = world()
+    return measure_losses(**{"denoisers": w.members, "images": w.x[:4], "times": (0.5,), **given})
+
+
+def prices(**given):
+    w = world()
+    return pw.price_list(**{"denoisers": w.members, "data": w.x, "times": w.times, "n": 4, **given})
+
+
+def schedule(**given):
+    return pw.optimise_schedule(**{"prices": world().prices, **given})
+
+
+def cmi(**given):
+    w = world()
+    return pw.cmi_map(**{"data": w.x, "radii": [1], "times": [0.5], "estimator": "gaussian", **given})
+
+
+def train(denoiser=None, **given):
+    w = world()
+    return pw.train(denoiser or w.net, **{"data": w.x, "steps": 1, "batch": 4, "progress": False, **given})
+
+
+def fid(**given):
+    w = world()
+    return pw.fid(**{"samples": w.x, "reference": w.x, "features": w.features, **given})
+
+
+def records(flops, ms=(1.0, 1.0)):
+    return PriceList(world().losses, np.array(flops, dtype=float), np.array(ms, dtype=float))
+
+
+CALLS = {
+    "sampling": {
+        "n=1.5": lambda: sample(n=1.5),
+        "n=True": lambda: sample(n=True),
+        "n=0": lambda: sample(n=0),
+        "n='3'": lambda: sample(n="3"),
+        "n=10**15": lambda: sample(n=10**15),
+        "n=10**400": lambda: sample(n=10**400),
+        "seed='a'": lambda: sample(seed="a"),
+        "seed=-1": lambda: sample(seed=-1),
+        "seed=2**63": lambda: sample(seed=2**63),
+        "seed=None": lambda: sample(seed=None),
+        "steps=0": lambda: sample(steps=0),
+        "steps=10**9": lambda: sample(steps=10**9),
+        "steps and times": lambda: sample(times=[1.0, 0.5]),
+        "batch=-1": lambda: sample(batch=-1),
+        "times=[None]": lambda: sample(steps=None, times=[None]),
+        "times=0.5": lambda: sample(steps=None, times=0.5),
+        "times ascend": lambda: sample(steps=None, times=[0.1, 0.5]),
+        "times=[nan]": lambda: sample(steps=None, times=[NAN]),
+        "solver='eulr'": lambda: sample(solver="eulr"),
+        "solver=3": lambda: sample(solver=3),
+        "device='cuda' without one": lambda: sample(device="cuda:99"),
+        "device='foo'": lambda: sample(device="foo"),
+        "device='meta'": lambda: sample(device="meta"),
+        "device='cpu:7'": lambda: sample(device="cpu:7"),
+        "device=3.5": lambda: sample(device=3.5),
+        "a function for a denoiser": lambda: pw.sample(lambda x, t: x, 2),
+        "a class for a denoiser": lambda: pw.sample(pw.LocalDenoiser, 2),
+        "NaN in x_init": lambda: sample(x_init=spoiled(world().x), t_start=0.5),
+        "x_init of another shape": lambda: sample(x_init=torch.zeros(2, 1, 5, 5), t_start=0.5),
+        "x_init without t_start": lambda: sample(x_init=world().x[:2]),
+        "t_start=0": lambda: sample(t_start=0),
+        "t_min=nan": lambda: sample(t_min=NAN),
+        "spacing='log'": lambda: sample(spacing="log"),
+        "spacing of a hybrid": lambda: pw.sample(pw.HybridDenoiser(world().members, world().schedule), spacing="edm"),
+        "t_min of a hybrid": lambda: pw.sample(pw.HybridDenoiser(world().members, world().schedule), t_min=0.1),
+        "progress=3": lambda: sample(progress=3),
+        "time_grid(2.5)": lambda: pw.time_grid(2.5),
+        "time_grid(path='linear')": lambda: pw.time_grid(4, path="linear"),
+        "starting_noise(shape of two)": lambda: starting_noise(2, (6, 6)),
+    },
+    "denoisers": {
+        "radius=1.5": lambda: pw.LocalDenoiser((1, 6, 6), 1.5),
+        "radius=True": lambda: pw.LocalDenoiser((1, 6, 6), True),
+        "radius=99": lambda: pw.LocalDenoiser((1, 6, 6), 99),
+        "image_shape='a'": lambda: pw.LocalDenoiser("abc", 1),
+        "image_shape of floats": lambda: pw.UNetDenoiser((1, 8.5, 8)),
+        "width='a'": lambda: pw.LocalDenoiser((1, 6, 6), 1, width="a"),
+        "expansion=nan": lambda: pw.LocalDenoiser((1, 6, 6), 1, expansion=NAN),
+        "path='linear'": lambda: pw.LocalDenoiser((1, 6, 6), 1, path="linear"),
+        "width=12 of a U-Net": lambda: pw.UNetDenoiser((1, 8, 8), width=12),
+        "multipliers=[1.5]": lambda: pw.UNetDenoiser((1, 8, 8), multipliers=[1.5]),
+        "an unknown size": lambda: pw.UNetDenoiser.of_size((1, 8, 8), "tiny"),
+        "Wiener of NaN images": lambda: pw.WienerDenoiser.fit(spoiled(world().x)),
+        "Wiener of bytes": lambda: pw.WienerDenoiser.fit((world().x * 9).byte()),
+        "float64 pixels": lambda: world().net(world().x.double(), 0.5),
+        "an array for x_t": lambda: world().net(world().x.numpy(), 0.5),
+        "t=1.5": lambda: world().net(world().x, 1.5),
+        "t='a'": lambda: world().net(world().x, "a"),
+        "on('linear')": lambda: world().net.on("linear"),
+        "hybrid of functions": lambda: pw.HybridDenoiser({"global": abs, "r1": abs}, world().schedule),
+        "hybrid of a list": lambda: pw.HybridDenoiser([world().net], world().schedule),
+        "hybrid without a schedule": lambda: pw.HybridDenoiser(world().members, None),
+        "for_inference(precision='half')": lambda: for_inference(world().net, precision="half"),
+        "save_denoiser(3)": lambda: pw.save_denoiser(3, "x"),
+        "load_denoiser(3)": lambda: pw.load_denoiser(3),
+        "load_denoiser(device='foo')": lambda: pw.load_denoiser("nowhere", device="foo"),
+    },
+    "training": {
+        "seed=-1": lambda: train(seed=-1),
+        "steps=1.5": lambda: train(steps=1.5),
+        "epochs=1e300": lambda: train(steps=None, epochs=1e300),
+        "batch=0": lambda: train(batch=0),
+        "span=(0.5, 0.2)": lambda: train(span=(0.5, 0.2)),
+        "span='ab'": lambda: train(span="ab"),
+        "device='mps' without one": lambda: train(device="mps:3"),
+        "teacher=abs": lambda: train(teacher=abs),
+        "progress='yes'": lambda: train(progress="yes"),
+        "a function for a network": lambda: train(abs),
+        "a closed form for a network": lambda: train(world().wiener),
+        "NaN images": lambda: train(data=spoiled(world().x)),
+        "19 images": lambda: train(data=world().x[:19]),
+        "preset=3": lambda: train(preset=3),
+        "preset of lr=nan": lambda: TrainPreset(lr=NAN),
+        "no networks": lambda: train_together({}, world().x),
+        "a list of networks": lambda: train_together([world().net], world().x),
+    },
+    "diagnosis": {
+        "batch=-1": lambda: losses(batch=-1),
+        "seed=1.5": lambda: losses(seed=1.5),
+        "times=[]": lambda: losses(times=[]),
+        "times=[0]": lambda: losses(times=[0.0]),
+        "times=['a']": lambda: losses(times=["a"]),
+        "times=None": lambda: losses(times=None),
+        "NaN images": lambda: losses(images=spoiled(world().x)),
+        "images of bytes": lambda: losses(images=(world().x * 9).byte()),
+        "images of three axes": lambda: losses(images=world().x[0]),
+        "one image": lambda: losses(images=world().x[:1]),
+        "a function for a denoiser": lambda: losses(denoisers={"global": abs}),
+        "a missing reference": lambda: losses(reference="best"),
+        "recovery, steps=0": lambda: measure_recovery(world().members, world().x[:2], [0.5], steps=0),
+        "recovery, solver='x'": lambda: measure_recovery(world().members, world().x[:2], [0.5], solver="x"),
+        "gap of an unknown name": lambda: gap_window(world().losses, pw.LinearPath(), "r9"),
+        "gap, tolerance=2": lambda: gap_window(world().losses, pw.LinearPath(), "r1", 2),
+        "path_kl(path=None)": lambda: path_kl(world().losses, None),
+        "markov_length of prices": lambda: pw.markov_length(world().prices),
+    },
+    "information": {
+        "block=1.5": lambda: cmi(block=1.5),
+        "block=9": lambda: cmi(block=9),
+        "radii=[-1]": lambda: cmi(radii=[-1]),
+        "radii=2": lambda: cmi(radii=2),
+        "radii=['a']": lambda: cmi(radii=["a"]),
+        "times=[nan]": lambda: cmi(times=[NAN]),
+        "times='ab'": lambda: cmi(times="ab"),
+        "center=(1,)": lambda: cmi(center=(1,)),
+        "center=3": lambda: cmi(center=3),
+        "seed=-5": lambda: cmi(seed=-5),
+        "accuracy=0": lambda: cmi(accuracy=0),
+        "estimator=3": lambda: cmi(estimator=3),
+        "folds=100000": lambda: cmi(folds=100000),
+        "folds='a'": lambda: cmi(folds="a"),
+        "NaN images": lambda: cmi(data=spoiled(world().x)),
+        "an unknown option": lambda: make_estimator("knn", depth=3),
+        "19 images": lambda: make_problem(world().x[:19], [0.5], [1]),
+        "a geometry of no image": lambda: make_geometry((1, 0, 6)),
+    },
+    "scheduling": {
+        "n=1": lambda: prices(n=1),
+        "seed='a'": lambda: prices(seed="a"),
+        "batch=0": lambda: prices(batch=0),
+        "features=abs": lambda: prices(features=abs),
+        "times ascend": lambda: prices(times=(0.2, 0.6), trajectories=2),
+        "budget=inf": lambda: schedule(budget=INF),
+        "budget=2": lambda: schedule(budget=2),
+        "budget=nan": lambda: schedule(budget=NAN),
+        "budget='a'": lambda: schedule(budget="a"),
+        "budget=1e-9": lambda: schedule(budget=1e-9),
+        "tolerance='a'": lambda: schedule(tolerance="a"),
+        "penalty=abs": lambda: schedule(budget=0.9, penalty=abs),
+        "members=[]": lambda: schedule(budget=0.9, members=[]),
+        "solver='x'": lambda: schedule(budget=0.9, solver="x"),
+        "prices=None": lambda: schedule(prices=None, budget=0.5),
+        "an assignment too short": lambda: schedule_from_assignment(world().prices, ["global"]),
+        "a grid outside": lambda: prices_at(world().prices, [0.9, 0.01]),
+        "place_steps(errors=3)": lambda: place_steps(world().prices, 3, budget=1.0),
+        "measure_step_errors(n=1)": lambda: measure_step_errors(world().members["global"], (0.9, 0.5), n=1),
+        "a window turned round": lambda: baselines.window((0.9, 0.5), (0.5, 0.2), "a", "b"),
+        "fewer_steps(mflop=inf)": lambda: baselines.fewer_steps(world().prices, INF, "heun"),
+        "fraction_for an unknown name": lambda: baselines.fraction_for(world().prices, "r9", "global", 1.0, "heun"),
+        "explain(None)": lambda: pw.explain(None, world().prices),
+    },
+    "records": {
+        "an unknown solver": lambda: pw.HybridSchedule((1.0,), ("global",), solver="magic"),
+        "an unknown path": lambda: pw.HybridSchedule((1.0,), ("global",), path={"name": "magic"}),
+        "a path without a name": lambda: pw.HybridSchedule((1.0,), ("global",), path={}),
+        "times of text": lambda: pw.HybridSchedule(("a",), ("global",)),
+        "a cost of NaN": lambda: records([1.0, NAN]),
+        "a cost of 0": lambda: records([0.0, 1.0]),
+        "a cost too few": lambda: records([1.0]),
+        "a time below 0": lambda: records([1.0, 1.0], [1.0, -1.0]),
+        "an unknown column": lambda: world().losses.column("r9"),
+        "losses of another shape": lambda: LossTable(**{**vars(world().losses), "gap": np.zeros((1, 1))}),
+        "a seed of 2**64 in a config": lambda: make_config(8, seed=2**64),
+        "an image side of 0": lambda: make_config(0),
+    },
+    "metrics": {
+        "samples=None": lambda: fid(samples=None),
+        "NaN samples": lambda: fid(samples=spoiled(world().x)),
+        "seven samples": lambda: fid(samples=world().x[:7]),
+        "features=abs": lambda: fid(features=abs),
+        "batch=0": lambda: fid(batch=0),
+        "seed=-1": lambda: fid(seed=-1),
+        "frechet_distance of text": lambda: pw.metrics.frechet_distance("a", "b", "c", "d"),
+        "precision_recall(k=0)": lambda: pw.metrics.precision_recall(torch.rand(9, 2), torch.rand(9, 2), k=0),
+        "count_flops(3)": lambda: pw.count_flops(3, (1, 6, 6)),
+        "count_flops of two axes": lambda: pw.count_flops(world().net, (6, 6)),
+        "measure_ms({})": lambda: pw.metrics.measure_ms({}, (1, 6, 6)),
+        "paired_error of lists": lambda: pw.metrics.paired_error([1], [2]),
+        "default_features(kind='x')": lambda: pw.metrics.default_features(world().x, kind="x"),
+        "PCA of one image": lambda: pw.metrics.PCAFeatures.fit(world().x[:1]),
+    },
+    "exact models": {
+        "sample(1.5)": lambda: GaussianField((4, 4)).sample(1.5, 0),
+        "sample(seed=-1)": lambda: TwoMode((4, 4)).sample(2, -1),
+        "mass=nan": lambda: GaussianField((4, 4), mass=NAN),
+        "shape='ab'": lambda: GaussianField("ab"),
+        "t=2": lambda: GaussianField((4, 4)).cmi(2, 1),
+        "t=None": lambda: TwoMode((4, 4)).mmse(None),
+        "radius='a'": lambda: TwoMode((4, 4)).cmi(0.5, "a"),
+        "block='a'": lambda: TwoMode((4, 4)).cmi(0.5, 1, block="a"),
+        "amplitude=0": lambda: TwoMode((4, 4), 0),
+        "beta=inf": lambda: IsingChain(5, INF),
+        "a strip too wide": lambda: IsingStrip(3, 40, 0.3),
+        "n=0 draws": lambda: IsingChain(5, 0.3).cmi(0.5, 1, n=0),
+        "p of text": lambda: DiscreteSystem("abc"),
+        "p that does not sum to 1": lambda: DiscreteSystem(np.ones(4)),
+    },
+    "data and runs": {
+        "load_images(3)": lambda: pw.load_images(3),
+        "seed=-1": lambda: pw.load_images("digits", seed=-1),
+        "limit=1.5": lambda: pw.load_images("digits", limit=1.5),
+        "pixel_range='a'": lambda: pw.load_images(world().x, pixel_range="a"),
+        "open_run(3)": lambda: pw.open_run(3),
+        "load_pretrained('mnits')": lambda: pw.load_pretrained("mnits"),
+        "build_report(None)": lambda: pw.report.build_report(None),
+        "run_pipeline of a dict": lambda: pw.pipeline.run_pipeline({}, "x"),
+    },
+}
+"""Public calls: field -> name -> a call that must raise PhasewiseError."""
+
+RUN = ("run", "--size", "smoke")
+COMMANDS = (
+    (*RUN, "--networks", "/nonexistent"),
+    (*RUN, "--block", "9"),
+    (*RUN, "--block", "1000000000"),
+    (*RUN, "--block", "0"),
+    (*RUN, "--cmi-option", "steps=null"),
+    (*RUN, "--cmi-option", "folds=100000"),
+    (*RUN, "--cmi-option", "folds=[2]"),
+    (*RUN, "--cmi-option", "colour=3"),
+    (*RUN, "--limit", "19"),
+    (*RUN, "--limit", "1"),
+    (*RUN, "--limit", "0"),
+    (*RUN, "--device", "cpu:7"),
+    (*RUN, "--device", "foo"),
+    (*RUN, "--device", "cuda:99"),
+    (*RUN, "--samples", "1000000000000"),
+    (*RUN, "--steps", "1000000000"),
+    (*RUN, "--steps", "1000000", "--samples", "1000000"),
+    (*RUN, "--steps", "1.5"),
+    (*RUN, "--global-epochs", "1e300"),
+    (*RUN, "--global-epochs", "nan"),
+    (*RUN, "--local-epochs", "inf"),
+    (*RUN, "--seed", "-1"),
+    (*RUN, "--seed", "9" * 5000),
+    (*RUN, "--seed", str(2**63)),
+    (*RUN, "--budget", "0.001"),
+    (*RUN, "--budget", "nan"),
+    (*RUN, "--features", "inception"),
+    (*RUN, "--radii", "50"),
+    (*RUN, "--radii", "1,1"),
+    (*RUN, "--times", "0.5"),
+    (*RUN, "--times", "0.5,nan"),
+    (*RUN, "--t-min", "1"),
+    (*RUN, "--solver", "eulr"),
+    (*RUN, "--window", "0.5,0.2"),
+    (*RUN, "--data", "/nonexistent"),
+    (*RUN, "--config", "/nonexistent.toml"),
+    ("diagnose", "--cmi", "--size", "smoke", "--cmi-option", "folds=100000"),
+    ("diagnose", "--cmi", "--size", "smoke", "--device", "cpu:7"),
+)
+"""Command lines that end with exit status 2, as they are and as a dry run, and leave no folder; ``--out`` is added."""
+OTHER_COMMANDS = (
+    ("sample", "--pretrained", "mnist", "--n", "0"),
+    ("sample", "--pretrained", "mnist", "--n", "1000000000000"),
+    ("sample", "--pretrained", "mnist", "--seed", "-1"),
+    ("sample", "--pretrained", "mnist", "--batch", "-1"),
+    ("sample", "--pretrained", "mnist", "--device", "cpu:7"),
+    ("sample", "--pretrained", "mnist", "--precision", "half", "--n", "1"),
+    ("sample", "--pretrained", "mnits"),
+    ("sample", "--run", "/nonexistent"),
+    ("demo", "mnist", "--n", "1"),
+    ("demo", "mnist", "--seed", "-1"),
+    ("demo", "mnist", "--device", "foo"),
+    ("report", "/nonexistent"),
+    ("options", "nothing"),
+)
+"""Command lines that end with exit status 2; ``--out`` is not added."""
