@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 R = TypeVar("R", bound="Record")
+T = TypeVar("T")
+
+DEFAULT_SOLVER = "exp_ab2"
+"""The solver of everything that is told none: sampling, schedules, fronts, recovery, runs."""
 
 
 class Record:
@@ -91,7 +95,31 @@ class Record:
 
     @classmethod
     def load(cls: type[R], path: str | Path) -> R:
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        """The record in a JSON file.  Raises PhasewiseError naming the file where it cannot be read or holds another."""
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise PhasewiseError(f"cannot read {path}: {error.strerror or error}") from error
+        except ValueError as error:  # no JSON, no UTF-8
+            raise PhasewiseError(f"{path} is not valid JSON ({error})") from error
+        if not isinstance(values, dict):
+            raise PhasewiseError(f"{path} holds no {cls.__name__} but a {type(values).__name__}; give another file")
+        try:
+            return cls.from_dict(values)
+        except PhasewiseError as error:
+            raise PhasewiseError(f"{path} holds no {cls.__name__}{cls._several(values)}: {error}") from error
+
+    @classmethod
+    def _several(cls, values: dict[str, Any]) -> str:
+        """Where ``values`` are records by name: that they are, and how to take one of them."""
+        entries = list(values.values())
+        if not entries or not all(isinstance(v, dict) for v in entries):
+            return ""
+        try:
+            cls.from_dict(entries[0])
+        except PhasewiseError:
+            return ""
+        return f" but {len(entries)} of them ({', '.join(values)}); give one of them to {cls.__name__}.from_dict"
 
     def table(self) -> tuple[Head, Rows]:
         """All that is recorded, as column names and rows of plain values; here one row, one column a plain field."""
@@ -255,6 +283,17 @@ def _curves(ax: Axes, table: LossTable | Recovery, value: Array, stderr: Array, 
             line = {"color": color, "marker": "o", "markersize": 3, "label": label}
             display.draw_band(ax, table.times, value[:, i], stderr[:, i], **line)
     display.legend(ax)
+
+
+class Named(dict[str, T]):
+    """Things by name, as a run has them: a dict whose ``repr`` stays short."""
+
+    def __repr__(self) -> str:
+        return display.brief(dict(self))
+
+    def _repr_html_(self) -> str:
+        rows = [(name, display.brief(value)) for name, value in self.items()]
+        return display.html_table(View(f"{len(self)} by name", ("name", "value"), rows, fixed=2))
 
 
 @dataclass(frozen=True)
@@ -442,7 +481,7 @@ class HybridSchedule(Record):
 
     times: tuple[float, ...]
     assignment: tuple[str, ...]
-    solver: str = "heun"
+    solver: str = DEFAULT_SOLVER
     path: dict[str, Any] = field(default_factory=lambda: {"name": "linear"})
     penalty: float | None = None
     penalty_stderr: float | None = None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from phasewise.denoisers.base import Denoiser, SamplingPlan, as_rows
+from phasewise.display import joined
 from phasewise.errors import PhasewiseError
 from phasewise.paths import Time, as_time, path_from_config
 from phasewise.results import HybridSchedule
@@ -53,6 +54,10 @@ class HybridDenoiser(Denoiser):
     def members(self) -> dict[str, Denoiser]:
         """The denoisers that the schedule names, by name, as spoken to on its path."""
         return {name: cast(Denoiser, part) for name, part in zip(self.names, self.parts, strict=True)}
+
+    def __repr__(self) -> str:
+        plan = self.schedule
+        return f"HybridDenoiser({joined(plan.assignment)}; {len(plan.times)} steps of {plan.solver}, {self.path!r})"
 
     def step_at(self, t: float) -> int:
         """Index of the schedule step that time t belongs to."""

@@ -77,6 +77,9 @@ class FrechetReference:
     n: int
     features: str
 
+    def __repr__(self) -> str:
+        return f"FrechetReference({self.features!r}: {len(self.mean)} features of {self.n:,} images)"
+
     @classmethod
     def fit(cls, features: Tensor, name: str = "given features") -> FrechetReference:
         """From features (N, D), N >= 2, of the network called ``name``."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from phasewise.errors import PhasewiseError
+from phasewise.results import DEFAULT_SOLVER
 from phasewise.runs.options import Option, Options, distinct, noise_times, numbers, option, options_of, positive
 
 
@@ -142,7 +143,7 @@ class GridOptions(Options):
     """The sampling grid (:func:`phasewise.time_grid`) and its solver."""
 
     steps: int = option(8, "Sampling steps.", main=True, least=2)
-    solver: str = option("exp_ab2", "Solver, e.g. sde_dpmpp_2m, dpmpp_2m, heun, ddim.", main=True, known=_solvers)
+    solver: str = option(DEFAULT_SOLVER, "Solver, e.g. sde_dpmpp_2m, dpmpp_2m, heun, ddim.", main=True, known=_solvers)
     spacing: str = option("uniform", "Time grid: uniform, log_snr or edm.", known=_spacings)
     t_min: float = option(0.02, "Noise time of the last step, a denoise.", check=positive)
 

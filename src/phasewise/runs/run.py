@@ -18,6 +18,7 @@ from phasewise.results import (
     HybridSchedule,
     LossTable,
     MarkovFit,
+    Named,
     ParetoFront,
     PriceList,
     Record,
@@ -49,7 +50,7 @@ class Run:
         self._denoisers: dict[tuple[str, str], Denoiser] = {}
 
     def __repr__(self) -> str:
-        return f"Run({str(self.root)!r})"
+        return f"{type(self).__name__}({str(self.root)!r})"
 
     # --- places -------------------------------------------------------------------------------------------------------
 
@@ -131,7 +132,7 @@ class Run:
     @cached_property
     def training(self) -> dict[str, TrainingRecord]:
         records = [reading.read(p, TrainingRecord.from_dict) for p in sorted(self.path("training").glob("*.json"))]
-        return {r.name: r for r in records}
+        return Named({r.name: r for r in records})
 
     @cached_property
     def classifier(self) -> dict[str, Any]:
@@ -144,7 +145,7 @@ class Run:
 
     @cached_property
     def gap(self) -> dict[str, dict[str, Estimate]]:
-        return self._read("gap", reading.gap) or {}
+        return Named(self._read("gap", reading.gap) or {})
 
     @cached_property
     def prices(self) -> PriceList | None:
@@ -152,15 +153,15 @@ class Run:
 
     @cached_property
     def fronts(self) -> dict[str, ParetoFront]:
-        return self._read("fronts", reading.fronts) or {}
+        return Named(self._read("fronts", reading.fronts) or {})
 
     @cached_property
     def schedules(self) -> dict[str, HybridSchedule]:
-        return self._read("schedules", reading.schedules) or {}
+        return Named(self._read("schedules", reading.schedules) or {})
 
     @cached_property
     def explanations(self) -> dict[str, tuple[str, ...]]:
-        return self._read("explanations", reading.explanations) or {}
+        return Named(self._read("explanations", reading.explanations) or {})
 
     @cached_property
     def _evaluation(self) -> dict[str, Any]:
@@ -168,7 +169,7 @@ class Run:
 
     @cached_property
     def evaluations(self) -> dict[str, Evaluation]:
-        return self._read("evaluations", reading.evaluations) or {}
+        return Named(self._read("evaluations", reading.evaluations) or {})
 
     @property
     def real(self) -> dict[str, Any]:
@@ -203,7 +204,8 @@ class Run:
 
     @cached_property
     def samples(self) -> dict[str, Array]:
-        return {p.stem: reading.tensor(p, "samples", ndim=4, first=MAX_SAMPLES) for p in self._sample_files()}
+        files = self._sample_files()
+        return Named({p.stem: reading.tensor(p, "samples", ndim=4, first=MAX_SAMPLES) for p in files})
 
     def _sample_files(self) -> list[Path]:
         return [p for p in sorted(self.path("samples").glob("*.safetensors")) if p != self.path("recovered")]
@@ -217,7 +219,7 @@ class Run:
     def all_schedules(self) -> dict[str, HybridSchedule]:
         """Schedules by name: the evaluated ones as they were run, then the saved ones."""
         evaluated = {n: e.schedule for n, e in self.evaluations.items() if e.schedule is not None}
-        return {**self.schedules, **evaluated}
+        return Named({**self.schedules, **evaluated})
 
     def reportable(self) -> bool:
         """Whether it holds anything that a report shows."""
@@ -267,7 +269,7 @@ class Run:
 
     def denoisers(self, names: Iterator[str] | list[str] | None = None, device: Any = "cpu") -> dict[str, Denoiser]:
         """Denoisers by name; all that are here by default."""
-        return {n: self.denoiser(n, device) for n in (self.model_names() if names is None else names)}
+        return Named({n: self.denoiser(n, device) for n in (self.model_names() if names is None else names)})
 
     def hybrid(self, schedule: str = "hybrid", device: Any = "cpu") -> HybridDenoiser:
         """The members under one of the run's schedules.  PhasewiseError listing them for another name."""

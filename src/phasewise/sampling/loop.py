@@ -14,6 +14,7 @@ from phasewise.denoisers.trust import checked_conditions
 from phasewise.errors import PhasewiseError
 from phasewise.modes import evaluating
 from phasewise.sampling.batches import Progress, in_batches
+from phasewise.results import DEFAULT_SOLVER
 from phasewise.sampling.grid import time_grid
 from phasewise.sampling.noise import RowNoise, StepNoise, noise_kind, solver_noise
 from phasewise.sampling.solvers import get_solver, take_step
@@ -102,7 +103,7 @@ def sampling_plan(
             )
         grid, solver = plan
     else:
-        solver = solver or "exp_ab2"
+        solver = solver or DEFAULT_SOLVER
         if times is not None:
             grid = tuple(float(t) for t in times)
         else:
@@ -146,7 +147,7 @@ def integrate(
     denoiser: Denoiser,
     x: Tensor,
     grid: Sequence[float],
-    solver: str = "exp_ab2",
+    solver: str = DEFAULT_SOLVER,
     *,
     noise: StepNoise | Callable[[], Tensor] | None = None,
 ) -> Tensor:

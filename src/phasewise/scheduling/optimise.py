@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from phasewise.errors import PhasewiseError
-from phasewise.results import HybridSchedule, ParetoFront, PriceList
+from phasewise.results import DEFAULT_SOLVER, HybridSchedule, ParetoFront, PriceList
 from phasewise.sampling.solvers import calls_per_step
 from phasewise.scheduling.penalty import PENALTIES, Penalty, get_penalty, step_penalties
 from phasewise.scheduling.prices import calls_of
@@ -25,7 +25,7 @@ def pareto_front(
     prices: PriceList,
     *,
     penalty: str | Penalty | None = None,
-    solver: str = "exp_ab2",
+    solver: str = DEFAULT_SOLVER,
     members: Sequence[str] | None = None,
     cost: str = "mflop",
 ) -> ParetoFront:
@@ -102,7 +102,7 @@ def optimise_schedule(
     *,
     tolerance: float | None = None,
     penalty: str | Penalty | None = None,
-    solver: str = "exp_ab2",
+    solver: str = DEFAULT_SOLVER,
     members: Sequence[str] | None = None,
     cost: str = "mflop",
     front: ParetoFront | None = None,
@@ -162,7 +162,7 @@ def _check_front(front: ParetoFront, penalty: Penalty, cost: str) -> None:
 
 
 def schedule_from_assignment(
-    prices: PriceList, assignment: Sequence[str], *, penalty: str | Penalty | None = None, solver: str = "exp_ab2"
+    prices: PriceList, assignment: Sequence[str], *, penalty: str | Penalty | None = None, solver: str = DEFAULT_SOLVER
 ) -> HybridSchedule:
     """A schedule on the price list's grid with the given member per step, and what it costs and loses."""
     chosen = get_penalty(penalty, prices)
@@ -188,7 +188,7 @@ def schedule_from_assignment(
     )
 
 
-def reference_mflop(prices: PriceList, solver: str = "exp_ab2") -> float:
+def reference_mflop(prices: PriceList, solver: str = DEFAULT_SOLVER) -> float:
     """MFLOP an image of running the reference at every step."""
     return reference_cost(prices, solver, "mflop")
 
