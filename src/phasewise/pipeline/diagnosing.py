@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,19 +11,20 @@ from phasewise.diagnosis import critical_window, markov_length
 from phasewise.errors import PhasewiseError
 from phasewise.files import read_json, write_json
 from phasewise.information import cmi_map, make_estimator, make_problem
+from phasewise.pipeline.telling import VERBOSE, Teller
 from phasewise.results import CMIMap, MarkovFit
 from phasewise.runs.config import RunConfig
 from phasewise.runs.run import Run
 from phasewise.seeding import Stage, stage_seed
 
 
-def measure_cmi(data: ImageData, config: RunConfig, run: Run, say: Callable[[str], None]) -> MarkovFit:
+def measure_cmi(data: ImageData, config: RunConfig, run: Run, say: Teller) -> MarkovFit:
     """Write the CMI map and the Markov fit of ``data`` (all its parts), and put their gist into the summary if any."""
     asked = config.cmi
     record = cmi_map(
         data, asked.radii, asked.times, block=asked.block, center=asked.center,
         estimator=asked.estimator, seed=stage_seed(config.data.seed, Stage.CMI), accuracy=asked.accuracy,
-        folder=run.path("cells"), say=lambda line: say(f"  {line}"), **asked.options,
+        folder=run.path("cells"), say=lambda line: say(f"  {line}", VERBOSE), **asked.options,
     )  # fmt: skip
     run.write("cmi", record)
     fit = markov_length(record, tolerance=asked.tolerance, radius=_nearest(record, config))

@@ -9,10 +9,13 @@ from pathlib import Path
 from phasewise.denoisers.base import check_radius
 from phasewise.errors import PhasewiseError
 from phasewise.pipeline.diagnosing import check_cmi
-from phasewise.pipeline.folder import RunFolder
+from phasewise.pipeline.effort import efforts
+from phasewise.pipeline.folder import RunFolder, Stage
 from phasewise.pipeline.stages import Context, all_stages, discard_training, need_source, wanted
+from phasewise.pipeline.telling import Teller
 from phasewise.runs.config import RunConfig
 from phasewise.runs.config import command as command_line
+from phasewise.runs.lock import alone_in
 from phasewise.runs.members import MEMBER_KINDS
 from phasewise.runs.sizes import SIDES
 
@@ -26,35 +29,54 @@ def run_pipeline(
     command: str = "run",
     update: bool = False,
     say: Callable[[str], None] = print,
-    live: bool = False,
     version: str = "",
 ) -> Path:
     """Bring the run folder ``out`` through the stages of ``command`` ("train" ... "run"; "cmi" for the map of
     conditional mutual information alone); returns the folder.
 
     A stage whose outputs are there and match the config is skipped.  A stopped run goes on where it was.
-    Raises RunFolderError when ``out`` is not ours, or holds a run of another config and ``update`` is False.
+    ``say`` gets lines of text; a :class:`phasewise.pipeline.telling.Teller` says more, or less, or as JSON.
+
+    Raises RunFolderError when ``out`` is not ours, holds a run of another config and ``update`` is False, or is being
+    worked in by another process.
     """
     folder = RunFolder(out, config, update=update, version=version)
-    context = Context(folder.run, config, say, live)
-    stages = all_stages(config)
+    teller = Teller.of(say)
+    context = Context(folder.run, config, teller)
     if not folder.claimed:  # refused before anything is written
         check_members(config, context.data.image_shape)
         check_cmi(config, context.data.image_shape)
-        folder.claim(repeating(config, folder, command))
-    for stage in wanted(command, stages):
-        if folder.done(stage, stages):
-            say(f"[{stage.name}] done before")
-        else:
-            if stage.model is not None and folder.stale(stage, stages):
-                discard_training(folder.run, stage.model)
-                folder.unstamp(stage)  # or a stop from here on would discard what it had learnt by then
-            say(f"[{stage.name}]")
-            started = time.monotonic()
-            stage.work(context)
-            # last: a stage that was stopped has no stamp and is done again
-            folder.stamp(stage, stages, time.monotonic() - started)
+    with alone_in(folder.root):
+        RunFolder(out, config, update=update)  # what lies there may have become another's in the meantime
+        if not folder.claimed:
+            folder.claim(repeating(config, folder, command))
+        try:
+            go_through(wanted(command, all_stages(config)), folder, context)
+        finally:
+            teller.end()
     return folder.root
+
+
+def go_through(chosen: list[Stage], folder: RunFolder, context: Context) -> None:
+    """Do those of the stages that are not done, in order."""
+    stages, say = all_stages(context.config), context.say
+    say.begin({s.name: 0.0 for s in chosen})
+    if not all(folder.done(s, stages) for s in chosen):
+        shape, n_train = context.data.image_shape, len(context.data.train)
+        say.begin(efforts(chosen, context.config, shape, n_train))
+    for stage in chosen:
+        if folder.done(stage, stages):
+            say.skip(stage.name)
+            continue
+        if stage.model is not None and folder.stale(stage, stages):
+            discard_training(folder.run, stage.model)
+            folder.unstamp(stage)  # or a stop from here on would discard what it had learnt by then
+        say.start(stage.name)
+        started = time.monotonic()
+        stage.work(context)
+        # last: a stage that was stopped has no stamp and is done again
+        folder.stamp(stage, stages, time.monotonic() - started)
+        say.finish()
 
 
 def repeating(config: RunConfig, folder: RunFolder, command: str) -> str:

@@ -93,7 +93,7 @@ def _window_words(text: str) -> Any:
 class DataOptions(Options):
     """Which images, and how they are split: as for :func:`phasewise.load_images`."""
 
-    data: str = option("digits", "digits, mnist, ..., a folder, .parquet, .npz, or a hub id.", main=True)
+    data: str = option("digits", "digits, mnist, a folder, .parquet, .npz, hub id.", main=True)
     data_dir: str | None = option(None, "Folder of named sets (or PHASEWISE_DATA).", main=True)
     limit: int | None = option(None, "Use at most this many training images.", least=1)
     seed: int = option(0, "Seed of everything random.", main=True)

@@ -171,6 +171,17 @@ class Run:
     def evaluations(self) -> dict[str, Evaluation]:
         return Named(self._read("evaluations", reading.evaluations) or {})
 
+    @cached_property
+    def trials(self) -> list[Evaluation]:
+        """Evaluations beside the run's own: schedules from elsewhere, other budgets, penalties and seeds."""
+        return [reading.read(p, reading.trial) for p in sorted(self.path("trials").glob("*.json"))]
+
+    @property
+    def demo_of(self) -> str | None:
+        """The shipped set that this folder shows; None for a run."""
+        words = str(self.info.get("command", "")).split()
+        return words[2] if words[:2] == ["phasewise", "demo"] and len(words) > 2 else None
+
     @property
     def real(self) -> dict[str, Any]:
         """FID of held-out real images: the floor."""
@@ -229,7 +240,7 @@ class Run:
 
     def write(self, item: str, value: Record | dict[str, Any], *more: str) -> Path:
         """A record, or an object of records, as JSON; what was read of it before is forgotten."""
-        self.forget(item, "evaluations", "_evaluation", "classifier", "members")
+        self.forget(item, "evaluations", "_evaluation", "classifier", "members", "trials")
         return write_json(self.path(item, *more), plain(value))
 
     def write_tensors(self, item: str, content: bytes, *more: str) -> Path:
@@ -271,10 +282,13 @@ class Run:
         """Denoisers by name; all that are here by default."""
         return Named({n: self.denoiser(n, device) for n in (self.model_names() if names is None else names)})
 
-    def hybrid(self, schedule: str = "hybrid", device: Any = "cpu") -> HybridDenoiser:
-        """The members under one of the run's schedules.  PhasewiseError listing them for another name."""
+    def hybrid(self, schedule: str | HybridSchedule = "hybrid", device: Any = "cpu") -> HybridDenoiser:
+        """The members under one of the run's schedules, or under another one.  PhasewiseError listing them for a name
+        that is none."""
         from phasewise.denoisers import HybridDenoiser
 
+        if isinstance(schedule, HybridSchedule):
+            return HybridDenoiser(self.denoisers(list(dict.fromkeys(schedule.assignment)), device), schedule)
         if not self.schedules:
             raise RunFolderError(
                 f"{self.root} has no schedules yet; make them with `phasewise schedule --out {self.root}`"

@@ -37,7 +37,7 @@ def sample(
     noise: str = "fresh",
     batch: int = 64,
     device: str | torch.device | None = None,
-    progress: Progress | None = None,
+    progress: bool | Progress | None = None,
 ) -> Tensor:
     """Go from noise to images: (n, C, H, W) float32, in pixel units, unclamped.
 
@@ -55,6 +55,8 @@ def sample(
     ``cond``, a class label or a tensor with a row for each of the n images, goes to every member that takes one.
 
     Partial runs: ``x_init`` (n, C, H, W) noised to ``t_start`` on ``denoiser.path`` starts there instead of pure noise.
+
+    ``progress``: True for a line with the time left, or a function of (images done, images in all).
 
     Sample i depends on (seed, i) alone: to the bit at equal batch size, to about 1e-4 across batch sizes.
 

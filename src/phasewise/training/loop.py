@@ -13,10 +13,11 @@ from torch import Tensor
 from phasewise.data import ImageData, as_images
 from phasewise.denoisers import NetworkDenoiser
 from phasewise.errors import PhasewiseError
+from phasewise.progress import Progress
 from phasewise.results import TrainingRecord
 from phasewise.training.batches import Batches
 from phasewise.training.presets import TrainPreset, get_preset
-from phasewise.training.progress import Interrupt, Progress
+from phasewise.training.interrupt import Interrupt
 from phasewise.training.settings import Conditions, TrainSettings, with_settings
 from phasewise.training.trainer import Trainer
 
