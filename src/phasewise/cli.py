@@ -86,8 +86,11 @@ COMMANDS: dict[str, Command] = {
         "phasewise evaluate --out runs/digits --schedule mine.json --seeds 0,1,2",
         ("features", "evaluate", "machine"),
         own={
-            "pretrained": (FromSet, None), "schedule": (Files, None), "seeds": (Seeds, None),
-            "budgets": (Budgets, None), "penalties": (Penalties, None),
+            "pretrained": (FromSet, None),
+            "schedule": (Files, None),
+            "seeds": (Seeds, None),
+            "budgets": (Budgets, None),
+            "penalties": (Penalties, None),
         },
     ),
 }
@@ -142,7 +145,8 @@ def plain_warnings() -> Iterator[None]:
 
 Out = Annotated[Path | None, typer.Option(help="Run folder. [default: runs/NAME]")]
 Size = Annotated[
-    str, typer.Option(help="auto, small, cpu, smoke (meaningless).", show_default=False, autocompletion=lambda: [*SIZES])
+    str,
+    typer.Option(help="auto, small, cpu, smoke (meaningless).", show_default=False, autocompletion=lambda: [*SIZES]),
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file or run.json with further options.")]
 Update = Annotated[bool, typer.Option("--update", help="Change an existing run, redoing what it touches.")]
@@ -208,8 +212,8 @@ def run_stages(
     found: dict[str, Any] = {}
     if config is not None:
         found = read_options(config)
-        own = found.pop("size", "auto")
-        size = own if size == "auto" else size
+        of_file = found.pop("size", "auto")
+        size = of_file if size == "auto" else size
     # a flag that goes against another is a slip; a file, such as another run's, may say more than is used
     check_cmi_options(given, measured=given.get("cmi", name != "diagnose" and found.get("cmi", True)))
     alone = name == "diagnose" and given.get("cmi") is True
@@ -240,7 +244,6 @@ def work_beside(
 ) -> None:  # fmt: skip
     """``schedule`` of a shipped set, and ``evaluate`` of what is no stage of the run."""
     from phasewise import __version__
-    from phasewise.display import text_table
     from phasewise.pipeline import need_run
     from phasewise.pipeline.beside import evaluate_beside, plan_from, save_schedule
     from phasewise.pipeline.demo import open_demo
@@ -262,7 +265,7 @@ def work_beside(
         teller(f"{folder}: judge {'; '.join(said) or 'its schedules'}, beside what is there")
         return
     run = open_demo(shipped, folder, __version__) if shipped else need_run(folder, name)
-    typer.echo(text_table(evaluate_beside(run, given, files=files, say=teller, **lists)))
+    teller.result(evaluate_beside(run, given, files=files, say=teller, **lists))
     teller(f"kept in {run.path('trials')}")
 
 
@@ -366,7 +369,7 @@ def sample(
         plans = read_schedules(schedule) if schedule.endswith(".json") else {}
         if len(plans) > 1:
             raise PhasewiseError(f"{schedule} holds several schedules ({', '.join(plans)}); give a file of one")
-        hybrid = source.hybrid(*plans.values() or (schedule,), device=device)
+        hybrid = source.hybrid(next(iter(plans.values()), schedule), device)
         check_output(out, hybrid.image_shape[0])
         if dry_run:
             typer.echo(f"{n} images by {schedule} ({len(hybrid.schedule.times)} steps) to {out}")

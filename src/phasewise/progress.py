@@ -71,7 +71,9 @@ class Line:
 class Progress:
     """Work in countable steps: a live line with rate and time left (``mode`` True), rows to a function, or silence."""
 
-    def __init__(self, name: str, steps: int, mode: bool | Callable[[dict[str, Any]], None], unit: str = "steps") -> None:
+    def __init__(
+        self, name: str, steps: int, mode: bool | Callable[[dict[str, Any]], None], unit: str = "steps"
+    ) -> None:
         self.name, self.steps, self.mode, self.unit = name, steps, mode, unit
         self.line: Line | None = None
         self.note = ""

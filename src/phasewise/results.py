@@ -95,7 +95,7 @@ class Record:
 
     @classmethod
     def load(cls: type[R], path: str | Path) -> R:
-        """The record in a JSON file.  Raises PhasewiseError naming the file where it cannot be read or holds another."""
+        """The record in a JSON file; PhasewiseError naming the file where it cannot be read or holds another."""
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:

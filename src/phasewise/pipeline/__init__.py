@@ -1,8 +1,8 @@
 """A whole run: its stages over a run folder."""
 
-from phasewise.pipeline.run import describe_plan, run_pipeline
 from phasewise.pipeline.comparing import compare_runs
 from phasewise.pipeline.output import check_output, write_grid, write_samples
+from phasewise.pipeline.run import describe_plan, run_pipeline
 from phasewise.pipeline.telling import Teller
 from phasewise.pipeline.use import config_for, default_folder, need_run, read_options
 from phasewise.runs import RunConfig, make_config

@@ -1,4 +1,4 @@
-"""``schedule`` and ``evaluate`` beside a run's own stages: of a shipped set, and of schedules that the run did not plan."""
+"""``schedule`` and ``evaluate`` beside a run's own stages: of a shipped set, and of any schedule."""
 
 from __future__ import annotations
 

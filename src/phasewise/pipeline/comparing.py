@@ -36,9 +36,7 @@ def compare_runs(folders: Sequence[str | Path]) -> tuple[View, tuple[str, ...]]:
 def _judged(run: Run) -> dict[str, Score]:
     found = scores([*run.evaluations.values(), *run.trials])
     if not found:
-        raise RunFolderError(
-            f"{run.root} has judged nothing yet; finish it with `phasewise evaluate --out {run.root}`"
-        )
+        raise RunFolderError(f"{run.root} has judged nothing yet; finish it with `phasewise evaluate --out {run.root}`")
     return found
 
 

@@ -82,9 +82,7 @@ def shipped_judge(ready: Pretrained, config: RunConfig) -> Judge:
     """What comes with a set for samples to be held against: feature moments, and features of real images."""
     reference, held_out = ready.reference_moments(), ready.real_features()
     floor = frechet_score(held_out[: config.evaluate.n_samples], reference, config.data.seed)
-    return Judge(
-        ready.features().to(config.machine.device), reference, ready.pixels.pixel_range, real_floor(floor)
-    )
+    return Judge(ready.features().to(config.machine.device), reference, ready.pixels.pixel_range, real_floor(floor))
 
 
 def judge_demo(ready: Pretrained, folder: RunFolder, say: Teller) -> None:

@@ -27,7 +27,7 @@ def check_output(out: Path, channels: int | None = None) -> None:
     suffix = out.suffix.lower()
     if suffix and suffix not in FORMS and not out.is_dir():
         raise PhasewiseError(
-            f"samples are written as a grid to a name ending in .png, as an array to one ending in .npz or .npy, or one "
+            "samples are written as a grid to a name ending in .png, as an array to one ending in .npz or .npy, or one "
             f"by one into a folder (DIR/); not to {out.name!r}"
         )
     if is_folder(out) and out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors.torch import save as save_tensors
 
 from phasewise import seeding

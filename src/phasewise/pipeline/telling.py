@@ -1,7 +1,7 @@
 """What a run says while it works: lines for a log, one line over all stages for a terminal, or JSON lines for programs.
 
 JSON lines are objects with ``time`` (UTC) and ``event``: "stage" (its name, number, of how many, seconds_left), "skip",
-"progress" (stage, done from 0 to 1, and what training measured), "done" (stage, seconds) and "say" (text).
+"progress" (stage, done from 0 to 1, and what training measured), "done" (stage, seconds), "say" (text) and "result".
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from phasewise.display import View, text_table
 from phasewise.progress import Line, span
 from phasewise.results import plain
 
@@ -62,6 +63,14 @@ class Teller:
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             self.write(json.dumps(plain({"time": now, "event": event, **about})))
 
+    def result(self, table: View) -> None:
+        """What was asked for: shown however quiet."""
+        if self.form == "json":
+            rows = [dict(zip(table.head, row, strict=True)) for row in table.rows]
+            self.write(json.dumps(plain({"event": "result", "title": table.title, "rows": rows})))
+        else:
+            self._write(text_table(table))
+
     def begin(self, efforts: Mapping[str, float]) -> None:
         """The stages to come in order, and how much work each is in a unit of one's own."""
         self.efforts = dict(efforts)
@@ -75,7 +84,12 @@ class Teller:
             self(f"[{stage}] done before")
 
     def start(self, stage: str) -> None:
-        self.stage, self.number, self.started, self.share = stage, list(self.efforts).index(stage) + 1, time.monotonic(), 0
+        self.stage, self.number, self.started, self.share = (
+            stage,
+            list(self.efforts).index(stage) + 1,
+            time.monotonic(),
+            0,
+        )
         if self.form == "json":
             self._event("stage", stage=stage, number=self.number, of=len(self.efforts), seconds_left=self.left())
         else:

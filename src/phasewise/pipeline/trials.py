@@ -59,7 +59,8 @@ def planned(
 ) -> dict[str, HybridSchedule]:
     """Optimised schedules of a priced run for every budget and penalty given, named by them; the run's own choice of
     what is not given.  Raises PhasewiseError for a budget that fits no schedule, or a penalty that was not measured."""
-    assert run.config is not None and run.prices is not None
+    assert run.config is not None
+    assert run.prices is not None
     asked, found = run.config.schedule, {}
     for budget in budgets or (asked.budget,):
         for penalty in penalties or (asked.penalty,):
@@ -120,9 +121,7 @@ def _key(run: Run, plan: HybridSchedule, judge: Judge) -> str:
     return digest.hexdigest()[:16]
 
 
-def _known(
-    run: Run, name: str, seed: int, plan: HybridSchedule, key: str, config: RunConfig
-) -> Evaluation | None:
+def _known(run: Run, name: str, seed: int, plan: HybridSchedule, key: str, config: RunConfig) -> Evaluation | None:
     """What was judged before of ``plan`` with this seed and number of samples: beside the run, or by the run itself."""
     file = run.path("trials", f"{name}-{seed}.json")
     if file.is_file():

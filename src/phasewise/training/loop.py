@@ -16,8 +16,8 @@ from phasewise.errors import PhasewiseError
 from phasewise.progress import Progress
 from phasewise.results import TrainingRecord
 from phasewise.training.batches import Batches
-from phasewise.training.presets import TrainPreset, get_preset
 from phasewise.training.interrupt import Interrupt
+from phasewise.training.presets import TrainPreset, get_preset
 from phasewise.training.settings import Conditions, TrainSettings, with_settings
 from phasewise.training.trainer import Trainer
 
