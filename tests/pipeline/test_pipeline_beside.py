@@ -192,6 +192,29 @@ def test_samples_as_files(smoke_run, tmp_path):
     assert "not an empty folder" in again.stderr
 
 
+def test_the_smallest_size_keeps_its_promise_whatever_the_images():
+    """CMI of a central square, a few images, no control; what is chosen stays chosen."""
+    small, large, huge = (make_config(side, "smoke") for side in (8, 64, 512))
+    assert (small.train.control, small.data.limit) == (True, None)
+    assert (large.train.control, large.data.limit, large.cmi.crop) == (False, 244, 16)
+    assert huge.data.limit == 100
+    assert make_config(64, "smoke", control=True, limit=500).data.limit == 500
+    assert make_config(64, "smoke", cmi_crop=5).cmi.radii == (1,)
+    assert make_config(64).train.control
+
+
+def test_a_crop_is_the_middle_of_the_images():
+    from phasewise.pipeline.diagnosing import _cropped, check_cmi
+
+    data = pw.load_images("digits")
+    middle = _cropped(data, 4)
+    assert middle.image_shape == (1, 4, 4)
+    assert bool((middle.test == data.test[..., 2:6, 2:6]).all())
+    assert _cropped(data, 8) is data
+    with pytest.raises(PhasewiseError, match="something to measure is 1"):
+        check_cmi(make_config(8, "smoke", cmi_crop=4, cmi_radii=(2,)), (1, 8, 8))
+
+
 # --- what a run says ------------------------------------------------------------------------------------------------
 
 

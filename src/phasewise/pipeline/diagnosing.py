@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from phasewise.data import ImageData
+from phasewise.data.images import PARTS
 from phasewise.diagnosis import critical_window, markov_length
 from phasewise.errors import PhasewiseError
 from phasewise.files import read_json, write_json
@@ -22,7 +24,7 @@ def measure_cmi(data: ImageData, config: RunConfig, run: Run, say: Teller) -> Ma
     """Write the CMI map and the Markov fit of ``data`` (all its parts), and put their gist into the summary if any."""
     asked = config.cmi
     record = cmi_map(
-        data, asked.radii, asked.times, block=asked.block, center=asked.center,
+        _cropped(data, asked.crop), asked.radii, asked.times, block=asked.block, center=asked.center,
         estimator=asked.estimator, seed=stage_seed(config.data.seed, Stage.CMI), accuracy=asked.accuracy,
         folder=run.path("cells"), say=lambda line: say(f"  {line}", VERBOSE), **asked.options,
     )  # fmt: skip
@@ -40,6 +42,16 @@ def measure_cmi(data: ImageData, config: RunConfig, run: Run, say: Teller) -> Ma
     return fit
 
 
+def _cropped(data: ImageData, side: int | None) -> ImageData:
+    """The central square of this side of every image; the images themselves where they are no larger."""
+    height, width = data.image_shape[1:]
+    if side is None or side >= max(height, width):
+        return data
+    top, left = max(0, height - side) // 2, max(0, width - side) // 2
+    parts = {part: getattr(data, part)[..., top : top + side, left : left + side].contiguous() for part in PARTS}
+    return replace(data, **parts)
+
+
 def check_cmi(config: RunConfig, image_shape: tuple[int, int, int]) -> None:
     """Refuse a CMI map that cannot be measured on these images, by posing the question on blank ones."""
     asked = config.cmi
@@ -47,6 +59,8 @@ def check_cmi(config: RunConfig, image_shape: tuple[int, int, int]) -> None:
         return
     make_estimator(asked.estimator, **asked.options)  # raises for an estimator or an option that is none
     times = [t for t in asked.times if t != 1] or [0.5]
+    channels, *sides = image_shape
+    image_shape = (channels, *(min(side, asked.crop or side) for side in sides))  # type: ignore[assignment]
     for center in asked.center or (None,):
         make_problem(torch.zeros(20, *image_shape), times, asked.radii, block=asked.block, center=center)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save as save_tensors
 
@@ -243,6 +244,11 @@ HOW_TO_TRAIN = [o.field for o in options_of(TrainOptions) if not o.makes_members
 """What the training of a member depends on besides its own fields."""
 
 
+def _chosen(cmi: dict[str, Any]) -> dict[str, Any]:
+    """Without a crop where there is none: runs of before that option are done as they were."""
+    return {k: v for k, v in cmi.items() if k != "crop" or v is not None}
+
+
 def all_stages(config: RunConfig) -> list[Stage]:
     """The stages of a run in order."""
     part = {name: getattr(config, name).to_dict() for name in PARTS}
@@ -265,7 +271,7 @@ def all_stages(config: RunConfig) -> list[Stage]:
     ]
     if config.cmi.measure:
         # a matter of the data alone: no member is needed
-        stages.append(Stage("cmi", ("data",), part["cmi"] | beside, ("cmi", "markov"), do_cmi))
+        stages.append(Stage("cmi", ("data",), _chosen(part["cmi"]) | beside, ("cmi", "markov"), do_cmi))
     # the schedule waits for CMI only where that places the window, the report wherever it is measured
     window, shown = ("cmi",) * (config.schedule.window == "cmi"), ("cmi",) * config.cmi.measure
     stages += [

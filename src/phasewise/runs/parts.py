@@ -171,6 +171,7 @@ class RecoveryOptions(Options):
 class CMIOptions(Options):
     """Conditional mutual information: as for :func:`phasewise.cmi_map`.
 
+    ``crop``: C ends at the border of a central square of this side in pixels, for large images; None: the whole image.
     ``tolerance``: nats above which a time belongs to the critical window.
     """
 
@@ -189,6 +190,7 @@ class CMIOptions(Options):
     center: tuple[tuple[int, int], ...] | None = option(
         None, "CMI: where A is; repeat to average.", flag="--center", metavar="ROW,COL"
     )
+    crop: int | None = option(None, "CMI: of a central square of this side.", least=3)
     accuracy: float = option(0.01, "CMI: standard error asked for, nats.", check=positive)
     tolerance: float = option(0.01, "CMI above which a time is in the window.", check=positive)
 

@@ -137,7 +137,7 @@ def optimise_schedule(
             raise PhasewiseError(
                 f"no schedule fits a budget of {budget:g}; the cheapest costs {least:.4g} of the all-global one"
             )
-        # along the front the penalty falls as the cost rises: the dearest that fits loses least
+        # along the front the penalty falls as the cost rises: the most expensive that fits loses least
         chosen = int(np.flatnonzero(spent <= budget * whole * (1 + 1e-9))[-1])
     else:
         assert tolerance is not None
