@@ -12,9 +12,10 @@ from phasewise.cli import app
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import read_json
 from phasewise.paths import LinearPath
-from phasewise.pipeline import config_for, make_config, need_run, run_pipeline, write_grid
+from phasewise.pipeline import Teller, config_for, make_config, need_run, run_pipeline, write_grid
 from phasewise.pipeline.folder import RunFolder
 from phasewise.pipeline.stages import all_stages, wanted
+from phasewise.pipeline.telling import VERBOSE
 from phasewise.results import CMIMap, Evaluation, HybridSchedule, LossTable, MarkovFit, PriceList
 from phasewise.runs import open_run
 from phasewise.runs.config import command
@@ -152,7 +153,7 @@ def test_stopped_training_goes_on_to_the_same_weights(tmp_path, smoke_run):
 
     quick = config().changed(global_epochs=1)
     with pytest.raises(KeyboardInterrupt):
-        run_pipeline(quick, tmp_path / "run", command="train", say=stop)
+        run_pipeline(quick, tmp_path / "run", command="train", say=Teller(stop, level=VERBOSE))
     assert not (tmp_path / "run" / "models" / "r1" / "config.json").exists()
     run_pipeline(quick, tmp_path / "run", command="train", say=lambda _: None)
     again = (tmp_path / "run" / "models" / "r1" / "weights.safetensors").read_bytes()

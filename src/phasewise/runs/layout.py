@@ -64,7 +64,7 @@ ITEMS: dict[str, Item] = {
 }
 REPORTED = (
     "data", "training", "losses", "gap", "recovery", "recovered", "cmi", "markov", "prices", "fronts", "schedules",
-    "evaluations", "trials", "samples",
+    "evaluations", "samples",
 )  # fmt: skip
 """What a report can show; a folder with none of it has nothing to report."""
 
