@@ -18,7 +18,11 @@ PENDING = 2
 
 
 def in_batches(
-    run: Callable[[int, int], Tensor], n: int, batch: int, progress: bool | Progress | None = None, what: str = "sampling"
+    run: Callable[[int, int], Tensor],
+    n: int,
+    batch: int,
+    progress: bool | Progress | None = None,
+    what: str = "sampling",
 ) -> Tensor:
     """``run(size, first)`` gives the rows first .. first + size of (n, ...), on any device; all of them on the CPU.
 

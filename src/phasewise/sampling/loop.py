@@ -13,8 +13,8 @@ from phasewise.denoisers.condition import unbound
 from phasewise.denoisers.trust import checked_conditions
 from phasewise.errors import PhasewiseError
 from phasewise.modes import evaluating
-from phasewise.sampling.batches import Progress, in_batches
 from phasewise.results import DEFAULT_SOLVER
+from phasewise.sampling.batches import Progress, in_batches
 from phasewise.sampling.grid import time_grid
 from phasewise.sampling.noise import RowNoise, StepNoise, noise_kind, solver_noise
 from phasewise.sampling.solvers import get_solver, take_step
