@@ -454,7 +454,7 @@ def test_narrow_screens_get_panels_below_each_other(run_folder: Path) -> None:
 def test_a_demo_advises_nothing_that_fails_in_it(run_folder: Path) -> None:
     about = json.loads((run_folder / "run.json").read_text())
     write_json(run_folder / "run.json", {**about, "command": "phasewise demo mnist --n 100 --seed 0"})
-    build_report(keep(run_folder, "evaluation", "schedules"))
+    build_report(keep(run_folder, "data", "evaluation", "schedules"))
     _, page = read(run_folder)
     assert "Not part of a demo: " in page.text
     assert "`phasewise run --data mnist --data-dir DIR`" in page.text
