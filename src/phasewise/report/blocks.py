@@ -33,8 +33,13 @@ class Drawing:
         return Markup(f'<div class="broad">{wide}</div><div class="slim">{small}</div>')
 
 
+def small_svg(figure: Figure, name: str) -> str:
+    """The same drawing for narrow screens."""
+    return to_svg(narrow(figure), f"{name}-s")
+
+
 def drawing(name: str, figure: Figure, alt: str, caption: str) -> Drawing:
-    return Drawing(name, to_svg(figure, name), to_svg(narrow(figure), f"{name}-s"), alt, caption)
+    return Drawing(name, to_svg(figure, name), small_svg(figure, name), alt, caption)
 
 
 @dataclass(frozen=True)

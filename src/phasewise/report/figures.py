@@ -65,7 +65,6 @@ def draw_point(ax: Axes, x: float, y: float, bar: float, look: tuple[str, str], 
 
 def ring_marks(figure: Figure, near: float = 5.0) -> None:
     """Of marks that lie on one spot, within ``near`` points, draw those below as rings round the one above them."""
-    figure.draw_without_rendering()  # limits and scales are final only now
     done: list[tuple[Axes, np.ndarray, float]] = []
     for mark in sorted(figure.__dict__.get("marks", ()), key=lambda m: -m.get_zorder()):
         ax = mark.axes
