@@ -263,7 +263,9 @@ def test_sizes_fit_their_images():
 
 
 def test_larger_images_go_the_same_way(shared_data, tmp_path):
-    tiny = make_config(28, "smoke", data="mnist", data_dir=str(shared_data), limit=300, radii=(3,), local_epochs=1)
+    tiny = make_config(
+        28, "smoke", data="mnist", data_dir=str(shared_data), limit=300, radii=(3,), local_epochs=1, control=True
+    )
     folder = run_pipeline(tiny, tmp_path / "run", command="schedule", say=lambda _: None)
     table = LossTable.load(folder / "records" / "losses.json")
     assert table.names == ("global", "r3", "control", "wiener")
