@@ -155,9 +155,9 @@ def test_a_tensor_of_images_is_data_too() -> None:
 
 def test_progress_can_be_watched_or_silenced(capfd: pytest.CaptureFixture[str]) -> None:
     run(steps=3, progress=True, name="watched")
-    assert "watched" in capfd.readouterr().out
+    assert "watched 3/3" in capfd.readouterr().err
     run(steps=3, progress=False)
-    assert capfd.readouterr().out == ""
+    assert capfd.readouterr() == ("", "")
 
 
 # --- the loss -------------------------------------------------------------------------------------------------------

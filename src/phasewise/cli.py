@@ -8,21 +8,24 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from phasewise import checks
-from phasewise.errors import PhasewiseError, PhasewiseWarning
+from phasewise.errors import PhasewiseError, PhasewiseWarning, unknown
 from phasewise.memory import out_of_memory
-from phasewise.runs.options import Option, options_of
+from phasewise.runs.options import Option, numbers, options_of
 from phasewise.runs.parts import HOMES, PARTS
+from phasewise.runs.sizes import SIZES
+
+if TYPE_CHECKING:
+    from phasewise.pipeline.telling import Teller
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="When does a diffusion model need the whole image, and what can be saved the rest of the time?\n\n"
@@ -35,7 +38,8 @@ class Command:
     """A command that brings a run folder up to a stage: what it does, an example, and whose options it takes.
 
     ``makes``: it may make a new run; the others work on a run that is there.  ``brief``: parts of which it shows the
-    most used options only; those it takes but does not show stand in ``phasewise options``.
+    most used options only; those it takes but does not show stand in ``phasewise options``.  ``own``: flags of this
+    command alone, which are no options of a run: name -> (kind, default).
     """
 
     help: str
@@ -43,7 +47,15 @@ class Command:
     parts: tuple[str, ...]
     makes: bool = False
     brief: tuple[str, ...] = ()
+    own: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
+
+FromSet = Annotated[str | None, typer.Option(help="Of a shipped set instead, e.g. mnist.")]
+Save = Annotated[Path | None, typer.Option(help="Also write the schedule to this .json.")]
+Files = Annotated[list[Path] | None, typer.Option("--schedule", help="Judge those of this .json; repeatable.")]
+Seeds = Annotated[str | None, typer.Option(help="Judge with these seeds, e.g. 0,1,2.", metavar="LIST")]
+Budgets = Annotated[str | None, typer.Option(help="Judge hybrids of these budgets.", metavar="LIST")]
+Penalties = Annotated[str | None, typer.Option(help="Judge hybrids of these penalties.", metavar="LIST")]
 
 COMMANDS: dict[str, Command] = {
     "run": Command(
@@ -70,11 +82,20 @@ COMMANDS: dict[str, Command] = {
         "Price the denoisers of a run and optimise its schedule.",
         "phasewise schedule --out runs/digits --budget 0.3 --update",
         ("grid", "schedule", "machine"),
+        own={"pretrained": (FromSet, None), "save": (Save, None)},
     ),
     "evaluate": Command(
-        "Sample and judge every schedule of a run. From the same noise: FID, cost, paired error.",
-        "phasewise evaluate --out runs/digits --samples 5000 --update",
+        "Sample and judge every schedule of a run. From the same noise: FID, cost, paired error.\n\n"
+        "--schedule, --seeds, --budgets and --penalties are judged beside what is there, and shown as a table.",
+        "phasewise evaluate --out runs/digits --schedule mine.json --seeds 0,1,2",
         ("features", "evaluate", "machine"),
+        own={
+            "pretrained": (FromSet, None),
+            "schedule": (Files, None),
+            "seeds": (Seeds, None),
+            "budgets": (Budgets, None),
+            "penalties": (Penalties, None),
+        },
     ),
 }
 
@@ -133,20 +154,35 @@ def plain_warnings() -> Iterator[None]:
 
 
 Out = Annotated[Path | None, typer.Option(help="Run folder. [default: runs/NAME]")]
-Size = Annotated[str, typer.Option(help="auto, small, cpu, or smoke (meaningless).")]
+Size = Annotated[
+    str,
+    typer.Option(help="auto, small, cpu, smoke (meaningless).", show_default=False, autocompletion=lambda: [*SIZES]),
+]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file or run.json with further options.")]
 Update = Annotated[bool, typer.Option("--update", help="Change an existing run, redoing what it touches.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Insist on sizes this machine may not serve.")]
 COMMON = {"out": (Out, None), "size": (Size, "auto"), "config": (ConfigFile, None), "update": (Update, False)}
 COMMON |= {"dry_run": (DryRun, False), "yes": (Yes, False)}
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say every row of training.")]
+Log = Annotated[str, typer.Option(help="text; json: an object a line.", show_default=False)]
+TOLD = {"quiet": (Quiet, False), "verbose": (Verbose, False), "log": (Log, "text")}
 
 
 def flag_of(about: Option, hidden: bool) -> Any:
     """The typer option of one field: its flag, help and kind."""
     kind: Any = bool if about.switch else list[str] if about.repeated else str
     flag = f"{about.flag}/{about.flag.replace('--', '--no-', 1)}" if about.switch else about.flag
-    return Annotated[kind | None, typer.Option(flag, help=about.help, metavar=about.metavar, hidden=hidden)]
+    known = about.known
+
+    def names(incomplete: str) -> list[str]:
+        """What a shell may complete: a name, or the last one of a list."""
+        before, comma, last = incomplete.rpartition(",")
+        return [before + comma + name for name in (known() if known else ()) if name.startswith(last)]
+
+    more: dict[str, Any] = {} if known is None else {"autocompletion": names}
+    return Annotated[kind | None, typer.Option(flag, help=about.help, metavar=about.metavar, hidden=hidden, **more)]
 
 
 def add_stage_command(name: str, command: Command) -> None:
@@ -155,15 +191,17 @@ def add_stage_command(name: str, command: Command) -> None:
 
     def work(ctx: typer.Context, **words: Any) -> None:
         common = {key: words.pop(key) for key in COMMON}
+        told = {key: words.pop(key) for key in TOLD}
+        own = {key: words.pop(key) for key in command.own}
         with plain_errors():
             given = {n: HOMES[n][1].parse(v) for n, v in words.items() if v not in (None, [], ())}
-            run_stages(name, command, given=given, **common)
+            run_stages(name, command, given=given, own=own, teller=teller_of(**told), **common)
 
     parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
     for about in shown:
         kind = flag_of(about, hidden=not about.main and HOMES[about.name][0] in command.brief)
         parameters.append(inspect.Parameter(about.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
-    for key, (kind, default) in COMMON.items():
+    for key, (kind, default) in {**command.own, **COMMON, **TOLD}.items():
         parameters.append(inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind))
     work.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     more = "\n\nMore options: `phasewise options`; --config sets any of them." if command.brief else ""
@@ -176,29 +214,82 @@ for _name, _command in COMMANDS.items():
 
 def run_stages(
     name: str, command: Command, *, out: Path | None, size: str, config: Path | None, update: bool, dry_run: bool,
-    yes: bool, given: dict[str, Any],
+    yes: bool, given: dict[str, Any], own: dict[str, Any], teller: Teller,
 ) -> None:  # fmt: skip
     """Bring the folder up to the command's stage, or say what that would take."""
     from phasewise.pipeline import config_for, default_folder, need_run, read_options
+    from phasewise.runs.run import Run
 
     found: dict[str, Any] = {}
     if config is not None:
         found = read_options(config)
-        own = found.pop("size", "auto")
-        size = own if size == "auto" else size
+        of_file = found.pop("size", "auto")
+        size = of_file if size == "auto" else size
     # a flag that goes against another is a slip; a file, such as another run's, may say more than is used
     check_cmi_options(given, measured=given.get("cmi", name != "diagnose" and found.get("cmi", True)))
     alone = name == "diagnose" and given.get("cmi") is True
     given = {**found, **given}
     checks.device(given.get("device", "cpu"), "device")
-    folder = out or default_folder(given.get("data"))
+    shipped = own.get("pretrained")
+    folder = out or (Path("runs") / f"demo-{shipped}" if shipped else default_folder(given.get("data")))
+    beside = name == "evaluate" and any(own[key] for key in ("schedule", "seeds", "budgets", "penalties"))
+    if shipped or beside or (name in ("schedule", "evaluate") and Run(folder).demo_of):
+        work_beside(name, folder, shipped, own, given, dry_run, teller)
+        return
     if not command.makes and not alone:
         need_run(folder, name)
     chosen = config_for(folder, size, given)
     if dry_run:
         say_plan(chosen, folder, "cmi" if alone else name, update, yes)
         return
-    bring_up(chosen, folder, "cmi" if alone else name, update, yes)
+    bring_up(chosen, folder, "cmi" if alone else name, update, yes, teller)
+    if own.get("save"):
+        from phasewise.pipeline.beside import save_schedule
+
+        teller(f"wrote {save_schedule(Run(folder).schedules['hybrid'], own['save'])}")
+
+
+def work_beside(
+    name: str, folder: Path, shipped: str | None, own: dict[str, Any], given: dict[str, Any], dry_run: bool,
+    teller: Teller,
+) -> None:  # fmt: skip
+    """``schedule`` of a shipped set, and ``evaluate`` of what is no stage of the run."""
+    from phasewise import __version__
+    from phasewise.pipeline import need_run
+    from phasewise.pipeline.beside import evaluate_beside, plan_from, save_schedule
+    from phasewise.pipeline.demo import open_demo
+    from phasewise.pretrained import load_pretrained
+
+    if name == "schedule":
+        plan = plan_from(load_pretrained(shipped) if shipped else need_run(folder, name), given, teller)
+        if own["save"] and not dry_run:
+            teller(f"wrote {save_schedule(plan, own['save'])}")
+        return
+    lists = {
+        "seeds": numbers(own["seeds"], int, "--seeds") if own["seeds"] else None,
+        "budgets": numbers(own["budgets"], float, "--budgets") if own["budgets"] else None,
+        "penalties": own["penalties"].split(",") if own["penalties"] else None,
+    }
+    files = own["schedule"] or []
+    if dry_run:
+        said = [f"{key} {','.join(map(str, v))}" for key, v in {**lists, "schedules": files}.items() if v]
+        teller(f"{folder}: judge {'; '.join(said) or 'its schedules'}, beside what is there")
+        return
+    run = open_demo(shipped, folder, __version__) if shipped else need_run(folder, name)
+    teller.result(evaluate_beside(run, given, files=files, say=teller, **lists))
+    teller(f"kept in {run.path('trials')}")
+
+
+def teller_of(quiet: bool, verbose: bool, log: str) -> Teller:
+    """Who says what is done, as the flags ask."""
+    from phasewise.pipeline.telling import FORMS, QUIET, USUAL, VERBOSE, Teller
+
+    if quiet and verbose:
+        raise PhasewiseError("--quiet and --verbose contradict each other; give one")
+    if log not in FORMS:
+        raise PhasewiseError(unknown("form of --log", log, FORMS))
+    live = sys.stderr.isatty() and sys.stdout.isatty()
+    return Teller(typer.echo, level=QUIET if quiet else VERBOSE if verbose else USUAL, form=log, live=live)
 
 
 def check_cmi_options(given: dict[str, Any], measured: bool) -> None:
@@ -216,23 +307,20 @@ def say_plan(config: Any, folder: Path, command: str, update: bool, yes: bool) -
         typer.echo(f"  {stage:<16} {state:<6} {choices}".rstrip())
 
 
-def bring_up(config: Any, folder: Path, command: str, update: bool, yes: bool) -> None:
+def bring_up(config: Any, folder: Path, command: str, update: bool, yes: bool, teller: Teller) -> None:
     import torch
 
     from phasewise import __version__
     from phasewise.pipeline import run_pipeline
 
-    live = sys.stderr.isatty() and sys.stdout.isatty()
     torch.set_float32_matmul_precision("highest")
-    run_pipeline(
-        config, folder, command=command, update=update, say=typer.echo, live=live, version=__version__, insist=yes
-    )
+    run_pipeline(config, folder, command=command, update=update, say=teller, version=__version__, insist=yes)
     if command == "run":
-        typer.echo(f"open {folder / 'report.html'}")
+        teller(f"open {folder / 'report.html'}")
     elif command == "schedule":
-        typer.echo(f"judged by `phasewise evaluate --out {folder}`")
+        teller(f"judged by `phasewise evaluate --out {folder}`")
     elif command == "cmi":
-        typer.echo(f"shown by `phasewise report {folder}`")
+        teller(f"shown by `phasewise report {folder}`")
 
 
 @app.command("options")
@@ -256,10 +344,10 @@ def list_options(
 def sample(
     run: Annotated[Path | None, typer.Option(help="Run folder with denoisers and schedules.")] = None,
     pretrained: Annotated[str | None, typer.Option(help="A shipped set instead, e.g. mnist.")] = None,
-    schedule: Annotated[str, typer.Option(help="hybrid, global, window, local_only, ...")] = "hybrid",
+    schedule: Annotated[str, typer.Option(help="hybrid, global, window, ...; or a .json of one.")] = "hybrid",
     n: Annotated[int, typer.Option("--n", help="Number of images.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed; image i depends on (seed, i) alone.")] = 0,
-    out: Annotated[Path, typer.Option(help="PNG grid to write.")] = Path("grid.png"),
+    out: Annotated[Path, typer.Option(help="A grid .png; DIR/ of single ones; .npz or .npy.")] = Path("grid.png"),
     batch: Annotated[int, typer.Option(help="Images denoised at a time.")] = 64,
     compile: Annotated[
         bool,
@@ -271,22 +359,28 @@ def sample(
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     dry_run: DryRun = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Draw a grid of samples of a run or a shipped set.
+    """Draw samples of a run or a shipped set: a grid, single files, or an array.
 
     Example: phasewise sample --run runs/digits --n 64 --seed 0 --out grid.png
     """
     with plain_errors():
         checks.device(device, "device")
-        from phasewise.pipeline import check_png_name, need_run, write_grid
+        from phasewise.pipeline import check_output, need_run, write_samples
+        from phasewise.pipeline.trials import read_schedules
         from phasewise.pretrained import load_pretrained
 
         if (run is None) == (pretrained is None):
             raise PhasewiseError("say where the denoisers are: either --run DIR or --pretrained NAME")
-        check_png_name(out)
+        check_output(out)
         checks.count(n, "--n"), checks.count(batch, "--batch"), checks.seed(seed, "--seed")
         source = need_run(run, "sample from") if run is not None else load_pretrained(str(pretrained))
-        hybrid = source.hybrid(schedule, device)
+        plans = read_schedules(schedule) if schedule.endswith(".json") else {}
+        if len(plans) > 1:
+            raise PhasewiseError(f"{schedule} holds several schedules ({', '.join(plans)}); give a file of one")
+        hybrid = source.hybrid(next(iter(plans.values()), schedule), device)
+        check_output(out, hybrid.image_shape[0])
         if dry_run:
             typer.echo(f"{n} images by {schedule} ({len(hybrid.schedule.times)} steps) to {out}")
             return
@@ -295,8 +389,10 @@ def sample(
 
         fast = for_inference(hybrid, compile=compile, precision=precision)
         pixels = source.data.pixel_range if source.data else (0.0, 1.0)
-        write_grid(draw(fast, n=n, seed=seed, batch=batch, device=device), pixels, out)
-        typer.echo(f"wrote {out}: {n} images, {schedule}, seed {seed}")
+        shown = sys.stderr.isatty() and not quiet
+        write_samples(draw(fast, n=n, seed=seed, batch=batch, device=device, progress=shown), pixels, out)
+        if not quiet:
+            typer.echo(f"wrote {out}: {n} images, {schedule}, seed {seed}")
 
 
 @app.command()
@@ -307,6 +403,9 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     dry_run: DryRun = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log: Log = "text",
 ) -> None:
     """Compare the schedules of a shipped set. No data, no training: global, hybrid, local only, ...
 
@@ -323,8 +422,27 @@ def demo(
             demo_config(load_pretrained(name), n, seed, device)
             typer.echo(f"{n} samples each by {', '.join(COMPARED)} of {name}, report in {folder}")
             return
-        run_demo(name, folder, n=n, seed=seed, device=device, version=__version__, say=typer.echo)
-        typer.echo(f"open {folder / 'report.html'}")
+        teller = teller_of(quiet, verbose, log)
+        run_demo(name, folder, n=n, seed=seed, device=device, version=__version__, say=teller)
+        teller(f"open {folder / 'report.html'}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Two or more run folders.")],
+) -> None:
+    """Put what was judged in several runs side by side, with errors; runs that differ by seed alone give their mean.
+
+    Example: phasewise compare runs/digits runs/digits-b3
+    """
+    with plain_errors():
+        from phasewise.display import text_table
+        from phasewise.pipeline import compare_runs
+
+        shown, notes = compare_runs(runs)
+        typer.echo(text_table(shown))
+        for note in notes:
+            typer.echo(note)
 
 
 @app.command()

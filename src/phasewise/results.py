@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 R = TypeVar("R", bound="Record")
+T = TypeVar("T")
+
+DEFAULT_SOLVER = "exp_ab2"
+"""The solver of everything that is told none: sampling, schedules, fronts, recovery, runs."""
 
 
 class Record:
@@ -99,7 +103,20 @@ class Record:
         try:
             return cls.from_dict(values)
         except PhasewiseError as error:
-            raise PhasewiseError(f"{path} holds no {cls.__name__} ({error}); give another file") from error
+            several = cls._several(values) if isinstance(values, dict) else ""
+            raise PhasewiseError(f"{path} holds no {cls.__name__}{several} ({error}); give another file") from error
+
+    @classmethod
+    def _several(cls, values: dict[str, Any]) -> str:
+        """Where ``values`` are records by name: that they are, and how to take one of them."""
+        entries = list(values.values())
+        if not entries or not all(isinstance(v, dict) for v in entries):
+            return ""
+        try:
+            cls.from_dict(entries[0])
+        except PhasewiseError:
+            return ""
+        return f" but {len(entries)} of them ({', '.join(values)}); give one of them to {cls.__name__}.from_dict"
 
     def table(self) -> tuple[Head, Rows]:
         """All that is recorded, as column names and rows of plain values; here one row, one column a plain field."""
@@ -284,6 +301,17 @@ def _check_table(table: Any, fields: Sequence[str]) -> None:
             )
     if len(table.radii) != len(table.names):
         raise PhasewiseError(f"{type(table).__name__} has {len(table.radii)} radii for {len(table.names)} denoisers")
+
+
+class Named(dict[str, T]):
+    """Things by name, as a run has them: a dict whose ``repr`` stays short."""
+
+    def __repr__(self) -> str:
+        return display.brief(dict(self))
+
+    def _repr_html_(self) -> str:
+        rows = [(name, display.brief(value)) for name, value in self.items()]
+        return display.html_table(View(f"{len(self)} by name", ("name", "value"), rows, fixed=2))
 
 
 @dataclass(frozen=True)
@@ -492,7 +520,7 @@ class HybridSchedule(Record):
 
     times: tuple[float, ...]
     assignment: tuple[str, ...]
-    solver: str = "heun"
+    solver: str = DEFAULT_SOLVER
     path: dict[str, Any] = field(default_factory=lambda: {"name": "linear"})
     penalty: float | None = None
     penalty_stderr: float | None = None

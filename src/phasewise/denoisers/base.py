@@ -53,6 +53,14 @@ class Denoiser(nn.Module, ABC):
     @abstractmethod
     def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor: ...
 
+    def __repr__(self) -> str:
+        """One line; ``torch.nn.Module.__repr__(denoiser)`` lists its layers."""
+        size = "×".join(map(str, self.image_shape))
+        seen = "sees the whole image" if self.radius is None else f"radius {self.radius}"
+        weights = sum(p.numel() for p in self.parameters())
+        learnt = f", {weights:,} parameters" if weights else ""
+        return f"{type(self).__name__}({size}, {seen}{learnt}, {self.path!r})"
+
     @property
     def takes_condition(self) -> bool:
         """Whether ``cond`` means anything to it; a class of your own that takes one says ``takes_condition = True``."""

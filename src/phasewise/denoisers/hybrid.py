@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from phasewise import checks
 from phasewise.denoisers.base import Denoiser, SamplingPlan, as_rows, denoisers_by_name
+from phasewise.display import joined
 from phasewise.errors import PhasewiseError
 from phasewise.paths import Time, as_time, path_from_config
 from phasewise.results import HybridSchedule, a_schedule
@@ -55,6 +56,10 @@ class HybridDenoiser(Denoiser):
     def members(self) -> dict[str, Denoiser]:
         """The denoisers that the schedule names, by name, as spoken to on its path."""
         return {name: cast(Denoiser, part) for name, part in zip(self.names, self.parts, strict=True)}
+
+    def __repr__(self) -> str:
+        plan = self.schedule
+        return f"HybridDenoiser({joined(plan.assignment)}; {len(plan.times)} steps of {plan.solver}, {self.path!r})"
 
     def step_at(self, t: float) -> int:
         """Index of the schedule step that time t belongs to."""

@@ -1,7 +1,7 @@
 """The global denoiser: a small U-Net with attention at its coarsest level.
 
 Pixels are folded into ``patch x patch`` channels first (no information is lost), because at full resolution a
-convolution of few channels is the dearest and least efficient part of a U-Net on small images.
+convolution of few channels is the most expensive and least efficient part of a U-Net on small images.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from torch import Tensor
 from phasewise import checks, seeding
 from phasewise.denoisers import Condition, Denoiser, condition_rows
 from phasewise.denoisers.base import denoisers_by_name
-from phasewise.results import Recovery
+from phasewise.results import DEFAULT_SOLVER, Recovery
 from phasewise.sampling.grid import time_grid
 from phasewise.sampling.loop import sample
 from phasewise.sampling.solvers import solver_name
@@ -34,7 +34,7 @@ def measure_recovery(
     times: Sequence[float],
     *,
     steps: int = 16,
-    solver: str = "exp_ab2",
+    solver: str = DEFAULT_SOLVER,
     cond: Condition | None = None,
     seed: int = 0,
     keep: int = 8,

@@ -20,6 +20,7 @@ from phasewise.information.classes import Subset, answer_by_class, subsets_of
 from phasewise.information.problem import Problem, make_problem, warn_if_too_few
 from phasewise.information.regions import Center
 from phasewise.paths import LinearPath, NoisePath, a_path
+from phasewise.progress import Line
 from phasewise.results import CMIMap
 
 
@@ -40,6 +41,7 @@ def cmi_map(
     accuracy: float = 0.003,
     folder: str | Path | None = None,
     say: Say = lambda _: None,
+    progress: bool = False,
     **options: Any,
 ) -> CMIMap:
     r"""``I(A : C | B)`` in nats over times x radii (Hu, Liu, Zhang, Gao, arXiv 2508.06614).
@@ -60,6 +62,7 @@ def cmi_map(
             class is measured on its own images, so what an estimator reads too little of for want of images grows;
             shares and maps of the classes are under ``config["classes"]``.
         accuracy: standard error asked for, in nats; a warning tells when the images are too few for it.
+        say: gets lines on what is being done.  progress: show them on one line, written over in place.
         folder: where finished cells and the scores of finished folds are kept; the same call again goes on from there.
 
     Returns the map; values are never clamped, and where A is constant they are 0 with a warning.
@@ -70,6 +73,13 @@ def cmi_map(
     times = checks.each(checks.number, least=0)(times, "times")
     radii = checks.each(checks.pixels, least=0)(radii, "radii")
     chosen = make_estimator(estimator, **options)
+    line = Line() if progress else None
+
+    def tell(text: str) -> None:
+        say(text)
+        if line is not None:
+            line.show(f"CMI: {text}")
+
     if not len(times) or len(set(times)) < len(times):
         raise PhasewiseError(f"times must be distinct, at least one; got {list(times)}")
     path = path or LinearPath()
@@ -82,8 +92,10 @@ def cmi_map(
             for s in subsets
         ]
         _warn(subsets, problems, chosen, bool(live), accuracy)
-        whole, classes = answer_by_class(subsets, problems, chosen, bool(live), folder, say)
+        whole, classes = answer_by_class(subsets, problems, chosen, bool(live), folder, tell)
         found.append(Position(problems[0].geometry.center, whole, classes).with_ends(times, live))
+    if line is not None:
+        line.end()
     average = _over_positions(found)
     config = {"options": chosen.options(), "bound": chosen.bound, "path": path.config(), **average.rows(subsets)}
     if len(found) > 1:

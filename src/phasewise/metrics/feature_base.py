@@ -43,6 +43,10 @@ class FeatureNetwork(nn.Module, ABC):
         self.pixel_range = (float(pixel_range[0]), float(pixel_range[1]))
         self.test_accuracy = test_accuracy
 
+    def __repr__(self) -> str:
+        """One line; ``torch.nn.Module.__repr__(network)`` lists its layers."""
+        return f"{type(self).__name__}({self.name!r}, {self.dim} features)"
+
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor: ...
 

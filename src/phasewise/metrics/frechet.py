@@ -85,6 +85,9 @@ class FrechetReference:
     features: str
     digest: str = ""
 
+    def __repr__(self) -> str:
+        return f"FrechetReference({self.features!r}: {len(self.mean)} features of {self.n:,} images)"
+
     @classmethod
     @checks.checked(features=checks.tensor, name=checks.text)
     def fit(cls, features: Tensor, name: str = "given features", digest: str = "") -> FrechetReference:

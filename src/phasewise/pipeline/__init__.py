@@ -1,12 +1,17 @@
 """A whole run: its stages over a run folder."""
 
+from phasewise.pipeline.comparing import compare_runs
+from phasewise.pipeline.output import check_output, write_grid, write_samples
 from phasewise.pipeline.run import describe_plan, run_pipeline
-from phasewise.pipeline.use import check_png_name, config_for, default_folder, need_run, read_options, write_grid
+from phasewise.pipeline.telling import Teller
+from phasewise.pipeline.use import config_for, default_folder, need_run, read_options
 from phasewise.runs import RunConfig, make_config
 
 __all__ = [
     "RunConfig",
-    "check_png_name",
+    "Teller",
+    "check_output",
+    "compare_runs",
     "config_for",
     "default_folder",
     "describe_plan",
@@ -15,4 +20,5 @@ __all__ = [
     "read_options",
     "run_pipeline",
     "write_grid",
+    "write_samples",
 ]

@@ -117,6 +117,9 @@ def check_cmi(config: RunConfig, image_shape: Shape, n: int | None = None) -> No
     if n is not None:
         estimator.check_number(n)
     times = [t for t in asked.times if t != 1] or [0.5]
+    channels, *sides = image_shape
+    height, width = (min(side, asked.crop or side) for side in sides)
+    image_shape = (channels, height, width)
     for center in asked.center or (None,):
         make_problem(torch.zeros(20, *image_shape), times, asked.radii, block=asked.block, center=center)
 

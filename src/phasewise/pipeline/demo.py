@@ -10,9 +10,12 @@ from phasewise.metrics import frechet_score
 from phasewise.pipeline.folder import RunFolder
 from phasewise.pipeline.judging import Judge, evaluate_all, real_floor
 from phasewise.pipeline.recording import write_judgement
+from phasewise.pipeline.telling import Teller
 from phasewise.pretrained import Pretrained, load_pretrained
 from phasewise.report import build_report
 from phasewise.runs.config import RunConfig
+from phasewise.runs.lock import alone_in
+from phasewise.runs.run import Run
 
 COMPARED = ("global", "global_cheap", "hybrid", "stitched", "window", "local_only")
 LEAST = 100
@@ -40,32 +43,56 @@ def run_demo(
     write ``out/report.html``; returns ``out``.
 
     FID is taken against the shipped feature moments of the training images.  ``out`` then is a run folder:
-    ``phasewise sample --run`` and ``phasewise report`` take it.
+    ``phasewise sample --run``, ``schedule``, ``evaluate``, ``compare`` and ``report`` take it.
 
     Raises :class:`PhasewiseError` for an unknown name or ``n`` below 100, RunFolderError when ``out`` holds another
     run or anything else.
     """
-    ready = load_pretrained(name)
-    folder = RunFolder(out, demo_config(ready, n, seed, device), version=version)
-    if folder.run.has("evaluations"):
-        say("sampled and judged before")
-    else:
-        folder.claim(f"phasewise demo {name} --n {n} --seed {seed}")
-        ready.copy_to(folder.run)
-        judge_demo(ready, folder, say)
-    build_report(folder.root)
+    ready, teller = load_pretrained(name), Teller.of(say)
+    folder = RunFolder(out, demo_config(ready, n, seed, device), version=version, demo=name)
+    with alone_in(folder.root):
+        if folder.run.has("evaluations"):
+            teller("sampled and judged before")
+        else:
+            fill(ready, folder)
+            judge_demo(ready, folder, teller)
+        build_report(folder.root)
     return folder.root
 
 
-def judge_demo(ready: Pretrained, folder: RunFolder, say: Callable[[str], None]) -> None:
-    config, data = folder.config, ready.pixels
-    reference = ready.reference_moments()
-    held_out = ready.real_features()
+def open_demo(name: str, out: str | Path, version: str = "") -> Run:
+    """The demo folder of a shipped set, made where there is none, with nothing judged yet.
+
+    Raises RunFolderError when ``out`` holds another run or anything else.
+    """
+    ready, found = load_pretrained(name), Run(out)
+    if found.demo_of != name:
+        fill(ready, RunFolder(out, demo_config(ready, 1000, 0, "cpu"), version=version, demo=name))
+    return Run(out)
+
+
+def fill(ready: Pretrained, folder: RunFolder) -> None:
+    """Make ``folder`` a demo of the set: its weights, records and who it is."""
+    config = folder.config
+    folder.claim(f"phasewise demo {ready.name} --n {config.evaluate.n_samples} --seed {config.data.seed}")
+    ready.copy_to(folder.run)
+
+
+def shipped_judge(ready: Pretrained, config: RunConfig) -> Judge:
+    """What comes with a set for samples to be held against: feature moments, and features of real images."""
+    reference, held_out = ready.reference_moments(), ready.real_features()
     floor = frechet_score(held_out[: config.evaluate.n_samples], reference, config.data.seed)
-    features = ready.features().to(config.machine.device)
-    judge = Judge(features, reference, data.pixel_range, real_floor(floor))
+    return Judge(ready.features().to(config.machine.device), reference, ready.pixels.pixel_range, real_floor(floor))
+
+
+def judge_demo(ready: Pretrained, folder: RunFolder, say: Teller) -> None:
+    config = folder.config
     schedules = {key: ready.schedules[key] for key in COMPARED if key in ready.schedules}
     assert ready.prices is not None
     members = ready.denoisers(device=config.machine.device)
-    result = evaluate_all(members, schedules, ready.prices, judge, config, say)
-    write_judgement(folder.run, config, result, folder.run.classifier, data.pixel_range)
+    say.begin({"evaluate": 1.0})
+    say.start("evaluate")
+    result = evaluate_all(members, schedules, ready.prices, shipped_judge(ready, config), config, say)
+    say.finish()
+    say.end()
+    write_judgement(folder.run, config, result, folder.run.classifier, ready.pixels.pixel_range)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from phasewise.data import ImageData
+from phasewise.data.images import PARTS
 from phasewise.diagnosis import critical_window, markov_length
 from phasewise.errors import PhasewiseError
 from phasewise.files import write_json
 from phasewise.information import cmi_map
+from phasewise.pipeline.telling import VERBOSE, Teller
 from phasewise.results import CMIMap, MarkovFit
 from phasewise.runs import reading
 from phasewise.runs.config import RunConfig
@@ -17,13 +19,13 @@ from phasewise.runs.run import Run
 from phasewise.seeding import Stage, stage_seed
 
 
-def measure_cmi(data: ImageData, config: RunConfig, run: Run, say: Callable[[str], None]) -> MarkovFit:
+def measure_cmi(data: ImageData, config: RunConfig, run: Run, say: Teller) -> MarkovFit:
     """Write the CMI map and the Markov fit of ``data`` (all its parts), and put their gist into the summary if any."""
     asked = config.cmi
     record = cmi_map(
-        data, asked.radii, asked.times, block=asked.block, center=asked.center,
+        _cropped(data, asked.crop), asked.radii, asked.times, block=asked.block, center=asked.center,
         estimator=asked.estimator, seed=stage_seed(config.data.seed, Stage.CMI), accuracy=asked.accuracy,
-        folder=run.path("cells"), say=lambda line: say(f"  {line}"), **asked.options,
+        folder=run.path("cells"), say=lambda line: say(f"  {line}", VERBOSE), **asked.options,
     )  # fmt: skip
     run.write("cmi", record)
     fit = markov_length(record, tolerance=asked.tolerance, radius=_nearest(record, config))
@@ -38,6 +40,18 @@ def measure_cmi(data: ImageData, config: RunConfig, run: Run, say: Callable[[str
         known = reading.read(run.path("summary"), dict, "`phasewise evaluate`")
         write_json(run.path("summary"), {**known, **cmi_summary(run)})
     return fit
+
+
+def _cropped(data: ImageData, side: int | None) -> ImageData:
+    """The central square of this side of every image; the images themselves where they are no larger."""
+    height, width = data.image_shape[1:]
+    if side is None or side >= max(height, width):
+        return data
+    top, left = max(0, height - side) // 2, max(0, width - side) // 2
+    parts: dict[str, Any] = {
+        part: getattr(data, part)[..., top : top + side, left : left + side].contiguous() for part in PARTS
+    }
+    return replace(data, **parts)
 
 
 def cmi_window(config: RunConfig, run: Run) -> tuple[float, float]:

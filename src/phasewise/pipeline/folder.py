@@ -33,14 +33,31 @@ class Stage:
     model: str | None = None
 
 
-class RunFolder:
-    """Opens ``root`` for a run of ``config``, or raises RunFolderError saying why it may not be written into."""
+def demo_error(run: Run) -> RunFolderError:
+    """That nothing is trained or measured in the folder of a demo, and what can be had instead."""
+    name = run.demo_of
+    return RunFolderError(
+        f"{run.root} is a demo of the shipped set {name}, without its images: nothing is trained or measured there; "
+        f"schedule, evaluate and sample take it, and `phasewise run --data {name} --data-dir DIR --out runs/{name}` "
+        "makes a run of your own"
+    )
 
-    def __init__(self, root: str | Path, config: RunConfig, *, update: bool = False, version: str = "") -> None:
+
+class RunFolder:
+    """Opens ``root`` for a run of ``config``, or raises RunFolderError saying why it may not be written into.
+
+    ``demo``: the shipped set that is to be shown there, where one is.
+    """
+
+    def __init__(
+        self, root: str | Path, config: RunConfig, *, update: bool = False, version: str = "", demo: str | None = None
+    ) -> None:
         self.run, self.root, self.config = Run(root), Path(root), config
         if self.root.exists() and not self.root.is_dir():
             raise RunFolderError(f"{self.root} is a file; give a folder with --out")
         found = self.run.config
+        if found is not None and self.run.demo_of not in (None, demo):
+            raise demo_error(self.run)
         # hidden files are no strangers' work: an editor's, a file browser's, those of a stopped first write
         if found is None and self.root.is_dir() and any(not p.name.startswith(".") for p in self.root.iterdir()):
             raise RunFolderError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,17 +12,20 @@ from torch import Tensor
 
 from phasewise.data import ImageData
 from phasewise.denoisers import Denoiser, HybridDenoiser
+from phasewise.errors import PhasewiseError
 from phasewise.metrics import (
     ClassifierFeatures,
     FeatureNetwork,
     FrechetReference,
     FrechetScore,
     classifier_summary,
+    count_flops,
     fid,
     frechet_difference,
     frechet_score,
     paired_error,
 )
+from phasewise.pipeline.telling import Teller
 from phasewise.results import Evaluation, HybridSchedule, ParetoFront, PriceList
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS
@@ -130,22 +133,30 @@ def evaluate_all(
     prices: PriceList,
     judge: Judge,
     config: RunConfig,
-    say: Callable[[str], None] = lambda _: None,
+    say: Teller,
 ) -> Judgement:
-    """Sample every schedule from the same noise; FID against the training images, paired error against all-global."""
+    """Sample every schedule from the same noise; FID against the training images, paired error against all-global.
+
+    Raises PhasewiseError for a schedule that names a member which is not there.
+    """
     low, high = judge.pixel_range
     seed, device = config.data.seed, config.machine.device
     n, n_grid = config.evaluate.n_samples, config.evaluate.n_grid
     features = judge.features
     say(f"real test images: FID {judge.real['fid']:.2f} (n = {judge.real['n']})")
-    hybrids = {name: HybridDenoiser(members, s) for name, s in schedules.items()}
+    hybrids = {name: _hybrid(name, members, s) for name, s in schedules.items()}
     ms = sampling_ms(hybrids, seed)
     kept = {} if judge.real_images is None else {"real": judge.real_images}
     base: Tensor | None = None
     rivals: dict[str, Tensor] = {}
     evaluations = []
-    for name in sorted(hybrids, key=_in_order):
-        images = sample(hybrids[name], n=n, seed=seed, batch=250).clamp(low, high)
+    order = sorted(hybrids, key=_in_order)
+    for k, name in enumerate(order):
+
+        def tell(done: int, total: int, name: str = name, k: int = k) -> None:
+            say.part((k + done / total) / len(order), f"{name}: {done} of {total} samples")
+
+        images = sample(hybrids[name], n=n, seed=seed, batch=250, progress=tell).clamp(low, high)
         base = images if base is None else base  # all-global comes first
         kept[name] = images[:n_grid]
         seen = features.extract(images.to(device))
@@ -166,7 +177,7 @@ def evaluate_all(
             n=n,
             reference_n=judge.reference.n,
             seed=seed,
-            mflop=schedules[name].mflop or float("nan"),
+            mflop=cost_of(schedules[name], prices, members),
             ms=ms[name],
             nfe=n_calls(schedules[name]),
             nats=nats.penalty if nats else None,
@@ -179,6 +190,25 @@ def evaluate_all(
         evaluations.append(row)
         say(f"{name}: FID {row.fid:.2f} ± {row.fid_stderr:.2f}, {row.mflop:.4g} MFLOP, {row.ms:.2f} ms an image")
     return Judgement(evaluations, judge.real, kept)
+
+
+def _hybrid(name: str, members: Mapping[str, Denoiser], schedule: HybridSchedule) -> HybridDenoiser:
+    try:
+        return HybridDenoiser(members, schedule)
+    except PhasewiseError as error:
+        raise PhasewiseError(f"schedule {name!r}: {error}") from error
+
+
+def cost_of(schedule: HybridSchedule, prices: PriceList, members: Mapping[str, Denoiser]) -> float:
+    """MFLOP an image: as the schedule says, or else counted, by the price list where that knows the members."""
+    if schedule.mflop is not None:
+        return schedule.mflop
+    known = dict(zip(prices.names, prices.flops, strict=True))
+    for name in set(schedule.assignment) - set(known):
+        known[name] = count_flops(members[name], members[name].image_shape)
+    calls = calls_per_step(schedule.solver, len(schedule.times))
+    pairs = zip(calls, schedule.assignment, strict=True)
+    return float(sum((1 if members[name].jumps else k) * known[name] for k, name in pairs)) / 1e6
 
 
 def _in_order(name: str) -> tuple[bool, int]:
@@ -196,8 +226,10 @@ def n_calls(schedule: HybridSchedule) -> int:
 
 
 def _nats(prices: PriceList, schedule: HybridSchedule) -> HybridSchedule | None:
-    """The schedule priced in nats; None off the price list's grid."""
+    """The schedule priced in nats; None off the price list's grid, and for members without a price."""
     if len(schedule.times) != len(prices.times) or not np.allclose(schedule.times, prices.times):
+        return None
+    if not set(schedule.assignment) <= set(prices.names):
         return None
     return schedule_from_assignment(prices, schedule.assignment, penalty="kl", solver=schedule.solver)
 

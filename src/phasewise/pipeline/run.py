@@ -10,11 +10,14 @@ from phasewise import checks
 from phasewise.data import source_state
 from phasewise.errors import DataError, RunFolderError
 from phasewise.pipeline.ahead import check_before, check_cmi, check_members
+from phasewise.pipeline.effort import efforts
 from phasewise.pipeline.folder import RunFolder, Stage
 from phasewise.pipeline.stages import Context, all_stages, discard_training, wanted
+from phasewise.pipeline.telling import Teller
 from phasewise.runs.config import RunConfig
 from phasewise.runs.config import command as command_line
 from phasewise.runs.images import known_size
+from phasewise.runs.lock import alone_in
 
 CMI_ALONE = "diagnose --cmi"
 
@@ -36,7 +39,6 @@ def run_pipeline(
     command: str = "run",
     update: bool = False,
     say: Callable[[str], None] = print,
-    live: bool = False,
     version: str = "",
     insist: bool = False,
 ) -> Path:
@@ -45,30 +47,28 @@ def run_pipeline(
 
     A stage whose outputs are there and match the config is skipped.  A stopped run goes on where it was.
     What can be known before is refused before anything is claimed (:mod:`phasewise.pipeline.ahead`); ``insist`` passes
-    over sizes that the machine cannot serve.
+    over sizes that the machine cannot serve.  ``say`` gets lines of text; a :class:`phasewise.pipeline.telling.Teller`
+    says more, or less, or as JSON.
 
-    Raises RunFolderError when ``out`` is not ours, or holds a run of another config and ``update`` is False.
+    Raises RunFolderError when ``out`` is not ours, holds a run of another config and ``update`` is False, or is being
+    worked in by another process.
     """
     checks.device(config.machine.device, "device")
     folder = RunFolder(out, config, update=update, version=version)
-    context = Context(folder.run, config, say, live)
-    stages = all_stages(config)
+    teller = Teller.of(say)
+    context = Context(folder.run, config, teller)
     if not folder.claimed:  # refused before anything is written
-        check_before(config, context.data, [s.name for s in wanted(command, stages)], insist=insist)
-        folder.claim(repeating(config, folder, command))
-    check_images(context, folder, stages, update)
-    for stage in wanted(command, stages):
-        if folder.done(stage, stages):
-            say(f"[{stage.name}] done before")
-        else:
-            if stage.model is not None and folder.stale(stage, stages):
-                discard_training(folder.run, stage.model)
-                folder.unstamp(stage)  # or a stop from here on would discard what it had learnt by then
-            say(f"[{stage.name}]")
-            started = time.monotonic()
-            stage.work(context)
-            # last: a stage that was stopped has no stamp and is done again
-            folder.stamp(stage, stages, time.monotonic() - started, **images_state(config, stage))
+        chosen = [s.name for s in wanted(command, all_stages(config))]
+        check_before(config, context.data, chosen, insist=insist)
+    with alone_in(folder.root):
+        RunFolder(out, config, update=update)  # what lies there may have become another's in the meantime
+        if not folder.claimed:
+            folder.claim(repeating(config, folder, command))
+        try:
+            check_images(context, folder, all_stages(config), update)
+            go_through(wanted(command, all_stages(config)), folder, context)
+        finally:
+            teller.end()
     return folder.root
 
 
@@ -104,6 +104,28 @@ def check_images(context: Context, folder: RunFolder, stages: list[Stage], updat
         )
 
 
+def go_through(chosen: list[Stage], folder: RunFolder, context: Context) -> None:
+    """Do those of the stages that are not done, in order."""
+    stages, say = all_stages(context.config), context.say
+    say.begin({s.name: 0.0 for s in chosen})
+    if not all(folder.done(s, stages) for s in chosen):
+        shape, n_train = context.data.image_shape, len(context.data.train)
+        say.begin(efforts(chosen, context.config, shape, n_train))
+    for stage in chosen:
+        if folder.done(stage, stages):
+            say.skip(stage.name)
+            continue
+        if stage.model is not None and folder.stale(stage, stages):
+            discard_training(folder.run, stage.model)
+            folder.unstamp(stage)  # or a stop from here on would discard what it had learnt by then
+        say.start(stage.name)
+        started = time.monotonic()
+        stage.work(context)
+        # last: a stage that was stopped has no stamp and is done again
+        folder.stamp(stage, stages, time.monotonic() - started, **images_state(context.config, stage))
+        say.finish()
+
+
 def repeating(config: RunConfig, folder: RunFolder, command: str) -> str:
     """The command line that repeats this run: of the CMI alone only where nothing else was ever asked for."""
     known = folder.run.info.get("command")
@@ -125,7 +147,7 @@ def describe_plan(
         check_members(config, (1, *size))
         check_cmi(config, (1, *size))
     elif not folder.claimed:
-        check_before(config, Context(folder.run, config, print).data, [s.name for s in asked], insist=insist)
+        check_before(config, Context(folder.run, config, Teller.of(print)).data, [s.name for s in asked], insist=insist)
     return [(s.name, "done" if folder.done(s, stages) else "to do", _in_words(s.depends)) for s in asked]
 
 

@@ -9,13 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save as save_tensors
 
 from phasewise import seeding
 from phasewise.data import ImageData
 from phasewise.denoisers import Denoiser, HybridDenoiser, load_denoiser, save_denoiser
-from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.diagnosis import gap_window, measure_losses, measure_recovery, path_kl
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import FeatureNetwork, default_features
@@ -25,11 +23,12 @@ from phasewise.pipeline.diagnosing import cmi_window, measure_cmi
 from phasewise.pipeline.folder import Stage
 from phasewise.pipeline.judging import Judge, evaluate_all, local_member, plan_schedules
 from phasewise.pipeline.recording import to_uint8, write_judgement
+from phasewise.pipeline.telling import Teller
 from phasewise.report import build_report
 from phasewise.results import TrainingRecord
 from phasewise.runs.config import RunConfig
 from phasewise.runs.images import images_of
-from phasewise.runs.members import MEMBER_KINDS, Member
+from phasewise.runs.members import MEMBER_KINDS, Member, build_untrained
 from phasewise.runs.options import options_of
 from phasewise.runs.parts import PARTS, TrainOptions
 from phasewise.runs.run import Run
@@ -38,8 +37,6 @@ from phasewise.scheduling import PENALTIES, explain, get_penalty, pareto_front, 
 from phasewise.scheduling.penalty import check_prices
 from phasewise.training import get_preset, train
 
-Say = Callable[[str], None]
-
 
 @dataclass
 class Context:
@@ -47,8 +44,7 @@ class Context:
 
     run: Run
     config: RunConfig
-    say: Say
-    live: bool = True
+    say: Teller
 
     @cached_property
     def data(self) -> ImageData:
@@ -69,21 +65,6 @@ class Context:
         """The run's denoisers by name; ``scheduled``: without those that are there for diagnosis alone."""
         members = [m for m in self.config.members if MEMBER_KINDS[m.kind].scheduled or not scheduled]
         return self.run.denoisers([m.name for m in members], self.config.machine.device)
-
-    def progress(self, row: dict[str, Any]) -> None:
-        self.say(
-            f"  {row['name']} step {row['step']}/{row['steps']}: validation loss {row['val_loss']:.4f}, "
-            f"{row['steps_per_s']:.1f} steps/s, {row['seconds_left']:.0f} s left"
-        )
-
-
-def build_untrained(member: Member, seed: int, shape: tuple[int, int, int]) -> NetworkDenoiser:
-    """A fresh network for a member, its initial weights by (seed, name)."""
-    build = MEMBER_KINDS[member.kind].build
-    assert build is not None
-    with torch.random.fork_rng(devices=[]):  # the caller's random state is left alone
-        torch.manual_seed(member.initial_seed(seed))
-        return build(member, shape)
 
 
 def do_data(ctx: Context) -> None:
@@ -120,7 +101,7 @@ def train_member(ctx: Context, member: Member) -> None:
     preset = get_preset(config.train.preset, batch=config.train.batch, epochs=member.epochs)
     record = train(
         network, ctx.data, preset, name=member.name, seed=config.data.seed, out=folder, device=config.machine.device,
-        progress=True if ctx.live else ctx.progress,
+        progress=ctx.say.row,
     )  # fmt: skip
     save_denoiser(network, folder)
     ctx.run.write("training", record, f"{member.name}.json")
@@ -186,6 +167,9 @@ def do_recovery(ctx: Context) -> None:
 
 def do_cmi(ctx: Context) -> None:
     fit = measure_cmi(ctx.data.to("cpu"), ctx.config, ctx.run, ctx.say)
+    assert ctx.run.cmi is not None
+    for line in str(ctx.run.cmi).splitlines():
+        ctx.say(f"  {line}")
     at = "t_c not resolved"
     if fit.t_c is not None:
         at = f"t_c = {fit.t_c:.3g} (95 %: {fit.t_c_low:.3g} to {fit.t_c_high:.3g})"
@@ -240,7 +224,8 @@ def do_evaluate(ctx: Context) -> None:
     run = ctx.run
     assert run.prices is not None
     judge = Judge.of_data(ctx.data, ctx.features, ctx.config)
-    result = evaluate_all(ctx.denoisers(scheduled=True), run.schedules, run.prices, judge, ctx.config, ctx.say)
+    # a control too: a schedule of one's own may name it
+    result = evaluate_all(ctx.denoisers(), run.schedules, run.prices, judge, ctx.config, ctx.say)
     write_judgement(run, ctx.config, result, run.classifier, ctx.data.pixel_range)
 
 
@@ -251,6 +236,11 @@ def do_report(ctx: Context) -> None:
 
 HOW_TO_TRAIN = [o.field for o in options_of(TrainOptions) if not o.makes_members]
 """What the training of a member depends on besides its own fields."""
+
+
+def _chosen(cmi: dict[str, Any]) -> dict[str, Any]:
+    """Without a crop where there is none: runs of before that option are done as they were."""
+    return {k: v for k, v in cmi.items() if k != "crop" or v is not None}
 
 
 def all_stages(config: RunConfig) -> list[Stage]:
@@ -277,7 +267,7 @@ def all_stages(config: RunConfig) -> list[Stage]:
     ]
     if config.cmi.measure:
         # a matter of the data alone: no member is needed
-        stages.append(Stage("cmi", ("data",), part["cmi"] | beside, ("cmi", "markov"), do_cmi))
+        stages.append(Stage("cmi", ("data",), _chosen(part["cmi"]) | beside, ("cmi", "markov"), do_cmi))
     # the schedule waits for CMI only where that places the window, the report wherever it is measured
     window, shown = ("cmi",) * (config.schedule.window == "cmi"), ("cmi",) * config.cmi.measure
     stages += [

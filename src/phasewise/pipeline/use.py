@@ -1,19 +1,13 @@
-"""What commands need around a run: its config from options, a grid of pictures."""
+"""What commands need around a run: its config from options, the run that is there."""
 
 from __future__ import annotations
 
-import io
-import math
 import tomllib
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-from torch import Tensor
-
 from phasewise.errors import PhasewiseError, RunFolderError
-from phasewise.files import read_json, regular, write_bytes
-from phasewise.report.pictures import tile
+from phasewise.files import read_json, regular
 from phasewise.runs.config import RunConfig, coerced, flattened, follow, make_config
 from phasewise.runs.images import known_size, shape_of
 from phasewise.runs.parts import HOMES
@@ -66,21 +60,3 @@ def need_run(folder: Path, what: str) -> Run:
     if run.config is None:
         raise RunFolderError(f"{folder} holds no phasewise run to {what}; make one with `phasewise run --out {folder}`")
     return run
-
-
-def check_png_name(out: Path) -> None:
-    """Raises PhasewiseError for a name that is no PNG's; to be asked before the sampling."""
-    if out.suffix.lower() != ".png":
-        raise PhasewiseError(f"the grid is written as PNG; give a name ending in .png, not {out.name!r}")
-
-
-def write_grid(images: Tensor, pixel_range: tuple[float, float], out: Path, side: int = 56) -> Path:
-    """A square PNG grid of images (n, C, H, W) in pixel units, each enlarged by a whole factor to about ``side``."""
-    check_png_name(out)
-    low, high = pixel_range
-    pixels = ((images - low) / (high - low)).clamp(0, 1).mul(255).round().byte().numpy()
-    canvas = Image.fromarray(tile(pixels, math.ceil(math.sqrt(len(pixels)))))
-    zoom = max(1, side // pixels.shape[-1])
-    buffer = io.BytesIO()
-    canvas.resize((canvas.width * zoom, canvas.height * zoom), Image.Resampling.NEAREST).save(buffer, "PNG")
-    return write_bytes(out, buffer.getvalue())

@@ -13,7 +13,7 @@ from phasewise import checks
 from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.files import read_json
 from phasewise.metrics import ClassifierFeatures, FrechetReference
-from phasewise.results import DataRecord
+from phasewise.results import DataRecord, Named
 from phasewise.runs.run import Run
 from phasewise.tensors import opened
 
@@ -33,9 +33,12 @@ class Pretrained(Run):
         super().__init__(folder)
         self.name, self.folder = name, folder
 
+    def __repr__(self) -> str:
+        return f"Pretrained({self.name!r}: {', '.join(self.names)})"
+
     @cached_property
     def card(self) -> dict[str, Any]:
-        return read_json(self.path("card"), "install phasewise again")
+        return Named(read_json(self.path("card"), "install phasewise again"))
 
     @property
     def names(self) -> tuple[str, ...]:

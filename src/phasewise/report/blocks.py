@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from phasewise.report.pictures import Picture
-from phasewise.report.style import inline_svg, to_svg
+from phasewise.report.style import inline_svg, narrow, to_svg
 
 
 @dataclass(frozen=True)
@@ -19,16 +22,24 @@ class Drawing:
     kind: ClassVar[str] = "drawing"
     name: str
     svg: str
+    small: str
     alt: str
     caption: str
 
     @property
     def inline(self) -> Markup:
-        return Markup(inline_svg(self.svg, self.name, self.alt))
+        """For wide screens, and for narrow ones; the page shows one of them."""
+        wide, small = inline_svg(self.svg, self.name, self.alt), inline_svg(self.small, f"{self.name}-s", self.alt)
+        return Markup(f'<div class="broad">{wide}</div><div class="slim">{small}</div>')
+
+
+def small_svg(figure: Figure, name: str) -> str:
+    """The same drawing for narrow screens."""
+    return to_svg(narrow(figure), f"{name}-s")
 
 
 def drawing(name: str, figure: Figure, alt: str, caption: str) -> Drawing:
-    return Drawing(name, to_svg(figure, name), alt, caption)
+    return Drawing(name, to_svg(figure, name), small_svg(figure, name), alt, caption)
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,13 @@ class Table:
     caption: str
     left: int = 1
     strong: int | None = None
+
+    @property
+    def csv(self) -> str:
+        """The table as a data URI, for a link that saves it; a minus sign as programs know it."""
+        buffer = io.StringIO()
+        csv.writer(buffer).writerows([self.head, *([c.replace("−", "-") for c in row] for row in self.rows)])
+        return "data:text/csv;charset=utf-8," + quote(buffer.getvalue())
 
 
 @dataclass(frozen=True)
@@ -92,7 +110,8 @@ class Listing:
 
 @dataclass(frozen=True)
 class Section:
-    """``notes`` are one-liners on what is absent; ``extra_files`` (name -> bytes) are saved under figures/."""
+    """``notes`` are one-liners on what is absent; ``absent`` stands for whole sections, as (id, what is not there);
+    ``extra_files`` (name -> bytes) are saved under figures/."""
 
     id: str
     title: str
@@ -100,6 +119,7 @@ class Section:
     blocks: tuple[Any, ...] = ()
     notes: tuple[str, ...] = ()
     items: tuple[str, ...] = ()
+    absent: tuple[tuple[str, str], ...] = ()
     extra_files: dict[str, bytes] = field(default_factory=dict)
 
     def files(self) -> dict[str, bytes]:

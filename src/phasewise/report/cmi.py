@@ -100,7 +100,7 @@ def _caption(record: CMIMap, fit: MarkovFit | None, places: list[Position]) -> s
             f"d: CMI at r = {fit.window_radius} by time"
             + (", each position in grey" if places else "")
             + (
-                "; tinted, and between the dashed lines in a, the critical window. "
+                "; tinted, and marked by the bar beside a, the critical window. "
                 if fit.window is not None
                 else f". No critical window: it {_no_window(record, fit)}. "
             )

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from phasewise.report.figures import BAND, TIME, draw_band, label_axes, new_figure
-from phasewise.report.style import CONTROL, GLOBAL, INK, WIENER, log_y, noise_y, styled
+from phasewise.report.style import CONTROL, GLOBAL, INK, PAPER, WIENER, log_y, noise_y, styled
 from phasewise.results import Array, CMIMap, MarkovFit
 from phasewise.runs.reading import Position
 
@@ -33,12 +33,17 @@ def cmi(record: CMIMap, fit: MarkovFit | None = None, positions: list[Position] 
     _decay(axes[1], record, fit, order)
     if fit is not None:
         if fit.window is not None:
-            ticks = np.interp(fit.window, record.times[order], np.arange(len(order)) + 0.5)
-            for tick in ticks:
-                axes[0].axhline(tick, color=GLOBAL, linewidth=1.6, linestyle=(0, (4, 2)))
+            low, high = np.interp(fit.window, record.times[order], np.arange(len(order)) + 0.5)
+            _bracket(axes[0], float(low), float(high))
         _length(axes[2], fit)
         _window(axes[3], record, fit, positions or [])
     return figure
+
+
+def _bracket(ax: Axes, low: float, high: float) -> None:
+    """A bar beside the rows from ``low`` to ``high``, where it strikes through no value."""
+    ends: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "clip_on": False, "color": GLOBAL, "linewidth": 2}
+    ax.plot([1.02, 1.035, 1.035, 1.02], [low, low, high, high], solid_joinstyle="miter", **ends)
 
 
 def _heat(ax: Axes, times: Array, radii: tuple[int, ...], value: Array, stderr: Array) -> None:
@@ -87,7 +92,7 @@ def _decay(ax: Axes, record: CMIMap, fit: MarkovFit | None, order: Array) -> Non
 
 def _length(ax: Axes, fit: MarkovFit) -> None:
     """Markov length with its interval; hollow where not exponential, a cross at the foot where not resolved."""
-    for status, face in (("ok", LENGTH), ("not exponential", "white")):
+    for status, face in (("ok", LENGTH), ("not exponential", PAPER)):
         rows = [i for i, s in enumerate(fit.status) if s == status and np.isfinite(fit.xi[i])]
         if rows:
             xi = fit.xi[rows]

@@ -17,12 +17,17 @@ from phasewise.display import BAND, TIME, draw_band, label_axes
 from phasewise.report.style import (
     GLOBAL,
     INK,
+    NARROW,
+    PAPER,
     Palette,
+    hover,
     is_number,
     log_y,
     noise_y,
+    num,
     ordered,
     plain_ticks,
+    pm,
     schedule_label,
     schedule_look,
     styled,
@@ -30,18 +35,44 @@ from phasewise.report.style import (
 from phasewise.results import Array, HybridSchedule, LossTable, Recovery, TrainingRecord
 from phasewise.runs.run import Run
 
+SLIM = 4.3
+"""Inches; at 72 points each about 300 of the 352 pixels that a telephone leaves."""
+
 
 def new_figure(rows: int, columns: int, height: float, **kwargs: Any) -> tuple[Figure, list[Axes]]:
-    """A 9-inch-wide constrained-layout figure and its axes, row by row."""
-    figure = Figure(figsize=(9.0, height), layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08))
+    """A 9-inch-wide constrained-layout figure and its axes, row by row; on narrow screens one below the other."""
+    if NARROW.get():
+        ratios = kwargs.pop("height_ratios", [1] * rows)
+        # every panel a row of its own, nearly as high as before
+        height = 0.85 * height * columns
+        kwargs["height_ratios"] = [r for r in ratios for _ in range(columns)]
+        rows, columns = rows * columns, 1
+    figure = Figure(
+        figsize=(SLIM if NARROW.get() else 9.0, height), layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
+    )
     return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False, **kwargs)))
 
 
 def draw_point(ax: Axes, x: float, y: float, bar: float, look: tuple[str, str], **style: Any) -> None:
     """One marker (marker, colour) with an error bar; the legend shows the marker alone."""
     marker, color = look
+    star = marker == "*"  # above all others, and set off from what lies below it
     ax.errorbar(x, y, bar, color=color, linewidth=1.2, fmt="none", zorder=3)
-    ax.plot(x, y, color=color, marker=marker, linestyle="none", zorder=4, **style)
+    edge: dict[str, Any] = {"markeredgecolor": PAPER, "markeredgewidth": 0.8} if star else {}
+    (point,) = ax.plot(x, y, color=color, marker=marker, linestyle="none", zorder=6 if star else 4, **edge, **style)
+    ax.figure.__dict__.setdefault("marks", []).append(point)
+
+
+def ring_marks(figure: Figure, near: float = 5.0) -> None:
+    """Of marks that lie on one spot, within ``near`` points, draw those below as rings round the one above them."""
+    done: list[tuple[Axes, np.ndarray, float]] = []
+    for mark in sorted(figure.__dict__.get("marks", ()), key=lambda m: -m.get_zorder()):
+        ax = mark.axes
+        spot = ax.transData.transform((mark.get_xdata()[0], mark.get_ydata()[0])) * 72 / figure.dpi
+        sizes = [size for other, at, size in done if other is ax and np.hypot(*(at - spot)) < near]
+        if sizes:
+            mark.set(markersize=max(sizes) + 5, markerfacecolor="none", markeredgewidth=1.6)
+        done.append((ax, spot, float(mark.get_markersize())))
 
 
 def shared_legend(figure: Figure, axes: list[Axes], columns: int = 7) -> None:
@@ -51,6 +82,7 @@ def shared_legend(figure: Figure, axes: list[Axes], columns: int = 7) -> None:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if entries:
+        columns = min(columns, 2) if NARROW.get() else columns
         lines = -(-len(entries) // columns)
         ncols = -(-len(entries) // lines)
         figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=ncols)
@@ -79,8 +111,10 @@ def fid_cost(run: Run) -> Figure:
             look = schedule_look(e.name, i)
             bar = BAND * e.fid_stderr if is_number(e.fid_stderr) else 0.0
             style = {"markersize": 13 if look[0] == "*" else 7, "label": schedule_label(run, e.name)}
-            style |= {"markerfacecolor": "white"} if e.name == "global_cheap" else {}
+            style |= {"markerfacecolor": PAPER} if e.name == "global_cheap" else {}
             draw_point(ax, getattr(e, cost), e.fid, bar, look, **style)
+            said = f"{schedule_label(run, e.name)}: FID {pm(e.fid, e.fid_stderr)}, {num(getattr(e, cost))} {title}"
+            hover(ax, getattr(e, cost), e.fid, [said])
         if is_number(run.real.get("fid")):
             ax.axhline(run.real["fid"], color=INK, linewidth=1, linestyle=(0, (4, 2)), label="real test images (floor)")
         label_axes(ax, "", title, "FID (lower is better)")
@@ -88,7 +122,8 @@ def fid_cost(run: Run) -> Figure:
         _log_x(ax, np.array([getattr(e, cost) for e in shown], dtype=float))
     for ax in axes[1:]:
         ax.set_ylabel("")
-    shared_legend(figure, axes, 3)
+    shared_legend(figure, axes, 1 if NARROW.get() else 3)
+    ring_marks(figure)
     return figure
 
 
@@ -140,9 +175,11 @@ def loss_and_gap(table: LossTable, palette: Palette, hybrid: HybridSchedule | No
         i, line = table.column(name), palette[name].line()
         loss, gap = (table.loss[:, i], table.loss_stderr[:, i]), (table.gap[:, i], table.gap_stderr[:, i])
         draw_band(axes[0], table.times, *loss, **line)
+        _tell(axes[0], table.times, *loss, palette[name].label, "t")
         if name == table.reference:
             continue
         draw_band(axes[1], table.times, *gap, **line)
+        _tell(axes[1], table.times, *gap, palette[name].label, "t")
         draw_band(axes[2], snr, nats * gap[0], nats * gap[1], **line)
         if linear:
             draw_band(axes[3], table.times, velocity * gap[0], velocity * gap[1], **line)
@@ -161,6 +198,12 @@ def loss_and_gap(table: LossTable, palette: Palette, hybrid: HybridSchedule | No
         axes[3].remove()
     shared_legend(figure, axes[:1])
     return figure
+
+
+def _tell(ax: Axes, x: Array, y: Array, stderr: Array, label: str, at: str) -> None:
+    """Values of a curve, where the pointer rests."""
+    values = zip(x.tolist(), y.tolist(), stderr.tolist(), strict=True)
+    hover(ax, x, y, [f"{label}, {at} = {a:.2g}: {pm(b, e)}" for a, b, e in values])
 
 
 def _units(table: LossTable) -> tuple[Array, Array]:
@@ -191,6 +234,7 @@ def recovery(record: Recovery, palette: Palette) -> Figure:
     for name in [n for n in palette.order if n in record.names]:
         i = record.names.index(name)
         draw_band(ax, record.times, record.mse[:, i], record.mse_stderr[:, i], **palette[name].line())
+        _tell(ax, record.times, record.mse[:, i], record.mse_stderr[:, i], palette[name].label, "t")
     label_axes(ax, "", "noised to t, then denoised back   (0 data – 1 noise)", "squared error per pixel")
     log_y(ax, record.mse)
     shared_legend(figure, [ax])

@@ -5,17 +5,22 @@ The page depends on the records alone (no clock, no absolute path), so building 
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from phasewise import checks
 from phasewise.errors import RunFolderError
 from phasewise.files import write_bytes, write_text
 from phasewise.report import causes, cmi, outcome
 from phasewise.report.blocks import Listing, Pairs, Section
-from phasewise.report.style import Palette, num
+from phasewise.report.style import NIGHT, Palette, night_colors, num
 from phasewise.report.verdict import verdict
 from phasewise.runs.layout import missing
 from phasewise.runs.run import Run, open_run
@@ -72,12 +77,22 @@ def build_sections(run: Run) -> list[Section]:
         cmi.section(run),
         causes.training(run, palette),
     ]
-    return [
-        first,
-        *(s for s in sections if s.blocks or s.items),
-        *(s for s in sections if not (s.blocks or s.items)),
-        provenance(run),
-    ]
+    present = [s if run.demo_of is None else replace(s, notes=()) for s in sections if s.blocks or s.items]
+    return [first, *present, *_absent(run, [s for s in sections if not (s.blocks or s.items)]), provenance(run)]
+
+
+def _absent(run: Run, sections: list[Section]) -> list[Section]:
+    """One section for all those of which there is nothing: what is missing, and what makes it."""
+    if not sections:
+        return []
+    if run.demo_of is None:
+        lines = tuple((s.id, f"{s.title}. {' '.join(s.notes)}") for s in sections)
+        return [Section("absent", "Not in this run", absent=lines)]
+    titles = ", ".join(s.title.lower() for s in sections)
+    made = (
+        f"Not part of a demo: {titles}. A run of your own has it: `phasewise run --data {run.demo_of} --data-dir DIR`."
+    )
+    return [Section("absent", "Not in this demo", absent=(("demo-without", made),))]
 
 
 def smoke_warning(run: Run) -> str:
@@ -134,9 +149,15 @@ def render(run: Run, parts: list[Section]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("template.html.j2").render(
+    script = files("phasewise.report").joinpath("page.js").read_text(encoding="utf-8")
+    page = environment.get_template("template.html.j2").render(
+        # the browser runs this script and no other
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        night=NIGHT,
         title=run.data.name if run.data else "run",
         headline=parts[0],
         facts=verdict(run).facts,
         parts=parts[1:],
     )
+    return page.replace("NIGHT_COLORS", night_colors(page), 1)

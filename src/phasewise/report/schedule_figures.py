@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path as Outline
 
-from phasewise.report.figures import BAND, TIME, draw_point, label_axes, new_figure, shared_legend
+from phasewise.report.figures import BAND, TIME, draw_point, label_axes, new_figure, ring_marks, shared_legend
 from phasewise.report.style import (
     INK,
+    NARROW,
     Palette,
+    hover,
     is_number,
     noise_y,
     num,
@@ -24,7 +28,7 @@ from phasewise.report.style import (
 from phasewise.results import HybridSchedule, ParetoFront
 from phasewise.runs.run import Run
 
-MAX_ROWS = 48
+MAX_ROWS = 12
 MAX_POINTS = 200
 CHOSEN = "#0072B2"
 
@@ -40,9 +44,10 @@ def fronts(run: Run, palette: Palette) -> Figure:
         title = front.penalty_label or front.penalty_name or key
         label_axes(grid[0, k], title, "MFLOP per image", f"penalty ({front.penalty_unit})")
         _composition(grid[1, k], front, palette)
-    shared_legend(figure, list(grid.ravel()), 2)
+    shared_legend(figure, list(grid.ravel()), 1 if NARROW.get() else 2)
     used = {name for front in run.fronts.values() for assignment in front.assignments for name in assignment}
     _member_legend(grid[1, 0], used, palette)
+    ring_marks(figure)
     return figure
 
 
@@ -56,6 +61,12 @@ def _front(ax: Axes, run: Run, front: ParetoFront, palette: Palette) -> None:
     keep = evenly(len(front.mflop), MAX_POINTS)
     mflop, penalty, around = front.mflop[keep], front.penalty[keep], bars[keep]
     ax.plot(mflop, penalty, color=INK, linewidth=1, drawstyle="steps-post", label="undominated schedules")
+    hover(
+        ax,
+        mflop,
+        penalty,
+        [f"{num(float(c))} MFLOP: {num(float(p))} {front.penalty_unit}" for c, p in zip(mflop, penalty, strict=True)],
+    )
     ax.fill_between(mflop, penalty - around, penalty + around, step="post", color=INK, alpha=0.15, linewidth=0)
     for i, assignment in enumerate(front.assignments):
         if len(set(assignment)) == 1:
@@ -89,15 +100,14 @@ def _composition(ax: Axes, front: ParetoFront, palette: Palette) -> None:
     if front.chosen is not None and front.chosen < len(front.assignments):
         picked.add(front.chosen)
     rows = sorted(picked)
-    draw_spans(
-        ax, [(y, HybridSchedule(tuple(front.times), front.assignments[i])) for y, i in enumerate(rows)], palette, 1
-    )
+    plans = [HybridSchedule(tuple(front.times), front.assignments[i]) for i in rows]
+    draw_spans(ax, [(y + 0.1, plan) for y, plan in enumerate(plans)], palette, 0.8)
     for y, i in enumerate(rows):
         if i == front.chosen:
             ax.annotate("◂ chosen", (1, y + 0.5), xytext=(3, 0), textcoords="offset points", va="center", color=CHOSEN)
-            ax.axhspan(y, y + 1, fill=False, edgecolor="black", linewidth=1.2, zorder=4)
     ax.set_ylim(0, len(rows))
-    ax.set_yticks([0.5, len(rows) - 0.5], ["cheapest", "most expensive"])
+    ax.set_yticks(np.arange(len(rows)) + 0.5, [num(float(front.mflop[i])) for i in rows], fontsize=7)
+    ax.set_ylabel("MFLOP per image")
     finish_time_axis(ax)
     ax.set_xlabel(TIME)
 
@@ -122,7 +132,9 @@ def finish_time_axis(ax: Axes) -> None:
 def _member_legend(ax: Axes, used: set[str], palette: Palette) -> None:
     names = [n for n in palette.order if n in used] + sorted(used - set(palette.order))
     patches = [Patch(facecolor=palette[n].color, label=palette[n].label) for n in names]
-    legend = ax.figure.legend(handles=patches, loc="outside upper center", ncols=min(7, len(patches)), title="denoiser")
+    legend = ax.figure.legend(
+        handles=patches, loc="outside upper center", ncols=min(3 if NARROW.get() else 7, len(patches)), title="denoiser"
+    )
     legend.get_title().set_fontsize(8.5)
 
 
@@ -131,16 +143,22 @@ def schedules(run: Run, palette: Palette) -> Figure:
     """One row per schedule: its assignment as bands over time, white ticks at the step times."""
     every = run.all_schedules()
     names = ordered(every)
-    figure, (ax,) = new_figure(1, 1, 1.5 + 0.42 * len(names))
-    draw_spans(ax, [(y + 0.14, every[name]) for y, name in enumerate(reversed(names))], palette, 0.72)
+    figure, (ax,) = new_figure(1, 1, 1.5 + (0.75 if NARROW.get() else 0.42) * len(names))
+    low, height = (0.14, 0.4) if NARROW.get() else (0.14, 0.72)
+    draw_spans(ax, [(y + low, every[name]) for y, name in enumerate(reversed(names))], palette, height)
     for y, name in enumerate(reversed(names)):
         schedule = every[name]
-        ax.vlines(schedule.times, y + 0.14, y + 0.86, color="white", linewidth=0.7)
+        ax.vlines(schedule.times, y + low, y + low + height, color="white", linewidth=0.7)
         note = f"{len(schedule.times)} steps, {schedule.solver}"
         mflop = run.evaluations[name].mflop if name in run.evaluations else schedule.mflop
         note += f", {num(mflop)} MFLOP" if is_number(mflop) else ""
-        ax.annotate(note, (1, y + 0.5), xytext=(6, 0), textcoords="offset points", va="center", fontsize=7.5)
-    ax.set_yticks(np.arange(len(names)) + 0.5, [schedule_label(run, n) for n in reversed(names)])
+        if NARROW.get():  # no room beside the bars
+            said = f"{schedule_label(run, name)}: {note}"
+            ax.text(0, y + low + height + 0.03, "\n".join(wrap(said, 62)), fontsize=7.5, va="bottom")
+        else:
+            ax.annotate(note, (1, y + 0.5), xytext=(6, 0), textcoords="offset points", va="center", fontsize=7.5)
+    labels = [schedule_label(run, n) for n in reversed(names)]
+    ax.set_yticks([] if NARROW.get() else np.arange(len(names)) + 0.5, [] if NARROW.get() else labels)
     ax.set_ylim(0, len(names))
     ax.tick_params(axis="y", length=0)
     finish_time_axis(ax)

@@ -7,11 +7,13 @@ viridis); line styles and markers repeat the distinction.
 
 from __future__ import annotations
 
+import colorsys
 import functools
 import io
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ParamSpec
 
@@ -33,6 +35,8 @@ from phasewise.runs.run import Run
 
 P = ParamSpec("P")
 GLOBAL, CONTROL, WIENER, INK, RULE = "#D55E00", "#222222", "#8a8a8a", "#24292f", "#d5d9de"
+PAPER, NIGHT = "#fefefe", "#16191d"
+"""What figures are drawn on by day, and the page's colour in dark mode."""
 OTHERS = ("#CC79A7", "#B8860B", "#6A3D9A", "#A0522D")
 BARS = "Bands and bars: 2 standard errors either side."
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -56,8 +60,12 @@ RC: Any = {
     "lines.linewidth": 1.4,
     "lines.markersize": 3.5,
     "legend.frameon": False,
-    "figure.facecolor": "white",
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
 }
+
+NARROW: ContextVar[bool] = ContextVar("narrow", default=False)
+"""Whether a figure is drawn for a narrow screen: panels below each other, at the width of a telephone."""
 
 SCHEDULE_LOOKS = {
     "hybrid": ("*", "#0072B2"),
@@ -158,9 +166,27 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     @functools.wraps(draw)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with matplotlib.rc_context(RC):
-            return draw(*args, **kwargs)
+            figure = draw(*args, **kwargs)
+        figure.again = functools.partial(wrapper, *args, **kwargs)  # type: ignore[attr-defined]
+        return figure
 
     return wrapper
+
+
+def narrow(figure: Figure) -> Figure:
+    """The same drawing for a narrow screen."""
+    token = NARROW.set(True)
+    try:
+        return figure.again()  # type: ignore[attr-defined]
+    finally:
+        NARROW.reset(token)
+
+
+def hover(ax: Axes, x: Any, y: Any, texts: Iterable[str]) -> None:
+    """Let the points (x, y), in data units, tell ``texts`` when the pointer rests on them."""
+    tips = ax.figure.__dict__.setdefault("tips", [])
+    points = zip(np.atleast_1d(x), np.atleast_1d(y), texts, strict=True)
+    tips += [(ax, float(a), float(b), text) for a, b, text in points]
 
 
 def plain_ticks(axis: Axis, log: bool = False) -> None:
@@ -195,7 +221,68 @@ def to_svg(figure: Figure, name: str) -> str:
     buffer = io.StringIO()
     with matplotlib.rc_context({**RC, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return buffer.getvalue()
+    svg = buffer.getvalue()
+    end = svg.rindex("</svg>")
+    return svg[:end] + _tips(figure) + svg[end:]
+
+
+def _tips(figure: Figure) -> str:
+    """Invisible circles with the figure's hover texts; a browser shows the title of what the pointer is on."""
+    width, height = 72 * figure.get_size_inches()
+    circles = []
+    for ax, x, y, text in figure.__dict__.get("tips", ()):
+        pixels = ax.transData.transform((x, y))
+        across, up = figure.transFigure.inverted().transform(pixels)
+        if np.isfinite([across, up]).all() and 0 <= across <= 1 and 0 <= up <= 1:
+            place = f'cx="{across * width:.1f}" cy="{(1 - up) * height:.1f}"'
+            circles.append(f'<circle {place} r="6"><title>{_escaped(text)}</title></circle>')
+    return f'<g fill="none" pointer-events="all">{"".join(circles)}</g>\n' if circles else ""
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+
+
+def night(color: str) -> str:
+    """``color``, "#rrggbb", as dark mode shows it: the paper dark, the rest in its hue, light enough (contrast 4)"""
+    fixed = {PAPER: NIGHT, INK: "#d4d8dd", RULE: "#343a42"}
+    if color in fixed:
+        return fixed[color]
+    hue, lightness, saturation = colorsys.rgb_to_hls(*to_rgb(color))
+    while lightness < 1 and _contrast(colorsys.hls_to_rgb(hue, lightness, saturation)) < 4:
+        lightness = min(1.0, lightness + 0.02)
+    return to_hex(colorsys.hls_to_rgb(hue, lightness, saturation))
+
+
+def _contrast(rgb: tuple[float, float, float]) -> float:
+    """Against NIGHT, as WCAG 2 has it."""
+    return (_luminance(rgb) + 0.05) / (_luminance(to_rgb(NIGHT)) + 0.05)
+
+
+def _luminance(rgb: tuple[float, float, float]) -> float:
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in rgb]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+COLOR = re.compile(r"((?:fill|stroke): )(#[0-9a-f]{6})")
+
+
+def with_variables(svg: str) -> str:
+    """Colours of an inline SVG as variables that dark mode sets anew; those of heat maps, and pure black and white
+    upon them, stay."""
+    parts = re.split(r'(<g id="[^"]*QuadMesh_\d+">.*?</g>)', svg, flags=re.S)
+
+    def variable(found: re.Match[str]) -> str:
+        prefix, color = found.groups()
+        return found[0] if color in ("#000000", "#ffffff") else f"{prefix}var(--c{color[1:]}, {color})"
+
+    return "".join(part if k % 2 else COLOR.sub(variable, part) for k, part in enumerate(parts))
+
+
+def night_colors(page: str) -> str:
+    """The style rules that set every colour variable used in ``page`` for dark mode."""
+    used = sorted(set(re.findall(r"var\(--c([0-9a-f]{6}),", page)))
+    return " ".join(f"--c{color}: {night('#' + color)};" for color in used)
 
 
 def inline_svg(svg: str, name: str, alt: str) -> str:
@@ -205,5 +292,4 @@ def inline_svg(svg: str, name: str, alt: str) -> str:
     head = re.sub(r'\s(?:xmlns(?::\w+)?|width|height|id)="[^"]*"', "", head)
     rest = re.sub(r"<style.*?</style>", "", rest, flags=re.S).replace("xlink:href", "href")
     rest = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", rest)
-    text = alt.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return f'{head} role="img" aria-label="{text}">{rest}'
+    return f'{head} role="img" aria-label="{_escaped(alt)}">{with_variables(rest)}'

@@ -26,7 +26,7 @@ from phasewise.runs.parts import (
     ScheduleOptions,
     TrainOptions,
 )
-from phasewise.runs.sizes import SIZES
+from phasewise.runs.sizes import SIZES, bounded
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def make_config(image_side: int, size: str = "auto", **given: Any) -> RunConfig:
     if size not in SIZES:
         raise PhasewiseError(unknown("size", size, ("auto", *SIZES)))
     chosen = coerced({k: v for k, v in given.items() if v is not None})
-    usual = {**SIZES[size], **_fitting_cmi(image_side, chosen, SIZES[size])}
+    usual = {**SIZES[size], **_fitting_cmi(image_side, chosen, SIZES[size]), **bounded(size, image_side)}
     return _of_size(size, {**usual, **follow(chosen, usual)})
 
 
@@ -183,6 +183,7 @@ def _fitting_cmi(side: int, chosen: dict[str, Any], usual: dict[str, Any]) -> di
     """The usual CMI radii that leave far pixels in images of this side; without any, no CMI."""
     if "cmi_radii" in chosen or "cmi_center" in chosen:
         return {}
+    side = min(side, chosen.get("cmi_crop") or usual.get("cmi_crop") or side)
     # from the edge of a central A to the border: a wider B leaves no C
     extent = side - 1 - (side - 1) // 2 - int(chosen.get("cmi_block", 1)) // 2
     radii = [r for r in usual.get("cmi_radii", CMIOptions.radii) if r < extent]

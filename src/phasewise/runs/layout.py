@@ -2,7 +2,7 @@
 
 run.json                    config, members, version, command
 records/                    data, features, training/NAME, cmi, markov, losses, gap, recovery, prices, fronts,
-                            schedules, explanations, evaluation
+                            schedules, explanations, evaluation, trials/NAME-SEED
 cmi/ESTIMATOR-KEY/          finished cells and folds of a CMI map
 models/NAME/                config.json, weights.safetensors, training.json (checkpoint.safetensors while training)
 models/features/            feature networks trained on the data
@@ -48,6 +48,7 @@ ITEMS: dict[str, Item] = {
     "schedules": Item("records/schedules.json", "phasewise schedule"),
     "explanations": Item("records/explanations.json", "phasewise schedule"),
     "evaluations": Item("records/evaluation.json", "phasewise evaluate"),
+    "trials": Item("records/trials/", "phasewise evaluate --schedule FILE"),
     "samples": Item("samples/", "phasewise evaluate"),
     "summary": Item("summary.json", "phasewise evaluate"),
     "report": Item("report.html", "phasewise report"),

@@ -94,6 +94,17 @@ def register_member_kind(kind: MemberKind) -> MemberKind:
     return kind
 
 
+def build_untrained(member: Member, seed: int, shape: ImageShape) -> NetworkDenoiser:
+    """A fresh network for a member that can be trained, its initial weights by (seed, name)."""
+    import torch
+
+    build = MEMBER_KINDS[member.kind].build
+    assert build is not None
+    with torch.random.fork_rng(devices=[]):  # the caller's random state is left alone
+        torch.manual_seed(member.initial_seed(seed))
+        return build(member, shape)
+
+
 def _unet(member: Member, shape: ImageShape) -> NetworkDenoiser:
     from phasewise.denoisers import UNetDenoiser
 

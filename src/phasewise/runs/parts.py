@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from phasewise import checks
 from phasewise.errors import PhasewiseError
+from phasewise.results import DEFAULT_SOLVER
 from phasewise.runs.options import (
     Option,
     Options,
@@ -132,7 +133,7 @@ class DataOptions(Options):
     A field is such an argument, by its name; :mod:`phasewise.runs.images` loads what the options say.
     """
 
-    data: str = option("digits", "digits, mnist, ..., a folder, .parquet, .npz, or a hub id.", main=True)
+    data: str = option("digits", "digits, mnist, a folder, .parquet, .npz, hub id.", main=True)
     data_dir: str | None = option(None, "Folder of named sets (or PHASEWISE_DATA).", main=True)
     limit: int | None = option(None, "Use at most this many training images.", least=LEAST_TRAIN)
     crop: Any = option(None, "Central cut: SIDE, HEIGHT,WIDTH, or square.", check=_crop, read=_crop_words)
@@ -212,7 +213,7 @@ class GridOptions(Options):
     """The sampling grid (:func:`phasewise.time_grid`) and its solver."""
 
     steps: int = option(8, "Sampling steps.", main=True, least=2, check=kind(checks.steps))
-    solver: str = option("exp_ab2", "Solver, e.g. sde_dpmpp_2m, dpmpp_2m, heun, ddim.", main=True, known=_solvers)
+    solver: str = option(DEFAULT_SOLVER, "Solver, e.g. sde_dpmpp_2m, dpmpp_2m, heun, ddim.", main=True, known=_solvers)
     spacing: str = option("uniform", "Time grid: uniform, log_snr or edm.", known=_spacings)
     t_min: float = option(0.02, "Noise time of the last step, a denoise.", check=kind(_below_1))
 
@@ -240,6 +241,7 @@ class RecoveryOptions(Options):
 class CMIOptions(Options):
     """Conditional mutual information: as for :func:`phasewise.cmi_map`.
 
+    ``crop``: C ends at the border of a central square of this side in pixels, for large images; None: the whole image.
     ``tolerance``: nats above which a time belongs to the critical window.
     """
 
@@ -258,6 +260,7 @@ class CMIOptions(Options):
     center: tuple[tuple[int, int], ...] | None = option(
         None, "CMI: where A is; repeat to average.", flag="--center", metavar="ROW,COL"
     )
+    crop: int | None = option(None, "CMI: of a central square of this side.", least=3)
     accuracy: float = option(0.01, "CMI: standard error asked for, nats.", check=positive)
     tolerance: float = option(0.01, "CMI above which a time is in the window.", check=positive)
 

@@ -146,6 +146,10 @@ def evaluations(values: dict[str, Any]) -> dict[str, Evaluation]:
     return {e.name: e for e in map(Evaluation.from_dict, values.get("evaluations", ()))}
 
 
+def trial(values: dict[str, Any]) -> Evaluation:
+    return Evaluation.from_dict(values["evaluation"])
+
+
 def _shaped(record: T, shape: tuple[int, ...], fields: tuple[str, ...]) -> T:
     """``record`` if its arrays have ``shape`` (and one radius goes with each name)."""
     for field_name in fields:

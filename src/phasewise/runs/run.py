@@ -19,6 +19,7 @@ from phasewise.results import (
     HybridSchedule,
     LossTable,
     MarkovFit,
+    Named,
     ParetoFront,
     PriceList,
     Record,
@@ -50,7 +51,7 @@ class Run:
         self._denoisers: dict[tuple[str, str], Denoiser] = {}
 
     def __repr__(self) -> str:
-        return f"Run({str(self.root)!r})"
+        return f"{type(self).__name__}({str(self.root)!r})"
 
     # --- places -------------------------------------------------------------------------------------------------------
 
@@ -150,7 +151,7 @@ class Run:
     def training(self) -> dict[str, TrainingRecord]:
         files, made_by = sorted(self.path("training").glob("*.json")), self._maker("training")
         records = [reading.read(p, reading.training, made_by) for p in files]
-        return {r.name: r for r in records}
+        return Named({r.name: r for r in records})
 
     @cached_property
     def classifier(self) -> dict[str, Any]:
@@ -163,7 +164,7 @@ class Run:
 
     @cached_property
     def gap(self) -> dict[str, dict[str, Estimate]]:
-        return self._read("gap", reading.gap) or {}
+        return Named(self._read("gap", reading.gap) or {})
 
     @cached_property
     def prices(self) -> PriceList | None:
@@ -171,15 +172,15 @@ class Run:
 
     @cached_property
     def fronts(self) -> dict[str, ParetoFront]:
-        return self._read("fronts", reading.fronts) or {}
+        return Named(self._read("fronts", reading.fronts) or {})
 
     @cached_property
     def schedules(self) -> dict[str, HybridSchedule]:
-        return self._read("schedules", reading.schedules) or {}
+        return Named(self._read("schedules", reading.schedules) or {})
 
     @cached_property
     def explanations(self) -> dict[str, tuple[str, ...]]:
-        return self._read("explanations", reading.explanations) or {}
+        return Named(self._read("explanations", reading.explanations) or {})
 
     @cached_property
     def _evaluation(self) -> dict[str, Any]:
@@ -187,7 +188,18 @@ class Run:
 
     @cached_property
     def evaluations(self) -> dict[str, Evaluation]:
-        return self._read("evaluations", reading.evaluations) or {}
+        return Named(self._read("evaluations", reading.evaluations) or {})
+
+    @cached_property
+    def trials(self) -> list[Evaluation]:
+        """Evaluations beside the run's own: schedules from elsewhere, other budgets, penalties and seeds."""
+        return [reading.read(p, reading.trial) for p in sorted(self.path("trials").glob("*.json"))]
+
+    @property
+    def demo_of(self) -> str | None:
+        """The shipped set that this folder shows; None for a run."""
+        words = str(self.info.get("command", "")).split()
+        return words[2] if words[:2] == ["phasewise", "demo"] and len(words) > 2 else None
 
     @property
     def real(self) -> dict[str, Any]:
@@ -222,7 +234,8 @@ class Run:
 
     @cached_property
     def samples(self) -> dict[str, Array]:
-        return {p.stem: reading.tensor(p, "samples", ndim=4, first=MAX_SAMPLES) for p in self._sample_files()}
+        files = self._sample_files()
+        return Named({p.stem: reading.tensor(p, "samples", ndim=4, first=MAX_SAMPLES) for p in files})
 
     def _sample_files(self) -> list[Path]:
         return [p for p in sorted(self.path("samples").glob("*.safetensors")) if p != self.path("recovered")]
@@ -236,7 +249,7 @@ class Run:
     def all_schedules(self) -> dict[str, HybridSchedule]:
         """Schedules by name: the evaluated ones as they were run, then the saved ones."""
         evaluated = {n: e.schedule for n, e in self.evaluations.items() if e.schedule is not None}
-        return {**self.schedules, **evaluated}
+        return Named({**self.schedules, **evaluated})
 
     def reportable(self) -> bool:
         """Whether it holds anything that a report shows."""
@@ -246,7 +259,7 @@ class Run:
 
     def write(self, item: str, value: Record | dict[str, Any], *more: str) -> Path:
         """A record, or an object of records, as JSON; what was read of it before is forgotten."""
-        self.forget(item, "evaluations", "_evaluation", "classifier", "members")
+        self.forget(item, "evaluations", "_evaluation", "classifier", "members", "trials")
         return write_json(self.path(item, *more), plain(value))
 
     def write_tensors(self, item: str, content: bytes, *more: str) -> Path:
@@ -286,12 +299,15 @@ class Run:
 
     def denoisers(self, names: Iterator[str] | list[str] | None = None, device: Any = "cpu") -> dict[str, Denoiser]:
         """Denoisers by name; all that are here by default."""
-        return {n: self.denoiser(n, device) for n in (self.model_names() if names is None else names)}
+        return Named({n: self.denoiser(n, device) for n in (self.model_names() if names is None else names)})
 
-    def hybrid(self, schedule: str = "hybrid", device: Any = "cpu") -> HybridDenoiser:
-        """The members under one of the run's schedules.  PhasewiseError listing them for another name."""
+    def hybrid(self, schedule: str | HybridSchedule = "hybrid", device: Any = "cpu") -> HybridDenoiser:
+        """The members under one of the run's schedules, or under another one.  PhasewiseError listing them for a name
+        that is none."""
         from phasewise.denoisers import HybridDenoiser
 
+        if isinstance(schedule, HybridSchedule):
+            return HybridDenoiser(self.denoisers(list(dict.fromkeys(schedule.assignment)), device), schedule)
         if not self.schedules:
             raise RunFolderError(
                 f"{self.root} has no schedules yet; make them with `phasewise schedule --out {self.root}`"

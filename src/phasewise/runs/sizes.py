@@ -17,10 +17,22 @@ SIZES: dict[str, dict[str, Any]] = {
         "radii": (1, 2), "window_radius": 1, "global_width": 8, "global_epochs": 4, "local_epochs": 4, "steps": 5,
         "times": (0.1, 0.3, 0.5, 0.7, 0.9), "recovery_times": (0.3, 0.6), "n_losses": 100, "n_recovery": 20,
         "n_samples": 150, "n_grid": 16, "cmi_radii": (1, 2), "cmi_times": (0.3, 0.6), "cmi_accuracy": 0.1,
-        "cmi_options": {"steps": 20, "folds": 2},
+        "cmi_options": {"steps": 20, "folds": 2}, "cmi_crop": 16,
     },
 }  # fmt: skip
 """Named sizes: "small" for images up to 16 pixels (minutes), "cpu" for larger ones (somewhat over an hour on 2 cores),
 "smoke" to try the whole chain in seconds, results meaningless."""
+SMOKE_SIDE, SMOKE_PIXELS, SMOKE_LEAST = 16, 1_000_000, 100
+"""Up to which side smoke does as it says; beyond, pixels of all training images together, and the fewest of them."""
+
+
+def bounded(size: str, side: int) -> dict[str, Any]:
+    """What keeps the promise of a size whatever the images: smoke of larger ones takes a few of them, and no control,
+    whose every pixel sees the whole image."""
+    if size != "smoke" or side <= SMOKE_SIDE:
+        return {}
+    return {"control": False, "limit": max(SMOKE_LEAST, SMOKE_PIXELS // side**2)}
+
+
 SIDES = {"digits": 8, "mnist": 28, "fashion_mnist": 28, "cifar10": 32, "trashnet64": 64, "clothing128": 128}
 """Longer side of the named sets' images, so that a config needs no reading."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from phasewise.errors import PhasewiseError
 from phasewise.memory import fitting
+from phasewise.progress import counter
 
 Progress = Callable[[int, int], None]
 PENDING = 2
@@ -17,14 +18,20 @@ PENDING = 2
 
 
 def in_batches(
-    run: Callable[[int, int], Tensor], n: int, batch: int, progress: Progress | None = None, what: str = "sampling"
+    run: Callable[[int, int], Tensor],
+    n: int,
+    batch: int,
+    progress: bool | Progress | None = None,
+    what: str = "sampling",
 ) -> Tensor:
     """``run(size, first)`` gives the rows first .. first + size of (n, ...), on any device; all of them on the CPU.
 
-    ``progress(done, n)`` after every batch; on a GPU ``done`` counts what it was asked for.  Raises PhasewiseError for
-    a batch too large for the memory, naming one that is not, and for images that are not finite.
+    ``progress(done, n)`` after every batch, or True for a line that shows it; on a GPU ``done`` counts what it was
+    asked for.  Raises PhasewiseError for a batch too large for the memory, naming one that is not, and for images that
+    are not finite.
     """
     out: list[Tensor] = []
+    tell = counter(what, progress, "images")
     pending: deque[tuple[Tensor, torch.cuda.Event]] = deque()
     for first in range(0, n, batch):
         size = min(batch, n - first)
@@ -36,8 +43,8 @@ def in_batches(
             out.append(part.cpu())
         while len(pending) > PENDING:
             out.append(_arrived(*pending.popleft()))
-        if progress is not None:
-            progress(first + size, n)
+        if tell is not None:
+            tell(first + size, n)
     out += [_arrived(*each) for each in pending]
     images = torch.cat(out)
     if not bool(torch.isfinite(images).all()):
@@ -60,4 +67,4 @@ def _leaving(part: Tensor) -> tuple[Tensor, torch.cuda.Event]:
 
 def _arrived(there: Tensor, arrival: torch.cuda.Event) -> Tensor:
     arrival.synchronize()
-    return there.clone()  # pinned memory is dear: it goes back
+    return there.clone()  # pinned memory is scarce: it goes back

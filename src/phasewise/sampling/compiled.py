@@ -115,7 +115,7 @@ class CompiledSampler:
         seed: int = 0,
         cond: Condition | None = None,
         x_init: Tensor | None = None,
-        progress: Progress | None = None,
+        progress: bool | Progress | None = None,
     ) -> Tensor:
         """``n`` images (default: a batch), as :func:`phasewise.sample` gives them for this seed and condition.
 

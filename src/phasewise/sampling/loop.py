@@ -17,6 +17,7 @@ from phasewise.denoisers.trust import checked_conditions
 from phasewise.errors import PhasewiseError
 from phasewise.memory import need_bytes
 from phasewise.modes import evaluating
+from phasewise.results import DEFAULT_SOLVER
 from phasewise.sampling.batches import Progress, in_batches
 from phasewise.sampling.grid import SPACINGS, time_grid
 from phasewise.sampling.noise import RowNoise, StepNoise, noise_kind, solver_noise
@@ -56,7 +57,7 @@ def sample(
     noise: str = "fresh",
     batch: int = 64,
     device: str | torch.device | None = None,
-    progress: Progress | None = None,
+    progress: bool | Progress | None = None,
 ) -> Tensor:
     """Go from noise to images: (n, C, H, W) float32, in pixel units, unclamped.
 
@@ -75,6 +76,8 @@ def sample(
     ``cond``, a class label or a tensor with a row for each of the n images, goes to every member that takes one.
 
     Partial runs: ``x_init`` (n, C, H, W) noised to ``t_start`` on ``denoiser.path`` starts there instead of pure noise.
+
+    ``progress``: True for a line with the time left, or a function of (images done, images in all).
 
     Sample i depends on (seed, i) alone: to the bit at equal batch size, to about 1e-4 across batch sizes.
 
@@ -129,7 +132,7 @@ def sampling_plan(
             )
         grid, solver = plan
     else:
-        solver = solver or "exp_ab2"
+        solver = solver or DEFAULT_SOLVER
         if times is not None and steps is not None:
             raise PhasewiseError("give either steps or times, not both")
         if times is not None:
@@ -176,7 +179,7 @@ def integrate(
     denoiser: Denoiser,
     x: Tensor,
     grid: Sequence[float],
-    solver: str = "exp_ab2",
+    solver: str = DEFAULT_SOLVER,
     *,
     noise: StepNoise | Callable[[], Tensor] | None = None,
 ) -> Tensor:

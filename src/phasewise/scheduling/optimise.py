@@ -13,7 +13,7 @@ import numpy as np
 
 from phasewise import checks
 from phasewise.errors import PhasewiseError
-from phasewise.results import HybridSchedule, ParetoFront, PriceList, a_front, a_price_list
+from phasewise.results import DEFAULT_SOLVER, HybridSchedule, ParetoFront, PriceList, a_front, a_price_list
 from phasewise.sampling.solvers import calls_per_step, solver_name
 from phasewise.scheduling.penalty import PENALTIES, Penalty, get_penalty, step_penalties
 from phasewise.scheduling.prices import calls_of
@@ -27,7 +27,7 @@ def pareto_front(
     prices: PriceList,
     *,
     penalty: str | Penalty | None = None,
-    solver: str = "exp_ab2",
+    solver: str = DEFAULT_SOLVER,
     members: Sequence[str] | None = None,
     cost: str = "mflop",
 ) -> ParetoFront:
@@ -112,7 +112,7 @@ def optimise_schedule(
     *,
     tolerance: float | None = None,
     penalty: str | Penalty | None = None,
-    solver: str = "exp_ab2",
+    solver: str = DEFAULT_SOLVER,
     members: Sequence[str] | None = None,
     cost: str = "mflop",
     front: ParetoFront | None = None,
@@ -147,7 +147,7 @@ def optimise_schedule(
             raise PhasewiseError(
                 f"no schedule fits a budget of {budget:g}; the cheapest costs {least:.4g} of the all-global one"
             )
-        # along the front the penalty falls as the cost rises: the dearest that fits loses least
+        # along the front the penalty falls as the cost rises: the most expensive that fits loses least
         chosen = int(np.flatnonzero(spent <= budget * whole * (1 + 1e-9))[-1])
     else:
         assert tolerance is not None
@@ -173,7 +173,7 @@ def _check_front(front: ParetoFront, penalty: Penalty, cost: str) -> None:
 
 @checks.checked(prices=a_price_list, assignment=checks.each(checks.text, least=0), solver=solver_name)
 def schedule_from_assignment(
-    prices: PriceList, assignment: Sequence[str], *, penalty: str | Penalty | None = None, solver: str = "exp_ab2"
+    prices: PriceList, assignment: Sequence[str], *, penalty: str | Penalty | None = None, solver: str = DEFAULT_SOLVER
 ) -> HybridSchedule:
     """A schedule on the price list's grid with the given member per step, and what it costs and loses."""
     chosen = get_penalty(penalty, prices)
@@ -200,7 +200,7 @@ def schedule_from_assignment(
 
 
 @checks.checked(prices=a_price_list, solver=solver_name)
-def reference_mflop(prices: PriceList, solver: str = "exp_ab2") -> float:
+def reference_mflop(prices: PriceList, solver: str = DEFAULT_SOLVER) -> float:
     """MFLOP an image of running the reference at every step."""
     return reference_cost(prices, solver, "mflop")
 

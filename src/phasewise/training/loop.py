@@ -16,10 +16,11 @@ from phasewise.denoisers import NetworkDenoiser
 from phasewise.denoisers.base import a_denoiser, denoisers_by_name
 from phasewise.errors import PhasewiseError
 from phasewise.files import beneath
+from phasewise.progress import Progress
 from phasewise.results import TrainingRecord
 from phasewise.training.batches import Batches
+from phasewise.training.interrupt import Interrupt
 from phasewise.training.presets import TrainPreset, get_preset
-from phasewise.training.progress import Interrupt, Progress
 from phasewise.training.settings import Conditions, TrainSettings, with_settings
 from phasewise.training.trainer import Trainer
 
