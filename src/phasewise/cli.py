@@ -68,7 +68,7 @@ COMMANDS: dict[str, Command] = {
         ("grid", "schedule", "machine"),
     ),
     "evaluate": Command(
-        "Sample and judge every schedule of a run. From the same noise: FID, cost, paired error.",
+        "Sample and judge every schedule of a run. Distance to real images, cost, paired error.",
         "phasewise evaluate --out runs/digits --samples 5000 --update",
         ("features", "evaluate", "machine"),
     ),

@@ -407,3 +407,16 @@ def test_prices_carried_over_to_another_grid_meet_those_measured_there():
         prices_at(full, [0.5, 0.01])
     with pytest.raises(PhasewiseError, match="decrease strictly"):
         prices_at(full, [0.1, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("mflop", "steps"),
+    [(1.0, 2), (20.0, 2), (20.1, 3), (50.0, 5), (50.1, 6), (60.0, 6), (62.0, 7), (75.0, 7), (80.0, 7)],
+)
+def test_fewer_steps_cost_as_much_or_the_next_more(mflop, steps):
+    """Never cheaper than what they are compared with, as long as they are fewer than the grid's eight."""
+    gap = np.tile([0, 1.0], (8, 1))
+    plan = baselines.fewer_steps(make_prices(gap, gap, [10e6, 1e6]), mflop, "exp_ab2")
+    assert plan.assignment == ("global",) * steps
+    assert plan.mflop == pytest.approx(10.0 * steps)
+    assert plan.mflop >= mflop or steps == 7

@@ -26,11 +26,11 @@ from phasewise.metrics import (
 from phasewise.results import Evaluation, HybridSchedule, ParetoFront, PriceList
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS
-from phasewise.sampling import calls_per_step, sample
+from phasewise.sampling import calls_per_step, get_solver, sample
 from phasewise.scheduling import baselines, optimise_schedule, schedule_from_assignment
 
 RIVALS = ("global", "global_cheap")
-"""Schedules that every other one's FID is compared with, sample by sample."""
+"""Schedules that every other one's distance is compared with, sample by sample."""
 
 
 def plan_schedules(
@@ -49,7 +49,7 @@ def plan_schedules(
     local, partner = local_member(config), cheap_partner(config, prices)
     front = fronts[penalty]
     hybrid = optimise_schedule(prices, config.schedule.budget, penalty=penalty, solver=grid.solver, front=front)
-    cost = hybrid.mflop or 0.0  # what the baselines may spend as well
+    cost = hybrid.mflop or 0.0  # what T-Stitch and spread may spend at most, fewer steps at least
     spans = {"window": window, "window_shifted": baselines.shifted(window), "window_gap": gap, "window_cmi": cmi}
     assigned = {
         "global": ("global",) * len(times),
@@ -98,8 +98,8 @@ class Judge:
     """What samples are held against.
 
     Attributes:
-        features: the network that FID is measured in; ``reference`` the moments of the training images seen by it.
-        real: FID of held-out real images, the floor, as the report shows it; ``real_images`` some of them, or None.
+        features: the network that distances are measured in; ``reference`` the moments of the training images in it.
+        real: distance of held-out real images, the floor, as the report shows it; ``real_images`` some, or None.
     """
 
     features: FeatureNetwork
@@ -111,14 +111,14 @@ class Judge:
     @classmethod
     def of_data(cls, data: ImageData, features: FeatureNetwork, config: RunConfig) -> Judge:
         reference = FrechetReference.of_images(data.train, features)
-        # as many as samples where there are: FID's bias depends on n
+        # as many as samples where there are: the bias depends on n
         n = min(len(data.test), config.evaluate.n_samples)
         floor = fid(data.test[:n], reference, features, seed=config.data.seed)
         return cls(features, reference, data.pixel_range, real_floor(floor), data.test[: config.evaluate.n_grid])
 
 
 def real_floor(score: FrechetScore) -> dict[str, Any]:
-    """The FID of real images as records and report keep it."""
+    """The distance of real images as records and report keep it."""
     return {"fid": score.value, "fid_stderr": score.stderr, "fid_bias": score.bias, "n": score.n}
 
 
@@ -130,19 +130,21 @@ def evaluate_all(
     config: RunConfig,
     say: Callable[[str], None] = lambda _: None,
 ) -> Judgement:
-    """Sample every schedule from the same noise; FID against the training images, paired error against all-global."""
+    """Sample every schedule from the same noise; distance to the training images, paired error against all-global."""
     low, high = judge.pixel_range
     seed, device = config.data.seed, config.machine.device
     n, n_grid = config.evaluate.n_samples, config.evaluate.n_grid
     features = judge.features
-    say(f"real test images: FID {judge.real['fid']:.2f} (n = {judge.real['n']})")
+    say(f"{features.distance} in these features: {features.name}")
+    say(f"real test images: {features.distance} {judge.real['fid']:.2f} (n = {judge.real['n']})")
     hybrids = {name: HybridDenoiser(members, s) for name, s in schedules.items()}
     ms = sampling_ms(hybrids, seed)
     kept = {} if judge.real_images is None else {"real": judge.real_images}
     base: Tensor | None = None
     rivals: dict[str, Tensor] = {}
     evaluations = []
-    for name in sorted(hybrids, key=_in_order):
+    ordered_names = sorted(hybrids, key=_in_order)
+    for name in ordered_names:
         images = sample(hybrids[name], n=n, seed=seed, batch=250).clamp(low, high)
         base = images if base is None else base  # all-global comes first
         kept[name] = images[:n_grid]
@@ -173,10 +175,23 @@ def evaluate_all(
             paired_stderr=paired.stderr if paired else None,
             fid_minus={r: [d.value, d.stderr] for r, d in minus.items()},
             extra=_classifier_view(images.to(device), features),
+            distance=features.distance,
+            same_noise=shares_noise(schedules[name], schedules[ordered_names[0]]),
         )
         evaluations.append(row)
-        say(f"{name}: FID {row.fid:.2f} ± {row.fid_stderr:.2f}, {row.mflop:.4g} MFLOP, {row.ms:.2f} ms an image")
+        say(
+            f"{name}: {row.measure} {row.fid:.2f} ± {row.fid_stderr:.2f}, {row.mflop:.4g} MFLOP, {row.ms:.2f} ms "
+            "an image"
+        )
     return Judgement(evaluations, judge.real, kept)
+
+
+def shares_noise(a: HybridSchedule, b: HybridSchedule) -> bool:
+    """Whether samples of both from one seed get the same noise throughout: always where no solver draws any after the
+    start, else on the same time grid alone."""
+    if not (get_solver(a.solver).stochastic or get_solver(b.solver).stochastic):
+        return True
+    return a.solver == b.solver and a.times == b.times
 
 
 def _in_order(name: str) -> tuple[bool, int]:
