@@ -6,7 +6,7 @@ about the true difference D, so it is told with probability ``POWER`` (0.8) wher
     |D| = (RESOLVED + z_POWER) s = 2.84 s          the detectable difference, z_0.8 = 0.842
 
 leaving out the chance, below one in a million, of calling it with the wrong sign.  As s falls like ``1 / sqrt(n)``,
-telling a difference D takes ``n (2.84 s / D)^2`` samples (the usual calculation of a sample size; Cohen 1988, section 1).
+telling a difference D takes ``n (2.84 s / D)^2`` samples (the usual sample-size calculation; Cohen 1988).
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from phasewise.runs.options import options_of
 from phasewise.runs.parts import PARTS, TrainOptions
 from phasewise.runs.run import Run
 from phasewise.sampling import time_grid
-from phasewise.scheduling import PENALTIES, explain, get_penalty, pareto_front, price_list
+from phasewise.scheduling import PENALTIES, explain, explain_ties, get_penalty, pareto_front, price_list
 from phasewise.scheduling.penalty import check_prices
 from phasewise.training import get_preset, train
 
@@ -224,7 +224,8 @@ def do_schedule(ctx: Context) -> None:
     run.remove("evaluations", "summary", "samples")  # they are of another schedule
     run.write("fronts", {n: replace(f, chosen=chosen if n == asked.penalty else None) for n, f in fronts.items()})
     run.write("schedules", schedules)
-    told = explain(schedules["hybrid"], prices, penalty=asked.penalty)
+    told = explain_ties(schedules["hybrid"], prices, fronts[asked.penalty], asked.budget)
+    told += explain(schedules["hybrid"], prices, penalty=asked.penalty)
     run.write("explanations", {"hybrid": told})
     share = (schedules["hybrid"].mflop or 0.0) / (schedules["global"].mflop or 1.0)
     spans = ", ".join(f"{name} {start:.2f}-{end:.2f}" for start, end, name in schedules["hybrid"].spans())

@@ -38,9 +38,9 @@ def headline_blocks(run: Run) -> tuple[Drawing, ...]:
     span = num(sizes[0]) + (f" to {num(sizes[-1])}" if len(sizes) > 1 else "")
     measure, features = judged_by(run)
     caption = (
-        f"{measure} against the cost of one image. The hybrid is worth having where its star lies below and to the left "
-        "of the line through the samplers that use the global denoiser alone: that line is what taking fewer steps "
-        f"buys. Dashed: {measure} of real test images, which no sampler is expected to beat. "
+        f"{measure} against the cost of one image. The hybrid is worth having where its star lies below and to the "
+        "left of the line through the samplers that use the global denoiser alone: that line is what taking fewer "
+        f"steps buys. Dashed: {measure} of real test images, which no sampler is expected to beat. "
         f"{BARS} n = {span} samples each, seen in {features}."
     )
     alt = f"Scatter plot of {measure} against cost for each schedule: " + "; ".join(
