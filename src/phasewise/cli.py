@@ -198,11 +198,13 @@ def check_cmi_options(given: dict[str, Any], measured: bool) -> None:
 
 
 def say_plan(config: Any, folder: Path, command: str, update: bool) -> None:
-    from phasewise.pipeline import describe_plan
+    from phasewise.pipeline import describe_cost, describe_plan
 
     typer.echo(f"{folder}: {config.data.data}, size {config.size}")
     for stage, state, choices in describe_plan(config, folder, command, update=update):
         typer.echo(f"  {stage:<16} {state:<6} {choices}".rstrip())
+    for line in describe_cost(config, folder, command, update=update):
+        typer.echo(line)
 
 
 def bring_up(config: Any, folder: Path, command: str, update: bool) -> None:

@@ -36,7 +36,7 @@ def count_flops(denoiser: Denoise, image_shape: ImageShape, batch: int = 1) -> i
     """
     x = _probe(denoiser, image_shape, batch, seed=0)
     counter = FlopCounterMode(display=False)
-    with evaluating(denoiser), torch.inference_mode(), _plain_attention(), counter:
+    with evaluating(denoiser), torch.inference_mode(), plain_attention(), counter:
         denoiser(x, PROBE_TIME)
     return round(counter.get_total_flops() / batch)
 
@@ -99,7 +99,7 @@ def _probe(denoiser: Denoise, image_shape: ImageShape, batch: int, seed: int) ->
 
 
 @contextmanager
-def _plain_attention() -> Iterator[None]:
+def plain_attention() -> Iterator[None]:
     """Attention as matrix products, which the counter can see."""
     fused = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:

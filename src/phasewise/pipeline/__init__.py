@@ -1,6 +1,6 @@
 """A whole run: its stages over a run folder."""
 
-from phasewise.pipeline.run import describe_plan, run_pipeline
+from phasewise.pipeline.run import describe_cost, describe_plan, run_pipeline
 from phasewise.pipeline.use import check_png_name, config_for, default_folder, need_run, read_options, write_grid
 from phasewise.runs import RunConfig, make_config
 
@@ -9,6 +9,7 @@ __all__ = [
     "check_png_name",
     "config_for",
     "default_folder",
+    "describe_cost",
     "describe_plan",
     "make_config",
     "need_run",

@@ -23,6 +23,7 @@ from phasewise.metrics import (
     frechet_score,
     paired_error,
 )
+from phasewise.pipeline.estimate import expensive
 from phasewise.results import Evaluation, HybridSchedule, ParetoFront, PriceList
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS
@@ -43,7 +44,8 @@ def plan_schedules(
 ) -> tuple[dict[str, HybridSchedule], int]:
     """The schedules to compare, by name, and the index of the optimised one on its front.
 
-    ``window`` is the run's; ``gap`` and ``cmi`` are where the denoising gap and the CMI place one, None where unknown.
+    Local members that cost a global call or more take no step (:func:`left_out_of_schedules`).  ``window`` is the
+    run's; ``gap`` and ``cmi`` are where the denoising gap and the CMI place one, None where unknown.
     """
     grid, penalty, times = config.grid, config.schedule.penalty, prices.times.tolist()
     local, partner = local_member(config), cheap_partner(config, prices)
@@ -51,19 +53,28 @@ def plan_schedules(
     hybrid = optimise_schedule(prices, config.schedule.budget, penalty=penalty, solver=grid.solver, front=front)
     cost = hybrid.mflop or 0.0  # what T-Stitch and spread may spend at most, fewer steps at least
     spans = {"window": window, "window_shifted": baselines.shifted(window), "window_gap": gap, "window_cmi": cmi}
-    assigned = {
-        "global": ("global",) * len(times),
-        **{name: baselines.window(times, span, "global", local) for name, span in spans.items() if span is not None},
-        "window_inverted": baselines.window(times, window, local, "global"),
-        "local_only": (local,) * len(times),
-        "stitched": baselines.t_stitch(times, partner, "global", _share(prices, partner, cost, grid.solver)),
-        "spread": baselines.spread(times, local, "global", _share(prices, local, cost, grid.solver)),
-    }
+    left_out = left_out_of_schedules(config, prices)
+    assigned = {"global": ("global",) * len(times)}
+    if local not in left_out:
+        assigned |= {
+            **{name: baselines.window(times, s, "global", local) for name, s in spans.items() if s is not None},
+            "window_inverted": baselines.window(times, window, local, "global"),
+            "local_only": (local,) * len(times),
+            "spread": baselines.spread(times, local, "global", _share(prices, local, cost, grid.solver)),
+        }
+    if partner not in left_out:
+        assigned["stitched"] = baselines.t_stitch(times, partner, "global", _share(prices, partner, cost, grid.solver))
     found = {n: schedule_from_assignment(prices, a, penalty=penalty, solver=grid.solver) for n, a in assigned.items()}
     found["hybrid"] = hybrid
     found["global_cheap"] = baselines.fewer_steps(prices, cost, grid.solver, t_min=grid.t_min, spacing=grid.spacing)
     chosen = next(i for i, a in enumerate(front.assignments) if a == hybrid.assignment)
     return {n: replace(found[n], label=label) for n, label in baselines.LABELS.items() if n in found}, chosen
+
+
+def left_out_of_schedules(config: RunConfig, prices: PriceList) -> list[str]:
+    """Local members of which a call costs as much as a global one, or more: what they take is better given to it."""
+    names = [m.name for m in config.members if MEMBER_KINDS[m.kind].look == "local"]
+    return expensive(dict(zip(prices.names, prices.flops.tolist(), strict=True)), names, prices.losses.reference)
 
 
 def _share(prices: PriceList, small: str, cost: float, solver: str) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from phasewise.denoisers.base import check_radius
 from phasewise.errors import PhasewiseError
 from phasewise.pipeline.diagnosing import check_cmi
+from phasewise.pipeline.estimate import estimate_in_words, estimate_run, expensive_locals, network_costs
 from phasewise.pipeline.folder import RunFolder
 from phasewise.pipeline.stages import Context, all_stages, discard_training, need_source, wanted
 from phasewise.runs.config import RunConfig
@@ -42,6 +43,9 @@ def run_pipeline(
         check_members(config, context.data.image_shape)
         check_cmi(config, context.data.image_shape)
         folder.claim(repeating(config, folder, command))
+    todo = [s.name for s in wanted(command, stages) if not folder.done(s, stages)]
+    for line in cost_in_words(config, context.data.image_shape, len(context.data.train), todo) if _trains(todo) else ():
+        say(line)
     for stage in wanted(command, stages):
         if folder.done(stage, stages):
             say(f"[{stage.name}] done before")
@@ -92,6 +96,34 @@ def describe_plan(
     return [
         (s.name, "done" if folder.done(s, stages) else "to do", _in_words(s.depends)) for s in wanted(command, stages)
     ]
+
+
+def describe_cost(config: RunConfig, out: str | Path, command: str = "run", *, update: bool = False) -> list[str]:
+    """What would be trained, and about the time and memory that everything still to do takes, a line each.
+
+    Empty where nothing is to be trained.  Reads the images, unless the folder has their record.
+    """
+    folder = RunFolder(out, config, update=update)
+    stages = all_stages(config)
+    todo = [s.name for s in wanted(command, stages) if not folder.done(s, stages)]
+    if not _trains(todo):
+        return []
+    known = folder.run.data if "data" not in todo else None
+    if known is not None:
+        return cost_in_words(config, known.image_shape, known.sizes["train"], todo)
+    data = Context(folder.run, config, lambda _: None).data
+    return cost_in_words(config, data.image_shape, len(data.train), todo)
+
+
+def cost_in_words(config: RunConfig, shape: tuple[int, int, int], n_train: int, todo: list[str]) -> list[str]:
+    """The lines of :func:`describe_cost` for images of ``shape`` (C, H, W) and the stages ``todo``."""
+    costs = network_costs(config, shape)
+    found = estimate_run(config, shape, n_train, todo, costs)
+    return [*estimate_in_words(found, costs), *expensive_locals(config, costs)]
+
+
+def _trains(todo: list[str]) -> bool:
+    return any(name.startswith("train-") and name != "train-wiener" for name in todo)
 
 
 def _in_words(depends: dict[str, object]) -> str:

@@ -23,7 +23,7 @@ from phasewise.metrics import FeatureNetwork, default_features
 from phasewise.paths import path_from_config
 from phasewise.pipeline.diagnosing import cmi_window, measure_cmi
 from phasewise.pipeline.folder import Stage
-from phasewise.pipeline.judging import Judge, evaluate_all, local_member, plan_schedules
+from phasewise.pipeline.judging import Judge, evaluate_all, left_out_of_schedules, local_member, plan_schedules
 from phasewise.pipeline.recording import to_uint8, write_judgement
 from phasewise.report import build_report
 from phasewise.runs.config import RunConfig
@@ -214,7 +214,11 @@ def do_schedule(ctx: Context) -> None:
     )
     run.write("prices", prices)
     measured = [name for name, p in PENALTIES.items() if p.missing(prices) is None]
-    fronts = {name: pareto_front(prices, penalty=name, solver=grid.solver) for name in measured}
+    left_out = left_out_of_schedules(config, prices)
+    members = [name for name in prices.names if name not in left_out]
+    fronts = {name: pareto_front(prices, penalty=name, solver=grid.solver, members=members) for name in measured}
+    for name in left_out:
+        ctx.say(f"{name} costs a global call or more on images of this size: left out of schedules")
     check_prices(prices, get_penalty(asked.penalty, prices))  # before it is looked up among the fronts
     gap, cmi = read_gap(ctx), cmi_window(config, run) if asked.window == "cmi" else None
     window = {"gap": gap, "cmi": cmi}[asked.window] if isinstance(asked.window, str) else asked.window

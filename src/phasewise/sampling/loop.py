@@ -55,7 +55,8 @@ def sample(
 
     Partial runs: ``x_init`` (n, C, H, W) noised to ``t_start`` on ``denoiser.path`` starts there instead of pure noise.
 
-    Sample i depends on (seed, i) alone: to the bit at equal batch size and number of threads, to about 1e-4 across batch sizes.
+    Sample i depends on (seed, i) alone: to the bit at equal batch size and number of threads, to about 1e-4 across
+    them.
 
     Raises PhasewiseError for an unknown solver, a grid that does not decrease, a start or a condition that does not
     fit, or a batch too large for the memory (naming one that is not).
