@@ -166,9 +166,7 @@ class _Residual(nn.Module):
 def _residual(image_shape: ImageShape, width: int) -> Trunk:
     """Eight convolutions; images above 32 pixels are folded into channels first."""
     fold = max(math.ceil(max(image_shape[1:]) / 32), 1)
-    pairs = [
-        _Residual(_convolution(w, w, 3, 1), _convolution(w, w, 3, 1)) for w in (2 * width, 8 * width)
-    ]
+    pairs = [_Residual(_convolution(w, w, 3, 1), _convolution(w, w, 3, 1)) for w in (2 * width, 8 * width)]
     layers = (
         _Fold(fold),
         _convolution(image_shape[0] * fold**2, width, 3, 1),
@@ -245,9 +243,7 @@ def train_classifier(
         raise PhasewiseError(f"epochs must be at least 1, got {epochs}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reset accelerators as well
-        network = ClassifierFeatures(
-            data.image_shape, classes, pixel_range=data.pixel_range, architecture=architecture
-        )
+        network = ClassifierFeatures(data.image_shape, classes, pixel_range=data.pixel_range, architecture=architecture)
     std, mean = torch.std_mean(images, dim=(0, 2, 3), keepdim=True, correction=0)
     if not bool((std > 0).all()):
         raise PhasewiseError("a channel of the training images is constant; drop it or check the data")
