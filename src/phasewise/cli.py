@@ -85,7 +85,7 @@ COMMANDS: dict[str, Command] = {
         own={"pretrained": (FromSet, None), "save": (Save, None)},
     ),
     "evaluate": Command(
-        "Sample and judge every schedule of a run. From the same noise: FID, cost, paired error.\n\n"
+        "Sample and judge every schedule of a run. Distance to real images, cost, paired error.\n\n"
         "--schedule, --seeds, --budgets and --penalties are judged beside what is there, and shown as a table.",
         "phasewise evaluate --out runs/digits --schedule mine.json --seeds 0,1,2",
         ("features", "evaluate", "machine"),
@@ -300,11 +300,13 @@ def check_cmi_options(given: dict[str, Any], measured: bool) -> None:
 
 
 def say_plan(config: Any, folder: Path, command: str, update: bool, yes: bool) -> None:
-    from phasewise.pipeline import describe_plan
+    from phasewise.pipeline import describe_cost, describe_plan
 
     typer.echo(f"{folder}: {config.data.data}, size {config.size}")
     for stage, state, choices in describe_plan(config, folder, command, update=update, insist=yes):
         typer.echo(f"  {stage:<16} {state:<6} {choices}".rstrip())
+    for line in describe_cost(config, folder, command, update=update):
+        typer.echo(line)
 
 
 def bring_up(config: Any, folder: Path, command: str, update: bool, yes: bool, teller: Teller) -> None:

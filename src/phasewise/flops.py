@@ -52,7 +52,7 @@ def count_call(denoiser: Denoise, x: Tensor) -> int:
     said = None if isinstance(denoiser, nn.Module) else getattr(denoiser, "flops_per_image", None)
     if said is not None:
         return int(said) * len(x)
-    with _as_written():
+    with as_written():
         denoiser(x, PROBE_TIME)  # filters and tables that are made once
         counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
         with ExitStack() as stack:
@@ -198,7 +198,7 @@ def _cannot(what: str) -> PhasewiseError:
 
 
 @contextmanager
-def _as_written() -> Iterator[None]:
+def as_written() -> Iterator[None]:
     """Compiled networks run uncompiled, attention as matrix products, which the counter can see."""
     fused = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 Array = np.ndarray
+FRECHET = "Fréchet distance"
+"""What a distance between sets of images is called where its features are not those of a trained network."""
 R = TypeVar("R", bound="Record")
 T = TypeVar("T")
 
@@ -716,13 +718,16 @@ class Recovery(Record):
 class Evaluation(Record):
     """One schedule, judged.
 
-    ``fid`` on the feature network ``features`` against ``reference_n`` training images, from ``n`` samples.
+    ``fid``: Frechet distance in the features of the network ``features`` from ``reference_n`` training images, of ``n``
+    samples; ``distance`` is what it is called: FID for a trained network alone (:attr:`measure` knows it of older
+    records, too).
     ``fid_bias`` estimates how much of it is due to finite n (FID(n/2) - FID(n); bias falls as 1/n).
     ``fid_stderr`` by bootstrap over samples. ``paired_rmse``: per-pixel RMS difference from the all-global sample of
     the same starting noise, ``paired_stderr`` its error. ``mflop`` and ``ms`` per image over the whole sampling.
     ``nats``: the path KL that the price list predicts. ``accuracy_entropy``: see ``extra``.  ``fid_minus``: by the
     name of another
-    schedule sampled from the same noise, [this FID minus that one, its paired standard error].
+    schedule sampled from the same noise, [this FID minus that one, its paired standard error].  ``same_noise``: whether
+    the noise is that of the all-global samples at every step, not at the start alone; None where it is not on record.
     """
 
     name: str
@@ -744,6 +749,14 @@ class Evaluation(Record):
     paired_stderr: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     fid_minus: dict[str, list[float]] = field(default_factory=dict)
+    distance: str = ""
+    same_noise: bool | None = None
+
+    @property
+    def measure(self) -> str:
+        """What the number in ``fid`` is called."""
+        # older records: networks that are not trained say so in their names
+        return self.distance or (FRECHET if "not FID" in self.features else "FID")
 
 
 def check_history(history: Sequence[dict[str, Any]]) -> None:

@@ -84,7 +84,7 @@ class Space:
                     yield f"small then large, {small} {solver}/{steps} at {share}{which}", found
                 seen.add(assignment)
             for penalty in PENALTIES:
-                found = pw.optimise_schedule(grid, share, penalty=penalty, solver=solver)
+                found = pw.optimise_schedule(grid, share, penalty=penalty, solver=solver, ties=0)
                 if found.assignment not in seen:
                     yield f"hybrid {solver} {penalty}/{steps} at {share}{which}", found
                 seen.add(found.assignment)

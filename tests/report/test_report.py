@@ -27,6 +27,7 @@ from phasewise.diagnosis import markov_length
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import write_json
 from phasewise.report import blocks, build_report, cmi_figures, figures
+from phasewise.report.compared import outcome as compare
 from phasewise.report.pictures import shrink, tile
 from phasewise.report.style import (
     CONTROL,
@@ -42,7 +43,7 @@ from phasewise.report.style import (
     percent,
     pm,
 )
-from phasewise.report.verdict import compare, headline
+from phasewise.report.verdict import headline
 from phasewise.results import Evaluation
 from phasewise.runs import open_run
 
@@ -152,7 +153,8 @@ def test_numbers_of_the_records_reach_the_page(built: Path) -> None:
     _, page = read(built)
     for text in ("12.3 ± 0.4", "210.0 ± 0.4", "10.5 ± 0.3", "54 %", "98.5 %", "2.29", "10,000 train", "ab12"):
         assert text in page.text, text
-    assert "the hybrid's FID is not distinguishable from the global sampler's, and it beats the global" in page.text
+    assert "the hybrid's FID is not distinguishable from the global sampler's (2,000 samples tell 1.6" in page.text
+    assert "and it beats the global denoiser with fewer steps (55 % of the FLOPs)" in page.text
     assert "phasewise run --data digits" in page.text
     losses = open_run(built).losses
     assert losses is not None
@@ -552,9 +554,15 @@ def judged(name: str, fid: float, mflop: float, stderr: float = 0.3) -> Evaluati
         (
             12.0,
             20.0,
-            "not distinguishable from the global sampler's, and it beats the global denoiser with fewer steps.",
+            r"not distinguishable from the global sampler's \(100 samples tell 1.2 or more, 10 %\), and it beats "
+            r"the global denoiser with fewer steps \(31 % of the FLOPs\)\.",
         ),
-        (12.0, 12.2, "not distinguishable from the global sampler's, but the global denoiser .* no gain shown"),
+        (
+            12.0,
+            12.2,
+            r"not distinguishable from the global sampler's \(.*\), but the global denoiser .* is not distinguishable "
+            r"from it \(100 samples tell 1.2 or more, 9.9 %\): no gain shown",
+        ),
         (20.0, 15.0, "higher than the global sampler's, and the global denoiser .* does not pay"),
         (20.0, 30.0, "higher than the global sampler's, but it beats"),
         (20.0, 20.1, "higher than the global sampler's, and the global denoiser .* no gain shown"),
@@ -564,7 +572,7 @@ def judged(name: str, fid: float, mflop: float, stderr: float = 0.3) -> Evaluati
 )
 def test_verdict_says_what_the_numbers_say(hybrid: float, cheap: float, expected: str) -> None:
     full = judged("global", 12.0, 100.0)
-    text = headline(judged("hybrid", hybrid, 31.0), full, judged("global_cheap", cheap, 30.0))
+    text = headline(judged("hybrid", hybrid, 31.0), full, judged("global_cheap", cheap, 31.0))
     assert text.startswith("At 31 % of the FLOPs the hybrid's FID is ")
     assert re.search(expected, text), text
 
@@ -583,7 +591,10 @@ def test_verdict_without_saving_or_rival() -> None:
     full = judged("global", 12.0, 100.0)
     assert "saves nothing" in headline(judged("hybrid", 1.0, 100.0), full, None)
     assert "no global sampler at the hybrid's cost" in headline(judged("hybrid", 12.0, 30.0), full, None)
-    assert "at another cost" in headline(judged("hybrid", 12.0, 30.0), full, judged("global_cheap", 20.0, 60.0))
+    assert "the next higher cost there is" in headline(
+        judged("hybrid", 12.0, 30.0), full, judged("global_cheap", 20.0, 60.0)
+    )
+    assert "which costs less (20 %)" in headline(judged("hybrid", 12.0, 30.0), full, judged("global_cheap", 20.0, 20.0))
     assert headline(judged("hybrid", math.nan, 30.0), full, None).startswith("No verdict")
 
 

@@ -21,6 +21,7 @@ from phasewise.scheduling import (
     PenaltyFunction,
     baselines,
     explain,
+    explain_ties,
     optimise_schedule,
     pareto_front,
     place_steps,
@@ -108,7 +109,7 @@ def test_optimum_within_a_budget_is_brute_force(prices, share):
         with pytest.raises(PhasewiseError, match="cheapest costs"):
             optimise_schedule(prices, share)
         return
-    schedule = optimise_schedule(prices, share)
+    schedule = optimise_schedule(prices, share, ties=0)
     assert schedule.penalty == pytest.approx(min(fits), rel=1e-9, abs=1e-9)
     assert schedule.mflop <= limit * (1 + 1e-9)
 
@@ -407,3 +408,76 @@ def test_prices_carried_over_to_another_grid_meet_those_measured_there():
         prices_at(full, [0.5, 0.01])
     with pytest.raises(PhasewiseError, match="decrease strictly"):
         prices_at(full, [0.1, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("mflop", "steps"),
+    [(1.0, 2), (20.0, 2), (20.1, 3), (50.0, 5), (50.1, 6), (60.0, 6), (62.0, 7), (75.0, 7), (80.0, 7)],
+)
+def test_fewer_steps_cost_as_much_or_the_next_more(mflop, steps):
+    """Never cheaper than what they are compared with, as long as they are fewer than the grid's eight."""
+    gap = np.tile([0, 1.0], (8, 1))
+    plan = baselines.fewer_steps(make_prices(gap, gap, [10e6, 1e6]), mflop, "exp_ab2")
+    assert plan.assignment == ("global",) * steps
+    assert plan.mflop == pytest.approx(10.0 * steps)
+    assert plan.mflop >= mflop or steps == 7
+
+
+def nearly_tied(nudge=0.0):
+    """Two members that lose alike within the error of 0.01, one at a tenth of the cost; a third that loses much."""
+    gap = np.tile([0, 1.0, 1.001 + nudge, 3.0], (4, 1))
+    return make_prices(gap, gap, [10e6, 5e6, 1e6, 0.5e6])
+
+
+def test_of_schedules_as_good_within_error_the_cheapest_is_taken():
+    """Whichever of the two leads in the last digits, as another number of threads might have it."""
+    for nudge in (0.0, -0.002, 1e-9):
+        prices = nearly_tied(nudge)
+        front = pareto_front(prices, penalty="flow")
+        schedule = optimise_schedule(prices, 0.5, penalty="flow", front=front)
+        assert "r1" not in schedule.assignment, "r2 costs less and loses no more within error"
+        least = optimise_schedule(prices, 0.5, penalty="flow", ties=0)
+        assert least.penalty <= schedule.penalty
+        assert schedule.penalty - least.penalty <= np.hypot(schedule.penalty_stderr, least.penalty_stderr)
+        assert schedule.mflop <= least.mflop
+    told = explain_ties(optimise_schedule(nearly_tied(), 0.5, penalty="flow"), nearly_tied(), front, 0.5)
+    assert len(told) == 1
+    assert "are as good within error" in told[0]
+    assert "the cheapest was taken" in told[0]
+    with pytest.raises(PhasewiseError, match="at least 0; got -1"):
+        optimise_schedule(nearly_tied(), 0.5, penalty="flow", ties=-1)
+
+
+@given(prices=price_lists(), share=st.floats(0.3, 1.0))
+@settings(max_examples=40, deadline=None)
+def test_the_choice_is_as_good_as_the_best_and_no_cheaper_one_is(prices, share):
+    front = pareto_front(prices, penalty="w2")
+    if front.mflop[0] > share * reference_mflop(prices):
+        return
+    chosen = optimise_schedule(prices, share, penalty="w2", front=front)
+    least = optimise_schedule(prices, share, penalty="w2", front=front, ties=0)
+    _, stderr = step_penalties(prices, "w2")
+    column = {n: i for i, n in enumerate(prices.names)}
+
+    def gap_and_error(assignment, penalty):
+        apart = [(k, column[a], column[b]) for k, (a, b) in enumerate(zip(assignment, least.assignment, strict=True))]
+        error = np.sqrt(sum(stderr[k, i] ** 2 + stderr[k, j] ** 2 for k, i, j in apart if i != j))
+        return penalty - least.penalty, error
+
+    lost, error = gap_and_error(chosen.assignment, chosen.penalty)
+    assert lost <= error + 1e-12
+    for mflop, penalty, assignment in zip(front.mflop, front.penalty, front.assignments, strict=True):
+        if mflop < chosen.mflop * (1 - 1e-9):
+            lost, error = gap_and_error(assignment, penalty)
+            assert lost > error - 1e-12
+
+
+def test_words_do_not_reason_about_what_lies_within_the_error():
+    gap = np.array([[0, 0.001], [0, 3.0], [0, 0.001]])
+    prices = make_prices(gap, gap, [10e6, 1e6])
+    plan = schedule_from_assignment(prices, ("global", "global", "r1"), penalty="flow")
+    first, last = explain(plan, prices, penalty="flow")
+    assert "r1 would save 18 MFLOP there and add" in first
+    assert last.endswith("global would cost 9 MFLOP more and be as good within error")
+    alone = schedule_from_assignment(prices, ("global", "r1", "r1"), penalty="flow")
+    assert explain(alone, prices, penalty="flow")[0].endswith("r1 would save 9 MFLOP there and be as good within error")

@@ -49,6 +49,7 @@ class ClassifierFeatures(FeatureNetwork):
     one with :func:`train_classifier` or :meth:`load`.
     """
 
+    trained = True
     mean: Tensor
     std: Tensor
     scale: Tensor

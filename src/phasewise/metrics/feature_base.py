@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from phasewise import checks
 from phasewise.errors import PhasewiseError
+from phasewise.results import FRECHET
 from phasewise.shapes import ImageShape
 
 
@@ -26,7 +27,10 @@ class FeatureNetwork(nn.Module, ABC):
         image_shape: (C, H, W), or None when any size is taken.
         pixel_range: the two numbers that stand for black and white.
         test_accuracy: fraction correct on held-out test images, or None for a network that does not classify.
+        trained: whether its weights were learned from images; a class of yours says so itself.
     """
+
+    trained: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -49,6 +53,11 @@ class FeatureNetwork(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor: ...
+
+    @property
+    def distance(self) -> str:
+        """What a Frechet distance in these features is called: FID for a trained network alone."""
+        return "FID" if self.trained else FRECHET
 
     @property
     def num_features(self) -> int:

@@ -101,6 +101,8 @@ class PCAFeatures(FeatureNetwork):
 class InceptionFeatures(FeatureNetwork):
     """2,048 pooled features of a given Inception-v3 that takes (N, 3, H, W) uint8. Grey images are repeated thrice."""
 
+    trained = True
+
     def __init__(self, inception: nn.Module, pixel_range: tuple[float, float] = (0.0, 1.0), dim: int = 2048) -> None:
         super().__init__(f"Inception-v3 pool features ({dim} dimensions)", dim, None, pixel_range)
         self.inception = inception

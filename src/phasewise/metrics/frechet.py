@@ -40,6 +40,7 @@ from phasewise.tensors import read_tensors
 MIN_SAMPLES = 8
 RESAMPLES = 50
 SPLITS = 8
+SQUARED = "squared feature units"
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,8 @@ def fid(
 ) -> FrechetScore:
     """Frechet distance of ``samples`` (N, C, H, W) from reference images or their stored moments.
 
-    It deserves the name FID only where ``features`` is Inception; print ``.features`` beside the number.
+    It is called FID where ``features`` is a trained network (``features.distance`` says so), and compares with the
+    literature only where that is Inception; print ``.features`` beside the number.
 
     Args:
         reference: images (M, C, H, W), or :meth:`FrechetReference.of_images` of them, which saves their pass.
@@ -269,7 +271,7 @@ def frechet_difference(
         weights = torch.bincount(torch.randint(0, n, (n,), generator=generator), minlength=n).double()
         values.append(reference.from_features(a, weights) - reference.from_features(b, weights))
     value = reference.from_features(a) - reference.from_features(b)
-    return Estimate(value, float(torch.tensor(values, dtype=torch.float64).std()), n, unit="FID", seed=seed)
+    return Estimate(value, float(torch.tensor(values, dtype=torch.float64).std()), n, unit=SQUARED, seed=seed)
 
 
 @checks.checked(first=checks.tensor, second=checks.tensor, seed=checks.seed, resamples=checks.at_least_2)
@@ -292,7 +294,7 @@ def paired_frechet(first: Tensor, second: Tensor, seed: int = 0, resamples: int 
     drawn = [torch.randint(0, n, (n,), generator=generator) for _ in range(resamples)]
     values = [distance(torch.bincount(rows, minlength=n).double()) for rows in drawn]
     spread = float(torch.tensor(values, dtype=torch.float64).std())
-    return Estimate(distance(), spread, n, unit="squared feature units", seed=seed)
+    return Estimate(distance(), spread, n, unit=SQUARED, seed=seed)
 
 
 def _half_size(x: Tensor, reference: FrechetReference, splits: int, generator: torch.Generator) -> float:

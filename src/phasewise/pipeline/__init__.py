@@ -2,7 +2,7 @@
 
 from phasewise.pipeline.comparing import compare_runs
 from phasewise.pipeline.output import check_output, write_grid, write_samples
-from phasewise.pipeline.run import describe_plan, run_pipeline
+from phasewise.pipeline.run import describe_cost, describe_plan, run_pipeline
 from phasewise.pipeline.telling import Teller
 from phasewise.pipeline.use import config_for, default_folder, need_run, read_options
 from phasewise.runs import RunConfig, make_config
@@ -14,6 +14,7 @@ __all__ = [
     "compare_runs",
     "config_for",
     "default_folder",
+    "describe_cost",
     "describe_plan",
     "make_config",
     "need_run",

@@ -24,7 +24,7 @@ LEAST = 100
 def demo_config(ready: Pretrained, n: int, seed: int, device: str) -> RunConfig:
     """The config the set was trained with, for ``n`` samples a schedule.  Raises PhasewiseError for fewer than 100."""
     if n < LEAST:
-        raise PhasewiseError(f"a demo needs at least {LEAST} samples a schedule for its FID, got {n}")
+        raise PhasewiseError(f"a demo needs at least {LEAST} samples a schedule to judge it by, got {n}")
     assert ready.config is not None
     return ready.config.changed(n_samples=n, seed=seed, device=device)
 

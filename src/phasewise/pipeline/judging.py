@@ -25,15 +25,16 @@ from phasewise.metrics import (
     frechet_score,
     paired_error,
 )
+from phasewise.pipeline.estimate import expensive
 from phasewise.pipeline.telling import Teller
 from phasewise.results import Evaluation, HybridSchedule, ParetoFront, PriceList
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS
-from phasewise.sampling import calls_per_step, sample
+from phasewise.sampling import calls_per_step, get_solver, sample
 from phasewise.scheduling import baselines, optimise_schedule, schedule_from_assignment
 
 RIVALS = ("global", "global_cheap")
-"""Schedules that every other one's FID is compared with, sample by sample."""
+"""Schedules that every other one's distance is compared with, sample by sample."""
 
 
 def plan_schedules(
@@ -46,29 +47,39 @@ def plan_schedules(
 ) -> tuple[dict[str, HybridSchedule], int]:
     """The schedules to compare, by name, and the index of the optimised one on its front.
 
-    ``window`` is the run's; ``gap`` and ``cmi`` are where the denoising gap and the CMI place one.  What rests on a
-    window that is None is left out.
+    Local members that cost a global call or more take no step (:func:`left_out_of_schedules`).  ``window`` is the
+    run's; ``gap`` and ``cmi`` are where the denoising gap and the CMI place one.  What rests on a window that is None
+    is left out.
     """
     grid, penalty, times = config.grid, config.schedule.penalty, prices.times.tolist()
     local, partner = local_member(config), cheap_partner(config, prices)
     front = fronts[penalty]
     hybrid = optimise_schedule(prices, config.schedule.budget, penalty=penalty, solver=grid.solver, front=front)
-    cost = hybrid.mflop or 0.0  # what the baselines may spend as well
+    cost = hybrid.mflop or 0.0  # what T-Stitch and spread may spend at most, fewer steps at least
     shifted = None if window is None else baselines.shifted(window)
     spans = {"window": window, "window_shifted": shifted, "window_gap": gap, "window_cmi": cmi}
-    assigned = {
-        "global": ("global",) * len(times),
-        **{name: baselines.window(times, span, "global", local) for name, span in spans.items() if span is not None},
-        **({} if window is None else {"window_inverted": baselines.window(times, window, local, "global")}),
-        "local_only": (local,) * len(times),
-        "stitched": baselines.t_stitch(times, partner, "global", _share(prices, partner, cost, grid.solver)),
-        "spread": baselines.spread(times, local, "global", _share(prices, local, cost, grid.solver)),
-    }
+    left_out = left_out_of_schedules(config, prices)
+    assigned = {"global": ("global",) * len(times)}
+    if local not in left_out:
+        assigned |= {
+            **{name: baselines.window(times, s, "global", local) for name, s in spans.items() if s is not None},
+            **({} if window is None else {"window_inverted": baselines.window(times, window, local, "global")}),
+            "local_only": (local,) * len(times),
+            "spread": baselines.spread(times, local, "global", _share(prices, local, cost, grid.solver)),
+        }
+    if partner not in left_out:
+        assigned["stitched"] = baselines.t_stitch(times, partner, "global", _share(prices, partner, cost, grid.solver))
     found = {n: schedule_from_assignment(prices, a, penalty=penalty, solver=grid.solver) for n, a in assigned.items()}
     found["hybrid"] = hybrid
     found["global_cheap"] = baselines.fewer_steps(prices, cost, grid.solver, t_min=grid.t_min, spacing=grid.spacing)
     chosen = next(i for i, a in enumerate(front.assignments) if a == hybrid.assignment)
     return {n: replace(found[n], label=label) for n, label in baselines.LABELS.items() if n in found}, chosen
+
+
+def left_out_of_schedules(config: RunConfig, prices: PriceList) -> list[str]:
+    """Local members of which a call costs as much as a global one, or more: what they take is better given to it."""
+    names = [m.name for m in config.members if MEMBER_KINDS[m.kind].look == "local"]
+    return expensive(dict(zip(prices.names, prices.flops.tolist(), strict=True)), names, prices.losses.reference)
 
 
 def _share(prices: PriceList, small: str, cost: float, solver: str) -> float:
@@ -103,8 +114,8 @@ class Judge:
     """What samples are held against.
 
     Attributes:
-        features: the network that FID is measured in; ``reference`` the moments of the training images seen by it.
-        real: FID of held-out real images, the floor, as the report shows it; ``real_images`` some of them, or None.
+        features: the network that distances are measured in; ``reference`` the moments of the training images in it.
+        real: distance of held-out real images, the floor, as the report shows it; ``real_images`` some, or None.
     """
 
     features: FeatureNetwork
@@ -116,14 +127,14 @@ class Judge:
     @classmethod
     def of_data(cls, data: ImageData, features: FeatureNetwork, config: RunConfig) -> Judge:
         reference = FrechetReference.of_images(data.train, features)
-        # as many as samples where there are: FID's bias depends on n
+        # as many as samples where there are: the bias depends on n
         n = min(len(data.test), config.evaluate.n_samples)
         floor = fid(data.test[:n], reference, features, seed=config.data.seed)
         return cls(features, reference, data.pixel_range, real_floor(floor), data.test[: config.evaluate.n_grid])
 
 
 def real_floor(score: FrechetScore) -> dict[str, Any]:
-    """The FID of real images as records and report keep it."""
+    """The distance of real images as records and report keep it."""
     return {"fid": score.value, "fid_stderr": score.stderr, "fid_bias": score.bias, "n": score.n}
 
 
@@ -135,7 +146,7 @@ def evaluate_all(
     config: RunConfig,
     say: Teller,
 ) -> Judgement:
-    """Sample every schedule from the same noise; FID against the training images, paired error against all-global.
+    """Sample every schedule from the same noise; distance to the training images, paired error against all-global.
 
     Raises PhasewiseError for a schedule that names a member which is not there.
     """
@@ -143,7 +154,8 @@ def evaluate_all(
     seed, device = config.data.seed, config.machine.device
     n, n_grid = config.evaluate.n_samples, config.evaluate.n_grid
     features = judge.features
-    say(f"real test images: FID {judge.real['fid']:.2f} (n = {judge.real['n']})")
+    say(f"{features.distance} in these features: {features.name}")
+    say(f"real test images: {features.distance} {judge.real['fid']:.2f} (n = {judge.real['n']})")
     hybrids = {name: _hybrid(name, members, s) for name, s in schedules.items()}
     ms = sampling_ms(hybrids, seed)
     kept = {} if judge.real_images is None else {"real": judge.real_images}
@@ -186,9 +198,14 @@ def evaluate_all(
             paired_stderr=paired.stderr if paired else None,
             fid_minus={r: [d.value, d.stderr] for r, d in minus.items()},
             extra=_classifier_view(images.to(device), features),
+            distance=features.distance,
+            same_noise=shares_noise(schedules[name], schedules[order[0]]),
         )
         evaluations.append(row)
-        say(f"{name}: FID {row.fid:.2f} ± {row.fid_stderr:.2f}, {row.mflop:.4g} MFLOP, {row.ms:.2f} ms an image")
+        say(
+            f"{name}: {row.measure} {row.fid:.2f} ± {row.fid_stderr:.2f}, {row.mflop:.4g} MFLOP, {row.ms:.2f} ms "
+            "an image"
+        )
     return Judgement(evaluations, judge.real, kept)
 
 
@@ -209,6 +226,14 @@ def cost_of(schedule: HybridSchedule, prices: PriceList, members: Mapping[str, D
     calls = calls_per_step(schedule.solver, len(schedule.times))
     pairs = zip(calls, schedule.assignment, strict=True)
     return float(sum((1 if members[name].jumps else k) * known[name] for k, name in pairs)) / 1e6
+
+
+def shares_noise(a: HybridSchedule, b: HybridSchedule) -> bool:
+    """Whether samples of both from one seed get the same noise throughout: always where no solver draws any after the
+    start, else on the same time grid alone."""
+    if not (get_solver(a.solver).stochastic or get_solver(b.solver).stochastic):
+        return True
+    return a.solver == b.solver and a.times == b.times
 
 
 def _in_order(name: str) -> tuple[bool, int]:

@@ -11,6 +11,7 @@ from phasewise.data import source_state
 from phasewise.errors import DataError, RunFolderError
 from phasewise.pipeline.ahead import check_before, check_cmi, check_members
 from phasewise.pipeline.effort import efforts
+from phasewise.pipeline.estimate import estimate_in_words, estimate_run, expensive_locals, network_costs
 from phasewise.pipeline.folder import RunFolder, Stage
 from phasewise.pipeline.stages import Context, all_stages, discard_training, wanted
 from phasewise.pipeline.telling import Teller
@@ -66,6 +67,11 @@ def run_pipeline(
             folder.claim(repeating(config, folder, command))
         try:
             check_images(context, folder, all_stages(config), update)
+            stages = all_stages(config)
+            todo = [s.name for s in wanted(command, stages) if not folder.done(s, stages)]
+            if _trains(todo):
+                for line in cost_in_words(config, context.data.image_shape, len(context.data.train), todo):
+                    teller(line)
             go_through(wanted(command, all_stages(config)), folder, context)
         finally:
             teller.end()
@@ -149,6 +155,34 @@ def describe_plan(
     elif not folder.claimed:
         check_before(config, Context(folder.run, config, Teller.of(print)).data, [s.name for s in asked], insist=insist)
     return [(s.name, "done" if folder.done(s, stages) else "to do", _in_words(s.depends)) for s in asked]
+
+
+def describe_cost(config: RunConfig, out: str | Path, command: str = "run", *, update: bool = False) -> list[str]:
+    """What would be trained, and about the time and memory that everything still to do takes, a line each.
+
+    Empty where nothing is to be trained.  Reads the images, unless the folder has their record.
+    """
+    folder = RunFolder(out, config, update=update)
+    stages = all_stages(config)
+    todo = [s.name for s in wanted(command, stages) if not folder.done(s, stages)]
+    if not _trains(todo):
+        return []
+    known = folder.run.data if "data" not in todo else None
+    if known is not None:
+        return cost_in_words(config, known.image_shape, known.sizes["train"], todo)
+    data = Context(folder.run, config, Teller.of(lambda _: None)).data
+    return cost_in_words(config, data.image_shape, len(data.train), todo)
+
+
+def cost_in_words(config: RunConfig, shape: tuple[int, int, int], n_train: int, todo: list[str]) -> list[str]:
+    """The lines of :func:`describe_cost` for images of ``shape`` (C, H, W) and the stages ``todo``."""
+    costs = network_costs(config, shape)
+    found = estimate_run(config, shape, n_train, todo, costs)
+    return [*estimate_in_words(found, costs), *expensive_locals(config, costs)]
+
+
+def _trains(todo: list[str]) -> bool:
+    return any(name.startswith("train-") and name != "train-wiener" for name in todo)
 
 
 def _in_words(depends: dict[str, object]) -> str:

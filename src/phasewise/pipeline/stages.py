@@ -21,7 +21,7 @@ from phasewise.paths import path_from_config
 from phasewise.pipeline.ahead import need_source
 from phasewise.pipeline.diagnosing import cmi_window, measure_cmi
 from phasewise.pipeline.folder import Stage
-from phasewise.pipeline.judging import Judge, evaluate_all, local_member, plan_schedules
+from phasewise.pipeline.judging import Judge, evaluate_all, left_out_of_schedules, local_member, plan_schedules
 from phasewise.pipeline.recording import to_uint8, write_judgement
 from phasewise.pipeline.telling import Teller
 from phasewise.report import build_report
@@ -33,7 +33,7 @@ from phasewise.runs.options import options_of
 from phasewise.runs.parts import PARTS, TrainOptions
 from phasewise.runs.run import Run
 from phasewise.sampling import time_grid
-from phasewise.scheduling import PENALTIES, explain, get_penalty, pareto_front, price_list
+from phasewise.scheduling import PENALTIES, explain, explain_ties, get_penalty, pareto_front, price_list
 from phasewise.scheduling.penalty import check_prices
 from phasewise.training import get_preset, train
 
@@ -192,7 +192,11 @@ def do_schedule(ctx: Context) -> None:
     )
     run.write("prices", prices)
     measured = [name for name, p in PENALTIES.items() if p.missing(prices) is None]
-    fronts = {name: pareto_front(prices, penalty=name, solver=grid.solver) for name in measured}
+    left_out = left_out_of_schedules(config, prices)
+    members = [name for name in prices.names if name not in left_out]
+    fronts = {name: pareto_front(prices, penalty=name, solver=grid.solver, members=members) for name in measured}
+    for name in left_out:
+        ctx.say(f"{name} costs a global call or more on images of this size: left out of schedules")
     check_prices(prices, get_penalty(asked.penalty, prices))  # before it is looked up among the fronts
     gap, cmi = read_gap(ctx), cmi_window(config, run) if asked.window == "cmi" else None
     window = {"gap": gap, "cmi": cmi}[asked.window] if isinstance(asked.window, str) else asked.window
@@ -202,7 +206,8 @@ def do_schedule(ctx: Context) -> None:
     run.remove("evaluations", "summary", "samples")  # they are of another schedule
     run.write("fronts", {n: replace(f, chosen=chosen if n == asked.penalty else None) for n, f in fronts.items()})
     run.write("schedules", schedules)
-    told = explain(schedules["hybrid"], prices, penalty=asked.penalty)
+    told = explain_ties(schedules["hybrid"], prices, fronts[asked.penalty], asked.budget)
+    told += explain(schedules["hybrid"], prices, penalty=asked.penalty)
     run.write("explanations", {"hybrid": told})
     share = (schedules["hybrid"].mflop or 0.0) / (schedules["global"].mflop or 1.0)
     spans = ", ".join(f"{name} {start:.2f}-{end:.2f}" for start, end, name in schedules["hybrid"].spans())

@@ -7,6 +7,7 @@ import numpy as np
 from phasewise.report import figures, pictures, schedule_figures
 from phasewise.report.blocks import Drawing, Matrix, Section, Shot, Table, drawing
 from phasewise.report.outcome import timing
+from phasewise.report.reasons import gap_in_words
 from phasewise.report.style import BARS, Palette, num, pm
 from phasewise.results import Array, LossTable, Recovery
 from phasewise.runs.layout import missing
@@ -16,7 +17,7 @@ from phasewise.runs.run import Run
 GAP_NAMES = {"path_kl": "path KL (nats per image)", "excess_kl": "excess over the global loss (nats per image)"}
 CONTROL = (
     " Dashed, the control: the local design with its window opened to the whole image; where it too lies above zero, "
-    "the gap is due to the design and not to locality."
+    "as much of the gap is due to the design and not to locality."
 )
 NO_CONTROL = " No capacity-matched control was trained, so gaps mix locality with capacity."
 
@@ -26,9 +27,11 @@ def diagnosis(run: Run, palette: Palette) -> Section:
     title, table = "Where in time far pixels matter", run.losses
     if table is None:
         return Section("diagnosis", title, notes=(missing("losses"),))
+    labels = {n: palette[n].label for n in palette.order}
     intro = (
-        "A denoiser of radius r sees only pixels within r of the one it restores. Its gap to the global denoiser, on "
-        "the same images and the same noise, is what not looking further costs in quality at that time."
+        f"{gap_in_words(run, labels)} A denoiser of radius r sees only pixels within r of the one it restores. Its gap "
+        "to the global denoiser, on the same images and the same noise, is what it loses at that time, by its window "
+        "and by its own limits together."
     )
     linear = table.path.get("name") == "linear"
     velocity = "; d: in velocity units, gap / t², as an ODE sampler feels it" if linear else ""
@@ -80,7 +83,7 @@ def prices(run: Run, palette: Palette) -> Section:
 def _meaning(run: Run) -> str:
     """What the penalties of the fronts shown mean, one sentence each, as the records say."""
     said = " ".join(front.penalty_meaning for front in run.fronts.values() if front.penalty_meaning)
-    return f"{said} None of these is FID.".strip()
+    return f"{said} None of these is the distance that judges the samples.".strip()
 
 
 def _price_table(run: Run, palette: Palette) -> Table:

@@ -95,7 +95,7 @@ def reference_spans(schedule: HybridSchedule | None, reference: str) -> list[tup
 
 @styled
 def fid_cost(run: Run) -> Figure:
-    """FID of every schedule against its cost, in MFLOP and in measured milliseconds."""
+    """Distance of every schedule's samples against its cost, in MFLOP and in measured milliseconds."""
     shown = [run.evaluations[n] for n in ordered(run.evaluations) if is_number(run.evaluations[n].fid)]
     costs = [("mflop", "MFLOP per image"), ("ms", "milliseconds per image (measured)")]
     costs = [(f, title) for f, title in costs if any(is_number(getattr(e, f)) for e in shown)] or costs[:1]
@@ -117,7 +117,7 @@ def fid_cost(run: Run) -> Figure:
             hover(ax, getattr(e, cost), e.fid, [said])
         if is_number(run.real.get("fid")):
             ax.axhline(run.real["fid"], color=INK, linewidth=1, linestyle=(0, (4, 2)), label="real test images (floor)")
-        label_axes(ax, "", title, "FID (lower is better)")
+        label_axes(ax, "", title, f"{shown[0].measure} (lower is better)")
         log_y(ax, np.array([e.fid for e in shown]))
         _log_x(ax, np.array([getattr(e, cost) for e in shown], dtype=float))
     for ax in axes[1:]:

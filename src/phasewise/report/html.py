@@ -26,8 +26,8 @@ from phasewise.runs.layout import missing
 from phasewise.runs.run import Run, open_run
 
 CAVEATS = (
-    "FID depends on the feature network and falls with the number of samples: compare only numbers of equal n on equal "
-    "features, within one report.",
+    "A distance between sets (FID, where the features are those of a trained network) depends on the features and "
+    "falls with the number of samples: compare only numbers of equal n on equal features, within one report.",
     "The path KL belongs to a stochastic sampler of infinitely many steps run with these denoisers. It ranks "
     "schedules, and is no bound on what their few steps produce.",
     "Gaps compare trained networks. They mix what a window cannot see with what a network has not learned; the control "
@@ -158,6 +158,7 @@ def render(run: Run, parts: list[Section]) -> str:
         title=run.data.name if run.data else "run",
         headline=parts[0],
         facts=verdict(run).facts,
+        measure=outcome.judged_by(run)[0] if run.evaluations else "FID",
         parts=parts[1:],
     )
     return page.replace("NIGHT_COLORS", night_colors(page), 1)

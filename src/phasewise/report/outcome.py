@@ -31,22 +31,29 @@ EXTRAS = {
 
 
 def headline_blocks(run: Run) -> tuple[Drawing, ...]:
-    """The figure that carries the verdict: FID against cost."""
+    """The figure that carries the verdict: distance to real images against cost."""
     if not any(is_number(e.fid) for e in run.evaluations.values()):
         return ()
     sizes = sorted({e.n for e in run.evaluations.values()})
     span = num(sizes[0]) + (f" to {num(sizes[-1])}" if len(sizes) > 1 else "")
+    measure, features = judged_by(run)
     caption = (
-        "FID against the cost of one image. The hybrid is worth having where its star lies below and to the left of "
-        "the line through the samplers that use the global denoiser alone: that line is what taking fewer steps "
-        "buys. Dashed: FID of real test images, which no sampler is expected to beat. "
-        f"{BARS} n = {span} samples each."
+        f"{measure} against the cost of one image. The hybrid is worth having where its star lies below and to the "
+        "left of the line through the samplers that use the global denoiser alone: that line is what taking fewer "
+        f"steps buys. Dashed: {measure} of real test images, which no sampler is expected to beat. "
+        f"{BARS} n = {span} samples each, seen in {features}."
     )
-    alt = "Scatter plot of FID against cost for each schedule: " + "; ".join(
-        f"{schedule_label(run, n)} FID {num(run.evaluations[n].fid)} at {num(run.evaluations[n].mflop)} MFLOP"
+    alt = f"Scatter plot of {measure} against cost for each schedule: " + "; ".join(
+        f"{schedule_label(run, n)} {num(run.evaluations[n].fid)} at {num(run.evaluations[n].mflop)} MFLOP"
         for n in ordered(run.evaluations)
     )
     return (drawing("fid_cost", figures.fid_cost(run), alt, caption),)
+
+
+def judged_by(run: Run) -> tuple[str, str]:
+    """What the distance is called, and the features it is taken in."""
+    first = next(iter(run.evaluations.values()))
+    return first.measure, first.features or "features not on record"
 
 
 def samples(run: Run) -> Section:
@@ -54,13 +61,15 @@ def samples(run: Run) -> Section:
     title, shown = "Samples", ordered(run.samples)
     if not shown:
         return Section("samples", title, notes=(missing("samples"),))
-    details = {n: f"FID {pm(e.fid, e.fid_stderr)}, {num(e.mflop)} MFLOP" for n, e in run.evaluations.items()}
+    details = {n: f"{e.measure} {pm(e.fid, e.fid_stderr)}, {num(e.mflop)} MFLOP" for n, e in run.evaluations.items()}
+    apart = [n for n in shown if n != "real" and not same_noise(run, n)]
     rows, cards, files = [], [], {}
     for name in shown:
         label, detail = schedule_label(run, name), details.get(name, "")
         alt = f"Samples: {label}"
         if name != "real":
-            rows.append(Shot(label, pictures.strip(run.samples[name]), alt, detail))
+            own = "" if name not in apart else "; the same start, then noise of its own"
+            rows.append(Shot(label, pictures.strip(run.samples[name]), alt, f"{detail}{own}".removeprefix("; ")))
         grid = pictures.grid(run.samples[name])
         cards.append(Shot(label, grid, alt, detail))
         files[f"samples_{name}.png"] = grid.png
@@ -68,6 +77,12 @@ def samples(run: Run) -> Section:
         "The same starting noise in every row: read down a column to see one image made by each schedule. Broken or "
         "disconnected shapes show where the far pixels were needed."
     )
+    if apart:
+        names = ", ".join(schedule_label(run, n) for n in apart)
+        paired += (
+            f" Not so for {names}: a stochastic solver draws noise at every step, and on another time grid that is "
+            "other noise, so only the start of these rows is shared. Compare them as sets, not down a column."
+        )
     wide = "The first samples of each schedule, unselected, at the same positions"
     wide += "; real images for comparison." if "real" in run.samples else "."
     reduced = max(max(a.shape[-2:]) for a in run.samples.values()) > pictures.MAX_SIDE
@@ -76,17 +91,29 @@ def samples(run: Run) -> Section:
     return Section("samples", title, blocks=blocks if rows else blocks[1:], extra_files=files)
 
 
+def same_noise(run: Run, name: str) -> bool:
+    """Whether a schedule's samples share all their noise with the all-global ones: as recorded, else by grid and
+    solver."""
+    found, full = run.evaluations.get(name), run.evaluations.get("global")
+    if found is not None and found.same_noise is not None:
+        return found.same_noise
+    own = run.all_schedules().get(name)
+    first = full.schedule if full else run.all_schedules().get("global")
+    return own is None or first is None or (own.times, own.solver) == (first.times, first.solver)
+
+
 def evaluation(run: Run) -> Section:
     """The table of all schedules, real images last."""
     title = "Quality and cost in numbers"
     if not run.evaluations:
         return Section("evaluation", title, notes=(missing("evaluations"),))
     full, names = run.evaluations.get("global"), ordered(run.evaluations)
+    measure, penalty = judged_by(run)[0], minimised(run)
     head = (
         "schedule", "NFE", "MFLOP per image", "of global", "ms per image", "of global",
-        "FID ± s.e.", "bias", "n", "penalty ± s.e. (nats)", "paired RMSE ± s.e.",
+        f"{measure} ± s.e.", "bias", "n", f"penalty ± s.e. ({penalty[1]})", "paired RMSE ± s.e.",
     )  # fmt: skip
-    rows = [_evaluation_row(run, run.evaluations[n], full) for n in names]
+    rows = [_evaluation_row(run.evaluations[n], full, schedule_label(run, n), penalty[0]) for n in names]
     if run.real:
         fid = pm(run.real.get("fid"), run.real.get("fid_stderr"))
         bias, n = num(run.real.get("fid_bias"), 2), num(run.real.get("n"))
@@ -94,9 +121,10 @@ def evaluation(run: Run) -> Section:
     strong = names.index("hybrid") if "hybrid" in names else None
     first = run.evaluations[names[0]]
     caption = (
-        f"± is one standard error (FID: bootstrap over samples). FID on {first.features} against "
-        f"{num(first.reference_n)} training images; bias: FID(n/2) − FID(n), an estimate of what finite n adds, not "
-        "subtracted. Penalty: the path KL that the price list predicts over the global denoiser on the same grid. "
+        f"± is one standard error ({measure}: bootstrap over samples). {measure} on {first.features} against "
+        f"{num(first.reference_n)} training images; bias: {measure}(n/2) − {measure}(n), an estimate of what finite n "
+        f"adds, not subtracted. Penalty: {penalty[2]}, which the optimiser minimised, as the price list predicts it "
+        "over the global denoiser on the same grid; it is predicted for that grid alone. "
         "Paired RMSE: per pixel, against the global sample from the same starting noise. NFE: network evaluations per "
         "image. One "
         f"multiply-add counts as two FLOPs. {timing(run)}{_classifier(run)}"
@@ -105,11 +133,28 @@ def evaluation(run: Run) -> Section:
     return Section("evaluation", title, blocks=(table, *_extras(run, names)))
 
 
-def _evaluation_row(run: Run, e: Evaluation, full: Evaluation | None) -> tuple[str, ...]:
+def minimised(run: Run) -> tuple[str | None, str, str]:
+    """(name, unit, label) of the penalty that the optimiser minimised; where that is not on record, path KL."""
+    chosen = run.all_schedules().get("hybrid")
+    if chosen is None or chosen.penalty is None or chosen.penalty_name is None:
+        return None, "nats", "path KL"
+    front = run.fronts.get(chosen.penalty_name)
+    label = front.penalty_label if front and front.penalty_label else chosen.penalty_name
+    return chosen.penalty_name, chosen.penalty_unit, label
+
+
+def _evaluation_row(e: Evaluation, full: Evaluation | None, label: str, penalty: str | None) -> tuple[str, ...]:
     shares = [percent(getattr(e, f), getattr(full, f)) if full else "–" for f in ("mflop", "ms")]
     cost = (num(e.nfe), num(e.mflop), shares[0], num(e.ms), shares[1])
     quality = (pm(e.fid, e.fid_stderr), num(e.fid_bias, 2), num(e.n))
-    return (schedule_label(run, e.name), *cost, *quality, pm(e.nats, e.nats_stderr), pm(e.paired_rmse, e.paired_stderr))
+    predicted = pm(e.nats, e.nats_stderr) if penalty is None else _predicted(e, penalty)
+    return (label, *cost, *quality, predicted, pm(e.paired_rmse, e.paired_stderr))
+
+
+def _predicted(e: Evaluation, penalty: str) -> str:
+    """The penalty of this name that the schedule was priced by; a dash where it was priced by another or by none."""
+    s = e.schedule
+    return pm(s.penalty, s.penalty_stderr) if s is not None and s.penalty_name == penalty else "–"
 
 
 def timing(run: Run) -> str:

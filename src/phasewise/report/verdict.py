@@ -1,24 +1,27 @@
 """The one-line answer of a run, worded from its evaluations; where only the CMI was measured, from that.
 
-Two FIDs count as different when they lie more than two standard errors of their difference apart: the paired error
-where the samples share their noise and it was measured, else the errors taken as independent.  The hybrid has to beat
-two rivals: the global denoiser at full cost, and the same global denoiser with fewer steps at about the hybrid's cost;
-a gain over the first alone may be had by anyone who takes fewer steps.
+Two distances count as different when they lie more than two standard errors of their difference apart: the paired error
+where the samples share their noise and it was measured, else the errors taken as independent.  Where they do not, the
+difference that so many samples could have shown stands beside it.  The hybrid has to beat two rivals: the global
+denoiser at full cost, and the same global denoiser with fewer steps at the hybrid's cost or the next higher one; a gain
+over the first alone may be had by anyone who takes fewer steps.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from phasewise.report import cmi
+from phasewise.report.compared import costs_less, difference, fewest, outcome, rival
+from phasewise.report.reasons import answer, reasons
 from phasewise.report.style import is_number, num, percent, pm, schedule_label
 from phasewise.results import Evaluation
 from phasewise.runs.layout import missing
 from phasewise.runs.run import Run
 
-RESOLVED = 2.0
+NOT_RIVALS = ("hybrid", "global", "global_cheap")
 SAME_COST = 1.15
+"""A rival within this factor of the hybrid's cost is compared with it without a further word."""
 
 
 @dataclass(frozen=True)
@@ -30,28 +33,8 @@ class Verdict:
     facts: tuple[tuple[str, str, str], ...] = ()
 
 
-def compare(a: Evaluation, b: Evaluation) -> str | None:
-    """ "lower", "level" or "higher": the FID of ``a`` against that of ``b``; None where a number is missing."""
-    numbers = (a.fid, b.fid, a.fid_stderr, b.fid_stderr)
-    if not all(is_number(v) for v in numbers):
-        return None
-    difference, error = difference_of(a, b)
-    if abs(difference) <= RESOLVED * error:
-        return "level"
-    return "lower" if difference < 0 else "higher"
-
-
-def difference_of(a: Evaluation, b: Evaluation) -> tuple[float, float]:
-    """FID of ``a`` minus that of ``b``, and its standard error: paired where it was measured."""
-    for one, other, sign in ((a, b, 1), (b, a, -1)):
-        found = one.fid_minus.get(other.name)
-        if found and all(is_number(v) for v in found):
-            return sign * found[0], found[1]
-    return a.fid - b.fid, math.hypot(a.fid_stderr, b.fid_stderr)
-
-
 def verdict(run: Run) -> Verdict:
-    hybrid, full, cheap = (run.evaluations.get(n) for n in ("hybrid", "global", "global_cheap"))
+    hybrid, full = (run.evaluations.get(n) for n in ("hybrid", "global"))
     if not run.evaluations and run.cmi is not None and run.markov is not None:
         time, window = cmi.findings(run.cmi, run.markov)
         first, *rest = window.split(". ", 1)
@@ -59,96 +42,116 @@ def verdict(run: Run) -> Verdict:
             f"{first.rstrip('.')}.", (*rest, time, "Nothing has been sampled and judged here.", missing("evaluations"))
         )
     if not run.evaluations:
-        return Verdict("No verdict yet: nothing has been sampled and judged.", (missing("evaluations"),))
+        return Verdict("No verdict yet: nothing has been sampled and judged.", (missing("evaluations"), *reasons(run)))
     if hybrid is None or full is None:
         absent = " and ".join(n for n, e in (("hybrid", hybrid), ("global", full)) if e is None)
-        return Verdict(f"No verdict: the schedule {absent} was not evaluated.", tuple(_others(run, full)))
-    sentences = [_against_full(hybrid, full), *_against_cheap(run, hybrid, full, cheap), *_others(run, full), *_n(run)]
-    return Verdict(headline(hybrid, full, cheap), tuple(sentences), _facts(run, hybrid, full, cheap))
+        return Verdict(f"No verdict: the schedule {absent} was not evaluated.", tuple(_others(run, full, None)))
+    cheap = rival(run, hybrid, full)
+    text, why = headline(hybrid, full, cheap), []
+    if not text.startswith("No verdict"):
+        first, pays = answer(run, hybrid, full, cheap)
+        text = f"{first}: {text[0].lower()}{text[1:]}"
+        why = [] if pays else _why(run, hybrid, cheap)
+    numbers = [_against_full(hybrid, full), *_against_cheap(run, hybrid, full, cheap), *_others(run, full, cheap)]
+    return Verdict(text, (*why, *numbers, *_judge(hybrid), *_n(run)), _facts(run, hybrid, full, cheap))
 
 
 def headline(hybrid: Evaluation, full: Evaluation, cheap: Evaluation | None) -> str:
-    """The verdict sentence from up to three evaluations."""
-    first = compare(hybrid, full)
+    """The verdict sentence from up to three evaluations; ``cheap``: the rival of :func:`compared.rival`."""
+    first = outcome(hybrid, full)
     if first is None or not (is_number(hybrid.mflop) and is_number(full.mflop)):
-        return "No verdict: an FID, its standard error or a cost is missing for the hybrid or the global sampler."
+        return f"No verdict: a {hybrid.measure}, its standard error or a cost is missing for the hybrid or the global."
     share = percent(hybrid.mflop, full.mflop)
     if hybrid.mflop >= full.mflop:
         return f"The hybrid saves nothing here: it costs {share} of the global sampler's FLOPs."
     quality = {"lower": "lower than", "level": "not distinguishable from", "higher": "higher than"}[first]
-    text = f"At {share} of the FLOPs the hybrid's FID is {quality} the global sampler's"
-    second = compare(hybrid, cheap) if cheap else None
+    text = f"At {share} of the FLOPs the hybrid's {hybrid.measure} is {quality} the global sampler's"
+    text += fewest(hybrid, full)
+    second = outcome(hybrid, cheap)
     if cheap is None or second is None:
         return text + "; no global sampler at the hybrid's cost was judged beside it."
-    aside = "" if _same_cost(hybrid, cheap) else " (at another cost, see below)"
-    rival = f"the global denoiser with fewer steps{aside}"
+    against = f"the global denoiser with fewer steps{_at_cost(hybrid, cheap, full)}"
     join = ", and" if (first == "higher") != (second == "lower") else ", but"
     return {
-        "lower": f"{text}{join} it beats {rival}.",
-        "level": f"{text}{join} {rival} is not distinguishable from it: no gain shown.",
-        "higher": f"{text}{join} {rival} does better: the hybrid does not pay here.",
+        "lower": f"{text}{join} it beats {against}.",
+        "level": f"{text}{join} {against} is not distinguishable from it{fewest(hybrid, cheap)}: no gain shown.",
+        "higher": f"{text}{join} {against} does better: the hybrid does not pay here.",
     }[second]
 
 
-def _same_cost(a: Evaluation, b: Evaluation) -> bool:
-    return is_number(a.mflop) and is_number(b.mflop) and 1 / SAME_COST <= a.mflop / b.mflop <= SAME_COST
+def _at_cost(hybrid: Evaluation, cheap: Evaluation, full: Evaluation) -> str:
+    """What the rival costs, where that is not nearly what the hybrid does."""
+    if costs_less(cheap, hybrid):
+        return f", which costs less ({percent(cheap.mflop, full.mflop)})"
+    same = cheap.mflop <= SAME_COST * hybrid.mflop
+    return f" ({percent(cheap.mflop, full.mflop)} of the FLOPs" + (")" if same else ", the next higher cost there is)")
+
+
+def _why(run: Run, hybrid: Evaluation, cheap: Evaluation | None) -> list[str]:
+    """Reasons that the records show, or that they show none."""
+    found = reasons(run, hybrid, cheap)
+    return list(found) or [
+        "Why is not seen in the records: none of the usual reasons (size, capacity, training) shows."
+    ]
 
 
 def _against_full(hybrid: Evaluation, full: Evaluation) -> str:
     time = percent(hybrid.ms, full.ms)
-    text = f"Hybrid: FID {pm(hybrid.fid, hybrid.fid_stderr)} at {percent(hybrid.mflop, full.mflop)} of the FLOPs"
-    text += f" and {time} of the measured time" if time != "–" else ""
-    return f"{text} of the global sampler (FID {pm(full.fid, full.fid_stderr)}){_difference(hybrid, full)}."
-
-
-def _difference(a: Evaluation, b: Evaluation) -> str:
-    if compare(a, b) is None:
-        return ""
-    value = pm(*difference_of(a, b))
-    return f"; difference {'' if value.startswith('−') else '+'}{value}"
+    text = f"Hybrid: {hybrid.measure} {pm(hybrid.fid, hybrid.fid_stderr)} at {percent(hybrid.mflop, full.mflop)}"
+    text += " of the FLOPs" + (f" and {time} of the measured time" if time != "–" else "")
+    return f"{text} of the global sampler ({pm(full.fid, full.fid_stderr)}){difference(hybrid, full)}."
 
 
 def _against_cheap(run: Run, hybrid: Evaluation, full: Evaluation, cheap: Evaluation | None) -> list[str]:
     if cheap is None:
         return ["No global sampler with fewer steps was evaluated, so a gain may be owed to fewer steps alone."]
-    cost = f"{percent(cheap.mflop, full.mflop)} of the FLOPs, {cheap.nfe} evaluations against {full.nfe}"
-    label = schedule_label(run, "global_cheap")
-    difference = _difference(hybrid, cheap).replace("difference", "hybrid minus this")
-    return [f"{label}: FID {pm(cheap.fid, cheap.fid_stderr)} at {cost}{difference}."]
+    share = percent(cheap.mflop, full.mflop)
+    cost = f"{share} of the FLOPs against the hybrid's {percent(hybrid.mflop, full.mflop)}, {cheap.nfe} evaluations"
+    told = difference(hybrid, cheap).replace("difference", "hybrid minus this")
+    label = schedule_label(run, cheap.name)
+    text = f"{label}: {cheap.measure} {pm(cheap.fid, cheap.fid_stderr)} at {cost} against {full.nfe}{told}."
+    if costs_less(cheap, hybrid):
+        text += " No such schedule of the hybrid's cost or more, short of the full one, was judged."
+    return [text]
 
 
-def _others(run: Run, full: Evaluation | None) -> list[str]:
-    shown = []
-    for name in ("stitched", "spread", "window", "window_gap", "window_cmi", "window_inverted", "local_only"):
-        e = run.evaluations.get(name)
-        if e is not None:
+def _others(run: Run, full: Evaluation | None, cheap: Evaluation | None) -> list[str]:
+    shown, judged = [], next(iter(run.evaluations.values()))
+    for name, e in run.evaluations.items():
+        if name not in NOT_RIVALS and e is not cheap:
             share = f" at {percent(e.mflop, full.mflop)}" if full else ""
             shown.append(f"{schedule_label(run, name)}: {pm(e.fid, e.fid_stderr)}{share}")
     if is_number(run.real.get("fid")):
         shown.append(f"real test images, the floor: {pm(run.real['fid'], run.real.get('fid_stderr'))}")
-    return ["For scale, FID of the others. " + "; ".join(shown) + "."] if shown else []
+    return [f"For scale, {judged.measure} of the others. " + "; ".join(shown) + "."] if shown else []
+
+
+def _judge(hybrid: Evaluation) -> list[str]:
+    return [f"{hybrid.measure} is taken in these features: {hybrid.features}."] if hybrid.features else []
 
 
 def _n(run: Run) -> list[str]:
     sizes = sorted({e.n for e in run.evaluations.values()})
     if len(sizes) < 2:
         return []
-    return [f"Sample sizes differ ({num(sizes[0])} to {num(sizes[-1])}): FID falls with n, so compare with care."]
+    name = next(iter(run.evaluations.values())).measure
+    return [f"Sample sizes differ ({num(sizes[0])} to {num(sizes[-1])}): {name} falls with n, so compare with care."]
 
 
 def _facts(
     run: Run, hybrid: Evaluation, full: Evaluation, cheap: Evaluation | None
 ) -> tuple[tuple[str, str, str], ...]:
+    name = hybrid.measure
     facts = [
         (
             "Cost of the hybrid",
             percent(hybrid.mflop, full.mflop),
             f"{num(hybrid.mflop)} of {num(full.mflop)} MFLOP an image",
         ),
-        ("FID, hybrid", pm(hybrid.fid, hybrid.fid_stderr), f"n = {num(hybrid.n)}"),
-        ("FID, global", pm(full.fid, full.fid_stderr), f"n = {num(full.n)}"),
+        (f"{name}, hybrid", pm(hybrid.fid, hybrid.fid_stderr), f"n = {num(hybrid.n)}"),
+        (f"{name}, global", pm(full.fid, full.fid_stderr), f"n = {num(full.n)}"),
     ]
     if cheap is not None:
         note = f"at {percent(cheap.mflop, full.mflop)} of the FLOPs"
-        facts.append(("FID, global, fewer steps", pm(cheap.fid, cheap.fid_stderr), note))
+        facts.append((f"{name}, {schedule_label(run, cheap.name)}", pm(cheap.fid, cheap.fid_stderr), note))
     return tuple(facts)

@@ -2,7 +2,7 @@
 
     @dataclass(frozen=True)
     class EvaluateOptions(Options):
-        n_samples: int = option(2000, "Samples per schedule for FID.", flag="--samples", least=100)
+        n_samples: int = option(2000, "Samples per schedule to judge it by.", flag="--samples", least=100)
 
 Everything else follows from the fields: the flags of the commands that use the stage and their help, how words become
 values and values words again (the command that repeats a run), what is refused, what ``--dry-run`` says, and the hash

@@ -167,9 +167,9 @@ class DataOptions(Options):
 
 @dataclass(frozen=True)
 class FeatureOptions(Options):
-    """The feature network that FID is measured in, and that the penalty ``frechet`` uses."""
+    """The feature network that samples are judged in, and that the penalty ``frechet`` uses."""
 
-    features: str = option("auto", "For FID: auto, classifier, inception, pca, random.", known=_feature_kinds)
+    features: str = option("auto", "To judge in: auto, classifier, inception, pca, random.", known=_feature_kinds)
 
 
 @dataclass(frozen=True)
@@ -314,7 +314,7 @@ class ScheduleOptions(Options):
 class EvaluateOptions(Options):
     """How many samples every schedule is judged by, and how many are kept as pictures."""
 
-    n_samples: int = option(2000, "Samples per schedule for FID.", flag="--samples", main=True, least=100)
+    n_samples: int = option(2000, "Samples per schedule to judge it by.", flag="--samples", main=True, least=100)
     n_grid: int = option(64, "Samples kept as pictures.", least=1)
 
 

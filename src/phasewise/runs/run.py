@@ -203,7 +203,7 @@ class Run:
 
     @property
     def real(self) -> dict[str, Any]:
-        """FID of held-out real images: the floor."""
+        """Distance (FID or another, as the evaluations say) of held-out real images: the floor."""
         return self._evaluation.get("real") or {}
 
     @cached_property

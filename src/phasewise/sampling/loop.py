@@ -79,7 +79,8 @@ def sample(
 
     ``progress``: True for a line with the time left, or a function of (images done, images in all).
 
-    Sample i depends on (seed, i) alone: to the bit at equal batch size, to about 1e-4 across batch sizes.
+    Sample i depends on (seed, i) alone: to the bit at equal batch size and number of threads, to about 1e-4 across
+    them.
 
     Raises PhasewiseError for an unknown solver, a grid that does not decrease, a start or a condition that does not
     fit, or a batch too large for the memory (naming one that is not).

@@ -1,7 +1,7 @@
 """Which member runs when: penalties and costs of every step, the exact optimum, step placement, baselines, words."""
 
 from phasewise.scheduling import baselines, penalties
-from phasewise.scheduling.explanation import explain
+from phasewise.scheduling.explanation import explain, explain_ties
 from phasewise.scheduling.optimise import (
     optimise_schedule,
     pareto_front,
@@ -27,6 +27,7 @@ __all__ = [
     "PlacementFront",
     "baselines",
     "explain",
+    "explain_ties",
     "get_penalty",
     "measure_step_errors",
     "optimise_schedule",

@@ -84,12 +84,16 @@ def fraction_for(prices: PriceList, small: str, large: str, mflop: float, solver
 def fewer_steps(
     prices: PriceList, mflop: float, solver: str, *, t_min: float = 0.02, spacing: str = "uniform"
 ) -> HybridSchedule:
-    """The reference alone, with as many steps as ``mflop`` an image pays for (at least 2)."""
+    """The reference alone with the fewest steps that cost at least ``mflop`` an image: the next higher cost.
+
+    From 2 steps up to one less than the price list's grid has (where that has more than 2): above, they are not fewer.
+    A budget that even these do not reach gets them, at a lower cost; compare ``.mflop``.
+    """
     reference = prices.losses.reference
     per_call = float(prices.flops[prices.names.index(reference)]) / 1e6
-    steps = 2
+    steps, most = 2, max(len(prices.times) - 1, 2)
     # 1e-6: rounding of the budget costs no step
-    while sum(calls_per_step(solver, steps + 1)) * per_call <= mflop * (1 + 1e-6):
+    while steps < most and sum(calls_per_step(solver, steps)) * per_call < mflop * (1 - 1e-6):
         steps += 1
     return HybridSchedule(
         times=time_grid(steps, t_min=t_min, spacing=spacing),

@@ -8,7 +8,9 @@ import numpy as np
 
 from phasewise import checks
 from phasewise.errors import PhasewiseError
-from phasewise.results import HybridSchedule, PriceList, a_price_list, a_schedule
+from phasewise.power import RESOLVED
+from phasewise.results import HybridSchedule, ParetoFront, PriceList, a_price_list, a_schedule
+from phasewise.scheduling.optimise import as_good, best_within, reference_cost
 from phasewise.scheduling.penalty import PENALTIES, Penalty, get_penalty, step_penalties
 from phasewise.scheduling.prices import calls_of, prices_at
 
@@ -24,6 +26,7 @@ def explain(schedule: HybridSchedule, prices: PriceList, *, penalty: str | Penal
     the penalty, and where.  A span of another: what the reference would cost more there, and gain.  Penalties are those
     of :func:`phasewise.scheduling.step_penalties`, carried over to the schedule's own grid, by default under
     the penalty that chose the schedule; the solver's own error is not in them.
+    What lies within two standard errors is called as good within error.
 
     Raises PhasewiseError for a member without prices and for times outside the measured span.
     """
@@ -34,7 +37,7 @@ def explain(schedule: HybridSchedule, prices: PriceList, *, penalty: str | Penal
         penalty = schedule.penalty_name
     chosen = get_penalty(penalty, prices)
     here = prices_at(prices, schedule.times)
-    lost, _ = step_penalties(here, chosen)
+    lost, stderr = step_penalties(here, chosen)
     cost = calls_of(here, schedule.solver, len(schedule.times)) * here.flops / 1e6
     own = [prices.names.index(n) for n in schedule.assignment]
     total = float(cost[np.arange(len(own)), own].sum())
@@ -45,17 +48,45 @@ def explain(schedule: HybridSchedule, prices: PriceList, *, penalty: str | Penal
         steps = f"{len(rows)} step{'s' if len(rows) > 1 else ''}"
         span = f"t = {times[rows[0]]:.2f} to {times[rows[-1] + 1]:.2f}"
         head = f"{prices.names[member]} takes {span} ({steps}, {share:.0%} of the cost)"
-        lines.append(f"{head}: {_why(here, lost[rows], cost[rows], member, times[rows], chosen.unit)}")
+        lines.append(f"{head}: {_why(here, lost[rows], stderr[rows], cost[rows], member, times[rows], chosen.unit)}")
     return lines
 
 
-def _why(prices: PriceList, lost: np.ndarray, cost: np.ndarray, own: int, times: np.ndarray, unit: str) -> str:
+def explain_ties(schedule: HybridSchedule, prices: PriceList, front: ParetoFront, budget: float) -> list[str]:
+    """One sentence where schedules within ``budget`` (of the all-reference cost) are as good as the best within error,
+    so that ``schedule`` was taken as the cheapest of them; none where the best stands alone."""
+    limit = budget * reference_cost(prices, schedule.solver, front.cost)
+    spent = front.ms if front.cost == "ms" and front.ms is not None else front.mflop
+    best = best_within(front, spent, limit)
+    tied = as_good(prices, front, best, penalty=schedule.penalty_name)
+    if len(tied) < 2 or schedule.assignment != front.assignments[tied[0]]:
+        return []
+    unit = "MFLOP" if front.cost == "mflop" else front.cost
+    return [
+        f"{len(tied)} schedules within the budget, from {spent[tied[0]]:.3g} to {spent[best]:.3g} {unit}, are as good "
+        f"within error (penalty {front.penalty[tied[0]]:.4g} and {front.penalty[best]:.4g} {front.penalty_unit}, ± "
+        f"{front.penalty_stderr[best]:.2g}); the cheapest was taken"
+    ]
+
+
+def _why(
+    prices: PriceList,
+    lost: np.ndarray,
+    stderr: np.ndarray,
+    cost: np.ndarray,
+    own: int,
+    times: np.ndarray,
+    unit: str,
+) -> str:
     names = prices.names
     spent, charged = cost.sum(0), lost.sum(0)
+    error = np.sqrt((stderr**2).sum(0))
     reference = names.index(prices.losses.reference)
     if own != reference:
         gained = charged[own] - charged[reference]
         more = f"{names[reference]} would cost {spent[reference] - spent[own]:.3g} MFLOP more"
+        if abs(gained) <= RESOLVED * np.hypot(error[own], error[reference]):
+            return f"{more} and be as good within error"
         return f"{more} and gain {gained:.3g} {unit}" if gained > 0 else f"{more} and be no better"
     cheaper = [n for n in range(len(names)) if spent[n] < CHEAP * spent[own]]
     if not cheaper:
@@ -65,5 +96,7 @@ def _why(prices: PriceList, lost: np.ndarray, cost: np.ndarray, own: int, times:
     saved = f"{names[other]} would save {spent[own] - spent[other]:.3g} MFLOP there"
     if added <= 0:
         return f"{saved} at no loss by this penalty"
+    if added <= RESOLVED * np.hypot(error[own], error[other]):
+        return f"{saved} and be as good within error"
     worst = int(np.argmax(lost[:, other] - lost[:, own]))
     return f"{saved} and add {added:.3g} {unit}, most of it from t = {times[worst]:.2f} on"

@@ -3,6 +3,10 @@ r"""Which member takes which step: the exact optimum on a given time grid, and i
 Costs and penalties add over steps, so the undominated schedules follow from dynamic programming over steps: extend
 every undominated (cost, penalty) of the first k steps by each denoiser, drop what is dominated.  Nothing is sampled or
 approximated, and the optimum for every budget is on the front (a multiple-choice knapsack).
+
+Penalties are measured, so the least of them may lead by less than its error, and by less than what another number of
+threads changes in the last digits.  Of schedules that are as good within that error the cheapest is taken: the
+one-standard-error rule (Breiman et al. 1984, section 3.4.3).
 """
 
 from __future__ import annotations
@@ -116,8 +120,10 @@ def optimise_schedule(
     members: Sequence[str] | None = None,
     cost: str = "mflop",
     front: ParetoFront | None = None,
+    ties: float = 1.0,
 ) -> HybridSchedule:
-    """The schedule of least penalty on the price list's grid within a cost budget, exactly.
+    """The schedule of least penalty on the price list's grid within a cost budget, exactly; of those as good within
+    the error of the penalty, the cheapest.
 
     Args:
         budget: fraction of the cost of running the reference at every step, in (0, 1]; or give
@@ -126,6 +132,8 @@ def optimise_schedule(
             where it was measured, else "w2".
         cost: what the budget is of, "mflop" or "ms" (measured on the price list's device).
         front: a front computed before with the same arguments, to save work.
+        ties: standard errors of the difference within which schedules count as equally good under a budget
+            (:func:`as_good`); 0 takes the least penalty, however small its lead.
 
     Raises PhasewiseError when no schedule fits, naming the least budget or penalty there is, and for a front that was
     computed for another cost or by another penalty than the one given.
@@ -147,8 +155,7 @@ def optimise_schedule(
             raise PhasewiseError(
                 f"no schedule fits a budget of {budget:g}; the cheapest costs {least:.4g} of the all-global one"
             )
-        # along the front the penalty falls as the cost rises: the most expensive that fits loses least
-        chosen = int(np.flatnonzero(spent <= budget * whole * (1 + 1e-9))[-1])
+        chosen = as_good(prices, front, best_within(front, spent, budget * whole), penalty=by, ties=ties)[0]
     else:
         assert tolerance is not None
         fits = np.flatnonzero(front.penalty <= tolerance)
@@ -159,6 +166,32 @@ def optimise_schedule(
             )
         chosen = int(fits[0])  # the cheapest that is good enough
     return schedule_from_assignment(prices, front.assignments[chosen], penalty=by, solver=solver)
+
+
+def best_within(front: ParetoFront, spent: np.ndarray, limit: float) -> int:
+    """Index on the front of the least penalty at a cost ``spent`` (K,) of at most ``limit``."""
+    # along the front the penalty falls as the cost rises: the most expensive that fits loses least
+    return int(np.flatnonzero(spent <= limit * (1 + 1e-9))[-1])
+
+
+def as_good(
+    prices: PriceList, front: ParetoFront, best: int, *, penalty: str | Penalty | None = None, ties: float = 1.0
+) -> list[int]:
+    """Indices on the front, the cheapest first, of the schedules up to ``best`` that lose no more than it within error.
+
+    The error is that of the difference: of the steps that the two give to different members, all taken as independent.
+    Within ``ties`` of its standard errors they count as equally good; ``best`` itself always does.
+    """
+    if ties < 0:
+        raise PhasewiseError(f"ties is a number of standard errors, at least 0; got {ties:g}")
+    _, stderr = step_penalties(prices, penalty)
+    steps = np.arange(len(stderr))
+    column = {name: i for i, name in enumerate(prices.names)}
+    picks = np.array([[column[name] for name in assignment] for assignment in front.assignments[: best + 1]])
+    variance = stderr[steps, picks] ** 2 + stderr[steps, picks[best]] ** 2
+    error = np.sqrt(np.where(picks != picks[best], variance, 0.0).sum(1))
+    lead = front.penalty[: best + 1] - front.penalty[best]
+    return [int(i) for i in np.flatnonzero(lead <= ties * error)]
 
 
 def _check_front(front: ParetoFront, penalty: Penalty, cost: str) -> None:

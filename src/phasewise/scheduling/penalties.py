@@ -120,8 +120,8 @@ class FlowExcess(Penalty):
 class SetDistance(Penalty):
     name, unit, label = "frechet", "feature units", "set distance"
     meaning = (
-        "Set distance: the velocity error with sets of images seen as FID sees them, by the mean and covariance of "
-        "their features."
+        "Set distance: the velocity error with sets of images seen as the judge sees them, by the mean and covariance "
+        "of their features."
     )
 
     def step(self, prices: PriceList) -> tuple[Array, Array]:

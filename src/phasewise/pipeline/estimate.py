@@ -1,0 +1,203 @@
+"""What a run is about to train, what a call of each network costs, and about how long all of it takes, beforehand.
+
+FLOPs and the bytes a training step keeps are counted on networks without storage (PyTorch's meta device).  Seconds
+follow from a short training step of the networks on this machine; those that there is no time to try are taken at the
+speed of the one nearest in FLOPs.  Forward calls count a third of a training step's (the backward pass is twice as
+much).  What the feature network and the estimator of CMI take is not in it, and is named.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from phasewise.denoisers.network import NetworkDenoiser
+from phasewise.flops import as_written
+from phasewise.runs.config import RunConfig
+from phasewise.runs.members import MEMBER_KINDS, Member
+from phasewise.sampling import calls_per_step
+from phasewise.scheduling import baselines
+from phasewise.shapes import ImageShape
+
+TRIAL_S = 1.0
+"""Seconds that trying the networks may take in all, about."""
+TRIAL_FLOPS = 2e8
+"""Size of a tried step: images are added until their calls cost so much."""
+COPIES = 5
+"""Of the weights while training: themselves, gradients, two moments, their average."""
+VALIDATIONS, VALIDATED = 20, 1000
+"""How often a training looks at held-out images, and at how many."""
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """One network to be trained: FLOPs of a call per image, parameters, bytes that a training step keeps per image."""
+
+    member: Member
+    flops: float
+    parameters: int
+    kept: int
+
+    @property
+    def name(self) -> str:
+        return self.member.name
+
+
+def network_costs(config: RunConfig, shape: ImageShape) -> dict[str, NetworkCost]:
+    """By name, for every member that would be trained here, without building any; images of (C, H, W)."""
+    found = {}
+    for member in config.members:
+        build = MEMBER_KINDS[member.kind].build
+        if build is None:
+            continue
+        with torch.device("meta"):
+            network = build(member, shape)
+            inputs = torch.zeros(1, *shape), torch.zeros(1)
+        kept = 0
+
+        def keep(tensor: Tensor) -> Tensor:
+            nonlocal kept
+            kept += tensor.numel() * tensor.element_size()
+            return tensor
+
+        counter = FlopCounterMode(display=False)
+        with as_written(), counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            network.backbone(*inputs)
+        parameters = sum(p.numel() for p in network.parameters())
+        # the weights are kept too, once for all images: not per image
+        own = sum(p.numel() * p.element_size() for p in network.parameters())
+        found[member.name] = NetworkCost(member, float(counter.get_total_flops()), parameters, max(kept - own, 0))
+    return found
+
+
+def expensive(costs: dict[str, float], locals_: Iterable[str], reference: str = "global") -> list[str]:
+    """Local members of which a call costs as much as one of the reference, or more; ``costs`` in any one unit."""
+    return [name for name in locals_ if name in costs and costs[name] >= costs.get(reference, float("inf"))]
+
+
+def expensive_locals(config: RunConfig, costs: dict[str, NetworkCost]) -> list[str]:
+    """One line for every local network that is not worth a place in a schedule."""
+    flops = {name: cost.flops for name, cost in costs.items()}
+    names = [m.name for m in config.members if MEMBER_KINDS[m.kind].look == "local"]
+    return [
+        f"{name} costs {100 * flops[name] / flops['global']:.0f} % of a global call on images of this size: trained "
+        "for the diagnosis, left out of schedules"
+        for name in expensive(flops, names)
+    ]
+
+
+# --- seconds and bytes ----------------------------------------------------------------------------------------------
+
+
+def seconds_per_image(costs: dict[str, NetworkCost], shape: ImageShape, config: RunConfig) -> dict[str, float]:
+    """Seconds of a training step per image and network on the run's device; about TRIAL_S are spent on trying."""
+    order = sorted(costs.values(), key=lambda c: c.flops)
+    tried: dict[str, float] = {}
+    started = time.perf_counter()
+    for cost in (order[-1], *order[:-1]) if order else ():
+        left = TRIAL_S - (time.perf_counter() - started)
+        batch = int(min(max(TRIAL_FLOPS / cost.flops, 1), config.train.batch))
+        speed = next((costs[name].flops / s for name, s in tried.items()), 0.0)
+        # the first is always tried, at least with one image; two steps, one of them to warm up
+        if tried and 2 * batch * cost.flops / speed > left:
+            continue
+        tried[cost.name] = _try(cost.member, shape, batch, config)
+    return {
+        cost.name: tried.get(cost.name) or _scaled(cost, {costs[name]: s for name, s in tried.items()})
+        for cost in costs.values()
+    }
+
+
+def _scaled(cost: NetworkCost, tried: dict[NetworkCost, float]) -> float:
+    nearest = min(tried, key=lambda other: abs(other.flops - cost.flops))
+    return tried[nearest] * cost.flops / nearest.flops
+
+
+def _try(member: Member, shape: ImageShape, batch: int, config: RunConfig) -> float:
+    """Seconds per image of a forward and a backward pass."""
+    build = MEMBER_KINDS[member.kind].build
+    assert build is not None
+    with torch.random.fork_rng(devices=[]):  # the caller's random state is left alone
+        network: NetworkDenoiser = build(member, shape).to(config.machine.device)
+        x = torch.randn(batch, *shape).to(config.machine.device)
+    times = torch.full((batch,), 0.5, device=x.device)
+
+    def step() -> float:
+        started = time.perf_counter()
+        float(network(x, times).square().mean().backward() or 0.0)
+        if x.device.type == "cuda":
+            torch.cuda.synchronize(x.device)
+        return time.perf_counter() - started
+
+    first = step()
+    # the first warms up, and the faster of two is the less disturbed by others; a long one is not repeated
+    return (first if first > TRIAL_S else min(step(), step())) / batch
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """About how long a run takes and what memory: seconds by what they go into, bytes at the most."""
+
+    training: dict[str, float]
+    rest: float
+    memory: float
+    not_counted: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.training.values()) + self.rest
+
+
+def estimate_run(
+    config: RunConfig, shape: ImageShape, n_train: int, stages: Iterable[str], costs: dict[str, NetworkCost]
+) -> RunEstimate:
+    """For the named stages that are still to do, on ``n_train`` training images of ``shape`` (C, H, W)."""
+    todo, per_image = set(stages), seconds_per_image(costs, shape, config)
+    trained = [c for c in costs.values() if f"train-{c.name}" in todo]
+    training = {
+        c.name: per_image[c.name] * (n_train * float(c.member.epochs or 0) + VALIDATIONS * VALIDATED / 3)
+        for c in trained
+    }
+    forward = {name: s / 3 for name, s in per_image.items()}
+    everyone, steps = sum(forward.values()), sum(calls_per_step(config.grid.solver, config.grid.steps))
+    rest = 0.0
+    if "diagnose" in todo:
+        rest += config.diagnose.n_losses * len(config.diagnose.times) * everyone
+    if "recovery" in todo:
+        rest += config.recovery.n_recovery * len(config.recovery.recovery_times) * steps * everyone
+    if "schedule" in todo:
+        rest += config.diagnose.n_losses * config.grid.steps * everyone
+    if "evaluate" in todo:  # each schedule taken at the hybrid's budget: some cost more, some less
+        rest += len(baselines.LABELS) * config.schedule.budget * steps * config.evaluate.n_samples * forward["global"]
+    grown = max((c.kept * config.train.batch + COPIES * 4 * c.parameters for c in trained), default=0)
+    # ru_maxrss is in kilobytes, on macOS in bytes
+    now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    left = {"features": "the feature network", "cmi": "conditional mutual information"}
+    return RunEstimate(training, rest, now + grown, tuple(said for name, said in left.items() if name in todo))
+
+
+def estimate_in_words(found: RunEstimate, costs: dict[str, NetworkCost]) -> list[str]:
+    """What will be trained, about how long everything takes, and what memory."""
+    lines = [
+        f"{name}: {costs[name].parameters:,} parameters, {costs[name].flops / 1e6:.3g} MFLOP a call, "
+        f"about {duration(seconds)}"
+        for name, seconds in found.training.items()
+    ]
+    whole = f"in all about {duration(found.seconds)} on this machine and {found.memory / 2**30:.1f} GiB of memory"
+    whole += f"; not counted: {', '.join(found.not_counted)}" if found.not_counted else ""
+    return [*lines, whole]
+
+
+def duration(seconds: float) -> str:
+    """In the largest unit that gives a number above 1, to two digits at most."""
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{max(seconds, 1):.2g} s" if seconds < 99.5 else f"{seconds:.0f} s"
