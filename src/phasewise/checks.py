@@ -12,12 +12,14 @@ Nothing here imports torch before a tensor or a device is looked at: the command
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
 import operator
 import os
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from phasewise.errors import PhasewiseError, unknown
@@ -56,12 +58,28 @@ def checked(**kinds: Kind) -> Callable[[F], F]:
                     value = given.arguments[name]
                     if value is not None or name not in nullable:
                         given.arguments[name] = kind(value, name)
-            return function(*given.args, **given.kwargs)
+            with _single_precision():
+                return function(*given.args, **given.kwargs)
 
         call.checks = kinds  # type: ignore[attr-defined]
         return call  # type: ignore[return-value]
 
     return decorate
+
+
+@contextlib.contextmanager
+def _single_precision() -> Iterator[None]:
+    """PyTorch's default is float32 inside a public call, whatever the caller has set it to: pixels are float32 here."""
+    torch = sys.modules.get("torch")  # not there: nothing has been set
+    usual = None if torch is None else torch.get_default_dtype()
+    if torch is None or usual == torch.float32:
+        yield
+        return
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(usual)
 
 
 def check_fields(record: Any, **kinds: Kind) -> None:

@@ -64,6 +64,8 @@ class Bench:
         data = place.images(name)
         self.data = replace(data, validation=data.validation.to(place.device))
         self.reference = "global" if kind == "unet" else "dit"
+        self.counts: tuple[int, ...] = (3, 4) if place.quick else COUNTS
+        self.shares: tuple[float, ...] = (0.5,) if place.quick else SHARES
         self.batch = 50 if place.quick else max(16_000_000 // int(np.prod(data.image_shape)) // 16, 100)
         self.solo: dict[tuple[str, int], Shape] = {}
 
@@ -179,11 +181,11 @@ class Bench:
         """(family, plan): one network on its best grids, small then large, hybrids."""
         cost = self.mflop
         for network in self.wide:
-            for steps in COUNTS:
+            for steps in self.counts:
                 if network == self.reference or cost[network] > 0.15 * cost[self.reference]:
                     yield "one network", self.alone(network, grid_of(steps, self.searched(network, steps)))
         done: set[tuple[Any, ...]] = set()
-        for steps in COUNTS[1:]:
+        for steps in self.counts[1:]:
             shapes = [self.searched(self.reference, steps)]
             if steps > 4:  # a hybrid can pay for more steps: those of fewer, made finer, too
                 shapes.append(self.searched(self.reference, steps - 1 if steps < 10 else 8))
@@ -198,7 +200,7 @@ class Bench:
                     for members in self.mixes():
                         edge = pareto_front(prices, penalty=penalty, solver=SOLVER, members=members)
                         whole = steps * cost[self.reference]
-                        for share in SHARES:
+                        for share in self.shares:
                             fits = np.flatnonzero(edge.mflop <= share * whole)
                             key = (times, edge.assignments[int(fits[-1])]) if len(fits) else None
                             if key and key not in done and len(set(key[1]) - {"wiener"}) > 1:

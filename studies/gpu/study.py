@@ -15,7 +15,7 @@ from studies.options import choice
 from studies.pages import markdown
 from studies.study import Answers, Cell, Study, file_of
 
-TRIED = ("mnist/global", "mnist/judge", "mnist/locals", "mnist/dit")
+TRIED = ("mnist/global", "mnist/judge", "mnist/judge-unseen", "mnist/locals", "mnist/front-unet")
 """Jobs of the quick form: one of every kind."""
 
 

@@ -29,7 +29,6 @@ CMI_ALONE = "diagnose --cmi"
     command=checks.text,
     update=checks.flag,
     say=checks.function,
-    live=checks.flag,
     version=checks.text,
     insist=checks.flag,
 )

@@ -13,7 +13,7 @@ from safetensors.torch import save as save_tensors
 
 from phasewise import seeding
 from phasewise.data import ImageData
-from phasewise.denoisers import Denoiser, HybridDenoiser, load_denoiser, save_denoiser
+from phasewise.denoisers import Denoiser, DiTDenoiser, HybridDenoiser, load_denoiser, save_denoiser
 from phasewise.diagnosis import gap_window, measure_losses, measure_recovery, path_kl
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import FeatureNetwork, default_features
@@ -98,7 +98,9 @@ def do_train(member: Member) -> Callable[[Context], None]:
 def train_member(ctx: Context, member: Member) -> None:
     config, folder = ctx.config, ctx.run.model(member.name)
     network = build_untrained(member, config.data.seed, ctx.data.image_shape)
-    preset = get_preset(config.train.preset, batch=config.train.batch, epochs=member.epochs)
+    preset = get_preset(
+        config.train.preset, batch=config.train.batch, epochs=member.epochs, flip=config.train.flip or None
+    )
     record = train(
         network, ctx.data, preset, name=member.name, seed=config.data.seed, out=folder, device=config.machine.device,
         progress=ctx.say.row,
@@ -115,6 +117,13 @@ def take_trained(ctx: Context, member: Member, source: Path) -> None:
     denoiser = load_denoiser(source)
     if isinstance(denoiser, HybridDenoiser):
         raise PhasewiseError(f"{source} holds a schedule of several denoisers; give those in its folders one by one")
+    if member.window is not None:
+        if not isinstance(denoiser, DiTDenoiser):
+            raise PhasewiseError(
+                f"member {member.name} has a window of attention, but {source} holds a {type(denoiser).__name__}; only "
+                "a transformer (DiTDenoiser) takes one"
+            )
+        denoiser = denoiser.windowed(member.window)
     if denoiser.image_shape != ctx.data.image_shape:
         raise PhasewiseError(
             f"{source} denoises images of shape {denoiser.image_shape}, the data has {ctx.data.image_shape}"

@@ -80,7 +80,16 @@ def members_of(train: TrainOptions) -> tuple[Member, ...]:
 
     wide: dict[str, Any] = {"epochs": train.global_epochs}
     narrow: dict[str, Any] = {"epochs": train.local_epochs}
-    found = [Member("global", "global", width=train.global_width, source=source("global"), **wide)]
+    found = [
+        Member(
+            "global",
+            "global",
+            width=train.global_width,
+            source=source("global"),
+            network=None if train.global_network == "unet" else train.global_network,
+            **wide,
+        )
+    ]
     found += [Member(size, "unet", size=size, source=source(size), **wide) for size in train.cheap_globals]
     found += [Member(f"r{r}", "local", radius=r, source=source(f"r{r}"), **narrow) for r in train.radii]
     if train.control:

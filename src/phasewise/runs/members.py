@@ -33,7 +33,10 @@ class Member(Record):
     """One denoiser of a run.
 
     ``kind``: of :data:`MEMBER_KINDS`.  ``radius``: receptive field in pixels, None for the whole image.  ``size``,
-    ``width``: of a U-Net, named or in channels.  ``epochs``: passes over the data, None where nothing is trained.
+    ``width``: of a U-Net or a transformer, named or in channels.  ``network``: of a global one, "transformer" or, by
+    default, "unet".
+    ``window``: attention of a transformer reaches so many tokens; with a ``source`` the weights are those found there.
+    ``epochs``: passes over the data, None where nothing is trained.
     ``source``: folder its weights come from; where that has none, and the kind can be trained, it is trained.
     """
 
@@ -44,6 +47,8 @@ class Member(Record):
     width: int | None = None
     epochs: float | None = None
     source: str | None = None
+    network: str | None = None
+    window: int | None = None
 
     def check(self) -> None:
         if not NAME.fullmatch(self.name) or self.name == "features":
@@ -111,6 +116,17 @@ def _unet(member: Member, shape: ImageShape) -> NetworkDenoiser:
     return UNetDenoiser.of_size(shape, member.size) if member.size else UNetDenoiser(shape, width=member.width)
 
 
+def _transformer(member: Member, shape: ImageShape) -> NetworkDenoiser:
+    from phasewise.denoisers import DiTDenoiser
+
+    whole = DiTDenoiser.of_size(shape, member.size) if member.size else DiTDenoiser(shape, width=member.width or 128)
+    return whole.windowed(member.window)
+
+
+def _global(member: Member, shape: ImageShape) -> NetworkDenoiser:
+    return _transformer(member, shape) if member.network == "transformer" else _unet(member, shape)
+
+
 def _local(member: Member, shape: ImageShape) -> NetworkDenoiser:
     from phasewise.denoisers import LocalDenoiser
 
@@ -142,8 +158,9 @@ def _radius_label(member: Member) -> str:
 
 
 for _kind in (
-    MemberKind("global", lambda m: m.name, "reference", build=_unet),
+    MemberKind("global", lambda m: m.name, "reference", build=_global),
     MemberKind("unet", lambda m: m.name, "other", build=_unet),
+    MemberKind("transformer", lambda m: m.name, "other", build=_transformer),
     MemberKind("local", _radius_label, "local", build=_local),
     MemberKind("control", lambda m: "control", "control", build=_control, scheduled=False),
     MemberKind(

@@ -187,7 +187,11 @@ class TrainOptions(Options):
         (1, 2, 3), "Local radii in pixels, e.g. 1,2,3.", main=True, check=_radii, makes_members=True
     )
     control: bool = option(True, "Train the local design opened to the whole image.", makes_members=True)
-    global_width: int = option(16, "Channels of the global U-Net.", check=_width, makes_members=True)
+    global_network: str = option(
+        "unet", "Kind of the global network: unet, transformer.", known=lambda: ("unet", "transformer"),
+        makes_members=True,
+    )  # fmt: skip
+    global_width: int = option(16, "Channels of the global network.", check=_width, makes_members=True)
     cheap_globals: tuple[str, ...] = option(
         (),
         "Cheaper U-Nets too: coarse,small; or none.",
@@ -198,8 +202,9 @@ class TrainOptions(Options):
     )
     networks: str | None = option(None, "Folder of trained denoisers to take.", main=True, makes_members=True)
     member: dict[str, Any] = option({}, "A member of yours; repeatable.", metavar="NAME=DIR", makes_members=True)
-    preset: str = option("default", "Training preset: default, compiled, paper.", known=_presets)
+    preset: str = option("default", "Training preset: default, compiled, gpu, paper.", known=_presets)
     batch: int = option(128, "Training batch size.", least=1)
+    flip: bool = option(False, "Mirror training images at random, left to right.", main=True)
     global_epochs: float = option(
         130, "Passes over the data, global networks.", check=kind(checks.epochs), makes_members=True
     )

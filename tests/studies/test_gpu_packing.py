@@ -1,0 +1,28 @@
+"""What a borrowed machine sends home arrives whole, and only what is finished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+import phasewise as pw
+from phasewise.files import write_json
+from studies.gpu.packing import pack, unpack
+
+
+def test_finished_networks_and_answers_come_home(tmp_path: Path) -> None:
+    network = pw.LocalDenoiser((1, 8, 8), 3, width=64)
+    pw.save_denoiser(network, tmp_path / "out/work/mnist/r3")
+    write_json(tmp_path / "out/mnist/locals.json", {"cell": "mnist/locals"})
+    begun = tmp_path / "out/work/mnist/global"
+    begun.mkdir(parents=True)
+    (begun / "weights.safetensors").write_bytes(b"unfinished")
+    (begun / "checkpoint.safetensors").write_bytes(b"on its way")
+    parts = pack(tmp_path / "out", tmp_path / "parts", part_bytes=20_000)
+    assert len(parts) > 1
+    names = unpack(tmp_path / "parts", tmp_path / "home")
+    assert sorted(names) == ["mnist/locals.json", "work/mnist/r3/config.json", "work/mnist/r3/weights.safetensors"]
+    home = pw.load_denoiser(tmp_path / "home/work/mnist/r3")
+    x = torch.rand(2, 1, 8, 8)
+    assert torch.allclose(home(x, 0.5), network.eval()(x, 0.5), atol=5e-3)
