@@ -76,7 +76,7 @@ COMMANDS: dict[str, Command] = {
         "Measure losses, gaps and recovery. With --cmi: conditional mutual information alone.",
         "phasewise diagnose --cmi --data mnist --data-dir data --out runs/cmi",
         ("data", "diagnose", "recovery", "cmi", "machine"),
-        brief=("data",),
+        brief=("data", "recovery"),
     ),
     "schedule": Command(
         "Price the denoisers of a run and optimise its schedule.",

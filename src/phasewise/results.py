@@ -105,8 +105,11 @@ class Record:
         try:
             return cls.from_dict(values)
         except PhasewiseError as error:
-            several = cls._several(values) if isinstance(values, dict) else ""
-            raise PhasewiseError(f"{path} holds no {cls.__name__}{several} ({error}); give another file") from error
+            if not isinstance(values, dict):
+                found = f" but a {type(values).__name__}; give another file"
+            else:
+                found = f"{cls._several(values)}: {error}"
+            raise PhasewiseError(f"{path} holds no {cls.__name__}{found}") from error
 
     @classmethod
     def _several(cls, values: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from phasewise.denoisers import (
     Denoiser,
+    DiTDenoiser,
     HybridDenoiser,
     LocalDenoiser,
     NetworkDenoiser,
@@ -58,6 +59,7 @@ BUILD: dict[str, Callable[[], Denoiser]] = {
     "local": lambda: network(LocalDenoiser(SHAPE, 3, block=2, width=16, depth=1, expansion=0.5, position=False)),
     "local-position": lambda: network(LocalDenoiser(SHAPE, 2, path=VarianceExplodingPath(0.1, 5.0))),
     "unet": lambda: network(UNetDenoiser(SHAPE, width=8, multipliers=(1, 3), blocks=2, patch=2, heads=2)),
+    "transformer": lambda: network(DiTDenoiser(SHAPE, width=8, depth=1, heads=1, window=2, positions="rotary")),
     "published-strict": lambda: network(PublishedLocal(SHAPE, 3)),
     "published-leaky": lambda: network(PublishedLocal(SHAPE, 2, norm="leaky", path=CosinePath())),
     "published-unet": lambda: network(PublishedUNet(SHAPE)),

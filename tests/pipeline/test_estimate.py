@@ -39,7 +39,8 @@ def test_networks_are_priced_before_they_are_built(costs):
     assert list(costs) == ["global", "r1", "r2", "control"]
     for name, cost in costs.items():
         network = MEMBER_KINDS[cost.member.kind].build(cost.member, SHAPE)
-        assert cost.flops == count_flops(network, SHAPE), name
+        # a call at one time folds scale and shift into weights, which training does not
+        assert cost.flops == pytest.approx(count_flops(network, SHAPE), rel=0.02), name
         assert cost.parameters == sum(p.numel() for p in network.parameters())
         assert cost.kept > 0
 

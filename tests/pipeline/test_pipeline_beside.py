@@ -204,7 +204,8 @@ def test_the_smallest_size_keeps_its_promise_whatever_the_images():
 
 
 def test_a_crop_is_the_middle_of_the_images():
-    from phasewise.pipeline.diagnosing import _cropped, check_cmi
+    from phasewise.pipeline.ahead import check_cmi
+    from phasewise.pipeline.diagnosing import _cropped
 
     data = pw.load_images("digits")
     middle = _cropped(data, 4)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from phasewise.denoisers.network import NetworkDenoiser
-from phasewise.flops import as_written
+from phasewise.flops import FORMULAS, as_written
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS, Member
 from phasewise.sampling import calls_per_step
@@ -67,7 +67,7 @@ def network_costs(config: RunConfig, shape: ImageShape) -> dict[str, NetworkCost
             kept += tensor.numel() * tensor.element_size()
             return tensor
 
-        counter = FlopCounterMode(display=False)
+        counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
         with as_written(), counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             network.backbone(*inputs)
         parameters = sum(p.numel() for p in network.parameters())

@@ -113,7 +113,9 @@ def fid_cost(run: Run) -> Figure:
             style = {"markersize": 13 if look[0] == "*" else 7, "label": schedule_label(run, e.name)}
             style |= {"markerfacecolor": PAPER} if e.name == "global_cheap" else {}
             draw_point(ax, getattr(e, cost), e.fid, bar, look, **style)
-            said = f"{schedule_label(run, e.name)}: FID {pm(e.fid, e.fid_stderr)}, {num(getattr(e, cost))} {title}"
+            said = (
+                f"{schedule_label(run, e.name)}: {e.measure} {pm(e.fid, e.fid_stderr)}, {num(getattr(e, cost))} {title}"
+            )
             hover(ax, getattr(e, cost), e.fid, [said])
         if is_number(run.real.get("fid")):
             ax.axhline(run.real["fid"], color=INK, linewidth=1, linestyle=(0, (4, 2)), label="real test images (floor)")

@@ -39,7 +39,7 @@ from phasewise.sampling.steps import Carry
     noise=checks.text,
     batch=checks.count,
     device=checks.device,
-    progress=checks.function,
+    progress=checks.either(checks.flag, checks.function),
 )
 def sample(
     denoiser: Denoiser,

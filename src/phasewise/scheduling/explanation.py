@@ -52,6 +52,7 @@ def explain(schedule: HybridSchedule, prices: PriceList, *, penalty: str | Penal
     return lines
 
 
+@checks.checked(schedule=a_schedule, prices=a_price_list)
 def explain_ties(schedule: HybridSchedule, prices: PriceList, front: ParetoFront, budget: float) -> list[str]:
     """One sentence where schedules within ``budget`` (of the all-reference cost) are as good as the best within error,
     so that ``schedule`` was taken as the cheapest of them; none where the best stands alone."""
