@@ -67,11 +67,12 @@ class Law:
     Args:
         field: whose denoisers sample.
         radii: of the members, None for the global one; a member is its place in this tuple.
-        modes: at most so many, chosen with weights so that sums over all modes are kept closely; None: all, exactly.
+        detail: only one mode of each square of them, squares so fine that an octave of the wave number has 2^detail of
+            them; None: all modes, exactly.
     """
 
-    def __init__(self, field: TorusField, radii: tuple[int | None, ...], modes: int | None = None) -> None:
-        kept, self.count = _represented(field, modes)
+    def __init__(self, field: TorusField, radii: tuple[int | None, ...], detail: int | None = None) -> None:
+        kept, self.count = _represented(field, detail)
         self.radii, self.spectrum = radii, field.spectrum.numpy()[kept]
         times = candidates()
         self.gains = np.stack([[field.gain(t, r).numpy()[kept] for t in times] for r in radii])
@@ -118,13 +119,19 @@ MEASURES = {"frechet": frechet, "kl": kl}
 """Distances between laws by name: a pixel's share, the mean over all modes of the image."""
 
 
-def _represented(field: TorusField, modes: int | None) -> tuple[Array, Array]:
-    """Which modes stand for all, (m,), and for how many each, (m,): runs of neighbours in strength by their middle."""
-    count = field.count.numpy()
-    if modes is None or modes >= len(count):
-        return np.arange(len(count)), count
-    order = np.argsort(-field.spectrum.numpy(), kind="stable")
-    # the strongest one by one, then ever longer runs of nearly equal strength
-    ends = np.unique(np.round(np.geomspace(1, len(count), modes)).astype(int))
-    runs = np.split(order, ends[:-1])
-    return np.array([run[len(run) // 2] for run in runs]), np.array([count[run].sum() for run in runs])
+def _represented(field: TorusField, detail: int | None) -> tuple[Array, Array]:
+    """Which modes stand for all, (m,), and for how many each, (m,): of each square of modes the middle one, where
+    squares double with every octave of the wave number."""
+    count, modes = field.count.numpy(), np.arange(len(field.count))
+    if detail is None:
+        return modes, count
+    at = (field.waves.numpy() * field.side / (2 * np.pi)).round().astype(int)
+    octave = np.log2(np.maximum(at[:, 0], 1)).astype(int)
+    width = 2 ** np.maximum(octave - detail, 0)
+    squares, square = np.unique(np.column_stack([octave, at // width[:, None]]), axis=0, return_inverse=True)
+    square = square.reshape(-1)
+    whole = np.bincount(square, count)
+    middle = np.column_stack([np.bincount(square, count * at[:, axis]) / whole for axis in (0, 1)])
+    far = ((at - middle[square]) ** 2).sum(1)
+    nearest = np.lexsort((far, square))
+    return nearest[np.searchsorted(square[nearest], np.arange(len(squares)))], whole

@@ -8,7 +8,7 @@ import numpy as np
 
 from studies.figures import png, style
 from studies.pages import markdown
-from studies.resolution.costs import COLOURS, GLOBALS
+from studies.resolution.costs import NETWORKS
 from studies.study import Answers
 
 CLOSE = (0.05, 0.01)
@@ -29,10 +29,10 @@ def saving_table(answers: Answers) -> str:
     for (kind, side), content in named(answers).items():
         for measure, steps in dict.fromkeys((s["measure"], s["steps"]) for s in content["savings"]):
             here = [s for s in content["savings"] if (s["measure"], s["steps"]) == (measure, steps)]
-            cells = [_saving(next(s for s in here if s["network"] == name)) for name in GLOBALS]
+            cells = [_saving(next(s for s in here if s["network"] == name)) for name in NETWORKS]
             rival = here[0]["rival"]
             rows.append([kind, str(side), measure, f"{here[0]['bound']:.1e}", _steps(rival), *cells])
-    heads = ["field", "side", "error", "at most", "rival: steps, solver", *GLOBALS]
+    heads = ["field", "side", "error", "at most", "rival: steps, solver", *NETWORKS]
     note = "Rival's FLOPs over the hybrid's; in brackets the hybrid's global and local steps."
     return markdown(heads, rows, note)
 
@@ -85,8 +85,8 @@ def window_table(answers: Answers) -> str:
         rows.append([kind, str(side), *cells, *[""] * (1 + len(SHOWN) - len(cells))])
     heads = ["field", "side", "picture forms at log-SNR", *(f"r = {r}" for r in SHOWN)]
     note = (
-        "Log-SNR where a radius loses more than 5 %, and more than 1 %, of the global loss; in brackets the width of the "
-        "first over that of the span in which the picture forms."
+        "Log-SNR where a radius loses more than 5 %, and more than 1 %, of the global loss; in brackets the width of "
+        "the first over that of the span in which the picture forms."
     )
     return markdown(heads, rows, note)
 
@@ -107,14 +107,16 @@ def figure(answers: Answers) -> bytes:
     figure, axes = plt.subplots(1, len(levels) + 2, figsize=(3.2 * (len(levels) + 2), 3.3), layout="constrained")
     for ax, steps in zip(axes, levels, strict=False):
         for kind, line in STYLES.items():
-            for name, colour in COLOURS.items():
+            for name, network in NETWORKS.items():
                 points = [
                     (side, saving(s))
                     for (k, side), c in found.items()
                     for s in c["savings"]
                     if (k, s["measure"], s["steps"], s["network"]) == (kind, measure, steps, name)
                 ]
-                ax.plot(*zip(*points, strict=True), line, marker="o", ms=3, color=colour, label=f"{name}, {kind}")
+                ax.plot(
+                    *zip(*points, strict=True), line, marker="o", ms=3, color=network.colour, label=f"{name}, {kind}"
+                )
         ax.set(xscale="log", ylim=(0, None), xlabel="side, pixels", title=f"equal to {steps - 1} global steps")
         ax.set_xticks(sides, [str(s) for s in sides])
         ax.minorticks_off()

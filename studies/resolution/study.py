@@ -1,4 +1,4 @@
-"""The study: exact gaps of every radius, then the cheapest hybrid against the cheapest global-only schedule, by side."""
+"""The study: exact gaps of every radius; the cheapest hybrid against the cheapest global-only schedule, by side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from phasewise.exact import TorusField
 from phasewise.paths import LinearPath
 from studies.options import choice
-from studies.resolution.costs import GLOBALS, global_flops, local_flops
+from studies.resolution.costs import NETWORKS
 from studies.resolution.law import Law, candidates
 from studies.resolution.search import Plan, Search
 from studies.resolution.show import figure, saving_table, window_table
@@ -23,15 +23,17 @@ SPAN = (-14.0, 10.0)
 """Log-SNR at which gaps are measured, from and to."""
 EXTRA = 6
 """So many more steps than the reference a hybrid may take; in steps of two."""
-MODES = 500
-"""At most so many modes of the field while schedules are searched; every result is checked on all of them."""
+DETAIL = 3
+"""How finely modes are seen while schedules are searched (:class:`Law`); every result is checked on all of them."""
 
 
 @dataclass(frozen=True)
 class Options:
     sides: tuple[int, ...] = choice((32, 64, 128, 256), "of the fields, pixels", quick=(8, 16))
-    length: float = choice(10.0, "correlation length at the least side, pixels; there both fields are the same", quick=3)
-    steps: tuple[int, ...] = choice((6, 8, 12), "of the global reference, whose error is the measure", quick=(3,))
+    length: float = choice(
+        10.0, "correlation length at the least side, pixels; there both fields are the same", quick=3
+    )
+    steps: tuple[int, ...] = choice((6, 12), "of the global reference, whose error is the measure", quick=(3,))
     slack: float = choice(0.05, "more error than the reference's that is allowed")
     measures: tuple[str, ...] = choice(("frechet", "kl"), "distances between laws", quick=("frechet",))
     solvers: tuple[str, ...] = choice(
@@ -79,8 +81,11 @@ class Resolution(Study[Options]):
 
     def savings(self, field: TorusField, radii: tuple[int, ...]) -> list[dict[str, Any]]:
         o, members = self.options, (None, *radii)
-        law, whole = Law(field, members, MODES), Law(field, members)
-        local = [local_flops(r, field.side) for r in radii]
+        law, whole = Law(field, members, DETAIL), Law(field, members)
+        prices = {
+            name: [network.whole(field.side), *(network.partner(r, field.side) for r in radii)]
+            for name, network in NETWORKS.items()
+        }
         found = []
         for measure in o.measures:
             search, check = Search(law, measure), Search(whole, measure)
@@ -89,18 +94,20 @@ class Resolution(Study[Options]):
                 bound = (1 + o.slack) * reference.error
                 fewer = [check.seen(search.global_only(s, n)) for s in o.solvers for n in range(2, steps + 1)]
                 rival = min((p for p in fewer if p.error <= bound), key=lambda p: (len(p.times), p.error))
-                for name in GLOBALS:
-                    prices = [global_flops(name, field.side), *local]
-                    hybrid = min(self.hybrids(search, check, steps, prices, bound), key=lambda p: p.cost(prices))
+                pool = [
+                    rival,
+                    *(p for each in prices.values() for p in self.hybrids(search, check, steps, each, bound)),
+                ]
+                for name, price in prices.items():
+                    hybrid = min(pool, key=lambda p: p.cost(price))  # found for whichever network
                     found.append(
                         {
                             "measure": measure,
                             "steps": steps,
                             "network": name,
                             "bound": bound,
-                            "prices": prices,
-                            "rival": shown(rival, members, prices),
-                            "hybrid": shown(hybrid, members, prices),
+                            "rival": shown(rival, members, price),
+                            "hybrid": shown(hybrid, members, price),
                         }
                     )
         return found
