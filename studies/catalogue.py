@@ -18,6 +18,7 @@ from studies.locality import LocalityPays
 from studies.placed import Placed
 from studies.random_search import RandomSearch
 from studies.readme_picture import ReadmePicture
+from studies.resolution import Resolution
 from studies.sensitivity import Sensitivity
 from studies.speed import Speed
 from studies.study import Study
@@ -30,6 +31,7 @@ STUDIES: dict[str, type[Study[Any]]] = {
         ClosedForms,
         ExactOptimum,
         LocalityPays,
+        Resolution,
         Front,
         Placed,
         RandomSearch,

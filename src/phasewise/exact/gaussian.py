@@ -189,11 +189,16 @@ def _inverse(energy: Tensor, mass: float) -> Tensor:
     return out
 
 
-def _torus_covariance(shape: Shape, mass: float) -> Tensor:
-    height, width = shape
+def torus_spectrum(shape: Shape, mass: float) -> Tensor:
+    """``1 / (mass^2 + 4 - 2 cos kx - 2 cos ky)``, (H, W) float64, mode by mode as numpy and torch number them."""
     energy = [2 - 2 * torch.cos(2 * torch.pi * torch.arange(n, dtype=torch.float64) / n) for n in shape]
     # the lattice Laplacian of a torus is diagonal in the Fourier basis
-    correlation = torch.fft.ifft2(_inverse(energy[0][:, None] + energy[1][None, :], mass)).real
+    return _inverse(energy[0][:, None] + energy[1][None, :], mass)
+
+
+def _torus_covariance(shape: Shape, mass: float) -> Tensor:
+    height, width = shape
+    correlation = torch.fft.ifft2(torus_spectrum(shape, mass)).real
     rows, cols = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     rows, cols = rows.reshape(-1), cols.reshape(-1)
     return correlation[(rows[:, None] - rows) % height, (cols[:, None] - cols) % width]

@@ -1,0 +1,137 @@
+r"""The Gaussian field on a square torus by its Fourier modes, where the N x N covariance would not fit into memory.
+
+Translation makes every denoiser a multiplier of modes, the windowed ones too where windows close round the torus
+(``GaussianModel(..., wrap=True)``): with S(k) the field's spectrum and w the weights of the one window of all pixels ::
+
+    D(k)    = alpha S(k) / (alpha^2 S(k) + sigma^2)
+    D_r(k)  = sum over j in N_r of w_j cos(k.j),      (alpha^2 K + sigma^2 I) w = alpha K e_0  on the window
+    mmse_r  = sum_k S (1 - alpha D_r)^2 + sigma^2 D_r^2
+    Delta_r = sum_k (D_r - D)^2 (alpha^2 S + sigma^2)
+
+The field is the same after a quarter turn or a reflection, so modes and weights come in orbits of up to eight; one of
+each is kept.  The window's covariance, seen on weights that are equal within each orbit, is diagonalised once for all
+times.  All linear algebra is float64.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from phasewise.denoisers.base import Denoiser
+from phasewise.errors import PhasewiseError
+from phasewise.exact.base import check_radius_or_zero, check_shape, noise_level
+from phasewise.exact.gaussian import torus_spectrum
+from phasewise.paths import NoisePath, Time, as_time
+
+
+class TorusField:
+    """The distribution of ``GaussianField((side, side), mass)``, unit variance, for sides of hundreds of pixels.
+
+    Args:
+        side: pixels, at least 1.
+        mass: > 0; the correlation length is about ``1 / mass`` pixels.
+    """
+
+    def __init__(self, side: int, mass: float) -> None:
+        self.side = check_shape((side, side))[1]
+        if not 0 < mass < float("inf"):
+            raise PhasewiseError(f"mass must be a number > 0, got {mass!r}")
+        self.mass = float(mass)
+        spectrum = torus_spectrum((self.side, self.side), self.mass)
+        spectrum = spectrum / spectrum.mean()
+        self.correlation = torch.fft.ifft2(spectrum).real
+        """(side, side): covariance of two pixels by their displacement."""
+        rows, cols, self.count = _orbits(self.side // 2, self.side)
+        self.waves = 2 * torch.pi / self.side * torch.stack([rows, cols], 1).double()
+        """(M, 2): wave vectors of the kept modes, radians a pixel."""
+        self.spectrum = spectrum[rows, cols]
+        """(M,): variance of each kept mode; ``count`` (M,) says how many modes of the image it stands for."""
+        self._windows: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def __repr__(self) -> str:
+        return f"TorusField({self.side}, mass={self.mass})"
+
+    def gain(self, t: float, radius: int | None = None, path: NoisePath | None = None) -> Tensor:
+        """The exact denoiser's multiplier of each kept mode, (M,), of the whole image or of windows ``N_radius``.
+
+        Raises PhasewiseError where the window is wider than the torus.
+        """
+        alpha, sigma = noise_level(t, path)
+        if sigma == 0:
+            return torch.full_like(self.spectrum, 1 / alpha)
+        if radius is None:
+            return alpha * self.spectrum / (alpha**2 * self.spectrum + sigma**2)
+        values, towards, waves = self._window(radius)
+        return waves @ (alpha * towards / (alpha**2 * values + sigma**2))
+
+    def mmse(self, t: float, radius: int | None = None, path: NoisePath | None = None) -> float:
+        """``E|D_radius(X_t, t) - X_0|^2`` per image, summed over pixels, in squared pixel units."""
+        alpha, sigma = noise_level(t, path)
+        gain = self.gain(t, radius, path)
+        return float((self.count * (self.spectrum * (1 - alpha * gain) ** 2 + sigma**2 * gain**2)).sum())
+
+    def denoising_gap(self, t: float, radius: int, path: NoisePath | None = None) -> float:
+        """``Delta_r(t) = E|D - D_r|^2 = mmse_r - mmse`` per image, summed over pixels."""
+        alpha, sigma = noise_level(t, path)
+        apart = self.gain(t, radius, path) - self.gain(t, None, path)
+        return float((self.count * apart**2 * (alpha**2 * self.spectrum + sigma**2)).sum())
+
+    def denoiser(self, radius: int | None = None, path: NoisePath | None = None) -> TorusModes:
+        """The exact (windowed) posterior mean, as a map of the kept modes."""
+        return TorusModes(self, radius, path)
+
+    def _window(self, radius: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the window's covariance on weights equal within each orbit: eigenvalues (o,), the components of the middle
+        pixel's column (o,), and the waves (M, o) that each eigenvector sums to."""
+        r = check_radius_or_zero(radius)
+        if 2 * r + 1 > self.side:
+            raise PhasewiseError(f"a window of radius {r} is wider than the torus of side {self.side}")
+        if r not in self._windows:
+            rows, cols, size = _orbits(r, 2 * r + 1)
+            # every pixel of the window, and the orbit that it belongs to
+            at = torch.arange(-r, r + 1)
+            high = torch.maximum(at.abs()[:, None], at.abs()[None, :]).reshape(-1)
+            low = torch.minimum(at.abs()[:, None], at.abs()[None, :]).reshape(-1)
+            orbit = high * (high + 1) // 2 + low
+            down, across = (x.reshape(-1) for x in torch.meshgrid(at, at, indexing="ij"))
+            between = self.correlation[
+                (rows[:, None] - down[None, :]) % self.side, (cols[:, None] - across[None, :]) % self.side
+            ]
+            summed = torch.zeros(len(size), len(size), dtype=torch.float64).index_add_(1, orbit, between)
+            # in the basis of orbits of length one the covariance is symmetric
+            covariance = summed * (size[:, None] / size[None, :]).sqrt()
+            values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
+            column = size.sqrt() * self.correlation[rows, cols]
+            kx, ky = self.waves[:, :1], self.waves[:, 1:]
+            cosines = (kx * rows).cos() * (ky * cols).cos() + (kx * cols).cos() * (ky * rows).cos()
+            self._windows[r] = values, vectors.T @ column, (cosines / 2 * size.sqrt()) @ vectors
+        return self._windows[r]
+
+
+class TorusModes(Denoiser):
+    """A field's exact denoiser acting on the amplitudes of its kept modes, (B, 1, 1, M), of any scale.
+
+    All modes of an orbit are multiplied alike, so this is all that a linear sampler does to the field.
+    ``window`` is the window's radius in pixels, None for the whole image.
+    """
+
+    def __init__(self, field: TorusField, radius: int | None = None, path: NoisePath | None = None) -> None:
+        super().__init__((1, 1, len(field.spectrum)), path)
+        self.field, self.window = field, radius
+        field.gain(0.5, radius)  # a window that does not fit is refused here
+
+    def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
+        time = as_time(t, x_t)
+        if time.dim():
+            raise PhasewiseError("modes are denoised at one time for all rows; give t as a number")
+        return self.field.gain(float(time), self.window, self.path).to(x_t) * x_t
+
+
+def _orbits(top: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(rows, cols, sizes) of the orbits ``0 <= col <= row <= top`` under quarter turns and reflections of a torus of
+    ``side``, ordered by row, then column; sizes float64."""
+    rows, cols = torch.tril_indices(top + 1, top + 1).unbind(0)
+    # a coordinate is its own mirror image at 0 and half-way round
+    mirrored = [torch.where((c == 0) | (2 * c == side), 1, 2) for c in (rows, cols)]
+    return rows, cols, (mirrored[0] * mirrored[1] * torch.where(rows == cols, 1, 2)).double()

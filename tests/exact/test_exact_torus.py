@@ -1,0 +1,68 @@
+"""The torus field by its modes against the dense Gaussian model with windows that close."""
+
+from functools import cache
+
+import pytest
+import torch
+
+from phasewise.errors import PhasewiseError
+from phasewise.exact import GaussianField, GaussianModel, TorusField
+from phasewise.paths import CosinePath
+
+MASS = 0.3
+
+
+@cache
+def dense(side):
+    return GaussianModel(GaussianField((side, side), mass=MASS).covariance, (side, side), wrap=True)
+
+
+@pytest.mark.parametrize("side", [7, 8])
+@pytest.mark.parametrize("radius", [None, 0, 1, 2, 3])
+@pytest.mark.parametrize("t", [0.0, 0.02, 0.3, 0.9, 1.0])
+def test_errors_and_gaps_are_those_of_the_dense_model(side, radius, t):
+    field = TorusField(side, MASS)
+    assert field.mmse(t, radius) == pytest.approx(dense(side).mmse(t, radius), abs=1e-10)
+    if radius is not None:
+        assert field.denoising_gap(t, radius) == pytest.approx(dense(side).denoising_gap(t, radius), abs=1e-10)
+
+
+@pytest.mark.parametrize("radius", [1, 3])
+def test_the_multiplier_is_that_of_the_dense_window(radius):
+    field, t = TorusField(8, MASS), 0.4
+    row = dense(8).denoiser(radius, CosinePath()).matrix(t)[0].reshape(8, 8)
+    everywhere = torch.fft.fft2(row).real
+    rows, cols = (field.waves * 8 / (2 * torch.pi)).round().long().unbind(1)
+    torch.testing.assert_close(field.gain(t, radius, CosinePath()), everywhere[rows, cols], rtol=0, atol=1e-12)
+
+
+def test_every_mode_of_the_image_is_counted_once():
+    for side in (1, 2, 7, 8):
+        field = TorusField(side, MASS)
+        assert field.count.sum() == side**2
+        assert float((field.count * field.spectrum).sum()) == pytest.approx(side**2)  # unit variance
+
+
+def test_the_gap_falls_with_the_radius_where_no_matrix_would_fit():
+    field = TorusField(256, 0.0125)
+    gaps = [field.denoising_gap(0.9, radius) for radius in (1, 4, 16)]
+    assert gaps[0] > gaps[1] > gaps[2] > 0
+
+
+def test_modes_are_denoised_row_by_row():
+    field = TorusField(8, MASS)
+    x = torch.randn(3, 1, 1, len(field.spectrum), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(field.denoiser(2)(x, 0.4), field.gain(0.4, 2) * x)
+    with pytest.raises(PhasewiseError, match="one time"):
+        field.denoiser(2)(x, torch.full((3,), 0.4))
+
+
+@pytest.mark.parametrize(("make", "says"), [
+    (lambda: TorusField(8, 0.0), "mass"),
+    (lambda: TorusField(0, 0.1), "shape"),
+    (lambda: TorusField(8, 0.1).denoiser(4), "wider"),
+    (lambda: TorusField(8, 0.1).gain(1.1), "noise time"),
+])  # fmt: skip
+def test_what_does_not_fit_is_refused(make, says):
+    with pytest.raises(PhasewiseError, match=says):
+        make()
