@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from matplotlib.lines import Line2D
 
 from studies.figures import png, style
 from studies.pages import markdown
@@ -95,14 +96,13 @@ SHOWN = (1, 3, 8, 12, 32)
 
 
 def figure(answers: Answers) -> bytes:
-    """Savings by side for each level of error, Frechet; and the radius that is enough by log-SNR, scaling fields."""
+    """Savings by side for each level of error, by the first measure; and the radius that is enough by log-SNR."""
     import matplotlib.pyplot as plt
 
     style()
     found = named(answers)
-    content = next(iter(found.values()))
-    measure = content["savings"][0]["measure"]
-    levels = sorted({s["steps"] for s in content["savings"]})
+    savings = next(iter(found.values()))["savings"]
+    measure, levels = savings[0]["measure"], sorted({s["steps"] for s in savings})
     sides = sorted({side for _, side in found})
     figure, axes = plt.subplots(1, len(levels) + 2, figsize=(3.2 * (len(levels) + 2), 3.3), layout="constrained")
     for ax, steps in zip(axes, levels, strict=False):
@@ -114,21 +114,23 @@ def figure(answers: Answers) -> bytes:
                     for s in c["savings"]
                     if (k, s["measure"], s["steps"], s["network"]) == (kind, measure, steps, name)
                 ]
-                ax.plot(
-                    *zip(*points, strict=True), line, marker="o", ms=3, color=network.colour, label=f"{name}, {kind}"
-                )
-        ax.set(xscale="log", ylim=(0, None), xlabel="side, pixels", title=f"equal to {steps - 1} global steps")
+                ax.plot(*zip(*points, strict=True), line, marker="o", ms=3, color=network.colour)
+        ax.set(xscale="log", yscale="log", ylim=(0.8, None), xlabel="side, pixels")
+        ax.set_title(f"equal to {steps - 1} global steps")
         ax.set_xticks(sides, [str(s) for s in sides])
         ax.minorticks_off()
+        ax.axhline(1, color="black", lw=0.7)
     axes[0].set_ylabel("rival's FLOPs over the hybrid's")
-    axes[0].legend(fontsize=6)
+    labels = [*((n.colour, "-", name) for name, n in NETWORKS.items()), *(("grey", v, k) for k, v in STYLES.items())]
+    axes[0].legend([Line2D([], [], color=c, ls=line) for c, line, _ in labels], [t for *_, t in labels], fontsize=6)
     for ax, kind in zip(axes[len(levels) :], STYLES, strict=True):
         for shade, side in zip(np.linspace(0.75, 0, len(sides)), sides, strict=True):
             c = found.get((kind, side))
             if c:
                 ax.plot(c["gaps"]["log_snr"], enough(c, CLOSE[0]), color=str(shade), label=f"side {side}")
         ax.set(xlabel="log-SNR", yscale="log", title=f"least radius within 5 %, {kind}")
-        ax.set_yticks(content["radii"], [str(r) for r in content["radii"]])
+        radii = max((c["radii"] for c in found.values()), key=len)
+        ax.set_yticks(radii, [str(r) for r in radii])
         ax.minorticks_off()
         ax.legend(fontsize=6)
     return png(figure)
