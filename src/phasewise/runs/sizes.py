@@ -31,7 +31,8 @@ def bounded(size: str, side: int) -> dict[str, Any]:
     whose every pixel sees the whole image."""
     if size != "smoke" or side <= SMOKE_SIDE:
         return {}
-    return {"control": False, "limit": max(SMOKE_LEAST, SMOKE_PIXELS // side**2)}
+    # local networks cost about as much there as its tiny global one: any budget below would refuse the run
+    return {"control": False, "limit": max(SMOKE_LEAST, SMOKE_PIXELS // side**2), "budget": 1.0}
 
 
 SIDES = {"digits": 8, "mnist": 28, "fashion_mnist": 28, "cifar10": 32, "trashnet64": 64, "clothing128": 128}
