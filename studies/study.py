@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+import matplotlib as mpl
 import torch
 
 from phasewise.errors import PhasewiseError
@@ -182,7 +183,9 @@ def run_study(
         for mark, text in tables.items():
             replace_table(page, study.name, mark, text)
     folder = folder_of_pictures(study, docs) or study.out
-    figures = [write_bytes(folder / name, content) for name, content in study.figures(answers).items()]
+    with mpl.rc_context():  # a study sets its own style, for itself alone
+        drawn = study.figures(answers)
+    figures = [write_bytes(folder / name, content) for name, content in drawn.items()]
     return Shown(measured, tables, figures)
 
 

@@ -301,11 +301,15 @@ def check_cmi_options(given: dict[str, Any], measured: bool) -> None:
 
 def say_plan(config: Any, folder: Path, command: str, update: bool, yes: bool) -> None:
     from phasewise.pipeline import describe_cost, describe_plan
+    from phasewise.pipeline.stages import Context
+    from phasewise.pipeline.telling import Teller
+    from phasewise.runs.run import Run
 
+    context = Context(Run(folder), config, Teller.of(typer.echo))
     typer.echo(f"{folder}: {config.data.data}, size {config.size}")
-    for stage, state, choices in describe_plan(config, folder, command, update=update, insist=yes):
+    for stage, state, choices in describe_plan(config, folder, command, update=update, insist=yes, context=context):
         typer.echo(f"  {stage:<16} {state:<6} {choices}".rstrip())
-    for line in describe_cost(config, folder, command, update=update):
+    for line in describe_cost(config, folder, command, update=update, context=context):
         typer.echo(line)
 
 

@@ -10,7 +10,9 @@ with (high, low, bend) searched for the reference alone, judged on samples of on
 
 from __future__ import annotations
 
+import itertools
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -103,10 +105,8 @@ class Bench:
     def prices(self) -> PriceList:
         times = grid_of(6 if self.place.quick else 26, (0.97, 0.015, 1.3))
         n = 60 if self.place.quick else 1000
-        found = pw.price_list(
-            self.members, self.data, times, reference=self.reference, n=n, seed=3, features=self.judges["seen"]
-        )
-        return found
+        seen = self.judges["seen"]
+        return pw.price_list(self.members, self.data, times, reference=self.reference, n=n, seed=3, features=seen)
 
     @cached_property
     def mflop(self) -> dict[str, float]:
@@ -155,7 +155,7 @@ class Bench:
         """The best grid of one network: random trials, then smaller ones round the best."""
         if (network, steps) in self.solo:
             return self.solo[network, steps]
-        draw = np.random.default_rng(mix(7, steps, len(network)) % 2**32)
+        draw = np.random.default_rng(mix(7, steps, zlib.crc32(network.encode())) % 2**32)
         best: tuple[float, Shape] = (np.inf, (0.85, 0.03, 1.0))
         for trial in range(self.trials):
             if trial == 0:
@@ -171,11 +171,11 @@ class Bench:
         self.solo[network, steps] = best[1]
         return best[1]
 
-    def row(self, family: str, plan: Plan, penalties: dict[str, float]) -> dict[str, Any]:
+    def row(self, family: str, plan: Plan) -> dict[str, Any]:
         seen = self.features(plan, self.n_first, 0)
         fids = {k: float(self.moments[k].from_features(v.double())) for k, v in seen.items()}
         about = {"times": [round(t, 5) for t in plan.times], "assignment": list(plan.assignment)}
-        return {"family": family, "mflop": plan.mflop, "fid": fids, "penalty": penalties, **about}
+        return {"family": family, "mflop": plan.mflop, "fid": fids, "penalty": self.penalties(plan), **about}
 
     def candidates(self) -> Iterator[tuple[str, Plan]]:
         """(family, plan): one network on its best grids, small then large, hybrids."""
@@ -184,28 +184,34 @@ class Bench:
             for steps in self.counts:
                 if network == self.reference or cost[network] > 0.15 * cost[self.reference]:
                     yield "one network", self.alone(network, grid_of(steps, self.searched(network, steps)))
-        done: set[tuple[Any, ...]] = set()
+        for times in self.grids():
+            yield from self.stitched(times)
+            yield from self.hybrids(times)
+
+    def grids(self) -> Iterator[tuple[float, ...]]:
+        """The reference's best of every step count; and, as a hybrid can pay for more steps, those of fewer, finer."""
         for steps in self.counts[1:]:
-            shapes = [self.searched(self.reference, steps)]
-            if steps > 4:  # a hybrid can pay for more steps: those of fewer, made finer, too
-                shapes.append(self.searched(self.reference, steps - 1 if steps < 10 else 8))
-            for shape in shapes:
-                times = grid_of(steps, shape)
-                prices = prices_at(self.prices, times)
-                for small in self.wide[:-1]:
-                    for count in range(1, steps - 1):
-                        assignment = ("wiener", *(small,) * count, *(self.reference,) * (steps - 1 - count))
-                        yield "small then large", self.plan(times, assignment)
-                for penalty in ("frechet", "w2"):
-                    for members in self.mixes():
-                        edge = pareto_front(prices, penalty=penalty, solver=SOLVER, members=members)
-                        whole = steps * cost[self.reference]
-                        for share in self.shares:
-                            fits = np.flatnonzero(edge.mflop <= share * whole)
-                            key = (times, edge.assignments[int(fits[-1])]) if len(fits) else None
-                            if key and key not in done and len(set(key[1]) - {"wiener"}) > 1:
-                                done.add(key)
-                                yield "hybrid", self.plan(times, ("wiener", *key[1][1:]))
+            yield grid_of(steps, self.searched(self.reference, steps))
+            if steps > 4:
+                yield grid_of(steps, self.searched(self.reference, steps - 1 if steps < 10 else 8))
+
+    def stitched(self, times: tuple[float, ...]) -> Iterator[tuple[str, Plan]]:
+        paid = len(times) - 1
+        for small in self.wide[:-1]:
+            for count in range(1, paid):
+                assignment = ("wiener", *(small,) * count, *(self.reference,) * (paid - count))
+                yield "small then large", self.plan(times, assignment)
+
+    def hybrids(self, times: tuple[float, ...]) -> Iterator[tuple[str, Plan]]:
+        """What the optimiser chooses, of all members or without cheaper global ones, by two penalties."""
+        prices, whole = prices_at(self.prices, times), len(times) * self.mflop[self.reference]
+        for penalty, members in itertools.product(("frechet", "w2"), self.mixes()):
+            edge = pareto_front(prices, penalty=penalty, solver=SOLVER, members=members)
+            for share in self.shares:
+                fits = np.flatnonzero(edge.mflop <= share * whole)
+                chosen = edge.assignments[int(fits[-1])] if len(fits) else ()
+                if len(set(chosen) - {"wiener"}) > 1:
+                    yield "hybrid", self.plan(times, ("wiener", *chosen[1:]))
 
     def mixes(self) -> list[list[str]]:
         """Whom the optimiser may choose from: everybody; and no cheaper network that sees the whole image."""
@@ -214,18 +220,15 @@ class Bench:
 
     def run(self) -> dict[str, Any]:
         start = time.perf_counter()
-        rows: list[dict[str, Any]] = []
-        for family, plan in self.candidates():
-            times = [round(t, 5) for t in plan.times]
-            if any(r["times"] == times and r["assignment"] == list(plan.assignment) for r in rows):
-                continue
-            rows.append(self.row(family, plan, self.penalties(plan)))
+        plans: dict[Any, tuple[str, Plan]] = {}
+        for family, plan in self.candidates():  # what several searches find is judged once, as the first found it
+            plans.setdefault((plan.times, plan.assignment), (family, plan))
+        rows = [self.row(family, plan) for family, plan in plans.values()]
         finals = self.finals(rows)
         real = {}
-        if len(self.data.test):
-            for k, judge in self.judges.items():
-                score = frechet_score(judge.extract(self.data.test), self.moments[k], seed=0)
-                real[k] = [score.value, score.stderr, len(self.data.test)]
+        for k, judge in self.judges.items():
+            score = frechet_score(judge.extract(self.data.test), self.moments[k], seed=0)
+            real[k] = [score.value, score.stderr, len(self.data.test)]
         table = self.prices.losses
         return {
             "kind": self.kind, "n": self.n_first, "n_final": self.n_final, "real": real,

@@ -122,7 +122,10 @@ def figure(answers: Answers) -> bytes:
         ax.axhline(1, color="black", lw=0.7)
     axes[0].set_ylabel("rival's FLOPs over the hybrid's")
     labels = [*((n.colour, "-", name) for name, n in NETWORKS.items()), *(("grey", v, k) for k, v in STYLES.items())]
-    axes[0].legend([Line2D([], [], color=c, ls=line) for c, line, _ in labels], [t for *_, t in labels], fontsize=6)
+    handles = [Line2D([], [], color=c, ls=line) for c, line, _ in labels]
+    figure.legend(
+        handles, [t for *_, t in labels], loc="outside lower left", ncols=len(labels), fontsize=7, handlelength=3
+    )
     for ax, kind in zip(axes[len(levels) :], STYLES, strict=True):
         for shade, side in zip(np.linspace(0.75, 0, len(sides)), sides, strict=True):
             c = found.get((kind, side))

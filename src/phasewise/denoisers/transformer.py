@@ -78,9 +78,9 @@ class DiTDenoiser(NetworkDenoiser):
     ) -> None:
         super().__init__(image_shape, path, classes=classes)
         channels, height, columns = self.image_shape
-        self.patch = usual_patch(self.image_shape) if patch is None else int(patch)
-        self.width, self.depth = int(width), int(depth)
-        self.heads = max(self.width // 32, 1) if heads is None else int(heads)
+        self.patch = usual_patch(self.image_shape) if patch is None else patch
+        self.width, self.depth = width, depth
+        self.heads = max(width // 32, 1) if heads is None else heads
         if min(self.patch, self.depth, self.heads) < 1 or self.width < 1 or self.width % (4 * self.heads):
             raise PhasewiseError(
                 f"a transformer needs patch, depth and heads of at least 1 and a width that 4 * heads divides; got "
@@ -100,7 +100,6 @@ class DiTDenoiser(NetworkDenoiser):
             self.places = nn.Parameter(sinusoids(self.grid, self.width))
         if self.classes is not None:  # last, so that all other weights are those of a network without
             self.labels = nn.Embedding(self.classes, EMBEDDING)
-        self.window: int | None = None
         self._attend_within(window)
 
     @classmethod
@@ -115,6 +114,7 @@ class DiTDenoiser(NetworkDenoiser):
             image_shape, width=width, depth=depth, patch=fold * usual_patch(image_shape), classes=classes, path=path
         )
 
+    @checks.checked(window=checks.integer)
     def windowed(self, window: int | None) -> DiTDenoiser:
         """The same weights, shared, with attention within ``window`` tokens (max-norm); None: all of them."""
         other = copy.copy(self)
@@ -122,12 +122,10 @@ class DiTDenoiser(NetworkDenoiser):
         return other
 
     def _attend_within(self, window: int | None) -> None:
-        if window is not None and (isinstance(window, bool) or int(window) != window or window < 0):
-            raise PhasewiseError(
-                f"a window of attention is a whole number of tokens from 0 on, or None; got {window!r}"
-            )
+        if window is not None and window < 0:
+            raise PhasewiseError(f"a window of attention is a number of tokens from 0 on, or None; got {window}")
         # a window that reaches from border to border is none
-        self.window = None if window is None or window >= max(self.grid) - 1 else int(window)
+        self.window = None if window is None or window >= max(self.grid) - 1 else window
         self.radius = None
         if self.window is not None:
             reach = self.depth * self.window * self.patch + self.patch - 1

@@ -36,8 +36,6 @@ FORMAT = 1
 CONFIG_FILE = "features.json"
 WEIGHTS_FILE = "features.safetensors"
 PEAK_RATE = 5e-3
-ARCHITECTURES = ("plain", "residual", "mixer")
-"""What a classifier may be: judges of different kinds are fooled by different faults."""
 
 
 class ClassifierFeatures(FeatureNetwork):
@@ -65,8 +63,8 @@ class ClassifierFeatures(FeatureNetwork):
         **about: Any,
     ) -> None:
         super().__init__(about.pop("name", "untrained classifier"), dim, image_shape, **about)
-        if architecture not in ARCHITECTURES:
-            raise PhasewiseError(unknown("architecture of a classifier", architecture, ARCHITECTURES))
+        if architecture not in TRUNKS:
+            raise PhasewiseError(unknown("architecture of a classifier", architecture, TRUNKS))
         self.classes, self.width, self.architecture = int(classes), int(width), architecture
         channels = image_shape[0]
         self.trunk, found = TRUNKS[architecture](image_shape, width)
@@ -241,17 +239,18 @@ def _mixer(image_shape: ImageShape, width: int) -> Trunk:
         )
         for _ in range(8)
     ]
-    stem = after(nn.Conv2d(image_shape[0], wide, patch, patch, ceil_padding(image_shape, patch)))
+    stem = after(nn.Conv2d(image_shape[0], wide, patch, patch, _ceil_padding(image_shape, patch)))
     return nn.Sequential(stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten()), wide
 
 
-def ceil_padding(image_shape: ImageShape, patch: int) -> tuple[int, int]:
+def _ceil_padding(image_shape: ImageShape, patch: int) -> tuple[int, int]:
     """Pixels added at either border so that patches cover the image."""
     down, across = (-(-(-n % patch) // 2) for n in image_shape[1:])
     return down, across
 
 
 TRUNKS: dict[str, Callable[[ImageShape, int], Trunk]] = {"plain": _plain, "residual": _residual, "mixer": _mixer}
+"""What a classifier may be: judges of different kinds are fooled by different faults."""
 
 
 @checks.checked(

@@ -5,13 +5,11 @@ Rough by nature: small networks do fewer FLOPs a second than large ones, and wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from phasewise.metrics import count_flops
+from phasewise.pipeline.estimate import NetworkCost
 from phasewise.pipeline.folder import Stage
 from phasewise.runs.config import RunConfig
-from phasewise.runs.members import MEMBER_KINDS, Member, build_untrained
-from phasewise.shapes import ImageShape
 
 SECOND = 2e10
 """FLOPs that stand for a second of other work."""
@@ -23,12 +21,14 @@ CMI_IMAGE = 4e7
 """FLOPs an image and pass of a CMI estimator, forward and backward."""
 
 
-def efforts(stages: Sequence[Stage], config: RunConfig, shape: ImageShape, n_train: int) -> dict[str, float]:
-    """FLOPs by stage, for images of ``shape`` (C, H, W), ``n_train`` of them to train on."""
-    per_call = {m.name: _flops(m, config, shape) for m in config.members}
-    all_calls, whole = sum(per_call.values()), per_call["global"]
+def efforts(
+    stages: Sequence[Stage], config: RunConfig, n_train: int, costs: Mapping[str, NetworkCost]
+) -> dict[str, float]:
+    """FLOPs by stage, for ``n_train`` images to train on; ``costs`` of the networks trained here
+    (:func:`phasewise.pipeline.estimate.network_costs`), the others count nothing."""
+    all_calls, whole = sum(cost.flops for cost in costs.values()), costs["global"].flops
     steps = config.grid.steps
-    found = {f"train-{m.name}": _training(m, per_call[m.name], n_train) for m in config.members}
+    found = {f"train-{n}": BACKWARD * c.flops * n_train * (c.member.epochs or 0) for n, c in costs.items()}
     found["diagnose"] = all_calls * config.diagnose.n_losses * len(config.diagnose.times)
     # from half way on average
     found["recovery"] = all_calls * config.recovery.n_recovery * len(config.recovery.recovery_times) * steps / 2
@@ -36,14 +36,3 @@ def efforts(stages: Sequence[Stage], config: RunConfig, shape: ImageShape, n_tra
     found["schedule"] = 2 * all_calls * config.diagnose.n_losses * steps
     found["evaluate"] = SCHEDULES * whole * (config.evaluate.n_samples + 256) * steps
     return {s.name: SECOND + found.get(s.name, 0.0) for s in stages}
-
-
-def _training(member: Member, flops: float, n_train: int) -> float:
-    return BACKWARD * flops * n_train * (member.epochs or 0)
-
-
-def _flops(member: Member, config: RunConfig, shape: ImageShape) -> float:
-    """FLOPs of one call for one image; a closed form, or what others made, counts nothing."""
-    if MEMBER_KINDS[member.kind].build is None:
-        return 0.0
-    return float(count_flops(build_untrained(member, config.data.seed, shape), shape))

@@ -11,7 +11,7 @@ from phasewise.data import source_state
 from phasewise.errors import DataError, RunFolderError
 from phasewise.pipeline.ahead import check_before, check_cmi, check_members
 from phasewise.pipeline.effort import efforts
-from phasewise.pipeline.estimate import estimate_in_words, estimate_run, expensive_locals, network_costs
+from phasewise.pipeline.estimate import NetworkCost, estimate_in_words, estimate_run, expensive_locals, network_costs
 from phasewise.pipeline.folder import RunFolder, Stage
 from phasewise.pipeline.stages import Context, all_stages, discard_training, wanted
 from phasewise.pipeline.telling import Teller
@@ -19,6 +19,7 @@ from phasewise.runs.config import RunConfig
 from phasewise.runs.config import command as command_line
 from phasewise.runs.images import known_size
 from phasewise.runs.lock import alone_in
+from phasewise.shapes import ImageShape
 
 CMI_ALONE = "diagnose --cmi"
 
@@ -56,22 +57,16 @@ def run_pipeline(
     checks.device(config.machine.device, "device")
     folder = RunFolder(out, config, update=update, version=version)
     teller = Teller.of(say)
-    context = Context(folder.run, config, teller)
+    context, chosen = Context(folder.run, config, teller), wanted(command, all_stages(config))
     if not folder.claimed:  # refused before anything is written
-        chosen = [s.name for s in wanted(command, all_stages(config))]
-        check_before(config, context.data, chosen, insist=insist)
+        check_before(config, context.data, [s.name for s in chosen], insist=insist)
     with alone_in(folder.root):
         RunFolder(out, config, update=update)  # what lies there may have become another's in the meantime
         if not folder.claimed:
             folder.claim(repeating(config, folder, command))
         try:
             check_images(context, folder, all_stages(config), update)
-            stages = all_stages(config)
-            todo = [s.name for s in wanted(command, stages) if not folder.done(s, stages)]
-            if _trains(todo):
-                for line in cost_in_words(config, context.data.image_shape, len(context.data.train), todo):
-                    teller(line)
-            go_through(wanted(command, all_stages(config)), folder, context)
+            go_through(chosen, folder, context)
         finally:
             teller.end()
     return folder.root
@@ -113,9 +108,14 @@ def go_through(chosen: list[Stage], folder: RunFolder, context: Context) -> None
     """Do those of the stages that are not done, in order."""
     stages, say = all_stages(context.config), context.say
     say.begin({s.name: 0.0 for s in chosen})
-    if not all(folder.done(s, stages) for s in chosen):
+    todo = [s.name for s in chosen if not folder.done(s, stages)]
+    if todo:
         shape, n_train = context.data.image_shape, len(context.data.train)
-        say.begin(efforts(chosen, context.config, shape, n_train))
+        costs = network_costs(context.config, shape)
+        if _trains(todo):
+            for line in cost_in_words(context.config, shape, n_train, todo, costs):
+                say(line)
+        say.begin(efforts(chosen, context.config, n_train, costs))
     for stage in chosen:
         if folder.done(stage, stages):
             say.skip(stage.name)
@@ -141,10 +141,17 @@ def repeating(config: RunConfig, folder: RunFolder, command: str) -> str:
 
 @checks.checked(config=checks.made(RunConfig, "a RunConfig"), out=checks.file, command=checks.text, update=checks.flag)
 def describe_plan(
-    config: RunConfig, out: str | Path, command: str = "run", *, update: bool = False, insist: bool = False
+    config: RunConfig,
+    out: str | Path,
+    command: str = "run",
+    *,
+    update: bool = False,
+    insist: bool = False,
+    context: Context | None = None,
 ) -> list[tuple[str, str, str]]:
     """(stage, "done" or "to do", its choices in words) for every stage of ``command``, without writing anything; raises
-    as a run would."""
+    as a run would.  ``context``: whose images are looked at, if any are; given to :func:`describe_cost` too, they are
+    read once."""
     folder = RunFolder(out, config, update=update)
     stages, size = all_stages(config), known_size(config.data)
     asked = wanted(command, stages)
@@ -152,11 +159,19 @@ def describe_plan(
         check_members(config, (1, *size))
         check_cmi(config, (1, *size))
     elif not folder.claimed:
-        check_before(config, Context(folder.run, config, Teller.of(print)).data, [s.name for s in asked], insist=insist)
+        context = context or Context(folder.run, config, Teller.of(print))
+        check_before(config, context.data, [s.name for s in asked], insist=insist)
     return [(s.name, "done" if folder.done(s, stages) else "to do", _in_words(s.depends)) for s in asked]
 
 
-def describe_cost(config: RunConfig, out: str | Path, command: str = "run", *, update: bool = False) -> list[str]:
+def describe_cost(
+    config: RunConfig,
+    out: str | Path,
+    command: str = "run",
+    *,
+    update: bool = False,
+    context: Context | None = None,
+) -> list[str]:
     """What would be trained, and about the time and memory that everything still to do takes, a line each.
 
     Empty where nothing is to be trained.  Reads the images, unless the folder has their record.
@@ -168,14 +183,17 @@ def describe_cost(config: RunConfig, out: str | Path, command: str = "run", *, u
         return []
     known = folder.run.data if "data" not in todo else None
     if known is not None:
-        return cost_in_words(config, known.image_shape, known.sizes["train"], todo)
-    data = Context(folder.run, config, Teller.of(lambda _: None)).data
-    return cost_in_words(config, data.image_shape, len(data.train), todo)
+        shape, n_train = known.image_shape, known.sizes["train"]
+    else:
+        data = (context or Context(folder.run, config, Teller.of(lambda _: None))).data
+        shape, n_train = data.image_shape, len(data.train)
+    return cost_in_words(config, shape, n_train, todo, network_costs(config, shape))
 
 
-def cost_in_words(config: RunConfig, shape: tuple[int, int, int], n_train: int, todo: list[str]) -> list[str]:
+def cost_in_words(
+    config: RunConfig, shape: ImageShape, n_train: int, todo: list[str], costs: dict[str, NetworkCost]
+) -> list[str]:
     """The lines of :func:`describe_cost` for images of ``shape`` (C, H, W) and the stages ``todo``."""
-    costs = network_costs(config, shape)
     found = estimate_run(config, shape, n_train, todo, costs)
     return [*estimate_in_words(found, costs), *expensive_locals(config, costs)]
 

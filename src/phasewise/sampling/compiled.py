@@ -23,10 +23,8 @@ from phasewise.errors import PhasewiseError
 from phasewise.memory import out_of_memory
 from phasewise.modes import evaluating
 from phasewise.sampling.batches import Progress, in_batches
-from phasewise.sampling.grid import SPACINGS
-from phasewise.sampling.loop import check_start, integrate, rows_on, sampling_plan, start_of
+from phasewise.sampling.loop import HOW, check_start, integrate, rows_on, sampling_plan, start_of
 from phasewise.sampling.noise import Between, RowNoise, StepNoise, noise_kind, solver_noise
-from phasewise.sampling.solvers import solver_name
 
 WARM_UP = 2
 """Loops before the capture: libraries choose their kernels, filters and compiled code are made."""
@@ -38,13 +36,7 @@ WARM_UP = 2
     precision=checks.text,
     compile=checks.flag,
     graph=checks.flag,
-    steps=checks.steps,
-    solver=solver_name,
-    times=checks.each(checks.number),
-    t_start=checks.fraction,
-    t_min=checks.fraction,
-    spacing=checks.one_of(SPACINGS, "spacing"),
-    noise=checks.text,
+    **HOW,
 )
 def for_sampling(
     denoiser: Denoiser,

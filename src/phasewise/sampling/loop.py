@@ -24,22 +24,27 @@ from phasewise.sampling.noise import RowNoise, StepNoise, noise_kind, solver_noi
 from phasewise.sampling.solvers import get_solver, solver_name, take_step
 from phasewise.sampling.steps import Carry
 
+HOW: dict[str, checks.Kind] = {
+    "steps": checks.steps,
+    "solver": solver_name,
+    "times": checks.each(checks.number),
+    "t_start": checks.fraction,
+    "t_min": checks.fraction,
+    "spacing": checks.one_of(SPACINGS, "spacing"),
+    "noise": checks.text,
+}
+"""Kinds of the arguments that say how to sample, wherever they are taken."""
+
 
 @checks.checked(
     denoiser=a_denoiser,
     n=checks.count,
     seed=checks.seed,
-    steps=checks.steps,
-    solver=solver_name,
-    times=checks.each(checks.number),
     x_init=checks.real_tensor,
-    t_start=checks.fraction,
-    t_min=checks.fraction,
-    spacing=checks.one_of(SPACINGS, "spacing"),
-    noise=checks.text,
     batch=checks.count,
     device=checks.device,
     progress=checks.either(checks.flag, checks.function),
+    **HOW,
 )
 def sample(
     denoiser: Denoiser,
