@@ -51,7 +51,7 @@ def front(kind: str, n_first: int, n_final: int, trials: int) -> Callable[[Place
 
     def job(place: Place, name: str, network: str) -> dict[str, Any]:
         torch.backends.cuda.matmul.allow_tf32 = True
-        sizes = (120, 150, 3) if place.quick else (n_first, n_final, trials)
+        sizes = (24, 32, 2) if place.quick else (n_first, n_final, trials)
         return Bench(place, name, kind, *sizes).run()
 
     return job
@@ -104,7 +104,7 @@ class Bench:
     @cached_property
     def prices(self) -> PriceList:
         times = grid_of(6 if self.place.quick else 26, (0.97, 0.015, 1.3))
-        n = 60 if self.place.quick else 1000
+        n = 16 if self.place.quick else 1000
         seen = self.judges["seen"]
         return pw.price_list(self.members, self.data, times, reference=self.reference, n=n, seed=3, features=seen)
 
