@@ -18,6 +18,8 @@ from phasewise.paths import (
     CosinePath,
     LinearPath,
     NoisePath,
+    ScaledPath,
+    TablePath,
     VarianceExplodingPath,
     as_time,
     path_from_config,
@@ -25,7 +27,13 @@ from phasewise.paths import (
     translate,
 )
 
-ALL: list[NoisePath] = [LinearPath(), CosinePath(), VarianceExplodingPath(0.01, 20.0)]
+ALL: list[NoisePath] = [
+    LinearPath(),
+    CosinePath(),
+    VarianceExplodingPath(0.01, 20.0),
+    TablePath(betas="linear"),
+    ScaledPath(CosinePath(), 2.0),
+]
 every_path = pytest.mark.parametrize("path", ALL, ids=lambda p: p.name)
 LAW = settings(max_examples=30, deadline=None, derandomize=True)
 inner_times = st.floats(0.02, 0.98)
@@ -297,7 +305,7 @@ def test_a_path_of_ones_own_is_known_once_registered(monkeypatch: pytest.MonkeyP
 
 
 def test_paths_differ_by_kind_and_by_parameters() -> None:
-    assert len({*ALL, VarianceExplodingPath(0.01, 21.0)}) == 4
+    assert len({*ALL, VarianceExplodingPath(0.01, 21.0)}) == len(ALL) + 1
     assert LinearPath() != "linear"
     assert repr(VarianceExplodingPath(0.5, 2.0)) == "VarianceExplodingPath(sigma_min=0.5, sigma_max=2.0)"
     assert {p.name for p in ALL} == set(PATHS)  # a new path joins the tests of this file

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from phasewise.denoisers import WienerDenoiser as WienerDenoiser
     from phasewise.denoisers import load_denoiser as load_denoiser
     from phasewise.denoisers import save_denoiser as save_denoiser
+    from phasewise.denoisers import wrap as wrap
     from phasewise.diagnosis import critical_window as critical_window
     from phasewise.diagnosis import markov_length as markov_length
     from phasewise.errors import PhasewiseError as PhasewiseError
@@ -43,7 +44,10 @@ if TYPE_CHECKING:
     from phasewise.information import cmi_map as cmi_map
     from phasewise.metrics import count_flops as count_flops
     from phasewise.metrics import fid as fid
+    from phasewise.paths import CosinePath as CosinePath
     from phasewise.paths import LinearPath as LinearPath
+    from phasewise.paths import TablePath as TablePath
+    from phasewise.paths import VarianceExplodingPath as VarianceExplodingPath
     from phasewise.pretrained import load_pretrained as load_pretrained
     from phasewise.results import HybridSchedule as HybridSchedule
     from phasewise.runs import open_run as open_run
@@ -58,11 +62,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "data": ("load_images",),
     "denoisers": ("Denoiser", "LocalDenoiser", "UNetDenoiser", "WienerDenoiser", "HybridDenoiser",
-        "load_denoiser", "save_denoiser"),
+        "load_denoiser", "save_denoiser", "wrap"),
     "errors": ("PhasewiseError", "PhasewiseWarning"),
     "information": ("cmi_map",),
     "metrics": ("fid", "count_flops"),
-    "paths": ("LinearPath",),
+    "paths": ("LinearPath", "CosinePath", "TablePath", "VarianceExplodingPath"),
     "diagnosis": ("markov_length", "critical_window"),
     "scheduling": ("price_list", "optimise_schedule", "pareto_front", "explain"),
     "pretrained": ("load_pretrained",),

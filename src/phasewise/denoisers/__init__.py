@@ -7,12 +7,16 @@ from phasewise.denoisers.io import load_denoiser, register_denoiser, save_denois
 from phasewise.denoisers.linear import WienerDenoiser
 from phasewise.denoisers.local import LocalDenoiser
 from phasewise.denoisers.network import NetworkDenoiser
+from phasewise.denoisers.predictions import PREDICTIONS, Clock, Prediction, edm, register_prediction
 from phasewise.denoisers.published import PublishedLocal, PublishedUNet
 from phasewise.denoisers.runtime import OnnxDenoiser, export_onnx, for_inference
 from phasewise.denoisers.transformer import DiTDenoiser
 from phasewise.denoisers.unet import UNetDenoiser
+from phasewise.denoisers.wrapped import WrappedDenoiser, wrap
 
 __all__ = [
+    "PREDICTIONS",
+    "Clock",
     "Condition",
     "Denoiser",
     "DiTDenoiser",
@@ -22,17 +26,22 @@ __all__ = [
     "NetworkDenoiser",
     "OnPath",
     "OnnxDenoiser",
+    "Prediction",
     "PublishedLocal",
     "PublishedUNet",
     "SamplingPlan",
     "UNetDenoiser",
     "WienerDenoiser",
+    "WrappedDenoiser",
     "as_rows",
     "bind",
     "condition_rows",
+    "edm",
     "export_onnx",
     "for_inference",
     "load_denoiser",
     "register_denoiser",
+    "register_prediction",
     "save_denoiser",
+    "wrap",
 ]

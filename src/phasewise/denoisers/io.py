@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,8 @@ HALVED = 4096
 CLASSES: Registry[type[Denoiser]] = Registry(
     "denoiser class", CheckpointError, mend="a class of your own is made known by phasewise.denoisers.register_denoiser"
 )
+ELSEWHERE = {"DiffusersDenoiser": "phasewise.bridges.diffusers"}
+"""Modules that make a class known, imported when a saved denoiser names it."""
 D = TypeVar("D", bound=Denoiser)
 
 
@@ -53,6 +56,8 @@ for _class in (LocalDenoiser, UNetDenoiser, DiTDenoiser, WienerDenoiser, Publish
 
 def constructor_of(name: str, config: dict[str, Any]) -> Callable[[], Denoiser]:
     """What builds a fresh denoiser of class ``name`` from its :meth:`Denoiser.config`."""
+    if name not in CLASSES and name in ELSEWHERE:
+        importlib.import_module(ELSEWHERE[name])
     cls = CLASSES[name]
     kwargs: dict[str, Any] = dict(config)
     if name == "LocalDenoiser":  # what was always so before it could be chosen

@@ -1,0 +1,123 @@
+"""Folders that diffusers' own ``save_pretrained`` made: of a pipeline, or of one network beside its scheduler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from phasewise import checks
+from phasewise.bridges.diffusers.library import library, model_class, scheduler_class
+from phasewise.bridges.diffusers.model import DiffusersDenoiser, from_diffusers
+from phasewise.errors import PhasewiseError
+from phasewise.files import read_json
+
+NETWORKS = ("unet", "transformer", "transformer_2", "prior")
+"""Parts of a pipeline that denoise."""
+OLD = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def is_pipeline(folder: str | Path) -> bool:
+    """Whether ``folder`` is one of diffusers: a pipeline's, or a network's."""
+    folder = Path(folder)
+    if (folder / "model_index.json").is_file():
+        return True
+    config = folder / "config.json"
+    return config.is_file() and "_class_name" in _object(config)
+
+
+@checks.checked(folder=checks.file, part=checks.text)
+def read_folder(folder: str | Path, *, part: str | None = None, scheduler: Any = None, **how: Any) -> DiffusersDenoiser:
+    """The network of a pipeline folder, in eval mode, on the noise of the scheduler there.
+
+    Args:
+        folder: with ``model_index.json``; or a network's own, whose scheduler lies in ``../scheduler``.
+        part: which network ("unet", "transformer", ...), where there are several.
+        scheduler: of diffusers, in place of the folder's.
+        how: further arguments of :func:`from_diffusers`.
+
+    Nothing but the classes of the installed diffusers is run.  Raises PhasewiseError for a folder that is none, without
+    safetensors, or that needs code of its own; and as :func:`from_diffusers` does.
+    """
+    folder = Path(folder)
+    library()
+    if not folder.is_dir():
+        raise PhasewiseError(f"there is no folder {folder}; give one made by diffusers' save_pretrained")
+    index = folder / "model_index.json"
+    if index.is_file():
+        found = _object(index)
+        names = [n for n in NETWORKS if _named(found, n)]
+        if part is None and len(names) != 1:
+            several = (
+                f"several networks ({', '.join(names)}): say which with part=" if names else "no network that denoises"
+            )
+            raise PhasewiseError(f"{folder} has {several}")
+        chosen = part or names[0]
+        if chosen not in names:
+            raise PhasewiseError(f"{folder} has no {chosen!r}; it has {', '.join(names) or 'no network that denoises'}")
+        where = folder / chosen
+        _own(found, chosen, folder)
+        beside = folder / "scheduler"
+        if scheduler is None:
+            _own(found, "scheduler", folder)
+    elif is_pipeline(folder):
+        where, beside = folder, folder.parent / "scheduler"
+    else:
+        raise PhasewiseError(f"{folder} is no pipeline folder (no model_index.json); give one made by save_pretrained")
+    return from_diffusers(read_network(where), scheduler or read_scheduler(beside), **how)
+
+
+def read_network(folder: Path) -> Any:
+    """One network, float32, in eval mode, from safetensors alone."""
+    config = _object(folder / "config.json")
+    if "auto_map" in config:
+        raise PhasewiseError(f"{folder} needs code of its own (auto_map), which is not run; build it in Python")
+    cls = model_class(str(config.get("_class_name")))
+    if not any(folder.glob("*.safetensors")):
+        old = [p.name for pattern in OLD for p in sorted(folder.glob(pattern))]
+        had = f"only {old[0]}, the old pickle form, which can run code" if old else "no weights"
+        raise PhasewiseError(
+            f"{folder} holds {had}; write safetensors by model.save_pretrained(DIR, safe_serialization=True)"
+        )
+    return _read(cls, folder, use_safetensors=True, low_cpu_mem_usage=False).float().eval()
+
+
+def read_scheduler(folder: Path) -> Any:
+    """A scheduler from its ``scheduler_config.json``."""
+    file = folder / "scheduler_config.json"
+    if not file.is_file():
+        raise PhasewiseError(
+            f"{folder} holds no scheduler_config.json; give the scheduler the network was trained with"
+        )
+    return _read(scheduler_class(str(_object(file).get("_class_name"))), folder)
+
+
+def _read(cls: Any, folder: Path, **how: Any) -> Any:
+    try:
+        return cls.from_pretrained(str(folder), local_files_only=True, **how)
+    except PhasewiseError:
+        raise
+    except Exception as error:  # whatever diffusers, safetensors or a constructor of theirs finds wrong with a file
+        raise PhasewiseError(f"diffusers cannot read {folder} ({str(error).splitlines()[0][:200]})") from error
+
+
+def _object(file: Path) -> dict[str, Any]:
+    found = read_json(file)
+    if not isinstance(found, dict):
+        raise PhasewiseError(f"{file} holds no JSON object")
+    return found
+
+
+def _named(index: dict[str, Any], name: str) -> bool:
+    about = index.get(name)
+    return isinstance(about, list) and len(about) == 2 and about[1] is not None
+
+
+def _own(index: dict[str, Any], name: str, folder: Path) -> None:
+    """Refuse a part that is not made of diffusers' own classes."""
+    about = index.get(name)
+    if not _named(index, name) or about is None or about[0] != "diffusers":
+        said = "is missing" if about is None else f"is {about[1]} of {about[0]}"
+        raise PhasewiseError(
+            f"{folder}: its {name} {said}, no class of diffusers; code from elsewhere is not run: build it in Python, "
+            "and use from_diffusers"
+        )
