@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from phasewise.denoisers import load_denoiser as load_denoiser
     from phasewise.denoisers import save_denoiser as save_denoiser
     from phasewise.denoisers import wrap as wrap
+    from phasewise.diagnosis import check_claims as check_claims
     from phasewise.diagnosis import critical_window as critical_window
+    from phasewise.diagnosis import guess as guess
     from phasewise.diagnosis import markov_length as markov_length
     from phasewise.errors import PhasewiseError as PhasewiseError
     from phasewise.errors import PhasewiseWarning as PhasewiseWarning
@@ -67,7 +69,7 @@ _HOMES = {
     "information": ("cmi_map",),
     "metrics": ("fid", "count_flops"),
     "paths": ("LinearPath", "CosinePath", "TablePath", "VarianceExplodingPath"),
-    "diagnosis": ("markov_length", "critical_window"),
+    "diagnosis": ("markov_length", "critical_window", "check_claims", "guess"),
     "scheduling": ("price_list", "optimise_schedule", "pareto_front", "explain"),
     "pretrained": ("load_pretrained",),
     "results": ("HybridSchedule",),

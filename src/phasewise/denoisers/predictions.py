@@ -8,6 +8,7 @@ With ``x_t = alpha x + sigma z`` and primes for derivatives in t::
     v         v = (alpha eps - sigma x) / norm                             (Salimans, Ho 2022, arXiv 2202.00512, app. D)
               norm = sqrt(alpha^2 + sigma^2), 1 where variance is preserved
     velocity  alpha' x + sigma' z = dx_t / dt, on LinearPath noise - image  (Lipman et al. 2023, arXiv 2210.02747)
+    -eps, -v, -velocity, -score: the same with the other sign, as in image minus noise
     edm       D = c_skip x + c_out F(c_in x, ..), with x = x_t / alpha    (Karras et al. 2022, arXiv 2206.00364, eq. 7)
 """
 
@@ -102,6 +103,20 @@ for _known in (
     ),
 ):
     register_prediction(_known)
+
+
+def _turned(prediction: Prediction) -> Prediction:
+    """The same with the other sign, as in image minus noise."""
+    return Prediction(
+        f"-{prediction.name}",
+        lambda path, x_t, out, s: prediction.to_x(path, x_t, -out, s),
+        lambda path, x_t, x, s: -prediction.from_x(path, x_t, x, s),
+        reveals=prediction.reveals,
+    )
+
+
+for _name in ("eps", "v", "velocity", "score"):
+    register_prediction(_turned(PREDICTIONS[_name]))
 
 
 def edm(sigma_data: float = 0.5, sign: float = 1.0) -> Prediction:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from phasewise.denoisers.base import Denoiser, as_rows
 from phasewise.denoisers.predictions import LEAST_SIGNAL, Clock, Prediction, a_clock, a_prediction
 from phasewise.denoisers.trust import on_trust
 from phasewise.errors import PhasewiseError
-from phasewise.paths import LinearPath, NoisePath, ScaledPath, Time, a_path, as_time
+from phasewise.paths import LinearPath, NoisePath, ScaledPath, Time, a_path, as_time, path_from_config
 from phasewise.shapes import ImageShape
 
 Module = Callable[..., Any]
@@ -158,11 +158,16 @@ class WrappedDenoiser(Denoiser):
             )
 
 
+def _path_of(value: Any, name: str) -> NoisePath:
+    """A path described by its config, as an argument."""
+    return path_from_config(value)
+
+
 @checks.checked(
     module=a_module,
     image_shape=checks.image_shape,
     predicts=a_prediction,
-    path=a_path,
+    path=checks.either(a_path, _path_of),
     time=checks.text,
     time_scale=checks.number,
     time_shift=checks.number,
@@ -178,7 +183,7 @@ def wrap(
     image_shape: ImageShape,
     *,
     predicts: str | Prediction,
-    path: NoisePath | None = None,
+    path: NoisePath | Mapping[str, Any] | None = None,
     time: str = "t",
     time_scale: float = 1.0,
     time_shift: float = 0.0,
@@ -197,7 +202,7 @@ def wrap(
         image_shape: (C, H, W).
         predicts: "x0", "eps", "v", "velocity", "score", "edm", or a :class:`Prediction` such as ``edm(sigma_data)``
             (:mod:`phasewise.denoisers.predictions`, with formulas and sources).
-        path: noise that it was trained on, in its own pixels; by default LinearPath, flow matching.
+        path: noise that it was trained on, in its own pixels; by default LinearPath, flow matching.  Or its config.
         time: what it is told: "t" (ours, 0 data, 1 noise), "timestep" (0..K-1 of a TablePath), "sigma" (sigma / alpha),
             "log_sigma", or "log_snr"; times ``time_scale`` plus ``time_shift`` (1000 t: time_scale=1000; EDM's c_noise:
             "log_sigma", time_scale=.25).  ``whole_times``: rounded, for one that looks its time up in a table.
@@ -214,7 +219,7 @@ def wrap(
     Raises PhasewiseError for an unknown prediction type or clock; and when called, for answers of another shape or not
     finite (naming t), images of another shape, half precision on a CPU, a condition that is missing or not taken.
     """
-    chosen = LinearPath() if path is None else path
+    chosen = path if isinstance(path, NoisePath) else LinearPath()  # a config was turned into its path already
     if pixel_range is not None and not pixel_range[0] < pixel_range[1]:
         raise PhasewiseError(f"pixel_range must be (black, white), the lower first; got {pixel_range}")
     if cond:

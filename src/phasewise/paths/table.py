@@ -107,9 +107,9 @@ class TablePath(NoisePath):
     def _at(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Signal and noise up to a common factor, and their derivatives in t."""
         at = t.double() * self.steps
-        nearest = at.round()
-        at = torch.where((at - nearest).abs() < SNAP, nearest, at)
-        stretch = (at.ceil() - 1).clamp(0, self.steps - 1)
+        off = (at - at.round()).detach()
+        at = torch.where(off.abs() < SNAP, at - off, at)  # the derivative in t stays what it is
+        stretch = (at.detach().ceil() - 1).clamp(0, self.steps - 1)
         part, index = at - stretch, stretch.long()
         begin, end = self._from.to(t.device)[:, index], self._to.to(t.device)[:, index]
         (c, s), (dc, ds) = begin + part * (end - begin), self.steps * (end - begin)
