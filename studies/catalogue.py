@@ -12,6 +12,7 @@ from studies.front import Front
 from studies.global_fid import GlobalFID
 from studies.gpu import GPUQueue
 from studies.gpu_sampling import GPUSampling
+from studies.guests import Guests
 from studies.late_expert import LateExpert
 from studies.leak import Leak
 from studies.locality import LocalityPays
@@ -49,5 +50,6 @@ STUDIES: dict[str, type[Study[Any]]] = {
         LateExpert,
         GlobalFID,
         GPUQueue,
+        Guests,
     )
 }

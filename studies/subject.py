@@ -27,7 +27,8 @@ def load(name: str, data_dir: str | None = None, **more: Any) -> ImageData:
         return pw.load_images(name, data_dir=data_dir, **more)
     data = pw.load_images("digits")
     train, validation, test = (_enlarged(getattr(data, part)[:n]) for part, n in FEW.items())
-    return ImageData(STAND_IN, train, validation, test)
+    labels = {f"labels_{part}": getattr(data, f"labels_{part}")[:n] for part, n in FEW.items()}
+    return ImageData(STAND_IN, train, validation, test, **labels)
 
 
 def _enlarged(images: Tensor) -> Tensor:
