@@ -56,7 +56,7 @@ for _class in (LocalDenoiser, UNetDenoiser, DiTDenoiser, WienerDenoiser, Publish
 
 def constructor_of(name: str, config: dict[str, Any]) -> Callable[[], Denoiser]:
     """What builds a fresh denoiser of class ``name`` from its :meth:`Denoiser.config`."""
-    if name not in CLASSES and name in ELSEWHERE:
+    if isinstance(name, str) and name not in CLASSES and name in ELSEWHERE:
         importlib.import_module(ELSEWHERE[name])
     cls = CLASSES[name]
     kwargs: dict[str, Any] = dict(config)
