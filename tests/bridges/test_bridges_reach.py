@@ -5,29 +5,12 @@ import pytest
 import torch
 
 import phasewise as pw
-from phasewise.denoisers import Denoiser
 from phasewise.diagnosis import AttentionWithin, measure_attention_windows
 from phasewise.exact import GaussianField
 from tests.denoisers.receptive_field import randomise
 
 diffusers = pytest.importorskip("diffusers")
-
-
-class OfDiffusers(Denoiser):
-    """A class-conditional DiT or a U-Net as it stands; what it predicts does not matter here."""
-
-    def __init__(self, model, side):
-        super().__init__((1, side, side))
-        self.model = model
-
-    @property
-    def takes_condition(self):
-        return isinstance(self.model, diffusers.DiTTransformer2DModel)
-
-    def forward(self, x_t, t, cond=None):
-        timestep = torch.full((len(x_t),), round(float(t) * 999))
-        told = {"class_labels": cond} if self.takes_condition else {}
-        return self.model(x_t, timestep, **told).sample
+from phasewise.bridges.diffusers import from_diffusers  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +19,8 @@ def transformer():
         num_attention_heads=2, attention_head_dim=8, in_channels=1, out_channels=1, num_layers=2, sample_size=8,
         patch_size=2, num_embeds_ada_norm=4,
     )  # fmt: skip
-    return OfDiffusers(randomise(model, std=0.2), 8)
+    scheduler = diffusers.DDPMScheduler(num_train_timesteps=1000)
+    return from_diffusers(randomise(model, std=0.2), scheduler, clamp=False)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +56,7 @@ def test_the_finest_grid_of_a_u_net_is_taken(images):
         attention_head_dim=4, down_block_types=("AttnDownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "AttnUpBlock2D"),
     )  # fmt: skip
-    network = OfDiffusers(model.eval(), 8)
+    network = from_diffusers(model, diffusers.DDPMScheduler(), clamp=False)
     fine = measure_attention_windows(network, images, (0.5,), (1,), n=4)
     coarse = measure_attention_windows(network, images, (0.5,), (1,), n=4, patch=2)
     assert (fine.grid, coarse.grid) == ((8, 8), (4, 4))

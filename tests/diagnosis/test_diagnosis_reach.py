@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import phasewise as pw
@@ -15,6 +17,7 @@ from phasewise.diagnosis import (
     measure_losses,
     measure_windowed_answer,
 )
+from phasewise.diagnosis.attention_window import _tokens, near
 from phasewise.diagnosis.influence import _rings
 from phasewise.diagnosis.noised import distances, held_out, probes, ratio_and_error
 from phasewise.errors import PhasewiseError
@@ -67,22 +70,13 @@ class Convolutions(nn.Module):
         )
 
     def forward(self, x, t):
-        return (1 - t) * self.layers(x)
+        return (1 - t.view(-1, 1, 1, 1)) * self.layers(x)
 
 
-class Foreign(Denoiser):
-    """Somebody's module, under the radius of its convolutions."""
-
-    def __init__(self, module, image_shape=(1, 16, 16), radius=6):
-        super().__init__(image_shape, radius=radius)
-        self.module = module
-
-    def forward(self, x_t, t, cond=None):
-        return self.module(x_t, t)
-
-
-def foreign(norm, **given):
-    return Foreign(randomise(Convolutions(norm=norm), std=0.2), **given)
+def foreign(norm, image_shape=(1, 16, 16), radius=6):
+    """Wrapped, under the radius of its convolutions."""
+    module = randomise(Convolutions(norm=norm), std=0.2)
+    return pw.wrap(module, image_shape, predicts="x0", radius=radius)
 
 
 # --- influence ------------------------------------------------------------------------------------------------------
@@ -286,7 +280,7 @@ def test_measured_windows_are_the_losses_of_our_windowed_transformer(transformer
 
 
 def test_one_layer_alone_hides_what_lies_beyond_its_window_in_that_layer_only(transformer, noisy):
-    """The last two layers at window 0 leave the first one's window; the first one alone leaves all of the image."""
+    """With every layer at window 0 the far corner is not seen; through one that is left open it is."""
     moved = noisy.clone()
     moved[:, :, -1, -1] += 1
     with torch.inference_mode():
@@ -297,6 +291,23 @@ def test_one_layer_alone_hides_what_lies_beyond_its_window_in_that_layer_only(tr
 
         assert change((0, 1, 2)) == change(None) == 0
         assert all(change(layers) > 0 for layers in ((0, 1), (0, 2), (1, 2), (0,)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(grid=st.tuples(st.integers(1, 5), st.integers(1, 5)), window=st.integers(0, 5))
+def test_a_mask_is_that_of_the_distances(grid, window):
+    places = torch.cartesian_prod(*(torch.arange(side) for side in grid))
+    apart = (places[:, None] - places[None]).abs().amax(-1)
+    assert torch.equal(near(grid, window, torch.device("cpu")), apart <= window)
+
+
+@settings(max_examples=25, deadline=None)
+@given(patch=st.integers(1, 4), down=st.integers(2, 4), across=st.integers(2, 4))
+def test_the_patch_is_read_off_the_number_of_tokens(patch, down, across):
+    network = DiTDenoiser((1, patch * down, patch * across), width=4, heads=1, depth=1, patch=patch)
+    found = _tokens(network, held_out(network, torch.zeros(1, 1, patch * down, patch * across), None, 1), (0.5,), None)
+    assert found.grid[0] * found.grid[1] == down * across
+    assert (found.patch, found.grid) == (patch, (down, across))
 
 
 class Attends(Denoiser):
@@ -369,6 +380,11 @@ def test_a_hybrid_is_looked_at_where_it_attends(transformer, noisy):
     hybrid = pw.HybridDenoiser({"flat": WienerDenoiser.fit(noisy), "whole": transformer}, schedule)
     found = measure_attention_windows(hybrid, noisy, (0.9, 0.3), (1,))
     assert found.distance[0, 0, 0] == 0 < found.distance[1, 0, 0]
+    near = AttentionWithin(hybrid, 1, 2)
+    assert near.sampling_plan() == hybrid.sampling_plan()
+    assert (near.member_at(0.3).member, near.member_at(0.3).window) == (transformer, 1)
+    images = pw.sample(near, 2, seed=0)
+    assert not torch.allclose(images, pw.sample(hybrid, 2, seed=0))
 
 
 # --- all of it ------------------------------------------------------------------------------------------------------
@@ -411,11 +427,13 @@ class Breaks(Denoiser):
 
 
 def test_times_without_numbers_are_named(images):
+    wrapped = pw.wrap(lambda x, t: x / (t < 0.5).view(-1, 1, 1, 1), (1, SIDE, SIDE), predicts="x0")
     for call in (
         lambda: measure_influence(Breaks(), images, (0.2, 0.6, 0.9), n=4),
         lambda: measure_influence(Breaks(derivative=True), images, (0.2, 0.6, 0.9), n=4),
         lambda: measure_windowed_answer(Breaks(), images, (0.2, 0.6, 0.9), (1,), n=4),
         lambda: pw.reach(Breaks(), images, times=(0.2, 0.6, 0.9), n=4),
+        lambda: pw.reach(wrapped, images, times=(0.2, 0.6, 0.9), n=4),
     ):
         with pytest.raises(PhasewiseError, match=r"NaN or infinite values at t = 0\.6, 0\.9; leave these times out"):
             call()
@@ -439,11 +457,9 @@ def test_a_norm_that_is_not_there_in_evaluation_is_no_leak():
     """Batch statistics are those of training: a caller's training mode is not what is measured."""
     module = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 3, padding=1))
 
-    class Stack(Foreign):
-        def forward(self, x_t, t, cond=None):
-            return self.module(x_t)
-
-    found = pw.reach(Stack(randomise(module).train(), (1, SIDE, SIDE), 2), torch.randn(16, 1, SIDE, SIDE), n=8)
+    stack = pw.wrap(lambda x, t: module(x), (1, SIDE, SIDE), predicts="x0", radius=2)
+    stack.add_module("kept", randomise(module).train())
+    found = pw.reach(stack, torch.randn(16, 1, SIDE, SIDE), n=8)
     assert np.count_nonzero(found.influence.beyond[:, 2:]) == 0
 
 

@@ -25,7 +25,8 @@ from phasewise import checks
 from phasewise.data import ImageData
 from phasewise.data.images import images_or_set
 from phasewise.denoisers import Condition, Denoiser, bind
-from phasewise.denoisers.base import a_denoiser
+from phasewise.denoisers.base import SamplingPlan, a_denoiser
+from phasewise.denoisers.trust import checked_conditions
 from phasewise.diagnosis.losses import measure_losses
 from phasewise.diagnosis.noised import HeldOut, check_distances, held_out, refuse_times, usual_radii
 from phasewise.errors import PhasewiseError
@@ -53,12 +54,19 @@ class AttentionWithin(Denoiser):
     def __init__(self, member: Denoiser, window: int, patch: int, layers: Collection[int] | None = None) -> None:
         super().__init__(member.image_shape, member.path, member.radius)
         self.member, self.window, self.patch = member, window, patch
-        self.layers = None if layers is None else frozenset(layers)
+        self.layers = None if layers is None else tuple(layers)
 
     def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
         grid = grid_of(self.image_shape[1:], self.patch)
         with _Attention(grid, self.window, self.layers):
             return self.member(x_t, t, cond)
+
+    def member_at(self, t: float) -> Denoiser:
+        part = self.member.member_at(t)
+        return self if part is self.member else AttentionWithin(part, self.window, self.patch, self.layers)
+
+    def sampling_plan(self) -> SamplingPlan | None:
+        return self.member.sampling_plan()
 
     @property
     def takes_condition(self) -> bool:
@@ -173,7 +181,7 @@ def _tokens(denoiser: Denoiser, held: HeldOut, times: Sequence[float], patch: in
             sizes[p] = size
     for t in times:  # a hybrid's members may differ in kind
         met = _Attention()
-        with met:
+        with met, checked_conditions():
             bind(denoiser, held.rows, slice(1))(held.images[:1], float(t))
         if found := [p for p, size in sizes.items() if size in met.lengths]:
             break
@@ -258,7 +266,8 @@ def measure_attention_windows(
         members = {"whole": denoiser, **{str(w): AttentionWithin(denoiser, w, tokens.patch, layer) for w in windows}}
         # one seed: every restriction meets the same images and noise
         told: Any = {"cond": held.rows, "seed": seed, "batch": batch}
-        tables.append(measure_losses(members, held.images, times, reference="whole", **told))
+        with checked_conditions():  # nor does a network look for NaN there: all times are told at the end
+            tables.append(measure_losses(members, held.images, times, reference="whole", **told))
     refuse_times("answers", [t for k, t in enumerate(times) if not all(np.isfinite(m.loss[k]).all() for m in tables)])
     first = tables[0]
 

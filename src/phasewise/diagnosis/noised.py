@@ -11,7 +11,7 @@ from torch import Tensor
 
 from phasewise import seeding
 from phasewise.data import ImageData, condition_of_part
-from phasewise.denoisers import Condition, Denoiser, condition_rows
+from phasewise.denoisers import Condition, Denoiser, bind, condition_rows
 from phasewise.errors import PhasewiseError
 from phasewise.results import Array
 
@@ -35,6 +35,7 @@ def held_out(denoiser: Denoiser, data: ImageData | Tensor, cond: Condition | str
             f"images of shape {tuple(images.shape[1:])} do not fit a denoiser for {denoiser.image_shape}"
         )
     rows = condition_rows(cond, len(images), [denoiser])
+    bind(denoiser, rows)  # which looks at their values; the measures then need not (denoisers.trust)
     return HeldOut(images[:n].to(denoiser.device), None if rows is None else rows[:n])
 
 

@@ -325,7 +325,8 @@ class Reach(Record):
         if inner.declared is not None:
             heads.append(f"beyond {inner.declared}")
             cells.append([row[0] for row in _cells(*(part[:, None] for part in inner.leak()))])
-        title = f"Reach of {self.name}: radii in pixels; n = {inner.n}, seed {inner.seed}"
+        fewer = "" if self.windowed.n == inner.n else f" ({self.windowed.n} windowed)"
+        title = f"Reach of {self.name}: radii in pixels; n = {inner.n}{fewer}, seed {inner.seed}"
         return View(title, tuple(heads), list(zip(*cells, strict=True)))
 
     def plot(self, ax: Axes | None = None) -> Axes:
