@@ -129,7 +129,7 @@ def test_radii_hold_their_share(field, images):
         rings = by_ring(linear_map(field, t) ** 2).mean(0)
         within = np.cumsum(rings / rings.sum())
         for part in (0.5, 0.9, 0.99):
-            radius, low, high = (float(side[k]) for side in found.radius(part))
+            radius, low, high = found.radius(part).rows()[k]
             assert low <= np.argmax(within >= part) <= high
             assert low <= radius <= high
     assert (found.radius(0.5).value <= found.radius(0.99).value).all()
@@ -230,7 +230,7 @@ def test_a_radius_is_the_first_from_which_on_the_change_stays_small():
     parts = {k: np.zeros((1, 4)) for k in ("change", "change_stderr")}
     given = np.array([[0.05, 0.2, 0.08, 0.02]]), np.array([[0.0, 0.0, 0.015, 0.0]])
     record = type(found)(**{**vars(found), **values, **parts, "relative": given[0], "relative_stderr": given[1]})
-    assert [side.tolist() for side in record.radius(0.1)] == [[2.0], [2.0], [3.0]]
+    assert record.radius(0.1).rows() == [(2.0, 2.0, 3.0)]
     assert np.isnan(record.radius(0.01).value).all()
 
 
@@ -340,6 +340,7 @@ WAYS = {
     "heads and a mask": lambda x: HEADS(x, x, x, attn_mask=~HALF)[0],
     "heads and scores": lambda x: HEADS(x, x, x, attn_mask=SCORES)[0],
     "an encoder": ENCODER,
+    "compiled": torch.compile(scaled(), backend="eager"),
 }
 
 

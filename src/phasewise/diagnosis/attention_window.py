@@ -5,7 +5,8 @@ definition of :meth:`phasewise.denoisers.DiTDenoiser.windowed`.  Nothing of the 
 PyTorch's own attention (``scaled_dot_product_attention``, and ``multi_head_attention_forward`` round it) gets a mask.
 
 Restricted is self-attention over as many tokens as the grid has; other calls, over text or over grids of other sizes,
-are left alone and counted.  Attention written out as matrix products is not seen, nor what ``torch.compile`` has fused.
+are left alone and counted.  Attention written out as matrix products is not seen, nor a kernel from elsewhere; what
+``torch.compile`` made is compiled anew.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ class _Attention(TorchFunctionMode):
             return None
         if self.window >= max(self.grid) - 1 or (self.layers is not None and layer not in self.layers):
             return None
-        return near(self.grid, self.window, device)
+        mask = near.__wrapped__ if torch.compiler.is_compiling() else near  # a compiler does not look into caches
+        return mask(self.grid, self.window, device)
 
     def _scaled(
         self, func: Callable[..., Tensor], query: Tensor, key: Tensor, value: Tensor,
@@ -189,7 +191,7 @@ def _tokens(denoiser: Denoiser, held: HeldOut, times: Sequence[float], patch: in
     if not found:
         raise NoAttention(
             f"{name} calls no attention over a grid of tokens; only calls of "
-            "torch.nn.functional.scaled_dot_product_attention, not compiled, can be restricted"
+            "torch.nn.functional.scaled_dot_product_attention can be restricted"
         )
     if patch is None:
         patch = max(found, key=lambda p: sizes[p])

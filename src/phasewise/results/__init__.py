@@ -26,6 +26,7 @@ from phasewise.results.base import Named as Named
 from phasewise.results.base import plain as plain
 from phasewise.results.reach import AttentionWindows as AttentionWindows
 from phasewise.results.reach import Influence as Influence
+from phasewise.results.reach import Radii as Radii
 from phasewise.results.reach import Reach as Reach
 from phasewise.results.reach import WindowedAnswer as WindowedAnswer
 

@@ -27,14 +27,22 @@ TOLERANCE = 0.1
 
 
 class Radii(NamedTuple):
-    """A radius at each time, (T,), NaN where no measured one will do; ``low`` and ``high`` by two standard errors."""
+    """A radius at each time, (T,), NaN where no measured one will do; ``low`` and ``high`` by two standard errors.
+
+    ``largest`` is the largest that was measured.
+    """
 
     value: Array
     low: Array
     high: Array
+    largest: float
+
+    def rows(self) -> list[tuple[float, float, float]]:
+        """(value, low, high) at each time."""
+        return list(zip(self.value.tolist(), self.low.tolist(), self.high.tolist(), strict=True))
 
     def cells(self) -> list[str]:
-        return [_radius_cell(*row) for row in zip(*(part.tolist() for part in self), strict=True)]
+        return [_radius_cell(*row) for row in self.rows()]
 
 
 def _radius_cell(value: float, low: float, high: float) -> str:
@@ -54,7 +62,7 @@ def _smallest(grid: Sequence[int], above: Array, stderr: Array, most: float) -> 
         good = np.flip(np.logical_and.accumulate(np.flip(values <= most, axis=1), axis=1), axis=1)
         return np.where(good.any(1), radii[good.argmax(1)], np.nan)
 
-    return Radii(first(above), first(above - spare), first(above + spare))
+    return Radii(first(above), first(above - spare), first(above + spare), float(radii[-1]))
 
 
 def _check_shapes(record: Record, fields: Sequence[str], shape: tuple[int, ...]) -> None:
@@ -64,14 +72,13 @@ def _check_shapes(record: Record, fields: Sequence[str], shape: tuple[int, ...])
 
 
 def _draw_radii(ax: Axes, times: Array, radii: Radii, scale: float = 1.0, **line: Any) -> None:
-    """Radius over time, with its interval; where none will do, no point."""
+    """Radius over time, with its interval; an open triangle at the largest measured one where none will do."""
     order = np.argsort(times, kind="stable")
-    value, low, high = (scale * part[order] for part in radii)
-    ax.plot(times[order], value, marker="o", markersize=3, **line)
-    # an interval that is open above is drawn as far as the radius itself
-    ax.fill_between(
-        times[order], low, np.where(np.isnan(high), value, high), color=line["color"], alpha=0.15, linewidth=0
-    )
+    none = np.isnan(radii.value[order])
+    value, low, high = (scale * np.nan_to_num(part[order], nan=radii.largest) for part in radii[:3])
+    ax.plot(times[order], value, marker="o", markersize=3, markevery=np.flatnonzero(~none).tolist(), **line)
+    ax.plot(times[order][none], value[none], "^", color=line["color"], markerfacecolor="white", label="_more")
+    ax.fill_between(times[order], low, high, color=line["color"], alpha=0.15, linewidth=0)
 
 
 @dataclass(frozen=True)
@@ -309,11 +316,8 @@ class Reach(Record):
     def table(self) -> tuple[Head, Rows]:
         """A row for each time and way of measuring: a radius with the interval that its errors leave open."""
         times = self.influence.times.tolist()
-        rows = [
-            (t, measure, *(float(part[k]) for part in radii))
-            for k, t in enumerate(times)
-            for measure, radii in self._columns().items()
-        ]
+        columns = {measure: radii.rows() for measure, radii in self._columns().items()}
+        rows = [(t, measure, *radii[k]) for k, t in enumerate(times) for measure, radii in columns.items()]
         return ("t", "measure", "radius", "low", "high"), rows
 
     def view(self) -> View:
