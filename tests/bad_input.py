@@ -9,8 +9,15 @@ import numpy as np
 import torch
 
 import phasewise as pw
-from phasewise.denoisers import for_inference
-from phasewise.diagnosis import gap_window, measure_losses, measure_recovery, path_kl
+from phasewise.denoisers import DiTDenoiser, for_inference
+from phasewise.diagnosis import (
+    AttentionWithin,
+    gap_window,
+    measure_influence,
+    measure_losses,
+    measure_recovery,
+    path_kl,
+)
 from phasewise.exact import DiscreteSystem, GaussianField, IsingChain, IsingStrip, TwoMode
 from phasewise.information import make_estimator, make_geometry, make_problem
 from phasewise.results import LossTable, PriceList
@@ -49,6 +56,18 @@ def sample(**given):
 def losses(**given):
     w = world()
     return measure_losses(**{"denoisers": w.members, "images": w.x[:4], "times": (0.5,), **given})
+
+
+def reach(**given):
+    w = world()
+    return pw.reach(**{"denoiser": w.net, "data": w.x, "times": (0.5,), "n": 4, **given})
+
+
+class Lost(pw.LinearPath):
+    """A path whose noise is no number: so are the answers on it."""
+
+    def sigma(self, t):
+        return super().sigma(t) * NAN
 
 
 def prices(**given):
@@ -186,6 +205,29 @@ CALLS = {
         "gap, tolerance=2": lambda: gap_window(world().losses, pw.LinearPath(), "r1", 2),
         "path_kl(path=None)": lambda: path_kl(world().losses, None),
         "markov_length of prices": lambda: pw.markov_length(world().prices),
+        "reach, radii=[9]": lambda: reach(radii=[9]),
+        "reach, radii=[-1]": lambda: reach(radii=[-1]),
+        "reach, radii=[]": lambda: reach(radii=[]),
+        "reach, radii=2": lambda: reach(radii=2),
+        "reach, times=[0]": lambda: reach(times=[0.0]),
+        "reach, times=None": lambda: reach(times=None),
+        "reach, n=1": lambda: reach(n=1),
+        "reach, pixels=0": lambda: reach(pixels=0),
+        "reach of a function": lambda: reach(denoiser=abs),
+        "reach of three images": lambda: reach(data=world().x[:3]),
+        "reach, images of another shape": lambda: reach(data=torch.zeros(8, 3, 6, 6)),
+        "reach, NaN images": lambda: reach(data=spoiled(world().x)),
+        "reach, NaN answers": lambda: reach(denoiser=pw.LocalDenoiser((1, 6, 6), 1, path=Lost())),
+        "reach, a condition where none is taken": lambda: reach(cond=0),
+        "reach, windows without attention": lambda: reach(windows=[1]),
+        "reach, patch without attention": lambda: reach(patch=2),
+        "reach, windows beyond the tokens": lambda: reach(
+            denoiser=DiTDenoiser((1, 6, 6), width=4, heads=1, patch=2), windows=[3]
+        ),
+        "influence of one image": lambda: measure_influence(world().net, world().x[:1], (0.5,)),
+        "attention, windows=[0.5]": lambda: reach(windows=[0.5]),
+        "attention within -1": lambda: AttentionWithin(world().net, -1, 1),
+        "attention within patches of 0": lambda: AttentionWithin(world().net, 1, 0),
     },
     "information": {
         "block=1.5": lambda: cmi(block=1.5),

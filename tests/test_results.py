@@ -24,19 +24,23 @@ from phasewise import results
 from phasewise.display import LINES
 from phasewise.errors import PhasewiseError
 from phasewise.results import (
+    AttentionWindows,
     CMIMap,
     DataRecord,
     Estimate,
     Evaluation,
     HybridSchedule,
+    Influence,
     LossTable,
     MarkovFit,
     ParetoFront,
     PriceList,
+    Reach,
     Record,
     Recovery,
     StepErrors,
     TrainingRecord,
+    WindowedAnswer,
 )
 
 NAN, INF = math.nan, math.inf
@@ -50,6 +54,23 @@ LOSSES = LossTable(
 SCHEDULE = HybridSchedule(
     (1.0, 0.5, 0.1), ("a", "b", "a"), solver="euler", penalty=0.25, penalty_stderr=0.01, mflop=12.5
 )
+RINGS = np.array([[0.7, 0.2, 0.1], [0.5, 0.5, 0.0]])
+INFLUENCE = Influence(
+    times=np.array([0.2, 0.8]), share=RINGS, share_stderr=RINGS / 9, beyond=np.array([[0.3, 0.1, 0], [0.5, 0, 0]]),
+    beyond_stderr=RINGS / 9, mass=np.array([1.0, 2.0]), mass_stderr=np.array([0.1, NAN]), n=7, pixels=2, seed=3,
+    path={"name": "linear"}, declared=1,
+)  # fmt: skip
+WINDOWED = WindowedAnswer(
+    times=np.array([0.2, 0.8]), radii=(1, 2), change=TABLE[:2], change_stderr=TABLE[:2], relative=TABLE[:2],
+    relative_stderr=np.array([[0.1, NAN], [0.1, 0.2]]), spread=np.array([1.0, 0.0]), spread_stderr=np.array([0.1, 0.0]),
+    n=7, pixels=2, seed=3, path={"name": "linear"},
+)  # fmt: skip
+ATTENTION = AttentionWindows(
+    times=np.array([0.2, 0.8]), windows=(0, 2), layers=("all", "0"), distance=np.ones((2, 2, 2)),
+    distance_stderr=np.ones((2, 2, 2)) / 9, loss_rise=np.array([[[0.5, 0.01], [NAN, -INF]], [[0.1, 0.0], [0.1, 0.0]]]),
+    loss_rise_stderr=np.ones((2, 2, 2)) / 99, loss=np.array([1.0, 3.0]), loss_stderr=np.array([0.1, 0.1]), grid=(4, 3),
+    patch=2, masked=3, left=1, n=7, seed=3, path={"name": "linear"},
+)  # fmt: skip
 EXAMPLES: list[Record] = [
     Estimate(0.1 + 0.2, 1e-9, 17, unit="pixels", seed=4),
     Estimate(NAN, INF, 1),
@@ -78,6 +99,11 @@ EXAMPLES: list[Record] = [
               peak_radii=(1, 2, 3), peak_times=np.array([0.2, 0.4, NAN])),
     MarkovFit(np.array([0.2]), np.array([NAN]), np.array([NAN]), np.array([NAN]), np.array([NAN]), np.array([NAN]),
               ("not resolved",), ("2 radii",), (1, 2), 5.0, 0.01, 1),
+    INFLUENCE,
+    WINDOWED,
+    ATTENTION,
+    Reach("r1", INFLUENCE, WINDOWED, ATTENTION),
+    Reach("r1", INFLUENCE, dataclasses.replace(WINDOWED, declared=1)),
 ]  # fmt: skip
 every_record = pytest.mark.parametrize("record", EXAMPLES, ids=lambda r: type(r).__name__)
 
@@ -96,7 +122,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def test_every_record_has_an_example() -> None:
-    kinds = {c for c in Record.__subclasses__() if c.__module__ == results.__name__}
+    kinds = {c for c in Record.__subclasses__() if c.__module__.startswith(results.__name__)}
     assert kinds == {type(e) for e in EXAMPLES}
 
 

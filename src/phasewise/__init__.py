@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from phasewise.diagnosis import critical_window as critical_window
     from phasewise.diagnosis import guess as guess
     from phasewise.diagnosis import markov_length as markov_length
+    from phasewise.diagnosis import reach as reach
     from phasewise.errors import PhasewiseError as PhasewiseError
     from phasewise.errors import PhasewiseWarning as PhasewiseWarning
     from phasewise.information import cmi_map as cmi_map
@@ -69,7 +70,7 @@ _HOMES = {
     "information": ("cmi_map",),
     "metrics": ("fid", "count_flops"),
     "paths": ("LinearPath", "CosinePath", "TablePath", "VarianceExplodingPath"),
-    "diagnosis": ("markov_length", "critical_window", "check_claims", "guess"),
+    "diagnosis": ("markov_length", "critical_window", "check_claims", "guess", "reach"),
     "scheduling": ("price_list", "optimise_schedule", "pareto_front", "explain"),
     "pretrained": ("load_pretrained",),
     "results": ("HybridSchedule",),

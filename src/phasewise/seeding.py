@@ -27,6 +27,9 @@ class Purpose(IntEnum):
     LOSSES = 10
     PENALTY_NOISE = 11
     RECOVERY = 12
+    REACH_NOISE = 13
+    REACH_PIXELS = 14
+    REACH_SIGNS = 15
     CMI_FOLDS = 20
     CMI_FOLD = 21
     CMI_CLASS = 22

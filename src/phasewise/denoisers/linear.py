@@ -174,7 +174,8 @@ class WienerDenoiser(Denoiser):
         if t not in self._matrices:
             if len(self._matrices) >= max(1, CACHE_NUMBERS // self.mean.numel() ** 2):
                 self._matrices.pop(next(iter(self._matrices)))
-            self._matrices[t] = self._solve(t)
+            with torch.inference_mode(False):  # kept: an ordinary tensor, fit for gradients too
+                self._matrices[t] = self._solve(t)
         return self._matrices[t].to(self.mean.device)
 
     def _solve(self, t: float) -> Tensor:
