@@ -14,6 +14,7 @@ import phasewise as pw
 from phasewise.diagnosis import measure_losses
 from phasewise.errors import PhasewiseError
 from phasewise.exact import GaussianField
+from phasewise.results import PriceList
 from phasewise.scheduling import Boundary, PenaltyFunction, boundary_of, step_penalties
 
 SIX = pw.time_grid(6, t_min=0.05)
@@ -117,6 +118,13 @@ def test_correlations_are_those_of_the_images_and_change_nothing_else():
         rows.append(torch.cat(one).numpy())
     np.testing.assert_allclose(table.gap_correlation[1], np.corrcoef(rows), atol=1e-9)
     assert np.array_equal(table.gap_correlation[0], np.eye(3))  # the reference's own gap is 0 for every image
+    # the error of a boundary is that of the images' own sums over the steps between
+    prices = PriceList(table, flops=np.ones(2), ms=np.ones(2))
+    found = boundary_of(prices, "r1", "global")
+    per_image = (found.difference / table.gap[:, 1])[:, None] * np.array(rows)
+    for k, error in enumerate(found.excess_stderr):
+        between = slice(min(k, found.best), max(k, found.best))
+        assert error == pytest.approx(np.std(per_image[between].sum(0)) / np.sqrt(39))
     again = pw.results.LossTable.from_dict(table.to_dict())
     assert np.array_equal(again.gap_correlation, table.gap_correlation)
     with pytest.raises(PhasewiseError, match="denoisers x times x times"):

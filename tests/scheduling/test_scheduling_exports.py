@@ -103,6 +103,19 @@ def test_a_clock_that_stands_still_is_refused():
         plan(("a", 1), ("b", 1)).export("boundary_ratio", clock=Still())
 
 
+def test_a_clock_of_another_path_or_without_steps_is_refused():
+    schedule = plan(("a", 1), ("b", 1))
+    mine, other, plain = Table(), Table(), Table(None)
+    mine.path, other.path = pw.paths.LinearPath(), pw.paths.CosinePath()
+    assert schedule.export("boundary_ratio", clock=mine) == schedule.export("boundary_ratio", clock=Table())
+    with pytest.raises(PhasewiseError, match=r"this clock is of CosinePath.*the times are on LinearPath"):
+        schedule.export("boundary_ratio", clock=other)
+    with pytest.raises(PhasewiseError, match="counts no discrete timesteps"):
+        schedule.export("denoising_end", clock=plain)
+    wide = HybridSchedule(schedule.times, schedule.assignment, path=pw.paths.ScaledPath(mine.path, 2.0).config())
+    assert wide.export("boundary_ratio", clock=mine) == schedule.export("boundary_ratio", clock=mine)
+
+
 def test_a_form_of_your_own_joins(monkeypatch):
     monkeypatch.setattr(EXPORTS, "_entries", dict(EXPORTS.items()))
     EXPORTS.register("names", lambda schedule, clock, member: " ".join(schedule.assignment))

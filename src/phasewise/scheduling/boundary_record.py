@@ -20,7 +20,7 @@ import torch
 from phasewise import checks, display
 from phasewise.display import TIME, Head, Rows, View, measured
 from phasewise.errors import PhasewiseError, unknown
-from phasewise.paths import path_from_config
+from phasewise.paths import NoisePath, path_from_config
 from phasewise.power import RESOLVED
 from phasewise.results import Array, Record
 
@@ -32,22 +32,42 @@ TIES = 1.0
 
 
 class Clock(Protocol):
-    """A training's count of time: which of its ``steps_total`` discrete timesteps, 0 at the data, a noise time is."""
+    """A training's count of time: which of its ``steps_total`` discrete timesteps, 0 at the data, a noise time is.
+
+    One that has a ``path`` (a wrapped network's has) takes times of that path alone.
+    """
 
     @property
-    def steps_total(self) -> int: ...
+    def steps_total(self) -> int | None: ...
 
     def timestep_of_time(self, t: float) -> float: ...
 
 
 def a_clock(value: Any, name: str) -> Any:
     """A clock, as an argument."""
-    total = getattr(value, "steps_total", None)
-    if not callable(getattr(value, "timestep_of_time", None)) or not isinstance(total, int) or total < 1:
+    if not callable(getattr(value, "timestep_of_time", None)) or not hasattr(value, "steps_total"):
         raise PhasewiseError(
             f"{name} must tell timesteps: an object with steps_total and timestep_of_time(t), got {checks.shown(value)}"
         )
     return value
+
+
+def timesteps(clock: Clock, times: Sequence[float], path: NoisePath) -> tuple[list[float], int]:
+    """Discrete timesteps at ``times`` on ``path``, and how many a training has.
+
+    Raises PhasewiseError for a clock without discrete timesteps, and for one of another path.
+    """
+    total, own = clock.steps_total, getattr(clock, "path", path)
+    if total is None:
+        raise PhasewiseError(
+            "this clock counts no discrete timesteps: its network is told the noise itself; leave it out"
+        )
+    # the same path in other pixel units keeps its times
+    if own != path and own != getattr(path, "of", None):
+        raise PhasewiseError(
+            f"this clock is of {own!r}, the times are on {path!r}; give the clock of a network on that path"
+        )
+    return [float(clock.timestep_of_time(float(t))) for t in times], checks.count(total, "steps_total")
 
 
 @dataclass(frozen=True)
@@ -347,7 +367,7 @@ class Boundary(Record):
                 this boundary's path, its ``steps_total`` is the number of training timesteps.
             grid: descending start times of a scheduler's steps, on the same path; default the grid it was measured on.
 
-        Raises PhasewiseError for a clock that is none and a grid that does not decrease.
+        Raises PhasewiseError for a clock that is none or of another path, and a grid that does not decrease.
         """
         times = np.asarray(self.times if grid is None else grid, dtype=float)
         if (np.diff(times) >= 0).any():
@@ -361,8 +381,8 @@ class Boundary(Record):
             "log-SNR": [float(path.log_snr(torch.tensor(t, dtype=torch.float64))) for t, _ in ends],
         }
         if clock is not None:
-            step = [float(clock.timestep_of_time(t)) for t, _ in ends]
-            ratio = [math.nan if k in alone else s / clock.steps_total for s, (_, k) in zip(step, ends, strict=True)]
+            step, total = timesteps(clock, [t for t, _ in ends], path)
+            ratio = [math.nan if k in alone else s / total for s, (_, k) in zip(step, ends, strict=True)]
             rows |= {"timestep": step, "boundary_ratio": ratio, "denoising_end": [1 - r for r in ratio]}
         # early takes what starts at or above a boundary; one that lies on the low end is just above it
         counts = [(times >= self.t).sum(), (times > self.low).sum(), (times >= self.high).sum()]
@@ -379,7 +399,7 @@ def _before(k: int, size: int) -> Array:
     return (np.arange(size) < k).astype(float)
 
 
-def _at_0(path: Any) -> float:
+def _at_0(path: NoisePath) -> float:
     """sigma / alpha at the data."""
     zero = torch.zeros((), dtype=torch.float64)
     return float(path.sigma(zero) / path.alpha(zero))

@@ -25,7 +25,7 @@ from phasewise.errors import PhasewiseError
 from phasewise.paths import path_from_config
 from phasewise.registry import Registry
 from phasewise.results import HybridSchedule, a_schedule
-from phasewise.scheduling.boundary_record import Clock, a_clock
+from phasewise.scheduling.boundary_record import Clock, a_clock, timesteps
 
 Form = Callable[[HybridSchedule, Clock | None, str | None], Any]
 EXPORTS: Registry[Form] = Registry("form of export")
@@ -101,15 +101,15 @@ def _switch(schedule: HybridSchedule, form: str, clock: Clock | None) -> tuple[f
         raise _misfit(schedule, f"{form} stands for one switch, from one member to another")
     if clock is None:
         raise PhasewiseError(f"{form} counts discrete timesteps; give clock=, that of the pipeline's scheduler")
-    clock = a_clock(clock, "clock")
     first = next(k for k, name in enumerate(schedule.assignment) if name != schedule.assignment[0])
-    above, below = (float(clock.timestep_of_time(schedule.times[k])) for k in (first - 1, first))
+    around = schedule.times[first - 1 : first + 1]
+    (above, below), total = timesteps(a_clock(clock, "clock"), around, path_from_config(schedule.path))
     if not above > below:
         raise PhasewiseError(
             f"the clock has timestep {above:g} at t = {schedule.times[first - 1]:.4g} and {below:g} at "
             f"t = {schedule.times[first]:.4g}: no boundary lies between them; use fewer steps"
         )
-    return above, below, clock.steps_total
+    return above, below, total
 
 
 def _member(schedule: HybridSchedule, member: str | None, form: str, what: str, default: str | None = None) -> str:
