@@ -13,6 +13,7 @@ from torch import Tensor
 
 import phasewise as pw
 from phasewise.metrics import frechet_difference, frechet_score
+from phasewise.power import RESOLVED
 from phasewise.scheduling import Boundary
 from studies import subject
 from studies.options import choice
@@ -132,7 +133,8 @@ def verdict(answers: Answers, names: list[str]) -> str:
     notes = (
         f"From {asked['early']} to {asked['late']}, {asked['steps']} steps of {asked['solver']}; n = {asked['n']} "
         f"samples of each boundary, from the same noise. Measured on {price['n']} held-out images. One thread.",
-        f"`frechet` has {asked['late']} as reference, `flow` none. Differences are paired.",
+        f"`frechet` has {asked['late']} as reference, `flow` none. Differences are paired; one is "
+        "told beyond two standard errors.",
     )
     shown = [[head, *(row[head] for row in rows)] for head in rows[0]]
     return markdown(["", *(f"{name}, `{penalty}`" for name, penalty in columns)], shown, *notes)
@@ -153,6 +155,7 @@ def one_verdict(answers: Answers, name: str, penalty: str) -> dict[str, str]:
         "FID at the best": value(least),
         "difference": f"{lost:+.3f} ± {error:.3f}",
         "difference, % of the best": f"{100 * lost / least[0]:+.1f} ± {100 * error / least[0]:.1f}",
+        "told apart": "yes" if abs(lost) > RESOLVED * error else "no",
         "cost of the measured one, of late alone": f"{b.mflop[b.step] / b.mflop[0]:.0%}",
         "seconds to measure": f"{found['seconds']:.0f}",
         "seconds of the search": f"{search:.0f}",
