@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from studies.boundary import BoundaryStudy
 from studies.closed_forms import ClosedForms
 from studies.cmi import CMIEstimators, CMIExact, CMIImages, CMIRecipe
 from studies.designs import Designs
@@ -35,6 +36,7 @@ STUDIES: dict[str, type[Study[Any]]] = {
         Resolution,
         Front,
         Placed,
+        BoundaryStudy,
         RandomSearch,
         CMIImages,
         CMIExact,

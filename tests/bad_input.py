@@ -23,7 +23,14 @@ from phasewise.information import make_estimator, make_geometry, make_problem
 from phasewise.results import LossTable, PriceList
 from phasewise.runs import make_config
 from phasewise.sampling import starting_noise
-from phasewise.scheduling import baselines, measure_step_errors, place_steps, prices_at, schedule_from_assignment
+from phasewise.scheduling import (
+    baselines,
+    boundary_of,
+    measure_step_errors,
+    place_steps,
+    prices_at,
+    schedule_from_assignment,
+)
 from phasewise.training import TrainPreset, train_together
 
 NAN, INF = float("nan"), float("inf")
@@ -77,6 +84,13 @@ def prices(**given):
 
 def schedule(**given):
     return pw.optimise_schedule(**{"prices": world().prices, **given})
+
+
+def boundary(**given):
+    w = world()
+    return pw.boundary(
+        **{"early": w.members["r1"], "late": w.members["global"], "data": w.x, "n": 4, "steps": 2, **given}
+    )
 
 
 def cmi(**given):
@@ -273,6 +287,25 @@ CALLS = {
         "fewer_steps(mflop=inf)": lambda: baselines.fewer_steps(world().prices, INF, "heun"),
         "fraction_for an unknown name": lambda: baselines.fraction_for(world().prices, "r9", "global", 1.0, "heun"),
         "explain(None)": lambda: pw.explain(None, world().prices),
+        "boundary, n=1": lambda: boundary(n=1),
+        "boundary, steps=0": lambda: boundary(steps=0),
+        "boundary, times=[nan]": lambda: boundary(times=[NAN]),
+        "boundary of functions": lambda: boundary(early=abs),
+        "boundary, reference='global'": lambda: boundary(reference="global"),
+        "boundary, tolerance=2": lambda: boundary(tolerance=2),
+        "boundary, one name": lambda: boundary(names=("a",)),
+        "boundary, solver='x'": lambda: boundary(solver="x"),
+        "boundary, cost='s'": lambda: boundary(cost="s"),
+        "boundary by w2 without a reference": lambda: boundary(penalty="w2"),
+        "boundary by frechet without features": lambda: boundary(penalty="frechet", reference="late"),
+        "boundary on NaN images": lambda: boundary(data=spoiled(world().x)),
+        "boundary of images of another size": lambda: boundary(data=world().x[..., :5]),
+        "boundary_of an unknown name": lambda: boundary_of(world().prices, "r9", "global"),
+        "an unknown export": lambda: world().schedule.export("boundary"),
+        "an export of 3": lambda: world().schedule.export(3),
+        "an export without a clock": lambda: world().schedule.export("boundary_ratio"),
+        "an export with a clock of 3": lambda: world().schedule.export("boundary_ratio", clock=3),
+        "an export of an unknown member": lambda: world().schedule.export("guidance_interval", member="r9"),
     },
     "records": {
         "an unknown solver": lambda: pw.HybridSchedule((1.0,), ("global",), solver="magic"),
@@ -388,6 +421,10 @@ OTHER_COMMANDS = (
     ("demo", "mnist", "--seed", "-1"),
     ("demo", "mnist", "--device", "foo"),
     ("report", "/nonexistent"),
+    ("boundary", "--pretrained", "mnist", "--early", "r9", "--late", "global"),
+    ("boundary", "--run", "/nonexistent", "--early", "r1", "--late", "global"),
+    ("boundary", "--pretrained", "mnist", "--early", "r1", "--late", "global", "--data", "/nonexistent"),
+    ("boundary", "--pretrained", "mnist", "--early", "r1", "--late", "global", "--tolerance", "2", "--data", "digits"),
     ("options", "nothing"),
 )
 """Command lines that end with exit status 2; ``--out`` is not added."""

@@ -26,14 +26,14 @@ def invoke(*words):
     return runner.invoke(app, [str(w) for w in words])
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "sample", "report", "demo", "options"])
+@pytest.mark.parametrize("command", [*COMMANDS, "sample", "boundary", "report", "demo", "options"])
 def test_help_has_an_example(command):
     result = invoke(command, "--help")
     assert result.exit_code == 0
     assert f"phasewise {command}" in result.output
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "sample", "report", "demo"])
+@pytest.mark.parametrize("command", [*COMMANDS, "sample", "boundary", "report", "demo"])
 def test_help_fits_a_screen(command):
     assert len(invoke(command, "--help").output.splitlines()) < 40
 

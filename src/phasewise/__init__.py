@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from phasewise.runs import open_run as open_run
     from phasewise.sampling import sample as sample
     from phasewise.sampling import time_grid as time_grid
+    from phasewise.scheduling import boundary as boundary
     from phasewise.scheduling import explain as explain
     from phasewise.scheduling import optimise_schedule as optimise_schedule
     from phasewise.scheduling import pareto_front as pareto_front
@@ -71,7 +72,7 @@ _HOMES = {
     "metrics": ("fid", "count_flops"),
     "paths": ("LinearPath", "CosinePath", "TablePath", "VarianceExplodingPath"),
     "diagnosis": ("markov_length", "critical_window", "check_claims", "guess", "reach"),
-    "scheduling": ("price_list", "optimise_schedule", "pareto_front", "explain"),
+    "scheduling": ("price_list", "optimise_schedule", "pareto_front", "explain", "boundary"),
     "pretrained": ("load_pretrained",),
     "results": ("HybridSchedule",),
     "runs": ("open_run",),

@@ -452,6 +452,54 @@ def compare(
 
 
 @app.command()
+def boundary(
+    early: Annotated[str, typer.Option(help="Who takes the noisy part: a member's name.")],
+    late: Annotated[str, typer.Option(help="Who takes the rest.")],
+    run: Annotated[Path | None, typer.Option(help="Run folder with both.")] = None,
+    pretrained: Annotated[str | None, typer.Option(help="A shipped set instead, e.g. mnist.")] = None,
+    reference: Annotated[str | None, typer.Option(help="The better of both. [default: neither]")] = None,
+    penalty: Annotated[str | None, typer.Option(help="frechet, w2, flow, kl. [default: as fits]")] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Share of the worst that is nothing.")] = None,
+    steps: Annotated[int, typer.Option(help="Steps of the sampler's grid.")] = 16,
+    n: Annotated[int, typer.Option("--n", help="Held-out images.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    data: Annotated[str | None, typer.Option(help="Images instead of the run's own.")] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Folder of named sets.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Also write the record to this .json.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    dry_run: DryRun = False,
+) -> None:
+    """Measure when to switch from one denoiser to another, with the error, in every unit. Nothing is sampled.
+
+    Example: phasewise boundary --pretrained mnist --early coarse --late global --reference global --data-dir data
+    """
+    with plain_errors():
+        checks.device(device, "device")
+        from phasewise.pipeline import need_run
+        from phasewise.pipeline.bounding import boundary_in, check_file, save_boundary, side_of, tell_boundary
+        from phasewise.pretrained import load_pretrained
+
+        if (run is None) == (pretrained is None):
+            raise PhasewiseError("say where the denoisers are: either --run DIR or --pretrained NAME")
+        check_file(save)
+        checks.at_least_2(n, "--n"), checks.seed(seed, "--seed"), checks.steps(steps, "--steps")
+        side_of(reference, early, late)
+        source = need_run(run, "measure") if run is not None else load_pretrained(str(pretrained))
+        for name in (early, late):
+            source.denoiser(name, device)
+        if dry_run:
+            typer.echo(f"{n} images at {steps} times by {early} and {late}")
+            return
+        found = boundary_in(
+            source, early, late, reference=reference, penalty=penalty, tolerance=tolerance, steps=steps, n=n, seed=seed,
+            data=data, data_dir=data_dir, device=device,
+        )  # fmt: skip
+        tell_boundary(found, typer.echo)
+        if save is not None:
+            typer.echo(f"wrote {save_boundary(found, save)}")
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="Run folder with records.")],
 ) -> None:

@@ -16,7 +16,11 @@ from typing import Any, Generic, TypeVar, overload
 from phasewise.errors import PhasewiseError, unknown
 
 T = TypeVar("T")
-HOMES = {"solver": "phasewise.sampling.solvers:SOLVERS", "path": "phasewise.paths:PATHS"}
+HOMES = {
+    "solver": "phasewise.sampling.solvers:SOLVERS",
+    "path": "phasewise.paths:PATHS",
+    "export": "phasewise.scheduling.exports:EXPORTS",
+}
 """Where tables are made whose names stand in records."""
 
 

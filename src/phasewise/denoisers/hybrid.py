@@ -14,6 +14,7 @@ from phasewise.display import joined
 from phasewise.errors import PhasewiseError
 from phasewise.paths import Time, as_time, path_from_config
 from phasewise.results import HybridSchedule, a_schedule
+from phasewise.shapes import ImageShape
 
 APART = 0.1
 """How far members' pixel means and standard deviations may lie apart, in standard deviations."""
@@ -39,15 +40,12 @@ class HybridDenoiser(Denoiser):
             raise PhasewiseError(
                 f"the schedule names {', '.join(missing)}; members given: {', '.join(members) or 'none'}"
             )
-        shapes = {members[name].image_shape for name in needed}
-        if len(shapes) > 1:
-            raise PhasewiseError(f"members are for images of different shape: {sorted(shapes)}")
-        _same_pixels({name: members[name] for name in needed})
+        shape = same_images({name: members[name] for name in needed})
         path = path_from_config(schedule.path)
         radii = [members[name].radius for name in needed]
         # as far as the farthest of its members sees
         radius = None if any(r is None for r in radii) else max(r for r in radii if r is not None)
-        super().__init__(shapes.pop(), path, radius)
+        super().__init__(shape, path, radius)
         self.schedule = schedule
         self.names = tuple(needed)
         self.parts = nn.ModuleList(members[n].on(path) for n in needed)
@@ -102,7 +100,14 @@ def _told(member: Denoiser, x_t: Tensor, t: Time, cond: Tensor | None) -> Tensor
     return member(x_t, t, cond if member.takes_condition else None)
 
 
-def _same_pixels(members: Mapping[str, Denoiser]) -> None:
+def same_images(members: Mapping[str, Denoiser]) -> ImageShape:
+    """The (C, H, W) that all members are for.
+
+    Raises PhasewiseError where they differ in it, or were fitted to other data or another pixel range.
+    """
+    shapes = {member.image_shape for member in members.values()}
+    if len(shapes) > 1:
+        raise PhasewiseError(f"members are for images of different shape: {sorted(shapes)}")
     known = {name: moments for name, d in members.items() if (moments := d.pixel_moments()) is not None}
     for name, (mean, std) in known.items():
         first, (mean_0, std_0) = next(iter(known.items()))
@@ -113,6 +118,7 @@ def _same_pixels(members: Mapping[str, Denoiser]) -> None:
                 f"{name} to {_listed(mean)} and {_listed(std)}: other data, or another pixel range; put only denoisers "
                 "of the same images together"
             )
+    return shapes.pop()
 
 
 def _listed(values: Tensor) -> str:

@@ -203,8 +203,10 @@ class Clock:
 
     @property
     def steps_total(self) -> int | None:
-        """K, or None where the network knows no discrete steps."""
-        return self.steps
+        """K: the discrete steps, or of a flow, which is told K t, that factor; None where the noise itself is told."""
+        if self.steps is not None:
+            return self.steps
+        return int(self.scale) if self.kind == "t" and self.shift == 0 and self.scale >= 1 else None
 
     def told(self, s: Tensor) -> Tensor:
         """What the network is told at times ``s``, any shape."""

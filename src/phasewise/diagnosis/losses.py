@@ -35,6 +35,9 @@ from phasewise.modes import in_evaluation
 from phasewise.paths import NoisePath, a_path
 from phasewise.results import Estimate, LossTable, a_loss_table
 
+PAIRED = ("gap", "distance")
+"""What is differenced image by image."""
+
 
 @in_evaluation
 @torch.inference_mode()
@@ -47,6 +50,7 @@ from phasewise.results import Estimate, LossTable, a_loss_table
     seed=checks.seed,
     batch=checks.count,
     progress=checks.function,
+    correlations=checks.flag,
 )
 def measure_losses(
     denoisers: Mapping[str, Denoiser],
@@ -59,6 +63,7 @@ def measure_losses(
     seed: int = 0,
     batch: int = 250,
     progress: Callable[[int, int], None] | None = None,
+    correlations: bool = False,
 ) -> LossTable:
     """Losses of every denoiser at every time on held-out ``images``, with noise drawn from ``seed``.
 
@@ -69,6 +74,9 @@ def measure_losses(
 
     ``cond``, a class label, a tensor with a row for each image, or "labels" of an ImageData, goes to every denoiser
     that takes one.
+
+    ``correlations`` adds how the errors of a denoiser at different times go together: noise is fresh at each, the
+    images are the same, and a hard image is hard at every low noise.  It keeps T x N numbers an image.
 
     Raises PhasewiseError for a missing reference, times outside (0, 1], a condition that does not fit, or fewer than 2
     images.
@@ -88,6 +96,7 @@ def measure_losses(
     order = [names.index(reference), *[i for i in range(len(names)) if names[i] != reference]]
     cells = {key: np.zeros((len(grid), len(names))) for key in ("loss", "gap", "distance")}
     errors = {key: np.zeros_like(value) for key, value in cells.items()}
+    each = {key: np.zeros((len(names), len(grid), len(images))) for key in PAIRED} if correlations else {}
     for k, t in enumerate(grid):
         sums = {key: np.zeros((2, len(names))) for key in cells}
         # by the number of the time: fresh noise at each, so that errors hardly go together over times
@@ -105,6 +114,8 @@ def measure_losses(
                     ("distance", _squared(outputs[i] - base)),
                 ):
                     sums[key][:, i] += (float(value.sum()), float(value.square().sum()))
+                    if key in each:
+                        each[key][i, k, start : start + len(x)] = value.cpu().numpy()
         n = len(images)
         for key, (total, squares) in sums.items():
             cells[key][k] = total / n
@@ -129,7 +140,18 @@ def measure_losses(
         seed=seed,
         path=path.config(),
         control=control,
+        **{f"{key}_correlation": np.stack([_correlation(rows) for rows in values]) for key, values in each.items()},
     )
+
+
+def _correlation(values: np.ndarray) -> np.ndarray:
+    """(T, T) correlation over images of (T, n) values; 0 beside the diagonal where all images have one value."""
+    centred = values - values.mean(1, keepdims=True)
+    size = np.sqrt((centred**2).sum(1))
+    unit = centred / np.where(size > 0, size, 1.0)[:, None]
+    found: np.ndarray = np.clip(unit @ unit.T, -1.0, 1.0)
+    np.fill_diagonal(found, 1.0)
+    return found
 
 
 def _answer(

@@ -84,6 +84,8 @@ class LossTable(Record):
         gap       loss_n - loss_reference, differenced image by image (so its stderr is the paired one)
         distance  E|D_n - D_reference|^2
     ``radii[i]`` is None for a global denoiser.  ``control`` names the local design opened to the whole image, if any.
+    ``gap_correlation`` and ``distance_correlation``, (N, T, T), where they were measured: how the errors of one
+    denoiser's means at two times go together, as the images are the same.
     """
 
     times: Array
@@ -102,9 +104,18 @@ class LossTable(Record):
     seed: int
     path: dict[str, Any]
     control: str | None = None
+    gap_correlation: Array | None = None
+    distance_correlation: Array | None = None
 
     def check(self) -> None:
         _check_table(self, ("loss", "loss_stderr", "gap", "gap_stderr", "distance", "distance_stderr"))
+        shape = (len(self.names), len(self.times), len(self.times))
+        for name in ("gap_correlation", "distance_correlation"):
+            found = getattr(self, name)
+            if found is not None and found.shape != shape:
+                raise PhasewiseError(
+                    f"LossTable.{name} has shape {found.shape}, not {shape}: denoisers x times x times"
+                )
 
     def column(self, name: str) -> int:
         """Where a denoiser stands among ``names``; PhasewiseError for one that is not there."""
@@ -310,6 +321,18 @@ class HybridSchedule(Record):
             else:
                 out.append((edges[k], edges[k + 1], name))
         return out
+
+    def export(self, form: str, *, clock: Any = None, member: str | None = None) -> Any:
+        """The schedule as another program takes it; forms and what each needs: :mod:`phasewise.scheduling.exports`.
+
+        ``form``: "boundary_ratio", "denoising_end" (each needs a ``clock``, takes one switch, and is a number),
+        "guidance_interval" (a dict; ``member`` is the guided one), "steps_computation_mask" (a list of 0 and 1;
+        ``member`` computes, default "global"), "json" (text).  ``clock``: an object with ``steps_total`` and
+        ``timestep_of_time(t)``.
+
+        Raises PhasewiseError for an unknown form, and naming the spans of a schedule that does not fit it.
+        """
+        return registry.table("export").get(form)(self, clock, member)
 
     def table(self) -> tuple[Head, Rows]:
         """A row for each step."""

@@ -1,7 +1,10 @@
 """Which member runs when: penalties and costs of every step, the exact optimum, step placement, baselines, words."""
 
 from phasewise.scheduling import baselines, penalties
+from phasewise.scheduling.boundaries import boundary, boundary_of
+from phasewise.scheduling.boundary_record import Boundary, BoundaryUnits
 from phasewise.scheduling.explanation import explain, explain_ties
+from phasewise.scheduling.exports import EXPORTS, export
 from phasewise.scheduling.optimise import (
     optimise_schedule,
     pareto_front,
@@ -21,13 +24,19 @@ from phasewise.scheduling.prices import price_list, prices_at
 from phasewise.scheduling.step_errors import measure_step_errors
 
 __all__ = [
+    "EXPORTS",
     "PENALTIES",
+    "Boundary",
+    "BoundaryUnits",
     "Penalty",
     "PenaltyFunction",
     "PlacementFront",
     "baselines",
+    "boundary",
+    "boundary_of",
     "explain",
     "explain_ties",
+    "export",
     "get_penalty",
     "measure_step_errors",
     "optimise_schedule",

@@ -41,6 +41,9 @@ class PathKL(Penalty):
         weight = np.append(np.diff(gamma), gamma[-1])[:, None] / 2
         return prices.losses.gap * weight, prices.losses.gap_stderr * np.abs(weight)
 
+    def correlation(self, prices: PriceList) -> Array | None:
+        return prices.losses.gap_correlation
+
     def span(self, prices: PriceList) -> Array:
         """1/2 integral gap d gamma, trapezoid in log-SNR of gamma * gap; from gamma = 0 on, where log-SNR is infinite,
         the gap at the far end over the span."""
@@ -74,7 +77,7 @@ class PathKL(Penalty):
 
 
 class VelocityError(Penalty):
-    name, unit, label = "w2", "pixel units", "velocity error"
+    name, unit, label, distance = "w2", "pixel units", "velocity error", True
     meaning = "Velocity error: how far a deterministic (ODE) sampler is pushed off the course of the global denoiser."
 
     def step(self, prices: PriceList) -> tuple[Array, Array]:
@@ -82,6 +85,9 @@ class VelocityError(Penalty):
         grown = np.broadcast_to(_growth(prices), root.shape).copy()
         grown[-1] = 1.0  # the denoise ends at the image: nothing grows any more
         return root * _push(prices) * grown, error * _push(prices) * grown
+
+    def correlation(self, prices: PriceList) -> Array | None:
+        return prices.losses.distance_correlation
 
     def span(self, prices: PriceList) -> Array:
         distance = np.sqrt(np.maximum(prices.losses.distance, 0.0))
@@ -107,6 +113,9 @@ class FlowExcess(Penalty):
         weight = -np.diff(prices.times, append=0.0)[:, None] * _gain(prices) ** 2
         return prices.losses.gap * weight, prices.losses.gap_stderr * np.abs(weight)
 
+    def correlation(self, prices: PriceList) -> Array | None:
+        return prices.losses.gap_correlation
+
     def span(self, prices: PriceList) -> Array:
         return _trapezoid(prices.losses.gap * _gain(prices) ** 2, prices.times)
 
@@ -118,7 +127,7 @@ class FlowExcess(Penalty):
 
 
 class SetDistance(Penalty):
-    name, unit, label = "frechet", "feature units", "set distance"
+    name, unit, label, distance = "frechet", "feature units", "set distance", True
     meaning = (
         "Set distance: the velocity error with sets of images seen as the judge sees them, by the mean and covariance "
         "of their features."

@@ -31,6 +31,8 @@ class Penalty(ABC):
     unit: str
     meaning: str
     label: str = ""
+    distance = False
+    """Whether values are distances, which a judge such as FID counts by their square, or squares already."""
     ancestral = False
     """Whether it places the steps of the ancestral sampler, whose finite length it knows itself, or those of an ODE."""
 
@@ -58,6 +60,10 @@ class Penalty(ABC):
 
     def missing(self, prices: PriceList) -> str | None:
         """What the price list lacks for this penalty, with the mend; None where it has all."""
+        return None
+
+    def correlation(self, prices: PriceList) -> Array | None:
+        """(N, S, S): how the errors of member n's values at two steps go together; None where it is not known."""
         return None
 
     @property

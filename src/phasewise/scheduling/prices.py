@@ -39,6 +39,7 @@ from phasewise.scheduling.step_errors import measure_growth
     batch=checks.count,
     trajectories=checks.at_least_0,
     features=a_feature_network,
+    correlations=checks.flag,
 )
 def price_list(
     denoisers: Mapping[str, Denoiser],
@@ -52,6 +53,7 @@ def price_list(
     trajectories: int = 0,
     cond: Condition | str | None = None,
     features: FeatureNetwork | None = None,
+    correlations: bool = False,
 ) -> PriceList:
     """Losses and costs of every denoiser at every start time of a grid (descending, as for :func:`phasewise.sample`).
 
@@ -60,6 +62,7 @@ def price_list(
     network as for :func:`phasewise.fid`, adds what the penalty ``frechet`` needs
     (:mod:`phasewise.scheduling.perception`); it is
     biased upward by few images, so give thousands where there are, and compare lists of equal ``n`` only.
+    ``correlations``: as of :func:`phasewise.diagnosis.measure_losses`.
 
     Measured on up to ``n`` validation images of ``data`` (a tensor is split as :func:`phasewise.train` splits it) with
     fresh noise, so that the test images stay unseen by the schedule.  ``cond``, a class label, a row for each of them,
@@ -82,7 +85,9 @@ def price_list(
         frechet, frechet_error = measure_frechet(
             denoisers, images, times, features, reference=reference, cond=rows, seed=seed
         )
-    table = measure_losses(denoisers, images, times, reference=reference, cond=rows, seed=seed)
+    table = measure_losses(
+        denoisers, images, times, reference=reference, cond=rows, seed=seed, correlations=correlations
+    )
     shape = denoisers[reference].image_shape
     ms = measure_ms(one, shape, batch=batch, seed=seed)
     return PriceList(
@@ -130,7 +135,8 @@ def prices_at(prices: PriceList, times: Sequence[float]) -> PriceList:
         growth = np.stack([np.interp(grid, table.times[order], column[order]) for column in growth.T], 1)
     moved["log_snr"] = path.log_snr(torch.as_tensor(grid)).numpy()
     frechet, error = (None if a is None else carried(a) for a in (prices.frechet, prices.frechet_stderr))
-    table = replace(table, times=grid, **moved)
+    # between measured times correlations are not known
+    table = replace(table, times=grid, gap_correlation=None, distance_correlation=None, **moved)
     return replace(prices, losses=table, growth=growth, frechet=frechet, frechet_stderr=error)
 
 

@@ -1,0 +1,96 @@
+"""``phasewise boundary``: when to switch between two denoisers, of a run folder, a shipped set, or from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from phasewise.display import text_table
+from phasewise.errors import PhasewiseError
+from phasewise.files import write_text
+from phasewise.metrics import FeatureNetwork, default_features
+from phasewise.pretrained import Pretrained
+from phasewise.runs.images import images_of
+from phasewise.runs.run import Run
+from phasewise.sampling import time_grid
+from phasewise.scheduling import Boundary, boundary
+from phasewise.scheduling.boundary_record import Clock
+
+
+def boundary_in(
+    run: Run,
+    early: str,
+    late: str,
+    *,
+    reference: str | None = None,
+    penalty: str | None = None,
+    steps: int = 16,
+    data: str | None = None,
+    data_dir: str | None = None,
+    device: str = "cpu",
+    **more: Any,
+) -> Boundary:
+    """The boundary between two members of a run or a shipped set, on its own images or on ``data``.
+
+    ``reference``: the name of one of the two, or "early" or "late".  ``more`` goes to :func:`phasewise.boundary`:
+    ``tolerance``, ``n``, ``seed``, ``batch``.  Solver, spacing and last time of the grid are those of the run.
+
+    Raises PhasewiseError for members that have no weights here, and as :func:`phasewise.boundary` does.
+    """
+    which = side_of(reference, early, late)
+    first, second = run.denoiser(early, device), run.denoiser(late, device)  # before images are read
+    config = run.config
+    if config is None:
+        raise PhasewiseError(f"{run.root} holds no phasewise run; give the folder of `phasewise run --out`")
+    changed = {k: v for k, v in (("data", data), ("data_dir", data_dir)) if v is not None}
+    images = images_of(config.data, **changed).to(device)
+    features: FeatureNetwork | None = None
+    if which is not None and penalty in (None, "frechet"):
+        features = features_of(run, images, device)
+    path = (first if which == "early" else second).path
+    times = time_grid(steps, path=path, t_min=config.grid.t_min, spacing=config.grid.spacing)
+    return boundary(
+        first, second, images, reference=which, penalty=penalty, features=features, times=times,
+        solver=config.grid.solver, names=(early, late), **more,
+    )  # fmt: skip
+
+
+def side_of(reference: str | None, early: str, late: str) -> str | None:
+    """ "early" or "late", whichever ``reference`` names.  PhasewiseError for another name."""
+    sides = {early: "early", late: "late", "early": "early", "late": "late", None: None}
+    if reference not in sides:
+        raise PhasewiseError(f"--reference is one of the two, {early} or {late}; got {reference!r}")
+    return sides[reference]
+
+
+def features_of(run: Run, images: Any, device: str) -> FeatureNetwork:
+    """The network that judges a run: shipped with the set, or the run's own."""
+    if isinstance(run, Pretrained):
+        return run.features().to(device)
+    assert run.config is not None
+    asked = run.config
+    return default_features(
+        images, seed=asked.data.seed, cache_dir=run.path("networks"), device=device, kind=asked.features.features
+    )
+
+
+def tell_boundary(found: Boundary, say: Callable[[str], None], clock: Clock | None = None) -> None:
+    """The answer in the first line, then every unit, then what a wrong boundary costs, then every boundary."""
+    answer, *rest = found.sentences()
+    say(answer)
+    say(f"\n{found.in_units(clock)}\n")
+    for line in rest:
+        say(line)
+    say("\n" + text_table(found.view()._replace(title=f"Every boundary, by {found.penalty_name}")))
+
+
+def save_boundary(found: Boundary, file: Path) -> Path:
+    """The record as JSON; PhasewiseError for a name that does not end in .json."""
+    check_file(file)
+    return write_text(file, found.to_json() + "\n")
+
+
+def check_file(file: Path | None) -> None:
+    if file is not None and file.suffix.lower() != ".json":
+        raise PhasewiseError(f"a boundary is written as JSON; give --save a name ending in .json, not {file.name!r}")
