@@ -75,8 +75,10 @@ def _about(denoiser: Denoiser) -> dict[str, str]:
         mean, std = (", ".join(cell(float(v)) for v in part) for part in moments)
         rows["pixels it was made for, by channel"] = f"mean {mean}; standard deviation {std}"
     rows["parameters"] = f"{sum(p.numel() for p in denoiser.parameters()):,}"
-    classes = getattr(denoiser, "classes", None)
     if denoiser.takes_condition:
+        parts = denoiser.members.values() if isinstance(denoiser, HybridDenoiser) else [denoiser]
+        told = {getattr(_plain(part), "classes", None) for part in parts if part.takes_condition}
+        classes = told.pop() if len(told) == 1 else None
         rows["condition"] = f"a class label from 0 to {classes - 1}" if isinstance(classes, int) else "taken"
     flops = None if isinstance(denoiser, HybridDenoiser) else counted(denoiser)
     if flops is not None:
@@ -119,9 +121,14 @@ def _price(plan: HybridSchedule) -> dict[str, str]:
 
 
 def _member(part: Denoiser) -> str:
-    denoiser = part.member if isinstance(part, OnPath) else part
+    denoiser = _plain(part)
     flops = counted(denoiser)
     return f"{denoiser!r}" + ("" if flops is None else f", {cell(flops / 1e6)} MFLOP a call")
+
+
+def _plain(part: Denoiser) -> Denoiser:
+    """A member as it was before it was spoken to on its hybrid's path."""
+    return part.member if isinstance(part, OnPath) else part
 
 
 def _recorded(record: Record) -> list[str]:
