@@ -86,9 +86,9 @@ COMMANDS: dict[str, Command] = {
         own={"pretrained": (FromSet, None), "save": (Save, None)},
     ),
     "distill": Command(
-        "Train local and coarse students of a denoiser you have, and write the hybrid of them.\n\n"
-        "Without --data the teacher draws the images. `phasewise run --out DIR` goes on to judge and report.",
-        "phasewise distill --teacher nets/mine --radii 1,3 --cheap-globals coarse --out runs/mine",
+        "Train local and coarse students of a denoiser; write the hybrid of them.\n\n"
+        "Without --data the teacher draws images. `phasewise run --out DIR` goes on.",
+        "phasewise distill --teacher nets/mine --radii 1,3 --out runs/mine",
         ("data", "features", "train", "grid", "diagnose", "schedule", "machine"),
         makes=True,
         brief=("data", "features", "train", "grid", "diagnose", "schedule", "machine"),
@@ -267,11 +267,11 @@ def distil_into(
     teller: Teller,
 ) -> None:  # fmt: skip
     """``distill``: what :func:`phasewise.distil` does, from flags."""
-    from phasewise.pipeline.distil import default_folder_of, distil_config, undrawn_plan
+    from phasewise.pipeline.distilling import default_folder_of, distil_config, undrawn_plan
 
     folder = out or default_folder_of(given.get("teacher"))
     chosen = distil_config(folder, size, given, samples=samples, say=teller, draw=not dry_run)
-    plan = undrawn_plan(chosen, samples) if dry_run else None
+    plan = undrawn_plan(folder, chosen, samples) if dry_run else None
     if plan is not None:
         typer.echo("\n  ".join([f"{folder}: {plan[0]}", *plan[1:]]))
     elif dry_run:

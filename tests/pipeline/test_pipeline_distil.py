@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,12 @@ from phasewise.cli import app
 from phasewise.denoisers import HybridDenoiser, WienerDenoiser
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import read_json
+from phasewise.metrics import RandomFeatures
 from phasewise.paths import CosinePath
-from phasewise.pipeline import distil as module_level
-from phasewise.pipeline import run_pipeline
-from phasewise.pipeline.distil import LEAST_SAMPLES, draw_images
+from phasewise.pipeline import Teller, run_pipeline
+from phasewise.pipeline.distilling import LEAST_SAMPLES, draw_images
 from phasewise.pipeline.estimate import estimate_run, network_costs
+from phasewise.pipeline.judging import Judge, evaluate_all
 from phasewise.pipeline.stages import all_stages, wanted
 from phasewise.results import HybridSchedule
 from phasewise.runs import make_config
@@ -215,7 +217,7 @@ def test_students_of_a_conditional_teacher_are_told_labels(data, tmp_path):
     torch.manual_seed(0)
     told = pw.UNetDenoiser(SHAPE, width=8, classes=10)
     pw.train(told, data, epochs=1, cond="labels", progress=False)
-    plan = {**TINY, "radii": (2,), "local_epochs": 1, "n_samples": 100, "n_recovery": 10, "cmi": False}
+    plan = {**TINY, "radii": (2,), "local_epochs": 1, "n_samples": 100, "n_recovery": 10, "recovery_times": (0.3,)}
     run = pw.distil(told, data, out=tmp_path / "run", **plan)
     student = run.denoiser("r2")
     assert student.classes == 10
@@ -223,9 +225,17 @@ def test_students_of_a_conditional_teacher_are_told_labels(data, tmp_path):
     assert not torch.equal(student(x, 0.5, labels), student(x, 0.5, labels.flip(0)))
     assert run.hybrid().takes_condition
     assert "a class label from 0 to 9" in (run.root / "hybrid" / "README.md").read_text()
-    # the same folder goes on to judge: its stages tell the labels, too
-    run_pipeline(run.config, run.root, command="evaluate", say=lambda _: None)
-    assert Run(run.root).evaluations["hybrid"].n == 100
+    # the same folder goes on: stages that come later tell the labels, too
+    run_pipeline(run.config, run.root, command="diagnose", say=lambda _: None)
+    assert set(Run(run.root).recovery.names) == {"global", "r2"}
+    judge = Judge.of_data(data, RandomFeatures(SHAPE), run.config)
+    plans = {name: run.schedules[name] for name in ("global", "hybrid")}
+    result = evaluate_all(run.denoisers(), plans, run.prices, judge, run.config, Teller.of(lambda _: None))
+    assert [e.n for e in result.evaluations] == [100, 100]
+    blank = replace(judge, labels=None)
+    with pytest.raises(PhasewiseError, match="take a class label, and the images have none"):
+        blank.cond(run.hybrid(), 3)
+    assert judge.cond(run.denoiser("wiener"), 3) is None
 
 
 def test_labels_are_drawn_where_no_images_are_given(tmp_path):
@@ -339,7 +349,6 @@ def test_others_are_left_alone(done, linear, teacher, data, tmp_path):
 
 
 def test_a_member_learns_from_one_before_it():
-    assert module_level is pw.distil
     config = make_config(8, "smoke", member={"x": {"kind": "local", "radius": 3, "epochs": 1, "teacher": "global"}})
     assert config.members[-1].teacher == "global"
     with pytest.raises(PhasewiseError, match="to learn from 'y', which is none of those before it: global"):

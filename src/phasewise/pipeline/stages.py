@@ -259,7 +259,7 @@ def do_schedule(ctx: Context) -> None:
 def do_hybrid(ctx: Context) -> None:
     """The hybrid as one folder to share: its members, its card from what was measured."""
     run = ctx.run
-    folder = run.path("hybrid").parent
+    folder = run.path("hybrid")
     shutil.rmtree(folder, ignore_errors=True)  # of members that an older schedule named
     hybrid = run.hybrid(device=ctx.config.machine.device)
     training = dict(run.training)

@@ -60,7 +60,7 @@ ITEMS: dict[str, Item] = {
     "models": Item("models/", "phasewise train"),
     "networks": Item("models/features/"),
     "stages": Item("stages/"),
-    "hybrid": Item("hybrid/config.json", "phasewise distill"),
+    "hybrid": Item("hybrid/", "phasewise distill"),
     "given": Item("given/", "phasewise distill"),
     "card": Item("card.json"),
     "shipped_features": Item("features/"),

@@ -41,6 +41,7 @@ SAMPLES = 2000
 """Images that a teacher draws where none are given."""
 LEAST_SAMPLES = 100
 """Fewest of them: a tenth is for validation, a fifth for the test."""
+IMAGES = "images.npz"
 PART = 250
 """Drawn and kept at a time: what a stop can lose."""
 STEPS = 32
@@ -89,8 +90,6 @@ def distil(
     Raises PhasewiseError for a teacher that is a hybrid or cannot be saved, of another shape or pixel range than the
     images, or told a condition that is no class label; RunFolderError where ``out`` is not ours or holds another run.
     """
-    from phasewise import __version__
-
     folder, given = Path(out), dict(options)
     chosen = {"radii": radii, "cheap_globals": cheap_globals}
     given |= {name: tuple(value) for name, value in chosen.items() if value is not None}
@@ -106,7 +105,7 @@ def distil(
     elif data is not None:
         given["data"] = str(data)
     config = distil_config(folder, size, given, samples=samples, say=say)
-    run_pipeline(config, folder, command="distill", update=update, say=say, version=__version__, insist=insist)
+    run_pipeline(config, folder, command="distill", update=update, say=say, insist=insist)
     return Run(folder)
 
 
@@ -137,7 +136,7 @@ def distil_config(
     if found is not None or given.get("data") is not None:
         _same_number(Run(folder), samples)
         return config_for(folder, size, given if found is not None else {"control": False, **given})
-    file = Run(folder).path("given", "images.npz")
+    file = Run(folder).path("given", IMAGES)
     given = {"control": False, **given, "data": str(file)}
     config = make_config(max(teacher.image_shape[1:]), size, **given)
     _refuse_strangers(folder)
@@ -154,10 +153,10 @@ def default_folder_of(teacher: str | None) -> Path:
     return Path("runs") / f"distil-{Path(teacher or 'teacher').resolve().name}"
 
 
-def undrawn_plan(config: RunConfig, samples: int | None = None) -> list[str] | None:
-    """What would be done, a line each, where the images are still to be drawn; None where they are there."""
-    file = Path(config.data.data)
-    if file.name != "images.npz" or file.parent.name != "given" or file.exists():
+def undrawn_plan(folder: Path, config: RunConfig, samples: int | None = None) -> list[str] | None:
+    """What would be done in ``folder``, a line each, where images are still to be drawn; None where they are there."""
+    file = Run(folder).path("given", IMAGES)
+    if config.data.data != str(file) or file.exists():
         return None
     stages = [s.name for s in wanted("distill", all_stages(config))]
     return [f"{samples or SAMPLES} images are drawn by the teacher into {file}", *stages]
@@ -179,7 +178,7 @@ def draw_images(
     They are drawn in parts, each kept when it is whole, so that a stopped drawing goes on; part k depends on
     (seed, k) and the teacher alone.
     """
-    file, about = run.path("given", "images.npz"), run.path("given", "drawn.json")
+    file, about = run.path("given", IMAGES), run.path("given", "drawn.json")
     identity = _identity(teacher, n, seed)
     if file.is_file() and about.is_file():
         known = read_json(about)
@@ -267,7 +266,7 @@ def _keep_images(folder: Path, data: ImageData | Tensor) -> tuple[Path, tuple[fl
         span = data.pixel_range
     else:
         arrays, span = {"images": data.cpu().numpy()}, (float(data.min()), float(data.max()))
-    file, content = Run(folder).path("given", "images.npz"), _archive(arrays)
+    file, content = Run(folder).path("given", IMAGES), _archive(arrays)
     if not file.is_file():
         write_bytes(file, content)
     elif file.read_bytes() != content:
