@@ -331,7 +331,7 @@ def test_a_condition_that_is_no_label_is_refused():
     from phasewise.pipeline.teachers import classes_of
 
     assert classes_of(pw.UNetDenoiser(SHAPE, width=8)) is None
-    with pytest.raises(PhasewiseError, match=r"no class label.*bind one with \.given"):
+    with pytest.raises(PhasewiseError, match=r"no class label.*a class of your own that binds one"):
         classes_of(Spoken(SHAPE))
 
 

@@ -48,8 +48,8 @@ def classes_of(teacher: Denoiser) -> int | None:
     classes = getattr(teacher, "classes", None)
     if not isinstance(classes, int):
         raise PhasewiseError(
-            f"{type(teacher).__name__} takes a condition that is no class label, which no student can be told; bind "
-            "one with .given(cond), and give the denoiser of that"
+            f"{type(teacher).__name__} takes a condition that is no class label, which no student can be told; give "
+            "a denoiser of a class of your own that binds one and can be saved (register_denoiser)"
         )
     return classes
 
