@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,6 +32,7 @@ from phasewise.scheduling import (
     prices_at,
     schedule_from_assignment,
 )
+from phasewise.tensors import read_pickled
 from phasewise.training import TrainPreset, train_together
 
 NAN, INF = float("nan"), float("inf")
@@ -199,6 +201,22 @@ CALLS = {
         "preset of lr=nan": lambda: TrainPreset(lr=NAN),
         "no networks": lambda: train_together({}, world().x),
         "a list of networks": lambda: train_together([world().net], world().x),
+    },
+    "sharing": {
+        "no folder": lambda: pw.Denoiser.from_pretrained("/nonexistent"),
+        "no name of a repository": lambda: pw.Denoiser.from_pretrained("a/b/c"),
+        "source=3": lambda: pw.Denoiser.from_pretrained(3),
+        "revision=3": lambda: pw.Denoiser.from_pretrained("/nonexistent", revision=3),
+        "token=3": lambda: pw.Denoiser.from_pretrained("/nonexistent", token=3),
+        "folder=3": lambda: world().net.save_pretrained(3),
+        "records=[3]": lambda: world().net.save_pretrained("/nonexistent", records=[3]),
+        "a repository is no text": lambda: world().net.push_to_hub(3),
+        "a denoiser that cannot be saved": lambda: world().members["r1"].push_to_hub("me/mine"),
+        "old weights that are not there": lambda: read_pickled("/nonexistent.pt"),
+        "teacher=3": lambda: pw.distil(3, out="/nonexistent"),
+        "teacher is no folder": lambda: pw.distil("/nonexistent", out="/nonexistent"),
+        "samples=1": lambda: pw.distil("/nonexistent", samples=1, out="/nonexistent"),
+        "radii=(0,)": lambda: pw.distil("/nonexistent", radii=(0,), out="/nonexistent"),
     },
     "diagnosis": {
         "batch=-1": lambda: losses(batch=-1),
@@ -408,6 +426,17 @@ COMMANDS = (
     ("diagnose", "--cmi", "--size", "smoke", "--device", "cpu:7"),
 )
 """Command lines that end with exit status 2, as they are and as a dry run, and leave no folder; ``--out`` is added."""
+NET = str(Path(pw.__file__).parent / "pretrained" / "mnist" / "models" / "r3")
+COMMANDS += (
+    ("distill",),
+    ("distill", "--teacher", "/nonexistent"),
+    ("distill", "--teacher", NET, "--data", "digits"),
+    ("distill", "--teacher", NET, "--data", "digits", "--samples-as-data", "200"),
+    ("distill", "--teacher", NET, "--samples-as-data", "5"),
+    ("distill", "--teacher", NET, "--radii", "40"),
+    ("distill", "--teacher", NET, "--no-distill"),
+    ("distill", "--teacher", NET, "--budget", "0.001"),
+)
 OTHER_COMMANDS = (
     ("sample", "--pretrained", "mnist", "--n", "0"),
     ("sample", "--pretrained", "mnist", "--n", "1000000000000"),

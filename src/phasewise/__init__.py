@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from phasewise.paths import LinearPath as LinearPath
     from phasewise.paths import TablePath as TablePath
     from phasewise.paths import VarianceExplodingPath as VarianceExplodingPath
+    from phasewise.pipeline import distil as distil
     from phasewise.pretrained import load_pretrained as load_pretrained
     from phasewise.results import HybridSchedule as HybridSchedule
     from phasewise.runs import open_run as open_run
@@ -73,6 +74,7 @@ _HOMES = {
     "paths": ("LinearPath", "CosinePath", "TablePath", "VarianceExplodingPath"),
     "diagnosis": ("markov_length", "critical_window", "check_claims", "guess", "reach"),
     "scheduling": ("price_list", "optimise_schedule", "pareto_front", "explain", "boundary"),
+    "pipeline": ("distil",),
     "pretrained": ("load_pretrained",),
     "results": ("HybridSchedule",),
     "runs": ("open_run",),

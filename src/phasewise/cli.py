@@ -52,6 +52,7 @@ class Command:
 
 FromSet = Annotated[str | None, typer.Option(help="Of a shipped set instead, e.g. mnist.")]
 Save = Annotated[Path | None, typer.Option(help="Also write the schedule to this .json.")]
+Drawn = Annotated[int | None, typer.Option(help="Images the teacher draws, without --data.", metavar="N")]
 Files = Annotated[list[Path] | None, typer.Option("--schedule", help="Judge those of this .json; repeatable.")]
 Seeds = Annotated[str | None, typer.Option(help="Judge with these seeds, e.g. 0,1,2.", metavar="LIST")]
 Budgets = Annotated[str | None, typer.Option(help="Judge hybrids of these budgets.", metavar="LIST")]
@@ -83,6 +84,15 @@ COMMANDS: dict[str, Command] = {
         "phasewise schedule --out runs/digits --budget 0.3 --update",
         ("grid", "schedule", "machine"),
         own={"pretrained": (FromSet, None), "save": (Save, None)},
+    ),
+    "distill": Command(
+        "Train local and coarse students of a denoiser; write the hybrid of them.\n\n"
+        "Without --data the teacher draws images. `phasewise run --out DIR` goes on.",
+        "phasewise distill --teacher nets/mine --radii 1,3 --out runs/mine",
+        ("data", "features", "train", "grid", "diagnose", "schedule", "machine"),
+        makes=True,
+        brief=("data", "features", "train", "grid", "diagnose", "schedule", "machine"),
+        own={"samples_as_data": (Drawn, None)},
     ),
     "evaluate": Command(
         "Sample and judge every schedule of a run. Distance to real images, cost, paired error.\n\n"
@@ -231,6 +241,9 @@ def run_stages(
     given = {**found, **given}
     checks.device(given.get("device", "cpu"), "device")
     shipped = own.get("pretrained")
+    if name == "distill":
+        distil_into(out, size, given, own["samples_as_data"], update, dry_run, yes, teller)
+        return
     folder = out or (Path("runs") / f"demo-{shipped}" if shipped else default_folder(given.get("data")))
     beside = name == "evaluate" and any(own[key] for key in ("schedule", "seeds", "budgets", "penalties"))
     if shipped or beside or (name in ("schedule", "evaluate") and Run(folder).demo_of):
@@ -247,6 +260,24 @@ def run_stages(
         from phasewise.pipeline.beside import save_schedule
 
         teller(f"wrote {save_schedule(Run(folder).schedules['hybrid'], own['save'])}")
+
+
+def distil_into(
+    out: Path | None, size: str, given: dict[str, Any], samples: int | None, update: bool, dry_run: bool, yes: bool,
+    teller: Teller,
+) -> None:  # fmt: skip
+    """``distill``: what :func:`phasewise.distil` does, from flags."""
+    from phasewise.pipeline.distilling import default_folder_of, distil_config, undrawn_plan
+
+    folder = out or default_folder_of(given.get("teacher"))
+    chosen = distil_config(folder, size, given, samples=samples, say=teller, draw=not dry_run)
+    plan = undrawn_plan(folder, chosen, samples) if dry_run else None
+    if plan is not None:
+        typer.echo("\n  ".join([f"{folder}: {plan[0]}", *plan[1:]]))
+    elif dry_run:
+        say_plan(chosen, folder, "distill", update, yes)
+    else:
+        bring_up(chosen, folder, "distill", update, yes, teller)
 
 
 def work_beside(
@@ -323,6 +354,8 @@ def bring_up(config: Any, folder: Path, command: str, update: bool, yes: bool, t
     run_pipeline(config, folder, command=command, update=update, say=teller, version=__version__, insist=yes)
     if command == "run":
         teller(f"open {folder / 'report.html'}")
+    elif command == "distill":
+        teller(f"judged and reported by `phasewise run --out {folder}`")
     elif command == "schedule":
         teller(f"judged by `phasewise evaluate --out {folder}`")
     elif command == "cmi":

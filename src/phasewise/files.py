@@ -140,6 +140,42 @@ def read_json(path: str | Path, mend: str = AGAIN) -> Any:
     return parse_json(text, path, mend)
 
 
+CONFIGS = ("config.json", "model_index.json")
+CODE = ("auto_map", "custom_pipelines", "custom_pipeline")
+"""Entries of a config that name code to be fetched and run."""
+
+
+def refuse_remote_code(folder: str | Path) -> None:
+    """Raise PhasewiseError, naming the entry, where a config in ``folder`` or right below it asks for code of its own:
+    an ``auto_map``, a custom pipeline, or a class out of a file, as ``"unet": ["my_unet", "MyUNet"]`` beside
+    ``unet/my_unet.py`` is in the ``model_index.json`` of diffusers.
+
+    Loading such a repository the usual way runs what somebody wrote into it.
+    """
+    folder = Path(folder)
+    for file in (found for name in CONFIGS for found in (folder / name, *sorted(folder.glob(f"*/{name}")))):
+        values = read_json(file, "get it again") if file.is_file() else None
+        entry = _code_in(values, file.parent) if isinstance(values, dict) else None
+        if entry is not None:
+            raise PhasewiseError(
+                f"{file} asks for code of its own ({entry}), which is never run; build the network in Python from code "
+                "that you have read, and give the object instead of the folder"
+            )
+
+
+def _code_in(values: dict[str, Any], folder: Path) -> str | None:
+    """The entry of a config in ``folder`` that names code; None where none does."""
+    for name, value in values.items():
+        if name in CODE and value:
+            return f"{name}: {str(value)[:80]}"
+        # [file, class]: of the pipeline itself, whose class is else a text, or of a part, whose file lies with it
+        if isinstance(value, list) and len(value) == 2 and all(isinstance(one, str) for one in value):
+            place = folder if name == "_class_name" else folder / name
+            if name == "_class_name" or "/" in "".join(value) or (place / f"{value[0]}.py").exists():
+                return f"{name}: {str(value)[:80]}"
+    return None
+
+
 def parse_json(text: str, where: object, mend: str = AGAIN) -> Any:
     """``text`` as :func:`read_json` takes it; ``where`` it stands is named in the error."""
     try:

@@ -65,6 +65,7 @@ class Stage(IntEnum):
     RECOVERY = 2
     PRICES = 3
     CMI = 4
+    TEACHER = 5
 
 
 def stage_seed(seed: int, stage: Stage) -> int:

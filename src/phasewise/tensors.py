@@ -7,6 +7,7 @@ holds (a width of 30,000, a million blocks) is refused by comparing shapes, befo
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
 from phasewise.errors import CheckpointError, PhasewiseError
-from phasewise.files import AGAIN, regular
+from phasewise.files import AGAIN, regular, write_bytes
 
 M = TypeVar("M", bound=nn.Module)
 Sizes = dict[str, tuple[int, ...]]
@@ -156,3 +158,74 @@ def checked_state(
 def _alike(a: Tensor, b: Tensor) -> bool:
     """Whether both hold floats, or both hold whole numbers."""
     return not a.is_complex() and a.is_floating_point() == b.is_floating_point()
+
+
+# --- weights in the old form ----------------------------------------------------------------------------------------
+
+PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+"""Endings of weights that ``torch.save`` wrote: pickles, which run whatever was put into them when they are loaded."""
+NESTED = ("state_dict", "model_state_dict", "model", "module")
+"""Where training programs put a network's weights among other things."""
+
+
+def need_safetensors(folder: str | Path) -> None:
+    """Raise CheckpointError, showing the way to safetensors, where ``folder`` holds weights in pickle form alone."""
+    names = sorted(file.name for file in Path(folder).iterdir()) if Path(folder).is_dir() else []
+    old = [name for name in names if name.endswith(PICKLED)]
+    if old and not any(name.endswith(".safetensors") for name in names):
+        file = str(Path(folder) / old[0])
+        raise CheckpointError(
+            f"{folder} holds its weights as a pickle only ({old[0]}), which can run code when it is loaded; "
+            f"phasewise.tensors.convert_to_safetensors({file!r}) reads nothing but numbers from it and writes them "
+            "beside it"
+        )
+
+
+def read_pickled(path: str | Path) -> dict[str, Tensor]:
+    """Weights by name, on the CPU, from a file that ``torch.save`` wrote, by ``torch.load(weights_only=True)``, which
+    builds tensors and plain containers and refuses everything else; a state dict may lie one level down, as trainers
+    leave it (:data:`NESTED`).
+
+    Raises CheckpointError where the file asks for anything but numbers, is none of these, or holds no weights.
+    """
+    try:
+        size = regular(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of storages that newer versions call otherwise
+            found = torch.load(str(path), map_location="cpu", weights_only=True)
+    except PhasewiseError as error:
+        raise CheckpointError(str(error)) from error
+    except Exception as error:  # whatever a stranger's file makes an unpickler say
+        why = (str(error).splitlines() or [""])[0][:120]
+        raise CheckpointError(
+            f"{path} is no file of plain weights ({type(error).__name__}: {why}), so it is not read; ask its maker for "
+            "a .safetensors file, or for a plain state dict"
+        ) from error
+    state = found
+    for name in NESTED:
+        if isinstance(found, dict) and isinstance(found.get(name), dict):
+            state = found[name]
+            break
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        held = ", ".join(map(str, list(found)[:6])) if isinstance(found, dict) else type(found).__name__
+        raise CheckpointError(
+            f"{path} holds no weights by name (it holds {held or 'nothing'}); save the network's state_dict()"
+        )
+    for name, value in state.items():
+        # an expanded view of one number can claim any size
+        if value.layout != torch.strided or value.is_quantized or value.numel() * value.element_size() > size:
+            raise CheckpointError(f"{path}: {name} is no plain tensor of the file's own numbers; save it anew")
+    return {str(name): value.detach() for name, value in state.items()}
+
+
+def convert_to_safetensors(path: str | Path) -> Path:
+    """Write the weights of a pickled file beside it, under its name ending in ``.safetensors``; returns that path.
+
+    Raises CheckpointError as :func:`read_pickled`, and where that file is there already.
+    """
+    path = Path(path)
+    target = path.with_suffix(".safetensors")
+    if target.exists():
+        raise CheckpointError(f"{target} is there already; delete it, or use it as it is")
+    # a copy of each: safetensors takes no two tensors of one memory, as tied weights are
+    return write_bytes(target, save_tensors({k: v.clone().contiguous() for k, v in read_pickled(path).items()}))

@@ -54,7 +54,14 @@ def test_a_new_option_is_one_line():
 def test_the_hash_of_a_stage_follows_its_options():
     """Every option but those of where and how much to keep is in what some stage depends on."""
     plain = make_config(8)
-    other = {"data": "mnist", "data_dir": "x", "networks": "x", "member": {"mine": "x"}, "center": ((1, 1),)}
+    other = {
+        "data": "mnist",
+        "data_dir": "x",
+        "networks": "x",
+        "teacher": "x",
+        "member": {"mine": "x"},
+        "center": ((1, 1),),
+    }
     other |= {"pixel_range": (-1, 1), "image_column": "x", "label_column": "x"}
     for name, (part, about) in HOMES.items():
         if name in ("cmi", "window_radius", "radii", "cmi_center", "device") or about.free:

@@ -33,6 +33,18 @@ def test_a_finished_run_is_all_there(smoke_run):
     assert run.denoiser("r1") is run.denoiser("r1")
 
 
+def test_a_run_tells_what_it_measured(smoke_run, tmp_path):
+    run = pw.open_run(smoke_run)
+    text = (run.hybrid().save_pretrained(tmp_path / "hybrid", records=run.measured()) / "README.md").read_text()
+    judged = run.evaluations["hybrid"]
+    assert f"fingerprint {run.data.fingerprint}" in text
+    assert f"{judged.measure} " in text
+    assert f"n = {judged.n:,}" in text
+    assert len(run.measured("r1")) == 2
+    text = (run.denoiser("r1").save_pretrained(tmp_path / "r1", records=run.measured("r1")) / "README.md").read_text()
+    assert f"{run.training['r1'].steps:,} steps" in text
+
+
 def test_reading_is_lazy(copy):
     """A damaged record is met by those who ask for it, no sooner."""
     (copy / "records" / "losses.json").write_text("{}")

@@ -6,7 +6,9 @@ And its two plain wrappers: spoken to on another path (:class:`OnPath`), and wit
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +17,18 @@ from phasewise import checks
 from phasewise.denoisers.trust import on_trust
 from phasewise.errors import PhasewiseError
 from phasewise.paths import LinearPath, NoisePath, Time, a_path, translate
+from phasewise.results import Record
 from phasewise.shapes import ImageShape, check_image_shape
 
 Condition = int | Tensor
 """A class label, or a tensor with a row for each image; a single one serves all images."""
+D = TypeVar("D", bound="Denoiser")
+
+
+_records = checks.each(
+    checks.made(Record, "a record", "such as a TrainingRecord or an Evaluation; run.measured(...) gives a run's"),
+    least=0,
+)
 
 
 class SamplingPlan(NamedTuple):
@@ -121,6 +131,89 @@ class Denoiser(nn.Module, ABC):
     def config(self) -> dict[str, Any]:
         """JSON-ready constructor arguments (without weights)."""
         raise PhasewiseError(f"{type(self).__name__} cannot be saved")
+
+    # --- shared as people share models: see denoisers/hub.py ----------------------------------------------------------
+
+    @checks.checked(folder=checks.file, half=checks.flag, records=_records)
+    def save_pretrained(self, folder: str | Path, *, half: bool = False, records: Sequence[Record] = ()) -> Path:
+        """Write what :func:`phasewise.save_denoiser` does, and README.md, a model card; returns the folder.
+
+        The card tells what it is, pixel moments, radius, parameters, FLOPs where they can be counted, and of a hybrid
+        its schedule.  ``records`` add what was measured (:meth:`phasewise.runs.Run.measured` gives those of a run); a
+        training.json in the folder is one.  A card that somebody else wrote, or took our mark out of, is left alone.
+        ``half`` as for :func:`phasewise.save_denoiser`.
+
+        Raises PhasewiseError for a denoiser that cannot be saved.
+        """
+        from phasewise.denoisers.hub import save_shared
+
+        return save_shared(self, folder, half=half, records=records)
+
+    @classmethod
+    @checks.checked(
+        source=checks.file, device=checks.device, revision=checks.text, cache_dir=checks.file,
+        token=checks.either(checks.flag, checks.text), local_files_only=checks.flag, force_download=checks.flag,
+    )  # fmt: skip
+    def from_pretrained(
+        cls: type[D],
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        device: str | torch.device = "cpu",
+    ) -> D:
+        """The denoiser in a folder, or in a repository of the Hugging Face hub ("OWNER/NAME"), in eval mode.
+
+        A subclass takes its own kind alone; ``Denoiser.from_pretrained`` takes any.  ``revision``, ``token``,
+        ``cache_dir``, ``force_download`` as for ``huggingface_hub.snapshot_download``; ``local_files_only``: what the
+        cache holds, without asking the network.  Only JSON and safetensors are fetched; code is never run.
+
+        Raises PhasewiseError for a denoiser of another class, a repository that asks for code of its own or cannot be
+        fetched, or where the hub's library is missing; CheckpointError where the folder is no denoiser, or not there.
+        """
+        from phasewise.denoisers.hub import load_shared
+
+        found = load_shared(
+            cls, source, device=device, revision=revision, token=token, cache_dir=cache_dir,
+            local_files_only=local_files_only, force_download=force_download,
+        )  # fmt: skip
+        assert isinstance(found, cls)
+        return found
+
+    @checks.checked(
+        repo_id=checks.text, half=checks.flag, records=_records, private=checks.flag, branch=checks.text,
+        token=checks.either(checks.flag, checks.text), create_pr=checks.flag, commit_message=checks.text,
+    )  # fmt: skip
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        half: bool = False,
+        records: Sequence[Record] = (),
+        token: str | bool | None = None,
+        private: bool | None = None,
+        branch: str | None = None,
+        create_pr: bool | None = None,
+        commit_message: str = "Push a phasewise denoiser",
+    ) -> str:
+        """Put what :meth:`save_pretrained` writes into a repository of the Hugging Face hub ("OWNER/NAME"), made where
+        it is not there, in one commit; returns its address.
+
+        ``token``, ``private``, ``branch``, ``create_pr``, ``commit_message``: as for ``huggingface_hub``'s own
+        ``ModelHubMixin.push_to_hub``, which does it.
+
+        Raises PhasewiseError for a denoiser that cannot be saved (before anything is asked of the hub), where the hub's
+        library is missing, and for what the hub or the network refuses.
+        """
+        from phasewise.denoisers.hub import push
+
+        return push(
+            self, repo_id, half=half, records=records, token=token, private=private, branch=branch,
+            create_pr=create_pr, commit_message=commit_message,
+        )  # fmt: skip
 
 
 a_denoiser = checks.made(

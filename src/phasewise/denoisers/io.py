@@ -25,7 +25,7 @@ from phasewise.files import beneath, read_json, write_bytes, write_json
 from phasewise.paths import path_from_config
 from phasewise.registry import Registry
 from phasewise.results import HybridSchedule
-from phasewise.tensors import build_to_fit, checked_state, read_tensors
+from phasewise.tensors import build_to_fit, checked_state, need_safetensors, read_tensors
 
 FORMAT = 1
 WEIGHTS = "weights.safetensors"
@@ -130,6 +130,7 @@ def _load(folder: Path, device: str | torch.device, within: tuple[str, ...]) -> 
         raise CheckpointError(f"{file} is incomplete; delete {folder} and train again")
     if hybrid:
         return _load_hybrid(config["schedule"], folder, device, within)
+    need_safetensors(folder)
     try:
         build = constructor_of(config["class"], config["config"])
         denoiser = build_to_fit(build, folder / WEIGHTS, str(config["class"]), MEND)

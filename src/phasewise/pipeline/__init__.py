@@ -1,6 +1,7 @@
 """A whole run: its stages over a run folder."""
 
 from phasewise.pipeline.comparing import compare_runs
+from phasewise.pipeline.distilling import distil
 from phasewise.pipeline.output import check_output, write_grid, write_samples
 from phasewise.pipeline.run import describe_cost, describe_plan, run_pipeline
 from phasewise.pipeline.telling import Teller
@@ -16,6 +17,7 @@ __all__ = [
     "default_folder",
     "describe_cost",
     "describe_plan",
+    "distil",
     "make_config",
     "need_run",
     "read_options",

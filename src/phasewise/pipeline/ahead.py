@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from phasewise.data import ImageData
-from phasewise.denoisers import Denoiser, load_denoiser
+from phasewise.denoisers import Denoiser
 from phasewise.denoisers.base import check_radius
 from phasewise.errors import PhasewiseError
 from phasewise.information import make_estimator, make_problem
@@ -25,6 +24,7 @@ from phasewise.memory import need_bytes
 from phasewise.metrics.cost import count_flops
 from phasewise.metrics.features import check_features
 from phasewise.metrics.frechet import MIN_SAMPLES
+from phasewise.pipeline.teachers import check_teacher, given_teacher, is_held, teacher_of
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS, Member
 from phasewise.runs.parts import LEAST_TRAIN
@@ -50,7 +50,7 @@ def check_before(config: RunConfig, data: ImageData, stages: Iterable[str], *, i
         check_cmi(config, data.image_shape, sum(data.sizes.values()))
     if not any(name.startswith("train-") for name in stages):
         return
-    check_members(config, data.image_shape)
+    check_members(config, data.image_shape, data)
     check_images(data)
     if "features" in stages:
         check_features(data, config.features.features)
@@ -60,11 +60,15 @@ def check_before(config: RunConfig, data: ImageData, stages: Iterable[str], *, i
         check_size(config, data, stages)
 
 
-def check_members(config: RunConfig, image_shape: Shape | None) -> None:
+def check_members(config: RunConfig, image_shape: Shape | None, data: ImageData | None = None) -> None:
     """Refuse a member that does not fit the images, or is not there, before anything is trained or written.
 
     ``image_shape`` None: of images not looked at yet; radii go unchecked.
     """
+    if image_shape is not None:
+        teacher = given_teacher(config)
+        if teacher is not None:
+            check_teacher(teacher, image_shape, data)
     for member in config.members:
         kind = MEMBER_KINDS[member.kind]
         if member.radius is None and kind.look in ("local", "control"):
@@ -74,7 +78,7 @@ def check_members(config: RunConfig, image_shape: Shape | None) -> None:
         if kind.build is None and kind.fit is None:
             need_source(member)
     folder = config.train.networks
-    if folder is not None and not any(_held(m.source) for m in config.members if m.source is not None):
+    if folder is not None and not any(is_held(m.source) for m in config.members if m.source is not None):
         raise PhasewiseError(
             f"--networks {folder} holds none of {', '.join(m.name for m in config.members if m.source)}; each lies in "
             "a folder of its name, as save_denoiser writes it"
@@ -85,12 +89,8 @@ def need_source(member: Member) -> None:
     """Raise PhasewiseError where a member that others made is not there."""
     if member.source is None:
         raise PhasewiseError(f"member {member.name!r} of kind {member.kind!r} needs a source, its folder")
-    if not _held(member.source):
+    if not is_held(member.source):
         raise PhasewiseError(f"member {member.name!r} is to come from {member.source}, which holds no denoiser")
-
-
-def _held(source: str | None) -> bool:
-    return source is not None and (Path(source) / "config.json").is_file()
 
 
 def check_images(data: ImageData) -> None:
@@ -146,8 +146,8 @@ def check_budget(config: RunConfig, image_shape: Shape) -> None:
 def _like(member: Member, shape: Shape) -> Denoiser | None:
     """A denoiser that costs what the member will; None where that is not known."""
     kind = MEMBER_KINDS[member.kind]
-    if member.source is not None and _held(member.source):
-        denoiser = load_denoiser(member.source)
+    if member.source is not None and is_held(member.source):
+        denoiser = teacher_of(member.source)
         # another shape is refused where the member is taken
         return denoiser if denoiser.image_shape == shape and not denoiser.takes_condition else None
     if kind.build is None:

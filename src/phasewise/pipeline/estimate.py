@@ -11,6 +11,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,8 +19,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from phasewise.denoisers import Denoiser
+from phasewise.denoisers.card import counted
 from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.flops import FORMULAS, as_written
+from phasewise.pipeline.teachers import teacher_of
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS, Member
 from phasewise.sampling import calls_per_step
@@ -51,10 +55,13 @@ class NetworkCost:
 
 
 def network_costs(config: RunConfig, shape: ImageShape) -> dict[str, NetworkCost]:
-    """By name, for every member that would be trained here, without building any; images of (C, H, W)."""
-    found = {}
+    """By name, for every member that would be trained here, without building any, and for a teacher that is taken as
+    the global network; images of (C, H, W)."""
+    found: dict[str, NetworkCost] = {}
     for member in config.members:
         build = MEMBER_KINDS[member.kind].build
+        if MEMBER_KINDS[member.kind].taken_as_reference and member.source is not None:
+            found[member.name] = taken_cost(member, teacher_of(member.source))
         if build is None:
             continue
         with torch.device("meta"):
@@ -75,6 +82,16 @@ def network_costs(config: RunConfig, shape: ImageShape) -> dict[str, NetworkCost
         own = sum(p.numel() * p.element_size() for p in network.parameters())
         found[member.name] = NetworkCost(member, float(counter.get_total_flops()), parameters, max(kept - own, 0))
     return found
+
+
+def taken_cost(member: Member, denoiser: Denoiser) -> NetworkCost:
+    """Of a denoiser that is here already; one whose operations cannot be counted is taken at two a parameter."""
+    parameters = sum(p.numel() for p in denoiser.parameters())
+    return NetworkCost(member, counted(denoiser) or 2.0 * max(parameters, 1), parameters, 0)
+
+
+def is_trained(cost: NetworkCost) -> bool:
+    return MEMBER_KINDS[cost.member.kind].build is not None
 
 
 def expensive(costs: dict[str, float], locals_: Iterable[str], reference: str = "global") -> list[str]:
@@ -98,7 +115,7 @@ def expensive_locals(config: RunConfig, costs: dict[str, NetworkCost]) -> list[s
 
 def seconds_per_image(costs: dict[str, NetworkCost], shape: ImageShape, config: RunConfig) -> dict[str, float]:
     """Seconds of a training step per image and network on the run's device; about TRIAL_S are spent on trying."""
-    order = sorted(costs.values(), key=lambda c: c.flops)
+    order = sorted(filter(is_trained, costs.values()), key=lambda c: c.flops)
     tried: dict[str, float] = {}
     started = time.perf_counter()
     for cost in (order[-1], *order[:-1]) if order else ():
@@ -160,12 +177,15 @@ def estimate_run(
 ) -> RunEstimate:
     """For the named stages that are still to do, on ``n_train`` training images of ``shape`` (C, H, W)."""
     todo, per_image = set(stages), seconds_per_image(costs, shape, config)
-    trained = [c for c in costs.values() if f"train-{c.name}" in todo]
-    training = {
-        c.name: per_image[c.name] * (n_train * float(c.member.epochs or 0) + VALIDATIONS * VALIDATED / 3)
-        for c in trained
-    }
+    trained = [c for c in costs.values() if f"train-{c.name}" in todo and is_trained(c)]
     forward = {name: s / 3 for name, s in per_image.items()}
+    # a teacher answers once for all who learn from it for as long
+    pupils = Counter((c.member.teacher, c.member.epochs) for c in trained)
+    training = {}
+    for c in trained:
+        seen, taught = n_train * float(c.member.epochs or 0), c.member.teacher
+        training[c.name] = per_image[c.name] * (seen + VALIDATIONS * VALIDATED / 3)
+        training[c.name] += forward.get(taught or "", 0.0) * seen / pupils[taught, c.member.epochs]
     everyone, steps = sum(forward.values()), sum(calls_per_step(config.grid.solver, config.grid.steps))
     rest = 0.0
     if "diagnose" in todo:

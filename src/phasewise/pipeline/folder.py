@@ -13,7 +13,7 @@ from typing import Any
 from phasewise.errors import RunFolderError
 from phasewise.files import read_json, sweep, write_json
 from phasewise.runs.config import RunConfig, command
-from phasewise.runs.layout import FORMAT
+from phasewise.runs.layout import FORMAT, ITEMS
 from phasewise.runs.parts import HOMES
 from phasewise.runs.run import Run
 
@@ -59,7 +59,7 @@ class RunFolder:
         if found is not None and self.run.demo_of not in (None, demo):
             raise demo_error(self.run)
         # hidden files are no strangers' work: an editor's, a file browser's, those of a stopped first write
-        if found is None and self.root.is_dir() and any(not p.name.startswith(".") for p in self.root.iterdir()):
+        if found is None and self.root.is_dir() and any(not _harmless(p.name) for p in self.root.iterdir()):
             raise RunFolderError(
                 f"{self.root} is not empty and holds no phasewise run; choose another folder with --out"
             )
@@ -128,6 +128,11 @@ class RunFolder:
     def restamp(self, name: str, **more: Any) -> None:
         """The stamp of a stage with some of what it says replaced."""
         write_json(self._stamp(name), {**self.stamped(name), **more})
+
+
+def _harmless(name: str) -> bool:
+    """Whether something so called may lie in a folder that is no run yet: hidden, or what was given before the run."""
+    return name.startswith(".") or f"{name}/" == ITEMS["given"].place
 
 
 def _stamp_in(stamp: Path) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from phasewise.data import ImageData
-from phasewise.denoisers import Denoiser, HybridDenoiser
+from phasewise.denoisers import Denoiser, HybridDenoiser, bind
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import (
     ClassifierFeatures,
@@ -33,6 +34,8 @@ from phasewise.runs.members import MEMBER_KINDS
 from phasewise.sampling import calls_per_step, get_solver, sample
 from phasewise.scheduling import baselines, optimise_schedule, schedule_from_assignment
 
+TIMED = 64
+"""Images in the batch whose sampling is timed."""
 RIVALS = ("global", "global_cheap")
 """Schedules that every other one's distance is compared with, sample by sample."""
 
@@ -116,6 +119,7 @@ class Judge:
     Attributes:
         features: the network that distances are measured in; ``reference`` the moments of the training images in it.
         real: distance of held-out real images, the floor, as the report shows it; ``real_images`` some, or None.
+        labels: of real images in random order, (n,); told to members that take a class label.
     """
 
     features: FeatureNetwork
@@ -123,6 +127,7 @@ class Judge:
     pixel_range: tuple[float, float]
     real: dict[str, Any]
     real_images: Tensor | None = None
+    labels: Tensor | None = None
 
     @classmethod
     def of_data(cls, data: ImageData, features: FeatureNetwork, config: RunConfig) -> Judge:
@@ -130,7 +135,16 @@ class Judge:
         # as many as samples where there are: the bias depends on n
         n = min(len(data.test), config.evaluate.n_samples)
         floor = fid(data.test[:n], reference, features, seed=config.data.seed)
-        return cls(features, reference, data.pixel_range, real_floor(floor), data.test[: config.evaluate.n_grid])
+        shown = data.test[: config.evaluate.n_grid]
+        return cls(features, reference, data.pixel_range, real_floor(floor), shown, data.labels_train)
+
+    def cond(self, hybrid: Denoiser, n: int) -> Tensor | None:
+        """``n`` labels as frequent as in real images, (n,), for one that takes a condition; else None."""
+        if not hybrid.takes_condition:
+            return None
+        if self.labels is None:
+            raise PhasewiseError("members take a class label, and the images have none; give images with labels")
+        return self.labels.cpu()[torch.arange(n) % len(self.labels)]
 
 
 def real_floor(score: FrechetScore) -> dict[str, Any]:
@@ -157,7 +171,7 @@ def evaluate_all(
     say(f"{features.distance} in these features: {features.name}")
     say(f"real test images: {features.distance} {judge.real['fid']:.2f} (n = {judge.real['n']})")
     hybrids = {name: _hybrid(name, members, s) for name, s in schedules.items()}
-    ms = sampling_ms(hybrids, seed)
+    ms = sampling_ms({name: bind(h, judge.cond(h, TIMED)) for name, h in hybrids.items()}, seed)
     kept = {} if judge.real_images is None else {"real": judge.real_images}
     base: Tensor | None = None
     rivals: dict[str, Tensor] = {}
@@ -168,7 +182,8 @@ def evaluate_all(
         def tell(done: int, total: int, name: str = name, k: int = k) -> None:
             say.part((k + done / total) / len(order), f"{name}: {done} of {total} samples")
 
-        images = sample(hybrids[name], n=n, seed=seed, batch=250, progress=tell).clamp(low, high)
+        told = judge.cond(hybrids[name], n)
+        images = sample(hybrids[name], n=n, seed=seed, cond=told, batch=250, progress=tell).clamp(low, high)
         base = images if base is None else base  # all-global comes first
         kept[name] = images[:n_grid]
         seen = features.extract(images.to(device))
@@ -259,9 +274,7 @@ def _nats(prices: PriceList, schedule: HybridSchedule) -> HybridSchedule | None:
     return schedule_from_assignment(prices, schedule.assignment, penalty="kl", solver=schedule.solver)
 
 
-def sampling_ms(
-    hybrids: Mapping[str, HybridDenoiser], seed: int, batch: int = 64, repeats: int = 3
-) -> dict[str, float]:
+def sampling_ms(hybrids: Mapping[str, Denoiser], seed: int, batch: int = TIMED, repeats: int = 3) -> dict[str, float]:
     """Milliseconds per image of sampling one batch, median over interleaved rounds."""
     seconds: dict[str, list[float]] = {name: [] for name in hybrids}
     for round_ in range(repeats + 1):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from phasewise import seeding
-from phasewise.data import ImageData
-from phasewise.denoisers import Denoiser, DiTDenoiser, HybridDenoiser, load_denoiser, save_denoiser
+from phasewise.data import ImageData, condition_of_part
+from phasewise.denoisers import Denoiser, DiTDenoiser, save_denoiser
 from phasewise.diagnosis import gap_window, measure_losses, measure_recovery, path_kl
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import FeatureNetwork, default_features
@@ -23,6 +24,7 @@ from phasewise.pipeline.diagnosing import cmi_window, measure_cmi
 from phasewise.pipeline.folder import Stage
 from phasewise.pipeline.judging import Judge, evaluate_all, left_out_of_schedules, local_member, plan_schedules
 from phasewise.pipeline.recording import to_uint8, write_judgement
+from phasewise.pipeline.teachers import classes_of, is_held, teacher_of
 from phasewise.pipeline.telling import Teller
 from phasewise.report import build_report
 from phasewise.results import TrainingRecord
@@ -35,7 +37,7 @@ from phasewise.runs.run import Run
 from phasewise.sampling import time_grid
 from phasewise.scheduling import PENALTIES, explain, explain_ties, get_penalty, pareto_front, price_list
 from phasewise.scheduling.penalty import check_prices
-from phasewise.training import get_preset, train
+from phasewise.training import get_preset, train_together
 
 
 @dataclass
@@ -61,6 +63,18 @@ class Context:
         """The seed of one stage's own draws."""
         return seeding.stage_seed(self.config.data.seed, stage)
 
+    def teacher_of(self, member: Member) -> Denoiser | None:
+        """Whose posterior mean a member learns; None of one that learns from images."""
+        return None if member.teacher is None else self.run.denoiser(member.teacher, self.config.machine.device)
+
+    def cond(self, denoisers: Mapping[str, Denoiser], part: str, n: int | None = None) -> Tensor | None:
+        """Labels of the first ``n`` images of a part, where one of the ``denoisers`` is told any; else None."""
+        if not any(d.takes_condition for d in denoisers.values()):
+            return None
+        labels = condition_of_part(self.data, part, "labels")
+        assert isinstance(labels, Tensor)
+        return labels[:n]
+
     def denoisers(self, *, scheduled: bool = False) -> dict[str, Denoiser]:
         """The run's denoisers by name; ``scheduled``: without those that are there for diagnosis alone."""
         members = [m for m in self.config.members if MEMBER_KINDS[m.kind].scheduled or not scheduled]
@@ -83,7 +97,7 @@ def do_train(member: Member) -> Callable[[Context], None]:
     kind, source = MEMBER_KINDS[member.kind], None if member.source is None else Path(member.source)
 
     def work(ctx: Context) -> None:
-        if source is not None and (source / "config.json").is_file():
+        if source is not None and is_held(source):
             take_trained(ctx, member, source)
         elif kind.fit is not None:
             save_denoiser(kind.fit(member, ctx.data.train), ctx.run.model(member.name))
@@ -96,27 +110,40 @@ def do_train(member: Member) -> Callable[[Context], None]:
 
 
 def train_member(ctx: Context, member: Member) -> None:
-    config, folder = ctx.config, ctx.run.model(member.name)
-    network = build_untrained(member, config.data.seed, ctx.data.image_shape)
+    """Train a member and keep it.  Who learns from one teacher for as long is trained with it, so that the teacher
+    answers once for all; the others keep their last checkpoint, and have nothing left to learn in stages of their own.
+    """
+    config, folder, teacher = ctx.config, ctx.run.model(member.name), ctx.teacher_of(member)
+    classes = None if teacher is None else classes_of(teacher)
+    together = [m for m in config.members if m == member or (teacher is not None and is_classmate(ctx, m, member))]
+    networks = {
+        m.name: build_untrained(replace(m, classes=classes), config.data.seed, ctx.data.image_shape) for m in together
+    }
     preset = get_preset(
         config.train.preset, batch=config.train.batch, epochs=member.epochs, flip=config.train.flip or None
     )
-    record = train(
-        network, ctx.data, preset, name=member.name, seed=config.data.seed, out=folder, device=config.machine.device,
-        progress=ctx.say.row,
+    records = train_together(
+        networks, ctx.data, preset, seed=config.data.seed, out=ctx.run.path("models"), device=config.machine.device,
+        teacher=teacher, cond=None if classes is None else "labels", progress=ctx.say.row,
     )  # fmt: skip
-    save_denoiser(network, folder)
+    record = records[member.name]
+    save_denoiser(networks[member.name], folder)
     ctx.run.write("training", record, f"{member.name}.json")
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # only now that the model is saved
     done = f"validation loss {record.val_loss:.4f} after {record.steps} steps, {record.seconds:.0f} s"
     ctx.say(f"{member.name}: {done}")
 
 
+def is_classmate(ctx: Context, other: Member, member: Member) -> bool:
+    """Whether ``other`` is still to learn from the teacher of ``member``, for as long."""
+    learns = MEMBER_KINDS[other.kind].build is not None and not is_held(other.source)
+    alike = (other.teacher, other.epochs) == (member.teacher, member.epochs)
+    return learns and alike and not ctx.run.has_model(other.name)
+
+
 def take_trained(ctx: Context, member: Member, source: Path) -> None:
     """Put a denoiser trained elsewhere, and its training record where there is one, into the run."""
-    denoiser = load_denoiser(source)
-    if isinstance(denoiser, HybridDenoiser):
-        raise PhasewiseError(f"{source} holds a schedule of several denoisers; give those in its folders one by one")
+    denoiser = teacher_of(source)
     if member.window is not None:
         if not isinstance(denoiser, DiTDenoiser):
             raise PhasewiseError(
@@ -148,12 +175,13 @@ def discard_training(run: Run, name: str) -> None:
 def do_diagnose(ctx: Context) -> None:
     config = ctx.config
     control = next((m.name for m in config.members if MEMBER_KINDS[m.kind].look == "control"), None)
-    images = ctx.data.test[: config.diagnose.n_losses]
+    images, denoisers = ctx.data.test[: config.diagnose.n_losses], ctx.denoisers()
     table = measure_losses(
-        ctx.denoisers(),
+        denoisers,
         images,
         config.diagnose.times,
         control=control,
+        cond=ctx.cond(denoisers, "test", len(images)),
         seed=ctx.seed(seeding.Stage.LOSSES),
     )
     ctx.run.write("losses", table)
@@ -164,10 +192,11 @@ def do_recovery(ctx: Context) -> None:
     config = ctx.config
     learned = {m.name for m in config.members if MEMBER_KINDS[m.kind].fit is None}
     denoisers = {n: d for n, d in ctx.denoisers().items() if n in learned}
+    images = ctx.data.test[: config.recovery.n_recovery]
     record, pictures = measure_recovery(
-        denoisers, ctx.data.test[: config.recovery.n_recovery], config.recovery.recovery_times,
+        denoisers, images, config.recovery.recovery_times,
         steps=config.grid.steps, solver=config.grid.solver, seed=ctx.seed(seeding.Stage.RECOVERY),
-        t_min=config.grid.t_min,
+        t_min=config.grid.t_min, cond=ctx.cond(denoisers, "test", len(images)),
     )  # fmt: skip
     ctx.run.write("recovery", record)
     pixels = {k: to_uint8(v, ctx.data.pixel_range) for k, v in pictures.items()}
@@ -190,14 +219,16 @@ def do_cmi(ctx: Context) -> None:
 def do_schedule(ctx: Context) -> None:
     config, run = ctx.config, ctx.run
     grid, asked = config.grid, config.schedule
+    denoisers = ctx.denoisers(scheduled=True)
     prices = price_list(
-        ctx.denoisers(scheduled=True),
+        denoisers,
         ctx.data,
-        time_grid(grid.steps, t_min=grid.t_min, spacing=grid.spacing),
+        time_grid(grid.steps, path=denoisers["global"].path, t_min=grid.t_min, spacing=grid.spacing),
         seed=ctx.seed(seeding.Stage.PRICES),
         n=config.diagnose.n_losses,
         trajectories=asked.growth_trajectories if asked.penalty == "w2" else 0,
         features=ctx.features,
+        cond=ctx.cond(denoisers, "validation"),
     )
     run.write("prices", prices)
     measured = [name for name, p in PENALTIES.items() if p.missing(prices) is None]
@@ -223,6 +254,18 @@ def do_schedule(ctx: Context) -> None:
     ctx.say(f"hybrid: {spans}; {share:.0%} of the all-global FLOPs")
     for line in told:
         ctx.say(f"  {line}")
+
+
+def do_hybrid(ctx: Context) -> None:
+    """The hybrid as one folder to share: its members, its card from what was measured."""
+    run = ctx.run
+    folder = run.path("hybrid")
+    shutil.rmtree(folder, ignore_errors=True)  # of members that an older schedule named
+    hybrid = run.hybrid(device=ctx.config.machine.device)
+    training = dict(run.training)
+    records = [*run.measured("hybrid"), *(training[name] for name in hybrid.members if name in training)]
+    hybrid.save_pretrained(folder, records=records)
+    ctx.say(f"to share: {folder}, read by pw.Denoiser.from_pretrained({str(folder)!r})")
 
 
 def read_gap(ctx: Context) -> tuple[float, float] | None:
@@ -273,7 +316,8 @@ def all_stages(config: RunConfig) -> list[Stage]:
         learns = MEMBER_KINDS[member.kind].build is not None
         how = {k: part["train"][k] for k in HOW_TO_TRAIN} | part["machine"] if learns else {}
         work = do_train(member)
-        stages.append(Stage(f"train-{member.name}", ("data",), member.to_dict() | how, (), work, model=member.name))
+        needs = ("data",) if member.teacher is None else ("data", f"train-{member.teacher}")
+        stages.append(Stage(f"train-{member.name}", needs, member.choices() | how, (), work, model=member.name))
     trained = tuple(f"train-{m.name}" for m in config.members)
     stages += [
         Stage("diagnose", trained, part["diagnose"], ("losses", "gap"), do_diagnose),
@@ -289,6 +333,7 @@ def all_stages(config: RunConfig) -> list[Stage]:
             "schedule", (*trained, "diagnose", "features", *window), part["grid"] | part["schedule"] | losses,
             ("prices", "schedules", "fronts"), do_schedule,
         ),
+        *([Stage("hybrid", ("schedule",), {}, ("hybrid",), do_hybrid)] if config.train.distill else []),
         Stage("evaluate", ("schedule", "features"), part["evaluate"], ("evaluations", "summary"), do_evaluate),
         Stage("report", ("evaluate", "diagnose", "recovery", *shown), {}, ("report",), do_report),
     ]  # fmt: skip
@@ -298,7 +343,13 @@ def all_stages(config: RunConfig) -> list[Stage]:
 def last_stage(command: str, stages: list[Stage]) -> str:
     """The stage that ends a command."""
     trained = [s.name for s in stages if s.model is not None]
-    return {"train": trained[-1], "diagnose": "recovery", "run": "report"}.get(command, command)
+    return {"train": trained[-1], "diagnose": "recovery", "run": "report", "distill": "hybrid"}.get(command, command)
+
+
+def _needed(ending: str, stages: list[Stage]) -> set[str]:
+    """A stage and all that it needs, directly or not."""
+    by_name = {s.name: s for s in stages}
+    return {ending}.union(*(_needed(name, stages) for name in by_name[ending].needs))
 
 
 def wanted(command: str, stages: list[Stage]) -> list[Stage]:
@@ -308,6 +359,8 @@ def wanted(command: str, stages: list[Stage]) -> list[Stage]:
     if last is None:
         raise PhasewiseError("this run leaves out conditional mutual information; drop --no-cmi")
     chosen = stages[: last + 1]
+    if command == "distill":
+        return [s for s in chosen if s.name in _needed(ending, stages)]
     needed = {name for s in chosen for name in s.needs}
     if command == "cmi":
         return [s for s in chosen if s.name in ("cmi", *stages[last].needs)]

@@ -56,6 +56,12 @@ class RunConfig(Record):
         doubles = {n for n in names if names.count(n) > 1}
         if doubles:
             raise PhasewiseError(f"two members are called {', '.join(sorted(doubles))}; rename yours")
+        for k, member in enumerate(self.members):
+            if member.teacher is not None and member.teacher not in names[:k]:
+                raise PhasewiseError(
+                    f"member {member.name} is to learn from {member.teacher!r}, which is none of those before it: "
+                    f"{', '.join(names[:k])}"
+                )
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -78,8 +84,9 @@ def members_of(train: TrainOptions) -> tuple[Member, ...]:
     def source(name: str) -> str | None:
         return None if train.networks is None else str(Path(train.networks) / name)
 
-    wide: dict[str, Any] = {"epochs": train.global_epochs}
-    narrow: dict[str, Any] = {"epochs": train.local_epochs}
+    taught = {"teacher": "global"} if train.distill else {}
+    wide: dict[str, Any] = {"epochs": train.global_epochs, **taught}
+    narrow: dict[str, Any] = {"epochs": train.local_epochs, **taught}
     found = [
         Member(
             "global",
@@ -87,8 +94,10 @@ def members_of(train: TrainOptions) -> tuple[Member, ...]:
             width=train.global_width,
             source=source("global"),
             network=None if train.global_network == "unet" else train.global_network,
-            **wide,
+            epochs=train.global_epochs,
         )
+        if train.teacher is None
+        else Member("global", "teacher", source=train.teacher)
     ]
     found += [Member(size, "unet", size=size, source=source(size), **wide) for size in train.cheap_globals]
     found += [Member(f"r{r}", "local", radius=r, source=source(f"r{r}"), **narrow) for r in train.radii]
@@ -102,7 +111,7 @@ def _own_member(name: str, about: Any) -> Member:
     """A member of the user's: a folder, or the fields of one.  Raises PhasewiseError for an unknown kind or field."""
     if isinstance(about, str):
         return Member(name, "given", source=about)
-    known = {f.name for f in fields(Member)} - {"name"}
+    known = {f.name for f in fields(Member)} - {"name", "classes"}
     if not isinstance(about, dict) or not {"kind"} <= set(about) <= known:
         raise PhasewiseError(
             f"member {name} is a folder, or an object with kind and, where it has them, {', '.join(sorted(known))}; "

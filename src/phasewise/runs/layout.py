@@ -8,6 +8,8 @@ models/NAME/                config.json, weights.safetensors, training.json (che
 models/features/            feature networks trained on the data
 samples/NAME.safetensors    uint8 images, the same starting noise row by row; recovery.safetensors
 stages/NAME.json            what was done, for which choices, how long it took
+hybrid/                     the hybrid and its members as one folder to share, of a run that distils
+given/                      what lay nowhere else: images and a teacher given in Python, images drawn by a teacher
 report.html, figures/, summary.json
 card.json, features/        of a shipped set: what it is, its feature network, moments and real features
 """
@@ -58,6 +60,8 @@ ITEMS: dict[str, Item] = {
     "models": Item("models/", "phasewise train"),
     "networks": Item("models/features/"),
     "stages": Item("stages/"),
+    "hybrid": Item("hybrid/", "phasewise distill"),
+    "given": Item("given/", "phasewise distill"),
     "card": Item("card.json"),
     "shipped_features": Item("features/"),
     "shipped_reference": Item("features/reference.safetensors"),

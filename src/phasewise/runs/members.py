@@ -11,7 +11,7 @@ import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from phasewise.errors import PhasewiseError
 from phasewise.registry import Registry
@@ -38,6 +38,8 @@ class Member(Record):
     ``window``: attention of a transformer reaches so many tokens; with a ``source`` the weights are those found there.
     ``epochs``: passes over the data, None where nothing is trained.
     ``source``: folder its weights come from; where that has none, and the kind can be trained, it is trained.
+    ``teacher``: name of the member before it whose posterior mean it learns, instead of the clean image.
+    ``classes``: number of class labels its network is told; follows from its teacher.
     """
 
     name: str
@@ -49,6 +51,13 @@ class Member(Record):
     source: str | None = None
     network: str | None = None
     window: int | None = None
+    teacher: str | None = None
+    classes: int | None = None
+
+    def choices(self) -> dict[str, Any]:
+        """What its stage depends on: its fields, without those of distillation where it learns from images."""
+        late = ("teacher", "classes")  # runs of before there were any are done as they were
+        return {k: v for k, v in self.to_dict().items() if k not in late or v is not None}
 
     def check(self) -> None:
         if not NAME.fullmatch(self.name) or self.name == "features":
@@ -78,6 +87,7 @@ class MemberKind:
         fit: a closed form from the training images (n, C, H, W); neither for what others made.
         look: how figures draw it: "reference", "control", "local" (shaded by radius), "closed" (grey) or "other".
         scheduled: whether it may take steps; a control is there for diagnosis alone.
+        taken_as_reference: it is the run's global network, and comes from its source alone.
         like: of a closed form, one of the same cost that was fitted to nothing, so that it can be priced beforehand.
     """
 
@@ -88,6 +98,7 @@ class MemberKind:
     fit: Callable[[Member, Tensor], Denoiser] | None = None
     scheduled: bool = True
     like: Callable[[Member, ImageShape], Denoiser] | None = None
+    taken_as_reference: bool = False
 
 
 MEMBER_KINDS: Registry[MemberKind] = Registry("kind of member")
@@ -113,13 +124,18 @@ def build_untrained(member: Member, seed: int, shape: ImageShape) -> NetworkDeno
 def _unet(member: Member, shape: ImageShape) -> NetworkDenoiser:
     from phasewise.denoisers import UNetDenoiser
 
-    return UNetDenoiser.of_size(shape, member.size) if member.size else UNetDenoiser(shape, width=member.width)
+    if member.size:
+        return UNetDenoiser.of_size(shape, member.size, classes=member.classes)
+    return UNetDenoiser(shape, width=member.width, classes=member.classes)
 
 
 def _transformer(member: Member, shape: ImageShape) -> NetworkDenoiser:
     from phasewise.denoisers import DiTDenoiser
 
-    whole = DiTDenoiser.of_size(shape, member.size) if member.size else DiTDenoiser(shape, width=member.width or 128)
+    if member.size:
+        whole = DiTDenoiser.of_size(shape, member.size, classes=member.classes)
+    else:
+        whole = DiTDenoiser(shape, width=member.width or 128, classes=member.classes)
     return whole.windowed(member.window)
 
 
@@ -130,14 +146,14 @@ def _global(member: Member, shape: ImageShape) -> NetworkDenoiser:
 def _local(member: Member, shape: ImageShape) -> NetworkDenoiser:
     from phasewise.denoisers import LocalDenoiser
 
-    return LocalDenoiser(shape, int(member.radius or 0))
+    return LocalDenoiser(shape, int(member.radius or 0), classes=member.classes)
 
 
 def _control(member: Member, shape: ImageShape) -> NetworkDenoiser:
     """The local design with its window opened to the whole image: the radius says which design."""
     from phasewise.denoisers import LocalDenoiser
 
-    return LocalDenoiser(shape, int(member.radius or 0)).opened()
+    return LocalDenoiser(shape, int(member.radius or 0), classes=member.classes).opened()
 
 
 def _wiener(member: Member, images: Tensor) -> Denoiser:
@@ -159,6 +175,7 @@ def _radius_label(member: Member) -> str:
 
 for _kind in (
     MemberKind("global", lambda m: m.name, "reference", build=_global),
+    MemberKind("teacher", lambda m: m.name, "reference", taken_as_reference=True),
     MemberKind("unet", lambda m: m.name, "other", build=_unet),
     MemberKind("transformer", lambda m: m.name, "other", build=_transformer),
     MemberKind("local", _radius_label, "local", build=_local),

@@ -181,6 +181,8 @@ class TrainOptions(Options):
     not at full cost; they train as long as the global one.  ``networks``: folder with trained denoisers to take, each
     in NAME/ as :func:`phasewise.save_denoiser` writes it; a name it has not is trained.  ``member``: further members
     by name: the folder of one that somebody else made, or the fields of a :class:`phasewise.runs.Member`.
+    ``teacher``: folder of a denoiser that is the global network, instead of one trained here.  ``distill``: the other
+    networks learn the posterior mean of the global one instead of the clean image.
     """
 
     radii: tuple[int, ...] = option(
@@ -201,6 +203,10 @@ class TrainOptions(Options):
         makes_members=True,
     )
     networks: str | None = option(None, "Folder of trained denoisers to take.", main=True, makes_members=True)
+    teacher: str | None = option(
+        None, "Denoiser to take as the global one.", main=True, metavar="DIR", makes_members=True
+    )
+    distill: bool = option(False, "Networks learn from the global one.", makes_members=True)
     member: dict[str, Any] = option({}, "A member of yours; repeatable.", metavar="NAME=DIR", makes_members=True)
     preset: str = option("default", "Training preset: default, compiled, gpu, paper.", known=_presets)
     batch: int = option(128, "Training batch size.", least=1)

@@ -251,6 +251,13 @@ class Run:
         evaluated = {n: e.schedule for n, e in self.evaluations.items() if e.schedule is not None}
         return Named({**self.schedules, **evaluated})
 
+    @checks.checked(name=checks.text)
+    def measured(self, name: str = "hybrid") -> tuple[Record, ...]:
+        """What the run's folder knows of a denoiser or of a schedule, for a model card: its images, training and
+        judgement, as far as they are there (``run.hybrid().save_pretrained(folder, records=run.measured())``)."""
+        found = (self.data, dict(self.training).get(name), dict(self.evaluations).get(name))
+        return tuple(record for record in found if record is not None)
+
     def reportable(self) -> bool:
         """Whether it holds anything that a report shows."""
         return any(getattr(self, name) for name in REPORTED)
