@@ -167,13 +167,13 @@ def old_weights(folder: Path) -> None:
 
 
 FOLDERS: list[tuple[str, Callable[[Path], None], str]] = [
-    ("pickle", old_weights, "old pickle form"),
+    ("pickle", old_weights, "as a pickle only"),
     (
         "cut",
         lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"1234"),
         "diffusers cannot read",
     ),
-    ("code", rewrite("unet/config.json", auto_map={"AutoModel": "own.py"}), "needs code of its own"),
+    ("code", rewrite("unet/config.json", auto_map={"AutoModel": "own.py"}), "asks for code of its own"),
     ("class", rewrite("unet/config.json", _class_name="os.system"), "no network 'os.system'"),
     ("foreign", rewrite("model_index.json", unet=["own_code", "Net"]), "Net of own_code, no class of diffusers"),
     ("none", rewrite("model_index.json", unet=[None, None]), "no network that denoises"),

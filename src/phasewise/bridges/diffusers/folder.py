@@ -9,11 +9,11 @@ from phasewise import checks
 from phasewise.bridges.diffusers.library import library, model_class, scheduler_class
 from phasewise.bridges.diffusers.model import DiffusersDenoiser, from_diffusers
 from phasewise.errors import PhasewiseError
-from phasewise.files import read_json
+from phasewise.files import read_json, refuse_remote_code
+from phasewise.tensors import need_safetensors
 
 NETWORKS = ("unet", "transformer", "transformer_2", "prior")
 """Parts of a pipeline that denoise."""
-OLD = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def is_pipeline(folder: str | Path) -> bool:
@@ -69,15 +69,9 @@ def read_folder(folder: str | Path, *, part: str | None = None, scheduler: Any =
 def read_network(folder: Path) -> Any:
     """One network, float32, in eval mode, from safetensors alone."""
     config = _object(folder / "config.json")
-    if "auto_map" in config:
-        raise PhasewiseError(f"{folder} needs code of its own (auto_map), which is not run; build it in Python")
+    refuse_remote_code(folder)
     cls = model_class(str(config.get("_class_name")))
-    if not any(folder.glob("*.safetensors")):
-        old = [p.name for pattern in OLD for p in sorted(folder.glob(pattern))]
-        had = f"only {old[0]}, the old pickle form, which can run code" if old else "no weights"
-        raise PhasewiseError(
-            f"{folder} holds {had}; write safetensors by model.save_pretrained(DIR, safe_serialization=True)"
-        )
+    need_safetensors(folder)
     return _read(cls, folder, use_safetensors=True, low_cpu_mem_usage=False).float().eval()
 
 

@@ -72,6 +72,13 @@ class DiffusersDenoiser(WrappedDenoiser):
         """Whether the network takes times between its steps; else it is told the nearest step."""
         return not self.clock.whole
 
+    @property
+    def classes(self) -> int | None:
+        """How many class labels it is told, without one that stands for none; None where it is told none."""
+        known = _classes(self.module) if self.cond_name == "class_labels" else None
+        null = "num_embeds_ada_norm" in getattr(self.module, "config", {})
+        return known - 1 if known is not None and null else known
+
     def times(self, steps: int, **more: Any) -> tuple[float, ...]:
         """Start times of so many steps of its own scheduler, descending, on ``path``."""
         return times_of(self.scheduler, steps, **more)
@@ -80,7 +87,7 @@ class DiffusersDenoiser(WrappedDenoiser):
         if self.cond_name == "class_labels":
             if cond.dim() != 1 or cond.is_floating_point():
                 raise PhasewiseError(f"class labels must be whole numbers of shape (B,); got {tuple(cond.shape)}")
-            known = _classes(self.module)
+            known = _classes(self.module)  # with the one for none, which guidance asks for
             if known is not None and not bool(((cond >= 0) & (cond < known)).all()):
                 raise PhasewiseError(
                     f"class labels must lie in 0 to {known - 1}; got {int(cond.min())} to {int(cond.max())}"
