@@ -9,6 +9,7 @@ import docs_prose as prose
 import pytest
 
 import phasewise as pw
+import phasewise.bridges.diffusers  # its class is known before a page's tables are put back
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -519,6 +519,9 @@ def test_a_hybrid_from_a_folder_says_whom_the_module_stands_for(unet: Any, wiene
         bridge.apply_hybrid(net, hybrid)
     with pytest.raises(PhasewiseError, match="'b' is no network"):
         bridge.apply_hybrid(net, hybrid, member="b")
+    larger = MAKERS["unet"]((1, 16, 16), "tiny")
+    with pytest.raises(PhasewiseError, match=r"is for images \(1, 16, 16\)"):
+        bridge.apply_hybrid(larger, hybrid, member="a")
     x = noise()
     bare = net(x, 800).sample
     bridge.apply_hybrid(net, hybrid, member="a")

@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import chain
 from typing import Any
 
 import torch
@@ -38,6 +39,8 @@ LEAST_TIME = 1e-4
 LOWER_VARIANCE = -1.0
 """Learned variances lie between beta~, at -1, and beta, at 1 (Nichol, Dhariwal 2021, arXiv 2102.09672, eq. 15): who
 learned none says beta~, the variance of a step that knows the image, as DDPM's "fixed_small" does."""
+KEPT = 4096
+"""Timesteps whose times are remembered."""
 ROUNDED = 0.5
 """Half a step: how far a whole timestep may lie from the noise level that it stands for."""
 
@@ -164,6 +167,7 @@ class Answers:
                 "denoisers of the same images together"
             )
         self.denoiser, self.interface = denoiser, interface
+        self._found: dict[tuple[float, float], tuple[float, float]] = {}
         self._learned_alone()
         plan = denoiser.sampling_plan()
         starts = torch.tensor([] if plan is None else plan.times, dtype=torch.float64)
@@ -270,9 +274,18 @@ class Answers:
             raise PhasewiseError(f"timestep has {len(told)} entries for {n} images; give one, or one for each")
         exact = torch.finfo(told.dtype).eps if told.is_floating_point() else 0.0
         values, index = told.double().unique(return_inverse=True)
-        return [self._time(v, max(exact * abs(v), 1e-6)) for v in values.tolist()], index.expand(n)
+        found = []
+        for value in values.tolist():
+            asked = (value, max(exact * abs(value), 1e-6))
+            if asked not in self._found:  # every batch of a pipeline is told the same few
+                if len(self._found) >= KEPT:
+                    self._found.clear()
+                self._found[asked] = self._time(*asked)
+            found.append(self._found[asked])
+        return found, index.expand(n)
 
     def _time(self, told: float, exact: float) -> tuple[float, float]:
+        """t on the interface's path and on the denoiser's, of one timestep that is told as exactly as this."""
         noise = self.interface.noise
         value = torch.tensor(told, dtype=torch.float64)
         t = noise.clock.times_told(value)
@@ -325,8 +338,8 @@ class Answers:
 
 def on_device(member: Denoiser, device: torch.device) -> Denoiser:
     """``member`` where the images are: a hook's members are no part of the module, and do not move with it."""
-    here = any(True for _ in (*member.parameters(), *member.buffers()))
-    return member.to(device) if here and member.device != device else member
+    weight = next(chain(member.parameters(), member.buffers()), None)
+    return member if weight is None or weight.device == device else member.to(device)
 
 
 def _same_noise(t: Tensor, source: NoisePath, target: NoisePath) -> Tensor:
