@@ -65,6 +65,17 @@ class Asked(Denoiser):
         return self.member(x_t, t)
 
 
+class Twice(Denoiser):
+    """Round another, as guidance is."""
+
+    def __init__(self, member: Denoiser) -> None:
+        super().__init__(SHAPE, member.path)
+        self.member = member
+
+    def forward(self, x_t: Tensor, t: Any, cond: Tensor | None = None) -> Tensor:
+        return 2 * self.member(x_t, t)
+
+
 def noise(n: int = 3, seed: int = 5) -> Tensor:
     return torch.randn(n, *SHAPE, generator=torch.Generator().manual_seed(seed))
 
@@ -356,6 +367,17 @@ def test_it_passes_for_the_network_of_a_pipeline(unet: Any, wiener: Denoiser) ->
     assert "HybridModel" in repr(model)
 
 
+def test_a_network_within_a_member_says_how_to_speak(unet: Any, tmp_path: Path) -> None:
+    scheduler = diffusers.DDIMScheduler(prediction_type="sample", clip_sample=False)
+    model = bridge.to_diffusers(Twice(bridge.from_diffusers(unet, scheduler)))
+    x = noise()
+    assert model.interface.scheduler is scheduler
+    assert model.config.sample_size == 8
+    assert torch.allclose(model(x, 500).sample, 2 * unet(x, 500).sample, atol=1e-5)
+    with pytest.raises(PhasewiseError, match="saved"):
+        model.save_pretrained(tmp_path)
+
+
 # --- saved and loaded by diffusers itself -----------------------------------------------------------------------------
 
 
@@ -492,16 +514,6 @@ def test_a_hook_puts_a_hybrid_over_a_network_and_takes_it_off(unet: Any, wiener:
 
 
 def test_a_member_that_asks_the_hooked_network_reaches_the_network(unet: Any) -> None:
-    class Twice(Denoiser):
-        """Round another, as guidance is."""
-
-        def __init__(self, member: Denoiser) -> None:
-            super().__init__(SHAPE, member.path)
-            self.member = member
-
-        def forward(self, x_t: Tensor, t: Any, cond: Tensor | None = None) -> Tensor:
-            return 2 * self.member(x_t, t)
-
     net = copy.deepcopy(unet)
     scheduler = diffusers.DDIMScheduler(prediction_type="sample", clip_sample=False)
     member = bridge.from_diffusers(net, scheduler)

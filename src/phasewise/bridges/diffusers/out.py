@@ -21,7 +21,7 @@ from phasewise.bridges.diffusers.model import DiffusersDenoiser
 from phasewise.bridges.diffusers.noise import noise_of
 from phasewise.denoisers import Denoiser, HybridDenoiser
 from phasewise.denoisers.base import OnPath, a_denoiser
-from phasewise.denoisers.io import constructor_of
+from phasewise.denoisers.io import CLASSES, constructor_of
 from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.results import HybridSchedule
 
@@ -68,9 +68,8 @@ class HybridModel(ModelMixin, ConfigMixin):
 
     @property
     def networks(self) -> list[DiffusersDenoiser]:
-        """Its members that are networks of diffusers, those that speak as the pipeline does first."""
-        found = [n for m in members_of(self.denoiser).values() if (n := network_of(m)[0]) is not None]
-        return sorted(found, key=lambda n: not self.answers.speaks(n))
+        """Networks of diffusers in it, those that speak as the pipeline does first."""
+        return sorted(_networks(self.denoiser), key=lambda n: not self.answers.speaks(n))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -155,6 +154,12 @@ class HybridModel(ModelMixin, ConfigMixin):
         return (model, info) if told else model
 
 
+def _networks(denoiser: Denoiser) -> list[DiffusersDenoiser]:
+    """Networks of diffusers in ``denoiser``: members before what lies within members, as under guidance."""
+    members = [n for m in members_of(denoiser).values() if (n := network_of(m)[0]) is not None]
+    return [*members, *(m for m in denoiser.modules() if isinstance(m, DiffusersDenoiser) and m not in members)]
+
+
 def _weights(network: DiffusersDenoiser) -> list[Tensor]:
     return [*network.parameters(), *network.buffers()]
 
@@ -166,7 +171,10 @@ def _described(denoiser: Denoiser) -> dict[str, Any]:
     if isinstance(denoiser, HybridDenoiser):
         members = {name: _described(member) for name, member in denoiser.members.items()}
         return {"class": HYBRID, "schedule": denoiser.schedule.to_dict(), "members": members}
-    return {"class": type(denoiser).__name__, "config": denoiser.config()}
+    name, config = type(denoiser).__name__, denoiser.config()
+    if name not in CLASSES:
+        raise PhasewiseError(f"{name} could not be read again; make it known by phasewise.denoisers.register_denoiser")
+    return {"class": name, "config": config}
 
 
 def _built(values: Any) -> Denoiser:
@@ -186,7 +194,7 @@ def to_diffusers(hybrid: Denoiser, *, like: Any = None, pixel_range: tuple[float
     Args:
         hybrid: any denoiser.  Steps of a hybrid go to the members that its schedule names for their times.
         like: whose noise, prediction type and config it speaks: a DiffusersDenoiser, or a scheduler of diffusers.  By
-            default the first network of diffusers among the members.
+            default the first network of diffusers among the members, or within one.
         pixel_range: black and white as the pipeline knows them, usually (-1, 1), where those of ``hybrid`` are 0 and
             1; only with a scheduler as ``like``, since a DiffusersDenoiser knows.
 
@@ -202,7 +210,7 @@ def to_diffusers(hybrid: Denoiser, *, like: Any = None, pixel_range: tuple[float
 
 def interface_for(denoiser: Denoiser, like: Any, pixel_range: tuple[float, float] | None) -> Interface:
     """How pipelines will speak to ``denoiser``; see :func:`to_diffusers`."""
-    networks = [n for m in members_of(denoiser).values() if (n := network_of(m)[0]) is not None]
+    networks = _networks(denoiser)
     if isinstance(like, Denoiser):
         network, _ = network_of(like)
         if network is None:
