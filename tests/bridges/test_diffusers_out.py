@@ -279,6 +279,18 @@ def test_a_time_told_in_half_precision_finds_its_step(step: int, kind: torch.dty
     assert torch.allclose(found, torch.full_like(x, float(step)), atol=1e-5)
 
 
+@given(k=st.integers(0, 999))
+@hypothesis_settings(max_examples=25, deadline=None)
+def test_a_schedule_on_another_path_switches_at_the_same_noise(unet: Any, k: int) -> None:
+    scheduler = diffusers.DDIMScheduler(prediction_type="sample", clip_sample=False)
+    member = bridge.from_diffusers(unet, scheduler)
+    schedule = pw.HybridSchedule((1.0, 0.5), ("a", "b"))  # flow matching: half way the noise is as strong as the image
+    model = bridge.to_diffusers(pw.HybridDenoiser({"a": member, "b": Twice(member)}, schedule))
+    times = 2 if float(scheduler.alphas_cumprod[k]) >= 0.5 else 1
+    x = noise(1)
+    assert torch.allclose(model(x, k).sample, times * unet(x, k).sample, atol=1e-4)
+
+
 def test_arguments_that_only_a_network_knows_go_to_it_alone(wiener: Denoiser) -> None:
     class Net(nn.Module):
         def forward(self, hidden_states: Tensor, timestep: Any, pooled: Any = None, return_dict: bool = True) -> Any:
