@@ -1,4 +1,4 @@
-"""When in time does guidance pay? Of {guided, plain} the schedule says, and samples judge, at equal numbers of calls."""
+"""When in time does guidance pay? The schedule of {guided, plain} says, samples judge, at equal numbers of calls."""
 
 from __future__ import annotations
 
@@ -127,7 +127,9 @@ class Guidance(Study[Options]):
         key = repr((plan.times, plan.assignment))
         if len(self.seen.get(key, (torch.zeros(0),))[0]) < n:
             labels = torch.arange(n) % 10
-            images = pw.sample(pw.HybridDenoiser(self.members, plan), n, seed=self.options.seed, cond=labels).clamp(0, 1)
+            images = pw.sample(pw.HybridDenoiser(self.members, plan), n, seed=self.options.seed, cond=labels).clamp(
+                0, 1
+            )
             features = self.judge[0]
             shown = features.probabilities(images).argmax(1) == labels
             self.seen[key] = features.extract(images), shown.double()
@@ -196,7 +198,7 @@ def front_table(answers: Answers, solver: str) -> str:
     for mflop, lost, error, chosen in zip(
         front.mflop, front.penalty, front.penalty_stderr, front.assignments, strict=True
     ):
-        guided = spans(prices.times, chosen)
+        guided = spans(prices.times.tolist(), chosen)
         rows.append([str(chosen.count("guided")), f"{mflop:.0f}", f"{lost:.3f} ± {error:.3f}", guided])
     return markdown(["guided steps", "MFLOP", "penalty", "guided, t"], rows, f"Of {len(prices.times)} steps, {solver}.")
 
