@@ -212,7 +212,9 @@ def _encoded(data: ImageData, vae: Any, batch: int) -> dict[str, Tensor]:
     """By part, on the CPU."""
     parts = {name: getattr(data, name) for name in PARTS}
     return {
-        name: torch.cat([_encode(2 * data.to_unit(x) - 1, vae) for x in images.split(batch)]).clone()
+        name: torch.cat([_encode(2 * data.to_unit(x) - 1, vae) for x in images.split(batch)]).clone(
+            memory_format=torch.contiguous_format
+        )
         for name, images in parts.items()
     }
 
