@@ -179,7 +179,7 @@ def test_an_autoencoder_is_read_from_its_folder_or_a_pipeline(vae: Any, data: Im
     with pytest.raises(PhasewiseError, match="has no autoencoder"):
         read_vae(tmp_path / "bare")
     vae.save_pretrained(str(tmp_path / "old"), safe_serialization=False)
-    with pytest.raises(PhasewiseError, match="old pickle form"):
+    with pytest.raises(PhasewiseError, match="weights as a pickle only"):
         read_vae(tmp_path / "old")
 
 

@@ -229,11 +229,13 @@ def test_what_is_read_is_what_was_written(
 ) -> None:
     guided = pw.GuidedDenoiser(network(), 3.5, null=null, interval=interval).eval()
     again = pw.load_denoiser(pw.save_denoiser(guided, tmp_path / "g"))
+    shared = pw.GuidedDenoiser.from_pretrained(guided.save_pretrained(tmp_path / "shared"))
     assert isinstance(again, pw.GuidedDenoiser)
     assert (again.scale, again.interval, again.training) == (3.5, interval, False)
     x = torch.randn(4, 1, 6, 5, generator=torch.Generator().manual_seed(0))
     for t in (0.1, 0.5):
         assert torch.equal(again(x, t, LABELS), guided(x, t, LABELS))
+        assert torch.equal(shared(x, t, LABELS), guided(x, t, LABELS))
 
 
 def test_weights_that_are_shared_are_stored_and_read_once(tmp_path: Path) -> None:
