@@ -150,6 +150,7 @@ def test_guided_latents_decode_to_what_the_pipeline_of_diffusers_draws(vae: Any)
 
     plain = from_diffusers(net, scheduler)
     assert plain.null == 1000
+    assert int(pw.GuidedDenoiser(plain.on(pw.LinearPath()), 4.0).null) == 1000
     guided, times = pw.GuidedDenoiser(plain, 4.0), plain.times(6)
     drawn = pw.sample(guided, times=times, solver="ddim", x_init=noise, t_start=times[0], cond=torch.tensor(labels))
     torch.testing.assert_close(decode(drawn, plain_vae).clamp(0, 1), theirs, rtol=0, atol=1e-4)

@@ -282,6 +282,8 @@ def test_what_cannot_be_guided_says_why(tmp_path: Path) -> None:
         pw.GuidedDenoiser(network().given(1), 2)
     with pytest.raises(PhasewiseError, match="cannot be asked without a condition: give null"):
         pw.GuidedDenoiser(network(), 2)
+    with pytest.raises(PhasewiseError, match="cannot be asked without a condition: give null"):
+        pw.GuidedDenoiser(network().on(CosinePath()), 2)
     with pytest.raises(PhasewiseError, match="class labels must lie in 0 to 2; got 9 to 9"):
         pw.GuidedDenoiser(network(), 2, null=9)
     with pytest.raises(PhasewiseError, match="one label or one row"):

@@ -60,8 +60,8 @@ class GuidedDenoiser(Wrapping):
                 f"{type(member).__name__} takes no condition to guide it by; guide one that does, then bind: "
                 "GuidedDenoiser(...).given(cond)"
             )
-        found = getattr(member, "null", None) if null is None else null
-        if found is None and (getattr(member, "needs_condition", False) or getattr(member, "classes", None)):
+        found = _own(member, "null") if null is None else null
+        if found is None and (_own(member, "needs_condition") or _own(member, "classes")):
             raise PhasewiseError(
                 f"this {type(member).__name__} cannot be asked without a condition: give null, the label (or row) that "
                 "stood for none in its training"
@@ -155,6 +155,13 @@ class GuidedDenoiser(Wrapping):
 
     def config(self) -> dict[str, Any]:
         return {"scale": self.scale, "interval": None if self.interval is None else list(self.interval)}
+
+
+def _own(member: Denoiser, name: str) -> Any:
+    """What ``member``, or what it is wrapped round, says of itself under ``name``; None where it says nothing."""
+    if isinstance(member, Wrapping) and not hasattr(member, name):
+        return _own(member.member, name)
+    return getattr(member, name, None)
 
 
 def interval_of(denoiser: Denoiser) -> tuple[float, float] | None:
