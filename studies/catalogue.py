@@ -14,6 +14,7 @@ from studies.global_fid import GlobalFID
 from studies.gpu import GPUQueue
 from studies.gpu_sampling import GPUSampling
 from studies.guests import Guests
+from studies.guidance import Guidance
 from studies.late_expert import LateExpert
 from studies.leak import Leak
 from studies.locality import LocalityPays
@@ -50,6 +51,7 @@ STUDIES: dict[str, type[Study[Any]]] = {
         TrainLocals,
         Leak,
         LateExpert,
+        Guidance,
         GlobalFID,
         GPUQueue,
         Guests,

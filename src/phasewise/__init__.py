@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from phasewise import training as training
     from phasewise.data import load_images as load_images
     from phasewise.denoisers import Denoiser as Denoiser
+    from phasewise.denoisers import GuidedDenoiser as GuidedDenoiser
     from phasewise.denoisers import HybridDenoiser as HybridDenoiser
     from phasewise.denoisers import LocalDenoiser as LocalDenoiser
     from phasewise.denoisers import UNetDenoiser as UNetDenoiser
@@ -66,8 +67,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "data": ("load_images",),
-    "denoisers": ("Denoiser", "LocalDenoiser", "UNetDenoiser", "WienerDenoiser", "HybridDenoiser",
-        "load_denoiser", "save_denoiser", "wrap"),
+    "denoisers": ("Denoiser", "LocalDenoiser", "UNetDenoiser", "WienerDenoiser", "GuidedDenoiser",
+        "HybridDenoiser",        "load_denoiser", "save_denoiser", "wrap"),
     "errors": ("PhasewiseError", "PhasewiseWarning"),
     "information": ("cmi_map",),
     "metrics": ("fid", "count_flops"),

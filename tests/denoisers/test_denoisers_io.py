@@ -86,7 +86,9 @@ def change_config(folder: Path, **changes: Any) -> None:
 
 def test_every_class_that_can_be_read_is_tried() -> None:
     kinds = {type(build()).__name__ for build in BUILD.values()}
-    assert kinds == {*CLASSES, "HybridDenoiser"}
+    # bridges make theirs known once they are imported, and try them in tests of their own
+    ours = {name for name, cls in CLASSES.items() if cls.__module__.startswith("phasewise.denoisers.")}
+    assert kinds == {*ours, "HybridDenoiser"}
 
 
 @pytest.mark.parametrize("name", BUILD)

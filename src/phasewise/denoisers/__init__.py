@@ -2,6 +2,7 @@
 
 from phasewise.denoisers.base import Condition, Denoiser, Given, OnPath, SamplingPlan, as_rows
 from phasewise.denoisers.condition import bind, condition_rows
+from phasewise.denoisers.guided import GuidedDenoiser
 from phasewise.denoisers.hybrid import HybridDenoiser
 from phasewise.denoisers.io import load_denoiser, register_denoiser, save_denoiser
 from phasewise.denoisers.linear import WienerDenoiser
@@ -21,6 +22,7 @@ __all__ = [
     "Denoiser",
     "DiTDenoiser",
     "Given",
+    "GuidedDenoiser",
     "HybridDenoiser",
     "LocalDenoiser",
     "NetworkDenoiser",

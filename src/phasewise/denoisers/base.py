@@ -226,7 +226,7 @@ denoisers_by_name = checks.by_name(a_denoiser, least=0)
 """Denoisers by name, as an argument; who needs which says so."""
 
 
-class _Wrapped(Denoiser):
+class Wrapping(Denoiser):
     """What a denoiser round ``member`` passes on as it is."""
 
     member: Denoiser
@@ -239,7 +239,7 @@ class _Wrapped(Denoiser):
         return self.member.jumps
 
 
-class OnPath(_Wrapped):
+class OnPath(Wrapping):
     """``member`` spoken to on another path: x_t and t are translated at equal log-SNR, exactly (rescale, relabel)."""
 
     def __init__(self, member: Denoiser, path: NoisePath) -> None:
@@ -281,7 +281,7 @@ class OnPath(_Wrapped):
         return None if moved is None else translate(moved, s_there, self.member.path, self.path)[0]
 
 
-class Given(_Wrapped):
+class Given(Wrapping):
     """``member`` with its condition bound (:meth:`Denoiser.given`): called like a denoiser without one."""
 
     cond: Tensor

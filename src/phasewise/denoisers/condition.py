@@ -32,6 +32,11 @@ def condition_rows(cond: Condition | None, n: int, denoisers: Iterable[Denoiser]
     raise PhasewiseError(f"cond is given, but {', '.join(dict.fromkeys(kinds)) or 'nobody'} takes no condition")
 
 
+def first_rows(cond: Condition | None, n: int) -> Condition | None:
+    """The first ``n`` rows of a condition that has a row per image; a single label, or none, as it is."""
+    return cond[:n] if isinstance(cond, Tensor) and cond.dim() else cond
+
+
 def bind(denoiser: Denoiser, rows: Tensor | None, part: slice = slice(None)) -> Denoiser:
     """``denoiser`` given the ``part`` of ``rows``, where there are any and it takes a condition; else itself."""
     return denoiser.given(rows[part]) if rows is not None and denoiser.takes_condition else denoiser

@@ -14,6 +14,7 @@ from safetensors.torch import save as save_tensors
 
 from phasewise import checks, display
 from phasewise.denoisers.base import Denoiser, OnPath, a_denoiser
+from phasewise.denoisers.guided import GuidedDenoiser
 from phasewise.denoisers.hybrid import HybridDenoiser
 from phasewise.denoisers.linear import WienerDenoiser
 from phasewise.denoisers.local import LocalDenoiser
@@ -29,6 +30,8 @@ from phasewise.tensors import build_to_fit, checked_state, need_safetensors, rea
 
 FORMAT = 1
 WEIGHTS = "weights.safetensors"
+MEMBER = "member"
+"""Folder, in that of a guided denoiser, of what is guided, unless it lies beside."""
 MEND = "delete it and train again (`phasewise train`)"
 HALVED = 4096
 """Tensors of at least so many numbers are stored in half precision on request; smaller ones weigh nothing."""
@@ -71,18 +74,35 @@ def constructor_of(name: str, config: dict[str, Any]) -> Callable[[], Denoiser]:
 
 @checks.checked(denoiser=a_denoiser, folder=checks.file, half=checks.flag)
 def save_denoiser(denoiser: Denoiser, folder: str | Path, *, half: bool = False) -> Path:
-    """Write ``denoiser`` into ``folder`` (made if needed), each file atomically. A hybrid's members get subfolders.
+    """Write ``denoiser`` into ``folder`` (made if needed), each file atomically.  A hybrid's members get subfolders, so
+    does what is guided; a network that members of a hybrid share is written once, and shared again when read.
 
     ``half`` stores the large tensors as float16: half the size, and about 1e-3 relative rounding of the weights.  One
     with numbers above float16's largest, 65504, stays as it is.
     """
-    folder = Path(folder)
+    return _save(denoiser, Path(folder), half, {})
+
+
+def _save(denoiser: Denoiser, folder: Path, half: bool, shared: dict[int, list[str]]) -> Path:
+    """``shared``: where, seen from the folder above, the denoisers of the same hybrid lie, by their identity."""
+    config: dict[str, Any]
     if isinstance(denoiser, HybridDenoiser):
         places = {name: beneath(folder, name, "member's name") for name in denoiser.members}
-        for name, module in denoiser.members.items():
-            # without the translation: a loaded hybrid puts its schedule's path on again
-            save_denoiser(module.member if isinstance(module, OnPath) else module, places[name], half=half)
+        # without the translation: a loaded hybrid puts its schedule's path on again
+        members = {n: m.member if isinstance(m, OnPath) else m for n, m in denoiser.members.items()}
+        beside = {id(d): [n] for n, d in members.items()}
+        for name, part in members.items():
+            _save(part, places[name], half, beside)
+            if isinstance(part, GuidedDenoiser):
+                beside.setdefault(id(part.member), [name, MEMBER])
         config = {"format": FORMAT, "class": "HybridDenoiser", "schedule": denoiser.schedule.to_dict()}
+    elif isinstance(denoiser, GuidedDenoiser):
+        elsewhere = shared.get(id(denoiser.member))
+        if elsewhere is None:
+            _save(denoiser.member, folder / MEMBER, half, {})
+        null = {} if denoiser.null is None else {"null": denoiser.null.detach().cpu().contiguous()}
+        write_bytes(folder / WEIGHTS, save_tensors(null))
+        config = {"format": FORMAT, "class": "GuidedDenoiser", "config": denoiser.config(), "beside": elsewhere}
     else:
         state = {k: v.detach().cpu().contiguous() for k, v in denoiser.state_dict().items()}
         if half:
@@ -107,11 +127,22 @@ def load_denoiser(folder: str | Path, device: str | torch.device = "cpu") -> Den
     Raises CheckpointError when the folder is no denoiser, of another format version, corrupt, or of another shape; the
     shapes are compared before anything is built.
     """
-    return _load(Path(folder), device, ())
+    return _load(Path(folder), device, (), {})
 
 
-def _load(folder: Path, device: str | torch.device, within: tuple[str, ...]) -> Denoiser:
-    """``within``: the hybrids, resolved, whose member this is."""
+Known = dict[str, Denoiser]
+"""What was read already, by its resolved folder: a network that is shared is read once."""
+
+
+def _load(folder: Path, device: str | torch.device, within: tuple[str, ...], known: Known) -> Denoiser:
+    """``within``: the hybrids and guided ones, resolved, whose member this is."""
+    place = os.path.realpath(folder)  # Path.resolve raises on links in a circle
+    if place not in known:
+        known[place] = _read(folder, device, within, known)
+    return known[place]
+
+
+def _read(folder: Path, device: str | torch.device, within: tuple[str, ...], known: Known) -> Denoiser:
     file = folder / "config.json"
     if not os.path.exists(file):
         raise CheckpointError(f"{folder} holds no denoiser (no config.json)")
@@ -129,7 +160,9 @@ def _load(folder: Path, device: str | torch.device, within: tuple[str, ...]) -> 
     if "class" not in config or not isinstance(config.get("schedule" if hybrid else "config"), dict):
         raise CheckpointError(f"{file} is incomplete; delete {folder} and train again")
     if hybrid:
-        return _load_hybrid(config["schedule"], folder, device, within)
+        return _load_hybrid(config["schedule"], folder, device, within, known)
+    if config["class"] == "GuidedDenoiser":
+        return _load_guided(config, folder, device, within, known)
     need_safetensors(folder)
     try:
         build = constructor_of(config["class"], config["config"])
@@ -143,20 +176,42 @@ def _load(folder: Path, device: str | torch.device, within: tuple[str, ...]) -> 
 
 
 def _load_hybrid(
-    values: dict[str, Any], folder: Path, device: str | torch.device, within: tuple[str, ...]
+    values: dict[str, Any], folder: Path, device: str | torch.device, within: tuple[str, ...], known: Known
 ) -> HybridDenoiser:
     schedule = schedule_from(values, folder)
-    around = (*within, os.path.realpath(folder))  # Path.resolve raises on links in a circle
+    around = (*within, os.path.realpath(folder))
     try:
         places = {name: beneath(folder, name, "member's name") for name in dict.fromkeys(schedule.assignment)}
-        looped = [name for name, place in places.items() if os.path.realpath(place) in around]
-        if looped:
-            raise CheckpointError(f"{folder}: the member {looped[0]!r} is the hybrid itself; {MEND}")
-        return HybridDenoiser({n: _load(place, device, around) for n, place in places.items()}, schedule).eval()
+        for name, place in places.items():
+            _not_itself(place, around, f"{folder}: the member {name!r} is the hybrid itself")
+        return HybridDenoiser({n: _load(place, device, around, known) for n, place in places.items()}, schedule).eval()
     except CheckpointError:
         raise
     except PhasewiseError as error:
         raise CheckpointError(f"{folder} holds members that make no hybrid ({error}); {MEND}") from error
+
+
+def _load_guided(
+    config: dict[str, Any], folder: Path, device: str | torch.device, within: tuple[str, ...], known: Known
+) -> GuidedDenoiser:
+    beside, around = config.get("beside"), (*within, os.path.realpath(folder))
+    try:
+        place = folder / MEMBER
+        if beside is not None:  # what a hybrid has anyway lies beside the guided one, in the hybrid's folder
+            place = functools.reduce(lambda where, name: beneath(where, name, "member's name"), beside, folder.parent)
+        _not_itself(place, around, f"{folder}: the member is the guided denoiser itself")
+        member = _load(place, device, around, known)
+        null = read_tensors(folder / WEIGHTS, MEND)[0].get("null")
+        return GuidedDenoiser(member, null=null, **{"scale": 1.0, **config["config"]}).eval()
+    except CheckpointError:
+        raise
+    except (PhasewiseError, TypeError) as error:
+        raise CheckpointError(f"{folder} holds no guided denoiser ({error}); {MEND}") from error
+
+
+def _not_itself(place: Path, around: tuple[str, ...], what: str) -> None:
+    if os.path.realpath(place) in around:
+        raise CheckpointError(f"{what}; {MEND}")
 
 
 def schedule_from(values: dict[str, Any], where: Path) -> HybridSchedule:

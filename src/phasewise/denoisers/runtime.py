@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from phasewise import checks
 from phasewise.denoisers.base import Denoiser, Given, OnPath, a_denoiser
+from phasewise.denoisers.guided import GuidedDenoiser
 from phasewise.denoisers.hybrid import HybridDenoiser
 from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.errors import CheckpointError, PhasewiseError, unknown
@@ -53,6 +54,9 @@ def for_inference(denoiser: Denoiser, *, compile: bool = False, precision: str =
         return faster(denoiser.member).on(denoiser.path).eval()
     if isinstance(denoiser, Given):
         return faster(denoiser.member).given(denoiser.cond).eval()
+    if isinstance(denoiser, GuidedDenoiser):
+        member, null, interval = faster(denoiser.member), denoiser.null, denoiser.interval
+        return GuidedDenoiser(member, denoiser.scale, null=null, interval=interval).eval()
     if not isinstance(denoiser, NetworkDenoiser) or (not compile and precision == "float32"):
         return denoiser
     if compile:

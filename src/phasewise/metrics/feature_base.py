@@ -67,12 +67,7 @@ class FeatureNetwork(nn.Module, ABC):
     def digest(self) -> str:
         """What it is made of, in 64 characters: class, weights and moments, pixel range.  Two networks of one digest
         give the same features, whatever they are called."""
-        found = hashlib.sha256(repr((type(self).__qualname__, self.dim, self.pixel_range)).encode())
-        for name, value in sorted(self.state_dict().items()):
-            plain = value.detach().cpu().contiguous()
-            found.update(repr((name, plain.dtype, tuple(plain.shape))).encode())
-            found.update(plain.reshape(-1).view(torch.uint8).numpy())
-        return found.hexdigest()
+        return tensors_digest(self, repr((type(self).__qualname__, self.dim, self.pixel_range)))
 
     def extract(self, images: Tensor, batch: int = 256) -> Tensor:
         """Features of (N, C, H, W) images on this network's device, ``batch`` at a time: (N, D) float32 on the CPU.
@@ -80,6 +75,16 @@ class FeatureNetwork(nn.Module, ABC):
         Raises :class:`PhasewiseError` on a wrong shape, an empty set, or NaN and infinite pixels.
         """
         return map_batches(self, self, images, batch)
+
+
+def tensors_digest(module: nn.Module, about: str = "") -> str:
+    """SHA-256, in hex digits, of ``about`` and of all weights and buffers of ``module``, by name, type and shape."""
+    found = hashlib.sha256(about.encode())
+    for name, value in sorted(module.state_dict().items()):
+        plain = value.detach().cpu().contiguous()
+        found.update(repr((name, plain.dtype, tuple(plain.shape))).encode())
+        found.update(plain.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 a_feature_network = checks.made(

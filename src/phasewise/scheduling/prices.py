@@ -17,7 +17,8 @@ from torch import Tensor
 from phasewise import checks
 from phasewise.data import ImageData, as_images, condition_of_part
 from phasewise.denoisers.base import Condition, Denoiser, denoisers_by_name
-from phasewise.denoisers.condition import bind, condition_rows
+from phasewise.denoisers.condition import bind, condition_rows, first_rows
+from phasewise.denoisers.guided import interval_of
 from phasewise.diagnosis.losses import measure_losses
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import FeatureNetwork
@@ -67,10 +68,23 @@ def price_list(
     Measured on up to ``n`` validation images of ``data`` (a tensor is split as :func:`phasewise.train` splits it) with
     fresh noise, so that the test images stay unseen by the schedule.  ``cond``, a class label, a row for each of them,
     or "labels", goes to every denoiser that takes one.
+
+    Guided answers are no posterior means, so their held-out loss is the higher one: schedule {"guided": ...,
+    "plain": ...} with the guided one for ``reference`` by "frechet" or "w2", which count what lies off the reference,
+    not by "kl" or "flow", which would leave all guidance out.
+
+    Raises PhasewiseError for a guided denoiser with an interval: its cost changes with the time, and a price list has
+    one for each member.
     """
     data = as_images(data)
+    for name, denoiser in denoisers.items():
+        if interval_of(denoiser) is not None:
+            raise PhasewiseError(
+                f"{name} is guided in an interval of time, so a call has two costs; give the guided one without its "
+                "interval and the plain one as two members: the schedule finds the interval"
+            )
     images = data.validation[:n]
-    rows = condition_rows(_first(condition_of_part(data, "validation", cond), n), len(images), denoisers.values())
+    rows = condition_rows(first_rows(condition_of_part(data, "validation", cond), n), len(images), denoisers.values())
     # first: a member that does not fit, or whose cost cannot be counted, is refused at once
     one = {name: bind(d, rows, slice(1)) for name, d in denoisers.items()}  # a call costs the same whatever the label
     flops = {name: count_flops(d, denoisers[name].image_shape) for name, d in one.items()}
@@ -145,8 +159,3 @@ def calls_of(prices: PriceList, solver: str, steps: int) -> np.ndarray:
     calls = np.repeat(np.array(calls_per_step(solver, steps))[:, None], len(prices.names), axis=1)
     calls[:, [name in prices.jumps for name in prices.names]] = 1
     return calls
-
-
-def _first(cond: Any, n: int) -> Any:
-    """The first ``n`` rows of a condition that has a row per image; a single label as it is."""
-    return cond[:n] if isinstance(cond, Tensor) and cond.dim() else cond

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from phasewise import checks
 from phasewise.denoisers.base import Condition, Denoiser, a_denoiser, denoisers_by_name
-from phasewise.denoisers.condition import bind, condition_rows
+from phasewise.denoisers.condition import bind, condition_rows, first_rows
 from phasewise.errors import PhasewiseError
 from phasewise.modes import in_evaluation
 from phasewise.results import StepErrors
@@ -37,7 +37,13 @@ FINE, BATCH = 3, 64
     denoiser=a_denoiser, times=checks.each(checks.number), solver=solver_name, n=checks.at_least_2, seed=checks.seed
 )
 def measure_step_errors(
-    denoiser: Denoiser, times: Sequence[float], *, solver: str = "heun", n: int = 32, seed: int = 0
+    denoiser: Denoiser,
+    times: Sequence[float],
+    *,
+    solver: str = "heun",
+    cond: Condition | None = None,
+    n: int = 32,
+    seed: int = 0,
 ) -> StepErrors:
     """One step of ``solver`` from every candidate time to every later one, on ``n`` paths of ``denoiser`` from noise.
 
@@ -45,7 +51,7 @@ def measure_step_errors(
     and true points are carried on alike, one multistep step per candidate, so that what this adds cancels.  A multistep
     ``solver`` is given the step before, of the same length where the grid allows; a first step has none.
 
-    Takes about ``T^3 / 6`` calls on ``n`` images for T candidates.
+    Takes about ``T^3 / 6`` calls on ``n`` images for T candidates.  ``cond``: a label, or a row for each path.
 
     Raises PhasewiseError for a stochastic solver (the penalty ``kl`` knows its steps' length already), a grid that does
     not decrease, or fewer than 2 images.
@@ -55,6 +61,8 @@ def measure_step_errors(
         raise PhasewiseError(f"{solver} has no ODE path to stray from; use penalty 'kl'")
     if chosen.multistep:
         raise PhasewiseError(f"the errors of {solver} do not add up over steps; place the steps for heun or euler")
+    rows = condition_rows(first_rows(cond, n), n, [denoiser])
+    denoiser, together = bind(denoiser, rows), _together(rows, n)
     points, end = _trajectories(denoiser, grid, n, seed)
     # every step from one time starts with the same answer: asked once
     known = _Remembering(denoiser, dict(zip(grid, points, strict=True)))
@@ -62,7 +70,7 @@ def measure_step_errors(
     error = np.full((size, size), np.nan)
     for j in range(1, size):
         strayed = [chosen.step(known, points[i], grid[i], grid[j], Carry()) for i in range(j)]
-        carried = _carry_on(denoiser, torch.cat([points[j], *strayed]), grid[j:])
+        carried = _carry_on(denoiser, torch.cat([points[j], *strayed]), grid[j:], together)
         truth, *others = carried.split(n)
         error[:j, j] = [_rms(x - truth) for x in others]
     stop = np.array([_rms(known(points[i], t) - end) for i, t in enumerate(grid)])
@@ -71,7 +79,12 @@ def measure_step_errors(
     )
 
 
-def _carry_on(denoiser: Denoiser, x: Tensor, grid: tuple[float, ...], size: int = BATCH) -> Tensor:
+def _together(rows: Tensor | None, n: int) -> int:
+    """How many are carried on at once: those given a condition answer all n trajectories."""
+    return BATCH if rows is None else n
+
+
+def _carry_on(denoiser: Denoiser, x: Tensor, grid: tuple[float, ...], size: int) -> Tensor:
     """From grid[0] to the image, ``size`` images at a time."""
     return torch.cat([integrate(denoiser, part, grid, "exp_ab2") for part in x.split(size)])
 
@@ -104,9 +117,8 @@ def measure_growth(
     Takes about ``N T^2 / 2`` calls on ``n`` images.  Raises PhasewiseError as :func:`measure_step_errors` does.
     """
     grid = check_time_grid(times)
-    rows = condition_rows(cond[:n] if isinstance(cond, Tensor) and cond.dim() else cond, n, denoisers.values())
-    denoisers = {name: bind(d, rows) for name, d in denoisers.items()}
-    together = BATCH if rows is None else n  # those given a condition answer all n trajectories at once
+    rows = condition_rows(first_rows(cond, n), n, denoisers.values())
+    denoisers, together = {name: bind(d, rows) for name, d in denoisers.items()}, _together(rows, n)
     base = denoisers[reference]
     points, _ = _trajectories(base, grid, n, seed)
     out = np.ones((len(grid), len(denoisers)))

@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from phasewise.bridges.diffusers.folder import is_pipeline, read_folder
+from phasewise.bridges.diffusers.latents import DecodedFeatures, decode, encode, read_vae
 from phasewise.bridges.diffusers.model import DiffusersDenoiser, from_diffusers
 from phasewise.bridges.diffusers.noise import SchedulerNoise, noise_of, times_of
 
@@ -16,15 +17,19 @@ if TYPE_CHECKING:
     from phasewise.bridges.diffusers.out import HybridModel, to_diffusers
 
 __all__ = [
+    "DecodedFeatures",
     "DiffusersDenoiser",
     "HybridModel",
     "SchedulerNoise",
     "apply_hybrid",
+    "decode",
+    "encode",
     "from_diffusers",
     "is_pipeline",
     "noise_of",
     "read_folder",
     "remove_hybrid",
+    "read_vae",
     "times_of",
     "to_diffusers",
 ]

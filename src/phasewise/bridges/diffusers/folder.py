@@ -22,7 +22,7 @@ def is_pipeline(folder: str | Path) -> bool:
     if (folder / "model_index.json").is_file():
         return True
     config = folder / "config.json"
-    return config.is_file() and "_class_name" in _object(config)
+    return config.is_file() and "_class_name" in json_object(config)
 
 
 @checks.checked(folder=checks.file, part=checks.text)
@@ -44,8 +44,8 @@ def read_folder(folder: str | Path, *, part: str | None = None, scheduler: Any =
         raise PhasewiseError(f"there is no folder {folder}; give one made by diffusers' save_pretrained")
     index = folder / "model_index.json"
     if index.is_file():
-        found = _object(index)
-        names = [n for n in NETWORKS if _named(found, n)]
+        found = json_object(index)
+        names = [n for n in NETWORKS if is_there(found, n)]
         if part is None and len(names) != 1:
             several = (
                 f"several networks ({', '.join(names)}): say which with part=" if names else "no network that denoises"
@@ -55,10 +55,10 @@ def read_folder(folder: str | Path, *, part: str | None = None, scheduler: Any =
         if chosen not in names:
             raise PhasewiseError(f"{folder} has no {chosen!r}; it has {', '.join(names) or 'no network that denoises'}")
         where = folder / chosen
-        _own(found, chosen, folder)
+        check_own(found, chosen, folder)
         beside = folder / "scheduler"
         if scheduler is None:
-            _own(found, "scheduler", folder)
+            check_own(found, "scheduler", folder)
     elif is_pipeline(folder):
         where, beside = folder, folder.parent / "scheduler"
     else:
@@ -68,7 +68,7 @@ def read_folder(folder: str | Path, *, part: str | None = None, scheduler: Any =
 
 def read_network(folder: Path) -> Any:
     """One network, float32, in eval mode, from safetensors alone."""
-    config = _object(folder / "config.json")
+    config = json_object(folder / "config.json")
     refuse_remote_code(folder)
     cls = model_class(str(config.get("_class_name")))
     need_safetensors(folder)
@@ -82,7 +82,7 @@ def read_scheduler(folder: Path) -> Any:
         raise PhasewiseError(
             f"{folder} holds no scheduler_config.json; give the scheduler the network was trained with"
         )
-    return _read(scheduler_class(str(_object(file).get("_class_name"))), folder)
+    return _read(scheduler_class(str(json_object(file).get("_class_name"))), folder)
 
 
 def _read(cls: Any, folder: Path, **how: Any) -> Any:
@@ -94,22 +94,22 @@ def _read(cls: Any, folder: Path, **how: Any) -> Any:
         raise PhasewiseError(f"diffusers cannot read {folder} ({str(error).splitlines()[0][:200]})") from error
 
 
-def _object(file: Path) -> dict[str, Any]:
+def json_object(file: Path) -> dict[str, Any]:
     found = read_json(file)
     if not isinstance(found, dict):
         raise PhasewiseError(f"{file} holds no JSON object")
     return found
 
 
-def _named(index: dict[str, Any], name: str) -> bool:
+def is_there(index: dict[str, Any], name: str) -> bool:
     about = index.get(name)
     return isinstance(about, list) and len(about) == 2 and about[1] is not None
 
 
-def _own(index: dict[str, Any], name: str, folder: Path) -> None:
+def check_own(index: dict[str, Any], name: str, folder: Path) -> None:
     """Refuse a part that is not made of diffusers' own classes."""
     about = index.get(name)
-    if not _named(index, name) or about is None or about[0] != "diffusers":
+    if not is_there(index, name) or about is None or about[0] != "diffusers":
         said = "is missing" if about is None else f"is {about[1]} of {about[0]}"
         raise PhasewiseError(
             f"{folder}: its {name} {said}, no class of diffusers; code from elsewhere is not run: build it in Python, "

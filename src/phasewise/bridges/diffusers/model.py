@@ -64,7 +64,7 @@ class DiffusersDenoiser(WrappedDenoiser):
             needs_condition=needs_condition, clamp=self.noise.clamp if clamp else None,
         )  # fmt: skip
         self.given_args = dict(given or {})
-        self.clamps, self.null = clamp, null
+        self.clamps, self.null = clamp, _null(module) if null is None else null
         self.input_name = _input_name(module)
 
     @property
@@ -182,6 +182,12 @@ def _classes(module: Any) -> int | None:
     return None
 
 
+def _null(module: Any) -> int | None:
+    """The label for none that a network has behind its classes: DiT's (Peebles and Xie 2022, arXiv 2212.09748)."""
+    config = getattr(module, "config", {})
+    return int(config["num_embeds_ada_norm"]) if config.get("num_embeds_ada_norm") else None
+
+
 def _conditions(module: nn.Module) -> tuple[str | None, bool]:
     """The argument that takes the condition of a network, and whether it must be given."""
     names, config = inspect.signature(module.forward).parameters, getattr(module, "config", {})
@@ -239,7 +245,7 @@ def from_diffusers(
             ``encoder_hidden_states`` of one that needs them.
         pixel_range: see :func:`phasewise.wrap`; None where your images are in the network's pixels, usually -1..1.
         clamp: keep the posterior mean in bounds where the scheduler does (``clip_sample``).
-        null: class label that stands for none, for guidance.
+        null: class label that stands for none, for guidance; by default the one a DiT has behind its classes.
         whole_times: tell the network whole steps alone, as schedulers with Karras sigmas do; one that looks its time up
             in a table is told them in any case (:attr:`DiffusersDenoiser.fractional`).
 
