@@ -28,8 +28,8 @@ __all__ = [
     "is_pipeline",
     "noise_of",
     "read_folder",
-    "remove_hybrid",
     "read_vae",
+    "remove_hybrid",
     "times_of",
     "to_diffusers",
 ]
