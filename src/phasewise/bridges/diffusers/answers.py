@@ -7,8 +7,9 @@ scheduler's clock, and ``denoiser.member_at(t)`` names who answers::
     anybody else                             posterior mean at x_t = what is shown, / c_in where inputs are scaled;
                                              Prediction.from_x makes of it what the scheduler takes
 
-A timestep that stands for a start of the denoiser's own grid, up to how exactly it is told (single or half precision;
-whole steps where noise levels lie between them, as with Karras sigmas), is that start.
+A timestep that stands for a start of the denoiser's own grid, up to how exactly it is told (single or half precision,
+whole steps), belongs to the step that starts there; where noise levels lie between whole steps, as with Karras sigmas,
+it is the start's time.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ LOWER_VARIANCE = -1.0
 learned none says beta~, the variance of a step that knows the image, as DDPM's "fixed_small" does."""
 KEPT = 4096
 """Timesteps whose times are remembered."""
+BETWEEN = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
+"""Grids whose noise levels lie between whole steps, though some schedulers tell whole steps."""
 ROUNDED = 0.5
 """Half a step: how far a whole timestep may lie from the noise level that it stands for."""
 
@@ -296,11 +299,11 @@ class Answers:
                 f"timestep {told:g} is none of {type(self.interface.scheduler).__name__}, which tells {ends[0]:.4g} to "
                 f"{ends[1]:.4g}; use the noise that the hybrid was made for"
             )
-        if noise.kind == "table" and noise.clock.steps and told == round(told):
-            exact = ROUNDED
+        whole = noise.kind == "table" and noise.clock.steps is not None and told == round(told)
         near = min(self._starts, key=lambda start: abs(start[0] - told), default=None)
-        if near is not None and abs(near[0] - told) <= exact:
-            return near[1], near[2]
+        if near is not None and abs(near[0] - told) <= (ROUNDED if whole else exact):
+            between = any(self.interface.scheduler.config.get(name) for name in BETWEEN)
+            return (near[1] if between or not whole else float(t)), near[2]
         return float(t), float(_same_noise(t.reshape(1), self.interface.path, self.denoiser.path))
 
     def _translated(self, member: Denoiser, t: Tensor, asked: Mapping[str, Any]) -> Any:
