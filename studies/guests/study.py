@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 import phasewise as pw
-from phasewise.bridges.diffusers import DiffusersDenoiser, from_diffusers, read_folder
+from phasewise.bridges.diffusers import DiffusersDenoiser, from_diffusers, read_folder, to_diffusers
+from phasewise.metrics import frechet_score
 from studies import subject
 from studies.guests.fixtures import save_folder, trained
 from studies.options import choice
 from studies.pages import markdown
 from studies.study import Answers, Cell, Study
+from studies.timing import ratio, seconds_of
 
-STEPS, IMAGES = 10, 8
+STEPS, IMAGES, BATCH = 10, 8, 64
 PREDICTED = ("epsilon", "sample", "v_prediction")
 
 
@@ -30,6 +32,8 @@ class Options:
     size: str = choice("usual", "of the guests", choices=("usual", "tiny"), quick="tiny")
     steps: int = choice(3000, "of training each", quick=2)
     batch: int = choice(64, "images a step", quick=4)
+    n: int = choice(2000, "samples by a pipeline, and as many by ours", quick=8)
+    rounds: int = choice(5, "of timing", quick=1)
 
 
 class Guests(Study[Options]):
@@ -49,6 +53,7 @@ class Guests(Study[Options]):
             yield Cell(f"make/{kind}", {"data": o.data, "size": o.size, "steps": o.steps, "batch": o.batch}, kind)
         for name, (scheduler, solver, whole) in schedulers().items():
             yield Cell(f"agree/{name}", {"data": o.data, "size": o.size, "solver": solver}, (scheduler, solver, whole))
+        yield Cell("home", {"data": o.data, "size": o.size, "n": o.n, "rounds": o.rounds})
 
     @cached_property
     def unet(self) -> Any:
@@ -57,6 +62,8 @@ class Guests(Study[Options]):
     def measure(self, cell: Cell) -> dict[str, Any]:
         if cell.name.startswith("make/"):
             return self.make(cell.what)
+        if cell.name == "home":
+            return self.taken_home()
         scheduler, solver, whole = cell.what
         return agreement(from_diffusers(self.unet, scheduler, whole_times=whole, clamp=False), solver)
 
@@ -72,6 +79,40 @@ class Guests(Study[Options]):
         claims = pw.check_claims(denoiser, wide, cond="labels" if denoiser.takes_condition else None)
         told = denoiser.given(0) if denoiser.takes_condition else denoiser
         return {"mb": weights / 1e6, "mflop": pw.count_flops(told, data.image_shape) / 1e6, "over_wiener": claims.ratio}
+
+    def taken_home(self) -> dict[str, Any]:
+        """A hybrid of the guest and the shipped coarse network, drawn by diffusers' pipeline and by ours: FID, and the
+        share of the guest's time that it takes, as priced and as timed in the pipeline."""
+        o, ready = self.options, pw.load_pretrained("mnist")
+        coarse, features = ready.denoiser("coarse"), ready.features()
+        guest = from_diffusers(self.unet, schedulers()["DDIM, epsilon"][0], clamp=False)
+        # it takes 0..1 where the guest takes -1..1
+        cheap = pw.wrap(lambda x, t: coarse(x, t), guest.image_shape, predicts="x0", pixel_range=(0.5, 1.0))
+        times = guest.times(STEPS)
+        first, last = STEPS // 2, STEPS // 5
+        turns = ("cheap",) * first + ("guest",) * (STEPS - first - last) + ("cheap",) * last
+        plan = pw.HybridSchedule(times, turns, solver="ddim", path=guest.path.config())
+        hybrid = pw.HybridDenoiser({"guest": guest, "cheap": cheap}, plan)
+        ours = features.extract(pw.sample(hybrid, n=o.n, seed=0).add(1).div(2).clamp(0, 1))
+        theirs = features.extract(drawn_by_pipeline(to_diffusers(hybrid), guest.scheduler, o.n))
+        fids = [frechet_score(found, ready.reference_moments(), seed=0) for found in (ours, theirs)]
+        x, batch = torch.randn(BATCH, *guest.image_shape), BATCH
+        home, alone = to_diffusers(hybrid), to_diffusers(guest)
+        seen = seconds_of(
+            {
+                "guest": lambda: guest(x, 0.5),
+                "cheap": lambda: cheap.on(guest.path)(x, 0.5),
+                "alone": lambda: drawn_by_pipeline(alone, guest.scheduler, batch),
+                "home": lambda: drawn_by_pipeline(home, guest.scheduler, batch),
+            },
+            o.rounds,
+        )
+        calls = plan.assignment.count("guest"), plan.assignment.count("cheap")
+        priced = (calls[0] + calls[1] * ratio(seen, "cheap", "guest")[0]) / STEPS
+        return {
+            "ours": [fids[0].value, fids[0].stderr], "theirs": [fids[1].value, fids[1].stderr], "priced": priced,
+            "timed": list(ratio(seen, "home", "alone")),
+        }  # fmt: skip
 
     def tables(self, answers: Answers) -> dict[str, str]:
         made = {k.removeprefix("make/"): v for k, v in answers.items() if k.startswith("make/")}
@@ -95,7 +136,35 @@ class Guests(Study[Options]):
             ]
             about = f"Largest difference over the largest pixel; {IMAGES} images, {STEPS} steps."
             found["agreement"] = markdown(heads, rows, about)
+        if "home" in answers:
+            home = answers["home"]
+            rows = [
+                ["FID", *(f"{home[k][0]:.2f} ± {home[k][1]:.2f}" for k in ("ours", "theirs"))],
+                [
+                    "time over the guest's alone",
+                    f"{home['priced']:.2f}",
+                    f"{home['timed'][0]:.2f} ± {home['timed'][1]:.2f}",
+                ],
+            ]
+            asked = home["asked"]
+            about = f"n = {asked['n']} samples each, of different seeds; {asked['rounds']} rounds of timing."
+            found["home"] = markdown(["", "here, or as priced", "by diffusers' pipeline"], rows, about)
         return found
+
+
+@torch.no_grad()
+def drawn_by_pipeline(model: Any, scheduler: Any, n: int) -> Tensor:
+    """(n, C, H, W) in 0..1, by diffusers' own DDIMPipeline."""
+    from diffusers import DDIMPipeline
+
+    pipe = DDIMPipeline(model, scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    generator, drawn = torch.Generator().manual_seed(1), []
+    for begin in range(0, n, BATCH):
+        size = min(BATCH, n - begin)
+        images = pipe(size, generator, num_inference_steps=STEPS, output_type="np").images
+        drawn.append(torch.from_numpy(images).permute(0, 3, 1, 2))
+    return torch.cat(drawn)
 
 
 def schedulers() -> dict[str, tuple[Any, str, bool]]:
