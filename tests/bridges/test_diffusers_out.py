@@ -603,3 +603,16 @@ def test_flows_are_asked_at_their_end_too(transformer: Any, wiener: Denoiser) ->
     member = bridge.from_diffusers(transformer, make_schedulers()["transformer"])
     hybrid = pw.HybridDenoiser({"a": member, "b": wiener}, pw.HybridSchedule((1.0, 0.5), ("a", "b")))
     assert bool(bridge.to_diffusers(hybrid)(noise(), 0.0, class_labels=torch.tensor([0, 1, 2])).sample.isfinite().all())
+
+
+def test_a_guided_hybrid_is_saved_and_read(tiny_transformer: Any, tmp_path: Path) -> None:
+    network = bridge.from_diffusers(tiny_transformer, diffusers.FlowMatchEulerDiscreteScheduler())
+    plan = pw.HybridSchedule(network.times(4), ("guided", "guided", "plain", "plain"), solver="euler")
+    hybrid = pw.HybridDenoiser({"guided": pw.GuidedDenoiser(network, 3.0), "plain": network}, plan)
+    model = bridge.to_diffusers(hybrid)
+    model.save_pretrained(tmp_path)
+    again = bridge.HybridModel.from_pretrained(tmp_path)
+    x, labels = torch.randn(2, *network.image_shape), torch.tensor([1, 2])
+    for step in (900.0, 200.0):
+        told = torch.full((2,), step)
+        assert torch.equal(again(x, told, class_labels=labels).sample, model(x, told, class_labels=labels).sample)

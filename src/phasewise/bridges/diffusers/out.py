@@ -19,7 +19,7 @@ from phasewise.bridges.diffusers.answers import Answers, Interface, interface_of
 from phasewise.bridges.diffusers.library import library
 from phasewise.bridges.diffusers.model import DiffusersDenoiser
 from phasewise.bridges.diffusers.noise import noise_of
-from phasewise.denoisers import Denoiser, HybridDenoiser
+from phasewise.denoisers import Denoiser, GuidedDenoiser, HybridDenoiser
 from phasewise.denoisers.base import OnPath, a_denoiser
 from phasewise.denoisers.io import CLASSES, constructor_of
 from phasewise.errors import CheckpointError, PhasewiseError
@@ -172,6 +172,9 @@ def _described(denoiser: Denoiser) -> dict[str, Any]:
         members = {name: _described(member) for name, member in denoiser.members.items()}
         return {"class": HYBRID, "schedule": denoiser.schedule.to_dict(), "members": members}
     name, config = type(denoiser).__name__, denoiser.config()
+    if isinstance(denoiser, GuidedDenoiser):
+        null = None if denoiser.null is None else denoiser.null.tolist()
+        return {"class": name, "config": config, "null": null, "member": _described(denoiser.member)}
     if name not in CLASSES:
         raise PhasewiseError(f"{name} could not be read again; make it known by phasewise.denoisers.register_denoiser")
     return {"class": name, "config": config}
@@ -182,6 +185,9 @@ def _built(values: Any) -> Denoiser:
         if values["class"] == HYBRID:
             members = {str(name): _built(member) for name, member in values["members"].items()}
             return HybridDenoiser(members, HybridSchedule.from_dict(values["schedule"]))
+        if values["class"] == GuidedDenoiser.__name__:
+            null = None if values["null"] is None else torch.as_tensor(values["null"])
+            return GuidedDenoiser(_built(values["member"]), null=null, **values["config"])
         return constructor_of(str(values["class"]), dict(values["config"]))()
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"the config describes no denoiser ({error}); save the hybrid again") from error
