@@ -76,7 +76,7 @@ COMMANDS: dict[str, Command] = {
     "diagnose": Command(
         "Measure losses, gaps and recovery. With --cmi: conditional mutual information alone.",
         "phasewise diagnose --cmi --data mnist --data-dir data --out runs/cmi",
-        ("data", "diagnose", "recovery", "cmi", "machine"),
+        ("data", "diagnose", "reach", "recovery", "cmi", "machine"),
         brief=("data", "recovery"),
     ),
     "schedule": Command(
@@ -236,7 +236,8 @@ def run_stages(
         of_file = found.pop("size", "auto")
         size = of_file if size == "auto" else size
     # a flag that goes against another is a slip; a file, such as another run's, may say more than is used
-    check_cmi_options(given, measured=given.get("cmi", name != "diagnose" and found.get("cmi", True)))
+    usual = name != "diagnose" and found.get("cmi", not (given.get("model") or found.get("model")))
+    check_cmi_options(given, measured=given.get("cmi", usual))
     alone = name == "diagnose" and given.get("cmi") is True
     given = {**found, **given}
     checks.device(given.get("device", "cpu"), "device")
@@ -244,7 +245,8 @@ def run_stages(
     if name == "distill":
         distil_into(out, size, given, own["samples_as_data"], update, dry_run, yes, teller)
         return
-    folder = out or (Path("runs") / f"demo-{shipped}" if shipped else default_folder(given.get("data")))
+    usual_folder = default_folder(given.get("data"), given.get("model"))
+    folder = out or (Path("runs") / f"demo-{shipped}" if shipped else usual_folder)
     beside = name == "evaluate" and any(own[key] for key in ("schedule", "seeds", "budgets", "penalties"))
     if shipped or beside or (name in ("schedule", "evaluate") and Run(folder).demo_of):
         work_beside(name, folder, shipped, own, given, dry_run, teller)
@@ -407,6 +409,7 @@ def sample(
     with plain_errors():
         checks.device(device, "device")
         from phasewise.pipeline import check_output, need_run, write_samples
+        from phasewise.pipeline.conditions import sampled_labels
         from phasewise.pipeline.trials import read_schedules
         from phasewise.pretrained import load_pretrained
 
@@ -429,7 +432,9 @@ def sample(
         fast = for_inference(hybrid, compile=compile, precision=precision)
         pixels = source.data.pixel_range if source.data else (0.0, 1.0)
         shown = sys.stderr.isatty() and not quiet
-        write_samples(draw(fast, n=n, seed=seed, batch=batch, device=device, progress=shown), pixels, out)
+        told = sampled_labels(source.classes, n, seed) if hybrid.takes_condition else None
+        drawn = draw(fast, n=n, seed=seed, cond=told, batch=batch, device=device, progress=shown)
+        write_samples(drawn, pixels, out)
         if not quiet:
             typer.echo(f"wrote {out}: {n} images, {schedule}, seed {seed}")
 

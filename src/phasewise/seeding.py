@@ -35,6 +35,7 @@ class Purpose(IntEnum):
     CMI_CLASS = 22
     SOLVER_NOISE = 30
     SOLVER_PATH = 31
+    SAMPLED_LABELS = 32
     INITIAL_WEIGHTS = 40
     CRITIC_SPLIT = 100
     CRITIC_INIT = 101
@@ -66,6 +67,8 @@ class Stage(IntEnum):
     PRICES = 3
     CMI = 4
     TEACHER = 5
+    REACH = 6
+    BOUNDARY = 7
 
 
 def stage_seed(seed: int, stage: Stage) -> int:

@@ -232,10 +232,10 @@ def test_students_of_a_conditional_teacher_are_told_labels(data, tmp_path):
     plans = {name: run.schedules[name] for name in ("global", "hybrid")}
     result = evaluate_all(run.denoisers(), plans, run.prices, judge, run.config, Teller.of(lambda _: None))
     assert [e.n for e in result.evaluations] == [100, 100]
-    blank = replace(judge, labels=None)
+    blank = replace(judge, classes=())
     with pytest.raises(PhasewiseError, match="take a class label, and the images have none"):
-        blank.cond(run.hybrid(), 3)
-    assert judge.cond(run.denoiser("wiener"), 3) is None
+        blank.cond(run.hybrid(), 3, 0)
+    assert judge.cond(run.denoiser("wiener"), 3, 0) is None
 
 
 def test_labels_are_drawn_where_no_images_are_given(tmp_path):

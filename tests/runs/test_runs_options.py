@@ -60,6 +60,7 @@ def test_the_hash_of_a_stage_follows_its_options():
         "networks": "x",
         "teacher": "x",
         "member": {"mine": "x"},
+        "model": {"global": "x"},
         "center": ((1, 1),),
     }
     other |= {"pixel_range": (-1, 1), "image_column": "x", "label_column": "x"}

@@ -10,13 +10,13 @@ does the least memory and time that a run can take, whatever the machine::
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
 
 from phasewise.data import ImageData
-from phasewise.denoisers import Denoiser
+from phasewise.denoisers import Denoiser, bind
 from phasewise.denoisers.base import check_radius
 from phasewise.errors import PhasewiseError
 from phasewise.information import make_estimator, make_problem
@@ -24,10 +24,12 @@ from phasewise.memory import need_bytes
 from phasewise.metrics.cost import count_flops
 from phasewise.metrics.features import check_features
 from phasewise.metrics.frechet import MIN_SAMPLES
-from phasewise.pipeline.teachers import check_teacher, given_teacher, is_held, teacher_of
+from phasewise.pipeline.conditions import takes_labels
+from phasewise.pipeline.models import check_models, check_shape, is_there, open_source
+from phasewise.pipeline.teachers import check_teacher, given_teacher
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS, Member
-from phasewise.runs.parts import LEAST_TRAIN
+from phasewise.runs.parts import LEAST_TRAIN, USER_STEPS
 from phasewise.sampling import calls_per_step
 
 LEAST = {"train": LEAST_TRAIN, "validation": 2, "test": MIN_SAMPLES}
@@ -48,27 +50,34 @@ def check_before(config: RunConfig, data: ImageData, stages: Iterable[str], *, i
     stages = set(stages)
     if "cmi" in stages:
         check_cmi(config, data.image_shape, sum(data.sizes.values()))
-    if not any(name.startswith("train-") for name in stages):
+    if not any(name.startswith(("train-", "take-")) for name in stages):
         return
-    check_members(config, data.image_shape, data)
+    opened = check_members(config, data.image_shape, data)
     check_images(data)
+    if opened:
+        check_models(opened, data)
     if "features" in stages:
         check_features(data, config.features.features)
     if "schedule" in stages:
-        check_budget(config, data.image_shape)
+        check_budget(config, data.image_shape, opened)
     if not insist:
         check_size(config, data, stages)
 
 
-def check_members(config: RunConfig, image_shape: Shape | None, data: ImageData | None = None) -> None:
+def check_members(config: RunConfig, image_shape: Shape | None, data: ImageData | None = None) -> dict[str, Denoiser]:
     """Refuse a member that does not fit the images, or is not there, before anything is trained or written.
 
-    ``image_shape`` None: of images not looked at yet; radii go unchecked.
+    ``image_shape`` None: of images not looked at yet; radii go unchecked.  Returns the models of the run, opened.
     """
     if image_shape is not None:
         teacher = given_teacher(config)
         if teacher is not None:
             check_teacher(teacher, image_shape, data)
+    opened = {}
+    for name, source in config.train.model.items():
+        opened[name] = open_source(source, (0.0, 1.0) if data is None else data.pixel_range)
+        if image_shape is not None:
+            check_shape(name, source, opened[name], image_shape)
     for member in config.members:
         kind = MEMBER_KINDS[member.kind]
         if member.radius is None and kind.look in ("local", "control"):
@@ -78,18 +87,19 @@ def check_members(config: RunConfig, image_shape: Shape | None, data: ImageData 
         if kind.build is None and kind.fit is None:
             need_source(member)
     folder = config.train.networks
-    if folder is not None and not any(is_held(m.source) for m in config.members if m.source is not None):
+    if folder is not None and not any(is_there(m.source) for m in config.members if m.source is not None):
         raise PhasewiseError(
             f"--networks {folder} holds none of {', '.join(m.name for m in config.members if m.source)}; each lies in "
             "a folder of its name, as save_denoiser writes it"
         )
+    return opened
 
 
 def need_source(member: Member) -> None:
     """Raise PhasewiseError where a member that others made is not there."""
     if member.source is None:
         raise PhasewiseError(f"member {member.name!r} of kind {member.kind!r} needs a source, its folder")
-    if not is_held(member.source):
+    if not is_there(member.source):
         raise PhasewiseError(f"member {member.name!r} is to come from {member.source}, which holds no denoiser")
 
 
@@ -124,15 +134,16 @@ def check_cmi(config: RunConfig, image_shape: Shape, n: int | None = None) -> No
         make_problem(torch.zeros(20, *image_shape), times, asked.radii, block=asked.block, center=center)
 
 
-def check_budget(config: RunConfig, image_shape: Shape) -> None:
+def check_budget(config: RunConfig, image_shape: Shape, opened: Mapping[str, Denoiser] | None = None) -> None:
     """Refuse a budget below the cheapest schedule, counted on untrained networks: weights change no cost."""
     scheduled = [m for m in config.members if MEMBER_KINDS[m.kind].scheduled]
-    like = {m.name: _like(m, image_shape) for m in scheduled}
+    like = {m.name: (opened or {}).get(m.name) or _like(m, image_shape) for m in scheduled}
     known = {name: denoiser for name, denoiser in like.items() if denoiser is not None}
     if len(known) < len(like) or "global" not in known:
         return  # the price of one of them is not known before it is fitted
     calls = np.array(calls_per_step(config.grid.solver, config.grid.steps))
-    flops = {name: count_flops(denoiser, image_shape) for name, denoiser in known.items()}
+    told = {n: bind(d, torch.zeros(1, dtype=torch.int64)) if takes_labels([d]) else d for n, d in known.items()}
+    flops = {name: count_flops(denoiser, image_shape) for name, denoiser in told.items()}
     # one that jumps takes a step by one call, whatever the solver
     each = [np.where(known[name].jumps, 1, calls) * float(cost) for name, cost in flops.items()]
     least = float(np.minimum.reduce(each).sum()) / float(calls.sum() * flops["global"])
@@ -146,8 +157,8 @@ def check_budget(config: RunConfig, image_shape: Shape) -> None:
 def _like(member: Member, shape: Shape) -> Denoiser | None:
     """A denoiser that costs what the member will; None where that is not known."""
     kind = MEMBER_KINDS[member.kind]
-    if member.source is not None and is_held(member.source):
-        denoiser = teacher_of(member.source)
+    if member.source is not None and is_there(member.source):
+        denoiser = open_source(member.source, (0.0, 1.0))
         # another shape is refused where the member is taken
         return denoiser if denoiser.image_shape == shape and not denoiser.takes_condition else None
     if kind.build is None:
@@ -166,6 +177,7 @@ def check_size(config: RunConfig, data: ImageData, stages: Iterable[str]) -> Non
     held_out = min(config.diagnose.n_losses, data.sizes["test"]) * len(config.members)
     passes = sum((m.epochs or 0.0) * train for m in config.members)
     passes += held_out * (len(config.diagnose.times) + steps) + SCHEDULES * n * steps
+    passes += n * (config.schedule.user_steps or USER_STEPS) * bool(config.train.model)
     if passes * FASTEST > LONGEST:
         days = passes * FASTEST / 86400
         raise PhasewiseError(f"this run would take {days:.3g} days at the very least; {mend}")

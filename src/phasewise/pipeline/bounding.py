@@ -10,6 +10,7 @@ from phasewise.display import text_table
 from phasewise.errors import PhasewiseError
 from phasewise.files import write_text
 from phasewise.metrics import FeatureNetwork, default_features
+from phasewise.pipeline.conditions import labels_of
 from phasewise.pretrained import Pretrained
 from phasewise.runs.images import images_of
 from phasewise.runs.run import Run
@@ -45,6 +46,8 @@ def boundary_in(
         raise PhasewiseError(f"{run.root} holds no phasewise run; give the folder of `phasewise run --out`")
     changed = {k: v for k, v in (("data", data), ("data_dir", data_dir)) if v is not None}
     images = images_of(config.data, **changed).to(device)
+    if labels_of(images, "validation", (first, second)) is not None:
+        more.setdefault("cond", "labels")
     features: FeatureNetwork | None = None
     if which is not None and penalty in (None, "frechet"):
         features = features_of(run, images, device)

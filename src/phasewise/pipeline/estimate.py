@@ -12,8 +12,8 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,11 +21,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from phasewise.denoisers import Denoiser
 from phasewise.denoisers.card import counted
-from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.flops import FORMULAS, as_written
+from phasewise.pipeline.conditions import takes_labels
 from phasewise.pipeline.teachers import teacher_of
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS, Member
+from phasewise.runs.parts import USER_STEPS
 from phasewise.sampling import calls_per_step
 from phasewise.scheduling import baselines
 from phasewise.shapes import ImageShape
@@ -34,6 +35,11 @@ TRIAL_S = 1.0
 """Seconds that trying the networks may take in all, about."""
 TRIAL_FLOPS = 2e8
 """Size of a tried step: images are added until their calls cost so much."""
+SCHEDULES = sum(name != "own" for name in baselines.LABELS)
+"""That a run without a model compares."""
+REACHED = 20_000
+"""Calls on one image that measuring a reach comes to, with gradients and attention."""
+BOUNDARY_STEPS = 16
 COPIES = 5
 """Of the weights while training: themselves, gradients, two moments, their average."""
 VALIDATIONS, VALIDATED = 20, 1000
@@ -42,23 +48,32 @@ VALIDATIONS, VALIDATED = 20, 1000
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """One network to be trained: FLOPs of a call per image, parameters, bytes that a training step keeps per image."""
+    """One network of a run: FLOPs of a call per image, parameters, bytes that a training step keeps per image.
+
+    ``taken``: the network itself, where it is not trained here but taken as it is.
+    """
 
     member: Member
     flops: float
     parameters: int
     kept: int
+    taken: Denoiser | None = None
 
     @property
     def name(self) -> str:
         return self.member.name
 
 
-def network_costs(config: RunConfig, shape: ImageShape) -> dict[str, NetworkCost]:
-    """By name, for every member that would be trained here, without building any, and for a teacher that is taken as
-    the global network; images of (C, H, W)."""
+def network_costs(
+    config: RunConfig, shape: ImageShape, taken: Mapping[str, Denoiser] | None = None
+) -> dict[str, NetworkCost]:
+    """By name, for every member that would be trained here, without building any, for a teacher that is taken as the
+    global network, and for models that are ``taken`` as they are; images of (C, H, W)."""
     found: dict[str, NetworkCost] = {}
     for member in config.members:
+        if taken and member.name in taken:
+            found[member.name] = replace(taken_cost(member, taken[member.name]), taken=taken[member.name])
+            continue
         build = MEMBER_KINDS[member.kind].build
         if MEMBER_KINDS[member.kind].taken_as_reference and member.source is not None:
             found[member.name] = taken_cost(member, teacher_of(member.source))
@@ -94,6 +109,11 @@ def is_trained(cost: NetworkCost) -> bool:
     return MEMBER_KINDS[cost.member.kind].build is not None
 
 
+def _labelled(denoiser: Denoiser) -> Denoiser:
+    """Given a class, where it is told one: a call costs the same whatever the label."""
+    return denoiser.given(0) if takes_labels([denoiser]) else denoiser
+
+
 def expensive(costs: dict[str, float], locals_: Iterable[str], reference: str = "global") -> list[str]:
     """Local members of which a call costs as much as one of the reference, or more; ``costs`` in any one unit."""
     return [name for name in locals_ if name in costs and costs[name] >= costs.get(reference, float("inf"))]
@@ -115,7 +135,7 @@ def expensive_locals(config: RunConfig, costs: dict[str, NetworkCost]) -> list[s
 
 def seconds_per_image(costs: dict[str, NetworkCost], shape: ImageShape, config: RunConfig) -> dict[str, float]:
     """Seconds of a training step per image and network on the run's device; about TRIAL_S are spent on trying."""
-    order = sorted(filter(is_trained, costs.values()), key=lambda c: c.flops)
+    order = sorted((c for c in costs.values() if is_trained(c) or c.taken is not None), key=lambda c: c.flops)
     tried: dict[str, float] = {}
     started = time.perf_counter()
     for cost in (order[-1], *order[:-1]) if order else ():
@@ -125,7 +145,7 @@ def seconds_per_image(costs: dict[str, NetworkCost], shape: ImageShape, config: 
         # the first is always tried, at least with one image; two steps, one of them to warm up
         if tried and 2 * batch * cost.flops / speed > left:
             continue
-        tried[cost.name] = _try(cost.member, shape, batch, config)
+        tried[cost.name] = _try(cost, shape, batch, config)
     return {
         cost.name: tried.get(cost.name) or _scaled(cost, {costs[name]: s for name, s in tried.items()})
         for cost in costs.values()
@@ -137,17 +157,24 @@ def _scaled(cost: NetworkCost, tried: dict[NetworkCost, float]) -> float:
     return tried[nearest] * cost.flops / nearest.flops
 
 
-def _try(member: Member, shape: ImageShape, batch: int, config: RunConfig) -> float:
-    """Seconds per image of a forward and a backward pass."""
-    build = MEMBER_KINDS[member.kind].build
-    assert build is not None
+def _try(cost: NetworkCost, shape: ImageShape, batch: int, config: RunConfig) -> float:
+    """Seconds per image of a forward and a backward pass; of a network that is taken, three times a forward one."""
+    build, taken = MEMBER_KINDS[cost.member.kind].build, cost.taken
     with torch.random.fork_rng(devices=[]):  # the caller's random state is left alone
-        network: NetworkDenoiser = build(member, shape).to(config.machine.device)
         x = torch.randn(batch, *shape).to(config.machine.device)
+        if taken is None:
+            assert build is not None
+            network: Denoiser = build(cost.member, shape).to(config.machine.device)
+        else:
+            network = _labelled(taken.to(config.machine.device))
     times = torch.full((batch,), 0.5, device=x.device)
 
     def step() -> float:
         started = time.perf_counter()
+        if taken is not None:
+            with torch.inference_mode():
+                float(network(x, times).sum())
+            return 3 * (time.perf_counter() - started)
         float(network(x, times).square().mean().backward() or 0.0)
         if x.device.type == "cuda":
             torch.cuda.synchronize(x.device)
@@ -190,13 +217,22 @@ def estimate_run(
     rest = 0.0
     if "diagnose" in todo:
         rest += config.diagnose.n_losses * len(config.diagnose.times) * everyone
+    if "reach" in todo:
+        rest += REACHED * forward["global"]
+    if "boundary" in todo:
+        rest += config.diagnose.n_losses * BOUNDARY_STEPS * everyone
     if "recovery" in todo:
         rest += config.recovery.n_recovery * len(config.recovery.recovery_times) * steps * everyone
     if "schedule" in todo:
         rest += config.diagnose.n_losses * config.grid.steps * everyone
     if "evaluate" in todo:  # each schedule taken at the hybrid's budget: some cost more, some less
-        rest += len(baselines.LABELS) * config.schedule.budget * steps * config.evaluate.n_samples * forward["global"]
+        calls = SCHEDULES * config.schedule.budget * steps
+        if config.train.model:
+            # the all-global one, two or three cheaper ones, and the user's own
+            calls = 3 * steps + float(config.schedule.user_steps or USER_STEPS)
+        rest += calls * config.evaluate.n_samples * forward["global"]
     grown = max((c.kept * config.train.batch + COPIES * 4 * c.parameters for c in trained), default=0)
+    grown += sum(4 * c.parameters for c in costs.values() if c.taken is not None)
     # ru_maxrss is in kilobytes, on macOS in bytes
     now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     left = {"features": "the feature network", "cmi": "conditional mutual information"}
@@ -209,6 +245,11 @@ def estimate_in_words(found: RunEstimate, costs: dict[str, NetworkCost]) -> list
         f"{name}: {costs[name].parameters:,} parameters, {costs[name].flops / 1e6:.3g} MFLOP a call, "
         f"about {duration(seconds)}"
         for name, seconds in found.training.items()
+    ]
+    lines += [
+        f"{name}: {cost.parameters:,} parameters, {cost.flops / 1e6:.3g} MFLOP a call, taken as it is"
+        for name, cost in costs.items()
+        if cost.taken is not None
     ]
     whole = f"in all about {duration(found.seconds)} on this machine and {found.memory / 2**30:.1f} GiB of memory"
     whole += f"; not counted: {', '.join(found.not_counted)}" if found.not_counted else ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from phasewise.data import ImageData
@@ -26,6 +26,7 @@ from phasewise.metrics import (
     frechet_score,
     paired_error,
 )
+from phasewise.pipeline.conditions import class_counts, needs, parts_of, sampled_labels, takes_labels
 from phasewise.pipeline.estimate import expensive
 from phasewise.pipeline.telling import Teller
 from phasewise.results import Evaluation, HybridSchedule, ParetoFront, PriceList
@@ -36,7 +37,7 @@ from phasewise.scheduling import baselines, optimise_schedule, schedule_from_ass
 
 TIMED = 64
 """Images in the batch whose sampling is timed."""
-RIVALS = ("global", "global_cheap")
+RIVALS = ("global", "global_cheap", "own")
 """Schedules that every other one's distance is compared with, sample by sample."""
 
 
@@ -47,12 +48,13 @@ def plan_schedules(
     window: tuple[float, float] | None,
     gap: tuple[float, float] | None,
     cmi: tuple[float, float] | None = None,
+    own: HybridSchedule | None = None,
 ) -> tuple[dict[str, HybridSchedule], int]:
     """The schedules to compare, by name, and the index of the optimised one on its front.
 
     Local members that cost a global call or more take no step (:func:`left_out_of_schedules`).  ``window`` is the
-    run's; ``gap`` and ``cmi`` are where the denoising gap and the CMI place one.  What rests on a window that is None
-    is left out.
+    run's; ``gap`` and ``cmi`` are where the denoising gap and the CMI place one.  What rests on a window that is None,
+    or on a local denoiser where there is none, is left out.  ``own``: the schedule that a model comes with.
     """
     grid, penalty, times = config.grid, config.schedule.penalty, prices.times.tolist()
     local, partner = local_member(config), cheap_partner(config, prices)
@@ -63,20 +65,22 @@ def plan_schedules(
     spans = {"window": window, "window_shifted": shifted, "window_gap": gap, "window_cmi": cmi}
     left_out = left_out_of_schedules(config, prices)
     assigned = {"global": ("global",) * len(times)}
-    if local not in left_out:
+    if local is not None and local not in left_out:
         assigned |= {
             **{name: baselines.window(times, s, "global", local) for name, s in spans.items() if s is not None},
             **({} if window is None else {"window_inverted": baselines.window(times, window, local, "global")}),
             "local_only": (local,) * len(times),
             "spread": baselines.spread(times, local, "global", _share(prices, local, cost, grid.solver)),
         }
-    if partner not in left_out:
+    if partner is not None and partner not in left_out:
         assigned["stitched"] = baselines.t_stitch(times, partner, "global", _share(prices, partner, cost, grid.solver))
     found = {n: schedule_from_assignment(prices, a, penalty=penalty, solver=grid.solver) for n, a in assigned.items()}
     found["hybrid"] = hybrid
+    if own is not None:
+        found["own"] = own
     found["global_cheap"] = baselines.fewer_steps(prices, cost, grid.solver, t_min=grid.t_min, spacing=grid.spacing)
     chosen = next(i for i, a in enumerate(front.assignments) if a == hybrid.assignment)
-    return {n: replace(found[n], label=label) for n, label in baselines.LABELS.items() if n in found}, chosen
+    return {n: replace(found[n], label=found[n].label or s) for n, s in baselines.LABELS.items() if n in found}, chosen
 
 
 def left_out_of_schedules(config: RunConfig, prices: PriceList) -> list[str]:
@@ -89,20 +93,26 @@ def _share(prices: PriceList, small: str, cost: float, solver: str) -> float:
     return baselines.fraction_for(prices, small, "global", cost, solver)
 
 
-def local_member(config: RunConfig) -> str:
-    """Name of the local denoiser that runs beside the global one."""
+def local_member(config: RunConfig) -> str | None:
+    """Name of the local denoiser that runs beside the global one; None where there is none."""
     radius = config.schedule.window_radius
-    return next(m.name for m in config.members if MEMBER_KINDS[m.kind].look == "local" and m.radius == radius)
+    found = (m.name for m in config.members if MEMBER_KINDS[m.kind].look == "local" and m.radius == radius)
+    return next(found, None)
 
 
-def cheap_partner(config: RunConfig, prices: PriceList) -> str:
-    """The cheapest of the cheaper global networks, or else the local denoiser."""
+def cheap_partner(config: RunConfig, prices: PriceList) -> str | None:
+    """The cheapest of the cheaper global networks, or else the local denoiser, or else the cheapest closed form; None
+    where nothing is cheaper."""
     flops = dict(zip(prices.names, prices.flops, strict=True))
     # as measured: of a member that somebody else made, the config knows no radius
     local = {n for n, radius in zip(prices.names, prices.losses.radii, strict=True) if radius is not None}
     learned = [m for m in config.members if MEMBER_KINDS[m.kind].look == "other" and m.name not in local]
     wide = [m.name for m in learned if flops[m.name] < flops["global"]]
-    return min(wide, key=flops.__getitem__, default=local_member(config))
+    if wide:
+        return min(wide, key=flops.__getitem__)
+    closed = [m.name for m in config.members if MEMBER_KINDS[m.kind].look == "closed" and m.radius is None]
+    cheaper = [name for name in closed if flops.get(name, math.inf) < flops["global"]]
+    return local_member(config) or min(cheaper, key=flops.__getitem__, default=None)
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,7 @@ class Judge:
     Attributes:
         features: the network that distances are measured in; ``reference`` the moments of the training images in it.
         real: distance of held-out real images, the floor, as the report shows it; ``real_images`` some, or None.
-        labels: of real images in random order, (n,); told to members that take a class label.
+        classes: how often each class is among the training images, where denoisers are told one; else empty.
     """
 
     features: FeatureNetwork
@@ -127,7 +137,7 @@ class Judge:
     pixel_range: tuple[float, float]
     real: dict[str, Any]
     real_images: Tensor | None = None
-    labels: Tensor | None = None
+    classes: tuple[int, ...] = ()
 
     @classmethod
     def of_data(cls, data: ImageData, features: FeatureNetwork, config: RunConfig) -> Judge:
@@ -136,15 +146,15 @@ class Judge:
         n = min(len(data.test), config.evaluate.n_samples)
         floor = fid(data.test[:n], reference, features, seed=config.data.seed)
         shown = data.test[: config.evaluate.n_grid]
-        return cls(features, reference, data.pixel_range, real_floor(floor), shown, data.labels_train)
+        return cls(features, reference, data.pixel_range, real_floor(floor), shown, class_counts(data))
 
-    def cond(self, hybrid: Denoiser, n: int) -> Tensor | None:
-        """``n`` labels as frequent as in real images, (n,), for one that takes a condition; else None."""
+    def cond(self, hybrid: Denoiser, n: int, seed: int) -> Tensor | None:
+        """``n`` labels as frequent as in real images, (n,), for one that is told classes; else None."""
         if not hybrid.takes_condition:
             return None
-        if self.labels is None:
+        if not self.classes and any(needs(d) for d in parts_of(hybrid)):
             raise PhasewiseError("members take a class label, and the images have none; give images with labels")
-        return self.labels.cpu()[torch.arange(n) % len(self.labels)]
+        return sampled_labels(self.classes, n, seed) if takes_labels(parts_of(hybrid)) else None
 
 
 def real_floor(score: FrechetScore) -> dict[str, Any]:
@@ -171,7 +181,7 @@ def evaluate_all(
     say(f"{features.distance} in these features: {features.name}")
     say(f"real test images: {features.distance} {judge.real['fid']:.2f} (n = {judge.real['n']})")
     hybrids = {name: _hybrid(name, members, s) for name, s in schedules.items()}
-    ms = sampling_ms({name: bind(h, judge.cond(h, TIMED)) for name, h in hybrids.items()}, seed)
+    ms = sampling_ms({name: bind(h, judge.cond(h, TIMED, seed)) for name, h in hybrids.items()}, seed)
     kept = {} if judge.real_images is None else {"real": judge.real_images}
     base: Tensor | None = None
     rivals: dict[str, Tensor] = {}
@@ -182,7 +192,7 @@ def evaluate_all(
         def tell(done: int, total: int, name: str = name, k: int = k) -> None:
             say.part((k + done / total) / len(order), f"{name}: {done} of {total} samples")
 
-        told = judge.cond(hybrids[name], n)
+        told = judge.cond(hybrids[name], n, seed)
         images = sample(hybrids[name], n=n, seed=seed, cond=told, batch=250, progress=tell).clamp(low, high)
         base = images if base is None else base  # all-global comes first
         kept[name] = images[:n_grid]
@@ -231,13 +241,15 @@ def _hybrid(name: str, members: Mapping[str, Denoiser], schedule: HybridSchedule
         raise PhasewiseError(f"schedule {name!r}: {error}") from error
 
 
-def cost_of(schedule: HybridSchedule, prices: PriceList, members: Mapping[str, Denoiser]) -> float:
+def cost_of(
+    schedule: HybridSchedule, prices: PriceList, members: Mapping[str, Denoiser], labels: Tensor | None = None
+) -> float:
     """MFLOP an image: as the schedule says, or else counted, by the price list where that knows the members."""
     if schedule.mflop is not None:
         return schedule.mflop
     known = dict(zip(prices.names, prices.flops, strict=True))
     for name in set(schedule.assignment) - set(known):
-        known[name] = count_flops(members[name], members[name].image_shape)
+        known[name] = count_flops(bind(members[name], labels, slice(1)), members[name].image_shape)
     calls = calls_per_step(schedule.solver, len(schedule.times))
     pairs = zip(calls, schedule.assignment, strict=True)
     return float(sum((1 if members[name].jumps else k) * known[name] for k, name in pairs)) / 1e6

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from phasewise import checks
 from phasewise.data import source_state
+from phasewise.denoisers import Denoiser
 from phasewise.errors import DataError, RunFolderError
 from phasewise.pipeline.ahead import check_before, check_cmi, check_members
 from phasewise.pipeline.effort import efforts
 from phasewise.pipeline.estimate import NetworkCost, estimate_in_words, estimate_run, expensive_locals, network_costs
 from phasewise.pipeline.folder import RunFolder, Stage
+from phasewise.pipeline.models import open_source
 from phasewise.pipeline.stages import Context, all_stages, discard_training, wanted
 from phasewise.pipeline.telling import Teller
 from phasewise.runs.config import RunConfig
@@ -111,8 +113,8 @@ def go_through(chosen: list[Stage], folder: RunFolder, context: Context) -> None
     todo = [s.name for s in chosen if not folder.done(s, stages)]
     if todo:
         shape, n_train = context.data.image_shape, len(context.data.train)
-        costs = network_costs(context.config, shape)
-        if _trains(todo):
+        costs = network_costs(context.config, shape, taken_by(context, folder))
+        if _counts(todo, context.config):
             for line in cost_in_words(context.config, shape, n_train, todo, costs):
                 say(line)
         say.begin(efforts(chosen, context.config, n_train, costs))
@@ -155,7 +157,8 @@ def describe_plan(
     folder = RunFolder(out, config, update=update)
     stages, size = all_stages(config), known_size(config.data)
     asked = wanted(command, stages)
-    if not folder.claimed and size is not None and config.data.data != "digits":  # large sets are not read for a plan
+    known = size is not None and config.data.data != "digits" and not config.train.model
+    if not folder.claimed and size is not None and known:  # large sets are not read for a plan
         check_members(config, (1, *size))
         check_cmi(config, (1, *size))
     elif not folder.claimed:
@@ -179,15 +182,15 @@ def describe_cost(
     folder = RunFolder(out, config, update=update)
     stages = all_stages(config)
     todo = [s.name for s in wanted(command, stages) if not folder.done(s, stages)]
-    if not _trains(todo):
+    if not _counts(todo, config):
         return []
     known = folder.run.data if "data" not in todo else None
+    context = context or Context(folder.run, config, Teller.of(lambda _: None))
     if known is not None:
         shape, n_train = known.image_shape, known.sizes["train"]
     else:
-        data = (context or Context(folder.run, config, Teller.of(lambda _: None))).data
-        shape, n_train = data.image_shape, len(data.train)
-    return cost_in_words(config, shape, n_train, todo, network_costs(config, shape))
+        shape, n_train = context.data.image_shape, len(context.data.train)
+    return cost_in_words(config, shape, n_train, todo, network_costs(config, shape, taken_by(context, folder)))
 
 
 def cost_in_words(
@@ -198,7 +201,22 @@ def cost_in_words(
     return [*estimate_in_words(found, costs), *expensive_locals(config, costs)]
 
 
-def _trains(todo: list[str]) -> bool:
+def taken_by(context: Context, folder: RunFolder) -> dict[str, Denoiser]:
+    """The models of a run: those that it has, the others from their sources."""
+    found = {}
+    for name, source in context.config.train.model.items():
+        if folder.run.has_model(name):
+            found[name] = folder.run.denoiser(name, context.config.machine.device)
+        else:
+            known = folder.run.data
+            found[name] = open_source(source, known.pixel_range if known is not None else context.data.pixel_range)
+    return found
+
+
+def _counts(todo: list[str], config: RunConfig) -> bool:
+    """Whether what is still to do takes long enough to be told beforehand."""
+    if config.train.model:
+        return bool({"diagnose", "recovery", "schedule", "evaluate"} & set(todo))
     return any(name.startswith("train-") and name != "train-wiener" for name in todo)
 
 

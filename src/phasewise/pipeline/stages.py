@@ -13,26 +13,36 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from phasewise import seeding
-from phasewise.data import ImageData, condition_of_part
+from phasewise.data import ImageData
 from phasewise.denoisers import Denoiser, DiTDenoiser, save_denoiser
-from phasewise.diagnosis import gap_window, measure_losses, measure_recovery, path_kl
+from phasewise.diagnosis import gap_window, measure_losses, measure_recovery, path_kl, reach
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import FeatureNetwork, default_features
 from phasewise.paths import path_from_config
 from phasewise.pipeline.ahead import need_source
+from phasewise.pipeline.bounds import MOST_IMAGES, boundaries_of
+from phasewise.pipeline.conditions import class_counts, labels_of
 from phasewise.pipeline.diagnosing import cmi_window, measure_cmi
+from phasewise.pipeline.exporting import export_schedule
 from phasewise.pipeline.folder import Stage
 from phasewise.pipeline.judging import Judge, evaluate_all, left_out_of_schedules, local_member, plan_schedules
+from phasewise.pipeline.models import (
+    check_shape,
+    hold_against_filter,
+    is_there,
+    open_source,
+    own_schedule,
+)
 from phasewise.pipeline.recording import to_uint8, write_judgement
-from phasewise.pipeline.teachers import classes_of, is_held, teacher_of
-from phasewise.pipeline.telling import Teller
+from phasewise.pipeline.teachers import classes_of
+from phasewise.pipeline.telling import VERBOSE, Teller
 from phasewise.report import build_report
 from phasewise.results import TrainingRecord
 from phasewise.runs.config import RunConfig
 from phasewise.runs.images import images_of
 from phasewise.runs.members import MEMBER_KINDS, Member, build_untrained
 from phasewise.runs.options import options_of
-from phasewise.runs.parts import PARTS, TrainOptions
+from phasewise.runs.parts import PARTS, REFERENCE, TrainOptions
 from phasewise.runs.run import Run
 from phasewise.sampling import time_grid
 from phasewise.scheduling import PENALTIES, explain, explain_ties, get_penalty, pareto_front, price_list
@@ -69,11 +79,8 @@ class Context:
 
     def cond(self, denoisers: Mapping[str, Denoiser], part: str, n: int | None = None) -> Tensor | None:
         """Labels of the first ``n`` images of a part, where one of the ``denoisers`` is told any; else None."""
-        if not any(d.takes_condition for d in denoisers.values()):
-            return None
-        labels = condition_of_part(self.data, part, "labels")
-        assert isinstance(labels, Tensor)
-        return labels[:n]
+        labels = labels_of(self.data, part, denoisers.values())
+        return None if labels is None else labels[:n]
 
     def denoisers(self, *, scheduled: bool = False) -> dict[str, Denoiser]:
         """The run's denoisers by name; ``scheduled``: without those that are there for diagnosis alone."""
@@ -94,11 +101,11 @@ def do_features(ctx: Context) -> None:
 
 def do_train(member: Member) -> Callable[[Context], None]:
     """Take a member's weights from its source, fit its closed form, or train it."""
-    kind, source = MEMBER_KINDS[member.kind], None if member.source is None else Path(member.source)
+    kind = MEMBER_KINDS[member.kind]
 
     def work(ctx: Context) -> None:
-        if source is not None and is_held(source):
-            take_trained(ctx, member, source)
+        if member.source is not None and is_there(member.source):
+            take_trained(ctx, member, member.source)
         elif kind.fit is not None:
             save_denoiser(kind.fit(member, ctx.data.train), ctx.run.model(member.name))
         elif kind.build is not None:
@@ -136,14 +143,14 @@ def train_member(ctx: Context, member: Member) -> None:
 
 def is_classmate(ctx: Context, other: Member, member: Member) -> bool:
     """Whether ``other`` is still to learn from the teacher of ``member``, for as long."""
-    learns = MEMBER_KINDS[other.kind].build is not None and not is_held(other.source)
+    learns = MEMBER_KINDS[other.kind].build is not None and not (other.source and is_there(other.source))
     alike = (other.teacher, other.epochs) == (member.teacher, member.epochs)
     return learns and alike and not ctx.run.has_model(other.name)
 
 
-def take_trained(ctx: Context, member: Member, source: Path) -> None:
+def take_trained(ctx: Context, member: Member, source: str) -> None:
     """Put a denoiser trained elsewhere, and its training record where there is one, into the run."""
-    denoiser = teacher_of(source)
+    denoiser = open_source(source, ctx.data.pixel_range)
     if member.window is not None:
         if not isinstance(denoiser, DiTDenoiser):
             raise PhasewiseError(
@@ -151,18 +158,21 @@ def take_trained(ctx: Context, member: Member, source: Path) -> None:
                 "a transformer (DiTDenoiser) takes one"
             )
         denoiser = denoiser.windowed(member.window)
-    if denoiser.image_shape != ctx.data.image_shape:
-        raise PhasewiseError(
-            f"{source} denoises images of shape {denoiser.image_shape}, the data has {ctx.data.image_shape}"
-        )
+    check_shape(member.name, source, denoiser, ctx.data.image_shape)
     if MEMBER_KINDS[member.kind].look == "local" and denoiser.radius != member.radius:
         raise PhasewiseError(f"{source} sees a radius of {denoiser.radius}, not {member.radius}")
     save_denoiser(denoiser, ctx.run.model(member.name))
-    if (source / "training.json").is_file():
+    trained = Path(source) / "training.json"
+    if trained.is_file():
         # it had another name there, maybe
-        record = replace(TrainingRecord.load(source / "training.json"), name=member.name)
+        record = replace(TrainingRecord.load(trained), name=member.name)
         ctx.run.write("training", record, f"{member.name}.json")
     ctx.say(f"{member.name}: taken from {source}")
+    if member.name in ctx.config.train.model:
+        claims = hold_against_filter(member.name, denoiser, ctx.data.to("cpu"))
+        ctx.run.write("claims", claims, f"{member.name}.json")
+        if claims["ok"]:
+            ctx.say(f"{member.name}: {claims['said']}")
 
 
 def discard_training(run: Run, name: str) -> None:
@@ -188,15 +198,35 @@ def do_diagnose(ctx: Context) -> None:
     ctx.run.write("gap", {"path_kl": path_kl(table, path_from_config(table.path))})
 
 
+def do_reach(ctx: Context) -> None:
+    network, n = ctx.denoisers()[REFERENCE], min(MOST_IMAGES, ctx.config.recovery.n_recovery)
+    cond = None if ctx.cond({REFERENCE: network}, "test") is None else "labels"
+    found = reach(
+        network, ctx.data, n=n, cond=cond, name=REFERENCE, seed=ctx.seed(seeding.Stage.REACH),
+        progress=lambda done, total: ctx.say.part(done / total, f"how far it sees: {done} of {total} ways"),
+    )  # fmt: skip
+    ctx.run.write("reach", found)
+    for line in str(found).splitlines():
+        ctx.say(f"  {line}", VERBOSE)
+
+
+def do_boundary(ctx: Context) -> None:
+    found = boundaries_of(ctx.denoisers(), ctx.data, ctx.features, ctx.config, ctx.seed(seeding.Stage.BOUNDARY))
+    ctx.run.write("boundaries", {k: {"boundary": b.to_dict(), "units": units} for k, (b, units) in found.items()})
+    for one, _ in found.values():
+        ctx.say(one.sentences()[0])
+
+
 def do_recovery(ctx: Context) -> None:
     config = ctx.config
-    learned = {m.name for m in config.members if MEMBER_KINDS[m.kind].fit is None}
-    denoisers = {n: d for n, d in ctx.denoisers().items() if n in learned}
-    images = ctx.data.test[: config.recovery.n_recovery]
+    # beside a model there are closed forms alone to be held against it
+    shown = {m.name for m in config.members if MEMBER_KINDS[m.kind].fit is None or config.train.model}
+    every, images = ctx.denoisers(), ctx.data.test[: config.recovery.n_recovery]
+    path = every[REFERENCE].path  # a time is the same noise for all of them
+    denoisers = {n: d.on(path) for n, d in every.items() if n in shown}
     record, pictures = measure_recovery(
-        denoisers, images, config.recovery.recovery_times,
-        steps=config.grid.steps, solver=config.grid.solver, seed=ctx.seed(seeding.Stage.RECOVERY),
-        t_min=config.grid.t_min, cond=ctx.cond(denoisers, "test", len(images)),
+        denoisers, images, config.recovery.recovery_times, steps=config.grid.steps, solver=config.grid.solver,
+        cond=ctx.cond(denoisers, "test", len(images)), seed=ctx.seed(seeding.Stage.RECOVERY), t_min=config.grid.t_min,
     )  # fmt: skip
     ctx.run.write("recovery", record)
     pixels = {k: to_uint8(v, ctx.data.pixel_range) for k, v in pictures.items()}
@@ -220,15 +250,16 @@ def do_schedule(ctx: Context) -> None:
     config, run = ctx.config, ctx.run
     grid, asked = config.grid, config.schedule
     denoisers = ctx.denoisers(scheduled=True)
+    labels = ctx.cond(denoisers, "validation")
     prices = price_list(
         denoisers,
         ctx.data,
-        time_grid(grid.steps, path=denoisers["global"].path, t_min=grid.t_min, spacing=grid.spacing),
+        time_grid(grid.steps, path=denoisers[REFERENCE].path, t_min=grid.t_min, spacing=grid.spacing),
         seed=ctx.seed(seeding.Stage.PRICES),
         n=config.diagnose.n_losses,
         trajectories=asked.growth_trajectories if asked.penalty == "w2" else 0,
         features=ctx.features,
-        cond=ctx.cond(denoisers, "validation"),
+        cond=labels,
     )
     run.write("prices", prices)
     measured = [name for name, p in PENALTIES.items() if p.missing(prices) is None]
@@ -242,7 +273,15 @@ def do_schedule(ctx: Context) -> None:
     window = {"gap": gap, "cmi": cmi}[asked.window] if isinstance(asked.window, str) else asked.window
     if window is None:
         ctx.say(f"{local_member(config)} has no positive denoising gap: schedules by a window are left out")
-    schedules, chosen = plan_schedules(prices, fronts, config, window, gap, cmi)
+    own = None
+    if config.train.model:
+        own, said = own_schedule(denoisers[REFERENCE], prices, asked.user_steps, grid.solver)
+        ctx.say(said)
+    schedules, chosen = plan_schedules(prices, fronts, config, window, gap, cmi, own)
+    if labels is None:
+        run.remove("classes")
+    else:
+        run.write("classes", {"counts": list(class_counts(ctx.data))})
     run.remove("evaluations", "summary", "samples")  # they are of another schedule
     run.write("fronts", {n: replace(f, chosen=chosen if n == asked.penalty else None) for n, f in fronts.items()})
     run.write("schedules", schedules)
@@ -272,6 +311,8 @@ def read_gap(ctx: Context) -> tuple[float, float] | None:
     """Window of the denoising gap of the window's local denoiser; None where there is none to draw."""
     table, name = ctx.run.losses, local_member(ctx.config)
     assert table is not None
+    if name is None:
+        return None
     if len(table.times) < 2 or not (table.gap[:, table.column(name)] > 0).any():
         return None
     return gap_window(table, path_from_config(table.path), name)
@@ -286,6 +327,10 @@ def do_evaluate(ctx: Context) -> None:
     write_judgement(run, ctx.config, result, run.classifier, ctx.data.pixel_range)
 
 
+def do_export(ctx: Context) -> None:
+    ctx.say(f"the schedule for others: {export_schedule(ctx.run, ctx.denoisers(scheduled=True)[REFERENCE])}")
+
+
 def do_report(ctx: Context) -> None:
     path = build_report(ctx.run.root)
     ctx.say(f"report: {path}")
@@ -295,9 +340,20 @@ HOW_TO_TRAIN = [o.field for o in options_of(TrainOptions) if not o.makes_members
 """What the training of a member depends on besides its own fields."""
 
 
-def _chosen(cmi: dict[str, Any]) -> dict[str, Any]:
-    """Without a crop where there is none: runs of before that option are done as they were."""
-    return {k: v for k, v in cmi.items() if k != "crop" or v is not None}
+LATER = ("crop", "user_steps")
+"""Options that came when there were runs already."""
+
+
+def _chosen(part: dict[str, Any]) -> dict[str, Any]:
+    """Without what came later and is not given: runs of before such an option are done as they were."""
+    return {k: v for k, v in part.items() if k not in LATER or v is not None}
+
+
+def training_stage(member: Member, config: RunConfig) -> str:
+    """Name of the stage that brings a member into the run: beside a model, by what is done."""
+    kind = MEMBER_KINDS[member.kind]
+    verb = "train" if not config.train.model or kind.build is not None else "fit" if kind.fit is not None else "take"
+    return f"{verb}-{member.name}"
 
 
 def all_stages(config: RunConfig) -> list[Stage]:
@@ -305,22 +361,25 @@ def all_stages(config: RunConfig) -> list[Stage]:
     part = {name: getattr(config, name).to_dict() for name in PARTS}
     for name, about in ((n, o) for n, cls in PARTS.items() for o in options_of(cls) if o.free):
         del part[name][about.field]
-    losses = {"n_losses": config.diagnose.n_losses}
+    losses, taken_home = {"n_losses": config.diagnose.n_losses}, config.train.distill or config.train.model
     beside = {"window_radius": config.schedule.window_radius}
     stages = [
         Stage("data", (), part["data"], ("data",), do_data),
         Stage("features", ("data",), part["features"], ("features",), do_features),
     ]
+    names = {m.name: training_stage(m, config) for m in config.members}
     for member in config.members:
         # who is not trained does not depend on how
         learns = MEMBER_KINDS[member.kind].build is not None
         how = {k: part["train"][k] for k in HOW_TO_TRAIN} | part["machine"] if learns else {}
         work = do_train(member)
-        needs = ("data",) if member.teacher is None else ("data", f"train-{member.teacher}")
-        stages.append(Stage(f"train-{member.name}", needs, member.choices() | how, (), work, model=member.name))
-    trained = tuple(f"train-{m.name}" for m in config.members)
+        name = training_stage(member, config)
+        needs = ("data",) if member.teacher is None else ("data", names[member.teacher])
+        stages.append(Stage(name, needs, member.choices() | how, (), work, model=member.name))
+    trained = tuple(names.values())
     stages += [
         Stage("diagnose", trained, part["diagnose"], ("losses", "gap"), do_diagnose),
+        *_reach_stage(config, trained),
         Stage("recovery", trained, part["grid"] | part["recovery"], ("recovery",), do_recovery),
     ]
     if config.cmi.measure:
@@ -330,14 +389,29 @@ def all_stages(config: RunConfig) -> list[Stage]:
     window, shown = ("cmi",) * (config.schedule.window == "cmi"), ("cmi",) * config.cmi.measure
     stages += [
         Stage(
-            "schedule", (*trained, "diagnose", "features", *window), part["grid"] | part["schedule"] | losses,
+            "schedule", (*trained, "diagnose", "features", *window), part["grid"] | _chosen(part["schedule"]) | losses,
             ("prices", "schedules", "fronts"), do_schedule,
         ),
-        *([Stage("hybrid", ("schedule",), {}, ("hybrid",), do_hybrid)] if config.train.distill else []),
+        *([Stage("hybrid", ("schedule",), {}, ("hybrid",), do_hybrid)] if taken_home else []),
         Stage("evaluate", ("schedule", "features"), part["evaluate"], ("evaluations", "summary"), do_evaluate),
-        Stage("report", ("evaluate", "diagnose", "recovery", *shown), {}, ("report",), do_report),
     ]  # fmt: skip
+    if config.train.model:
+        stages += [
+            Stage("boundary", ("schedule",), {}, ("boundaries",), do_boundary),
+            Stage("export", ("schedule",), {}, ("exports",), do_export),
+        ]
+        shown = (*shown, "boundary", "export")
+    shown = (*shown, *("reach",) * config.reach.measure)
+    stages.append(Stage("report", ("evaluate", "diagnose", "recovery", *shown), {}, ("report",), do_report))
     return stages
+
+
+def _reach_stage(config: RunConfig, trained: tuple[str, ...]) -> list[Stage]:
+    """Of the reference alone: it waits for no other member."""
+    if not config.reach.measure:
+        return []
+    first = next(t for t in trained if t.endswith(f"-{REFERENCE}"))
+    return [Stage("reach", (first,), {"n": min(MOST_IMAGES, config.recovery.n_recovery)}, ("reach",), do_reach)]
 
 
 def last_stage(command: str, stages: list[Stage]) -> str:

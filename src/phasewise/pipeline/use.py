@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import read_json, regular
+from phasewise.pipeline.models import need_folder, pixel_range_of, split_source
 from phasewise.runs.config import RunConfig, coerced, flattened, follow, make_config
 from phasewise.runs.images import known_size, shape_of
 from phasewise.runs.parts import HOMES
 from phasewise.runs.run import Run
 
 
-def default_folder(data: str | None) -> Path:
-    """``runs/NAME``, NAME being the last part of what --data says."""
-    name = Path(data or "digits").name.split(".")[0]
-    return Path("runs") / (name or "run")
+def default_folder(data: str | None, model: Mapping[str, str] | None = None) -> Path:
+    """``runs/NAME``, NAME being the last part of what --data says, after that of the reference --model if any."""
+    name = Path(data or "digits").name.split(".")[0] or "run"
+    sources = list((model or {}).values())[:1]
+    return Path("runs") / "-".join([*(split_source(source)[0].resolve().name for source in sources), name])
 
 
 def config_for(folder: Path, size: str, given: dict[str, Any]) -> RunConfig:
@@ -25,9 +28,24 @@ def config_for(folder: Path, size: str, given: dict[str, Any]) -> RunConfig:
     found = Run(folder).config
     if found is not None and ("data" not in given or given["data"] == found.data.data) and size in ("auto", found.size):
         return found.changed(**follow(coerced(given), found.flat()))
+    if given.get("model"):
+        given = of_model(given)
     asked = RunConfig().changed(**{n: v for n, v in given.items() if v is not None and HOMES[n][0] == "data"}).data
     # where nothing tells the size, the first image does
     return make_config(max(known_size(asked) or shape_of(asked)[1:]), size, **given)
+
+
+def of_model(given: dict[str, Any]) -> dict[str, Any]:
+    """The options with the pixel range that the reference takes, where they say none.
+
+    Raises PhasewiseError for a model that is not there, and for a model without data.
+    """
+    for source in given["model"].values():
+        need_folder(source)
+    if not given.get("data"):
+        raise PhasewiseError("say which images the network was trained on: --data, a folder or a name")
+    pixels = pixel_range_of(next(iter(given["model"].values())))
+    return given if pixels is None or given.get("pixel_range") else {**given, "pixel_range": pixels}
 
 
 def read_options(file: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 from phasewise.report import figures, pictures, schedule_figures
 from phasewise.report.blocks import Drawing, Matrix, Section, Shot, Table, drawing
 from phasewise.report.outcome import timing
-from phasewise.report.reasons import gap_in_words
+from phasewise.report.reasons import gap_in_words, locals_of, of_model
 from phasewise.report.style import BARS, Palette, num, pm
 from phasewise.results import Array, LossTable, Recovery
 from phasewise.runs.layout import missing
@@ -33,6 +33,12 @@ def diagnosis(run: Run, palette: Palette) -> Section:
         "to the global denoiser, on the same images and the same noise, is what it loses at that time, by its window "
         "and by its own limits together."
     )
+    taken = of_model(run) and not locals_of(run)
+    if taken:
+        intro = (
+            f"{gap_in_words(run, labels)} A gap is what another denoiser loses against your network, called global, on "
+            "the same images and the same noise."
+        )
     linear = table.path.get("name") == "linear"
     velocity = "; d: in velocity units, gap / t², as an ODE sampler feels it" if linear else ""
     hybrid = run.all_schedules().get("hybrid")
@@ -44,7 +50,8 @@ def diagnosis(run: Run, palette: Palette) -> Section:
     caption = (
         "a: held-out loss. b: the gap, differenced image by image. c: the same in nats per unit log-SNR, ½ SNR · gap, "
         f"noise again to the right{velocity}. Where needed these axes are linear near zero and logarithmic beyond. "
-        f"Gaps can be negative, since trained networks are not ideal.{CONTROL if table.control else NO_CONTROL}"
+        "Gaps can be negative, since trained networks are not ideal."
+        f"{'' if taken else CONTROL if table.control else NO_CONTROL}"
         f"{tinted} n = {num(table.n)} held-out images. {BARS}"
     )
     peaks = [_peak(table, n, palette) for n in palette.order if n in table.names and n != table.reference]
@@ -127,6 +134,16 @@ def training(run: Run, palette: Palette) -> Section:
     return Section("training", "Training", blocks=blocks)
 
 
+_RECOVERED = (
+    "Where the curve of a local denoiser leaves the global one, its window no longer holds the information, or, where "
+    "the dashed control leaves it as well, the local design is the weaker network. "
+)
+_RECOVERED_BY_MODEL = (
+    "Where the curve of a Wiener filter leaves that of your network, called global, covariances no longer tell what "
+    "the network knows. "
+)
+
+
 def recovery(run: Run, palette: Palette) -> Section:
     """Pictures and error curves of the receptive-field ablation."""
     title, record = "Recovery: noise to t, denoise back", run.recovery
@@ -134,8 +151,7 @@ def recovery(run: Run, palette: Palette) -> Section:
         return Section("recovery", title, notes=(missing("recovery"),))
     caption = (
         "Mean squared error per pixel between a held-out image and what each denoiser makes of it after it was noised "
-        "to t. Where the curve of a local denoiser leaves the global one, its window no longer holds the information, "
-        "or, where the dashed control leaves it as well, the local design is the weaker network. "
+        f"to t. {_RECOVERED_BY_MODEL if of_model(run) and not locals_of(run) else _RECOVERED}"
         f"n = {num(record.n)}, {record.steps} {record.solver} steps, seed {record.seed}. {BARS}"
     )
     alt = "Recovery error against t: " + ", ".join(palette[n].label for n in record.names)

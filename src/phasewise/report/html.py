@@ -18,8 +18,9 @@ from markupsafe import Markup
 from phasewise import checks
 from phasewise.errors import RunFolderError
 from phasewise.files import write_bytes, write_text
-from phasewise.report import causes, cmi, outcome
+from phasewise.report import causes, cmi, outcome, switching
 from phasewise.report.blocks import Listing, Pairs, Section
+from phasewise.report.reasons import of_model
 from phasewise.report.style import NIGHT, Palette, night_colors, num
 from phasewise.report.verdict import verdict
 from phasewise.runs.layout import missing
@@ -36,6 +37,11 @@ CAVEATS = (
     "Standard errors cover the finite number of images only, not the spread over trainings with another seed; those of "
     "the conditional mutual information include the spread over refits where the estimator refits.",
 )
+OF_MODEL = {
+    2: "A gap beside your network is what it knows beyond the closed form it is held against, and what it has learnt "
+    "wrongly; no network of smaller reach was trained here to tell where its far pixels matter."
+}
+"""Caveats that read otherwise where a network was taken as it is."""
 
 
 @checks.checked(run_dir=checks.file)
@@ -68,6 +74,8 @@ def build_sections(run: Run) -> list[Section]:
         "headline", smoke_warning(run) + answer.headline, blocks=outcome.headline_blocks(run), items=answer.sentences
     )
     sections = [
+        *([switching.boundaries(run)] if of_model(run) else []),
+        *([switching.reach(run)] if of_model(run) or run.reach is not None else []),
         outcome.samples(run),
         outcome.evaluation(run),
         outcome.schedules(run, palette),
@@ -75,7 +83,8 @@ def build_sections(run: Run) -> list[Section]:
         causes.prices(run, palette),
         causes.recovery(run, palette),
         cmi.section(run),
-        causes.training(run, palette),
+        *([] if of_model(run) and not run.training else [causes.training(run, palette)]),
+        *([switching.taken_home(run)] if of_model(run) else []),
     ]
     present = [s if run.demo_of is None else replace(s, notes=()) for s in sections if s.blocks or s.items]
     return [first, *present, *_absent(run, [s for s in sections if not (s.blocks or s.items)]), provenance(run)]
@@ -103,12 +112,12 @@ def smoke_warning(run: Run) -> str:
 
 def provenance(run: Run) -> Section:
     """Data, command, version, seeds, configuration and caveats."""
-    items: list[tuple[str, str]] = []
+    facts: list[tuple[str, str]] = []
     if run.data is not None:
         d = run.data
         channels, height, width = d.image_shape
         sizes = ", ".join(f"{num(n)} {split}" for split, n in d.sizes.items())
-        items += [
+        facts += [
             ("data", f"{d.name}: {height} × {width} pixels, {channels} channel{'s' if channels > 1 else ''}; {sizes}"),
             (
                 "pixels",
@@ -118,16 +127,18 @@ def provenance(run: Run) -> Section:
             ("classes", "none" if d.classes is None else str(d.classes)),
             ("data fingerprint", d.fingerprint),
         ]
-    items += [(key, str(run.info[key])) for key in ("command", "version") if run.info.get(key)]
-    items += [("seeds", ", ".join(f"{k} {v}" for k, v in _seeds(run).items()))] if _seeds(run) else []
-    blocks: list[Pairs | Listing] = [Pairs(tuple(items))] if items else []
+    facts += [(key, str(run.info[key])) for key in ("command", "version") if run.info.get(key)]
+    facts += [("seeds", ", ".join(f"{k} {v}" for k, v in _seeds(run).items()))] if _seeds(run) else []
+    blocks: list[Pairs | Listing] = [Pairs(tuple(facts))] if facts else []
     if run.info.get("config"):
         blocks.append(
             Listing("Configuration", json.dumps(run.info["config"], indent=1, sort_keys=True, ensure_ascii=False))
         )
     notes = [missing("data")] if run.data is None else []
     notes += [] if run.info else ["Not in this run: run.json, with the command and configuration."]
-    return Section("provenance", "Provenance and caveats", blocks=tuple(blocks), notes=tuple(notes), items=CAVEATS)
+    said = OF_MODEL if of_model(run) and not run.training else {}
+    items = tuple(said.get(k, caveat) for k, caveat in enumerate(CAVEATS))
+    return Section("provenance", "Provenance and caveats", blocks=tuple(blocks), notes=tuple(notes), items=items)
 
 
 def _seeds(run: Run) -> dict[str, str]:

@@ -36,6 +36,11 @@ class Share:
         return self.control.value / self.of.value
 
 
+def of_model(run: Run) -> bool:
+    """Whether the run took somebody's network as it is, and trained none."""
+    return any(m.kind == "model" for m in run.members)
+
+
 def locals_of(run: Run) -> list[str]:
     """Names of the local networks, by radius."""
     found = [m for m in run.members if look_of(m) == "local" and m.radius is not None]
@@ -59,6 +64,8 @@ def control_share(run: Run) -> Share | None:
 def gap_in_words(run: Run, label: dict[str, str]) -> str:
     """How much of the gap the control has, said before anything is read off the gap."""
     share = control_share(run)
+    if share is None and of_model(run) and not locals_of(run):
+        return _closed_in_words(run, label)
     if share is None:
         control = any(look_of(m) == "control" for m in run.members)
         why = "the gap is not resolved" if control and run.gap else "no control tells them apart"
@@ -74,6 +81,25 @@ def gap_in_words(run: Run, label: dict[str, str]) -> str:
         f"Most of this gap is not locality: {numbers}. Read it as what this design lacks, not as what a window hides."
     )
     return f"{text}{_rises(run, label)}"
+
+
+def _closed_in_words(run: Run, label: dict[str, str]) -> str:
+    """What the gap of closed forms says, where there is no local network."""
+    gaps = run.gap.get("path_kl", {})
+    closed = [m for m in run.members if look_of(m) == "closed" and m.name in gaps]
+    whole = next((m for m in closed if m.radius is None), None)
+    text = (
+        "No local network was trained here. Held against the network are Wiener filters: the best guess from the mean "
+        "and the covariance of the images alone"
+    )
+    text += ", of the whole image and of a window round each pixel." if len(closed) > 1 else "."
+    if whole is None:
+        return text
+    found = gaps[whole.name]
+    return (
+        f"{text} Used at every time the whole filter loses {pm(found.value, found.stderr)} nats of path KL; where its "
+        "gap is near zero the network knows no more than that covariance, and the filter can take the step."
+    )
 
 
 def _rises(run: Run, label: dict[str, str]) -> str:
@@ -98,12 +124,15 @@ def _rises(run: Run, label: dict[str, str]) -> str:
 def answer(run: Run, hybrid: Evaluation, full: Evaluation, rival: Evaluation | None) -> tuple[str, bool]:
     """Whether locality pays here, in a few words, and whether it does."""
     second = outcome(hybrid, rival)
+    what = "locality" if locals_of(run) or not of_model(run) else "the hybrid"
     if hybrid.mflop >= full.mflop or second == "higher":
-        return "Locality does not pay here", False
+        return f"{what.capitalize()} does not pay here", False
     if rival is None or second is None or (second == "lower" and costs_less(rival, hybrid)):
-        return "Whether locality pays here is not shown", False
+        return f"Whether {what} pays here is not shown", False
     if second == "level":
-        return "No gain from locality shown here", False
+        return f"No gain from {what} shown here", False
+    if what == "the hybrid":
+        return "The hybrid pays here", True
     saved = local_saving(run, hybrid)
     if saved is None:
         return "The hybrid pays here", True

@@ -71,6 +71,7 @@ SCHEDULE_LOOKS = {
     "hybrid": ("*", "#0072B2"),
     "global": ("o", GLOBAL),
     "global_cheap": ("o", GLOBAL),
+    "own": ("h", "#117733"),
     "window": ("s", "#009E73"),
     "window_gap": ("P", "#B8860B"),
     "window_cmi": ("^", "#6A3D9A"),
@@ -105,6 +106,7 @@ class Palette:
         local = sorted({m.radius for m in members.values() if look_of(m) == "local" and m.radius is not None})
         shades = matplotlib.colormaps["viridis_r"](np.linspace(0.3, 0.97, max(len(local), 2)))
         self._shade = {r: (to_hex(shades[i]), MARKERS[i % len(MARKERS)]) for i, r in enumerate(local)}
+        self._windows = sorted({m.radius for m in members.values() if look_of(m) == "closed" and m.radius})
         self._others = iter(OTHERS * 8)
         self._twins: dict[int, int] = {}
         self.order = sorted(members, key=lambda n: (RANKS.index(look_of(members[n])), members[n].radius or 0, n))
@@ -113,6 +115,14 @@ class Palette:
     def __getitem__(self, name: str) -> Look:
         return self._looks.get(name, Look(name, "#5b6470", ":"))
 
+    def _closed(self, label: str, radius: int) -> Look:
+        """A windowed filter, paler the narrower it is; half way to white where it is the only one."""
+        k, n = self._windows.index(radius), len(self._windows)
+        white = 0.75 - 0.5 * k / (n - 1) if n > 1 else 0.5
+        red, green, blue = ((1 - white) * c + white for c in to_rgb(WIENER))
+        mixed = to_hex((red, green, blue))
+        return Look(label, mixed if n > 1 else paler(WIENER), ("-.", "--", ":")[k % 3], "")
+
     def _look(self, member: Member) -> Look:
         look, label = look_of(member), member.label
         if look == "reference":
@@ -120,7 +130,7 @@ class Palette:
         if look == "control":
             return Look(label, CONTROL, (0, (4, 2)), "")
         if look == "closed":
-            return Look(label, paler(WIENER), "-.", "") if member.radius else Look(label, WIENER, "-", "")
+            return self._closed(label, member.radius) if member.radius else Look(label, WIENER, "-", "")
         if look == "other" or member.radius is None:
             return Look(label, next(self._others), "-.", "")
         nth = self._twins[member.radius] = self._twins.get(member.radius, -1) + 1

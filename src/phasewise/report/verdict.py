@@ -19,7 +19,7 @@ from phasewise.results import Evaluation
 from phasewise.runs.layout import missing
 from phasewise.runs.run import Run
 
-NOT_RIVALS = ("hybrid", "global", "global_cheap")
+NOT_RIVALS = ("hybrid", "global", "global_cheap", "own")
 SAME_COST = 1.15
 """A rival within this factor of the hybrid's cost is compared with it without a further word."""
 
@@ -52,8 +52,38 @@ def verdict(run: Run) -> Verdict:
         first, pays = answer(run, hybrid, full, cheap)
         text = f"{first}: {text[0].lower()}{text[1:]}"
         why = [] if pays else _why(run, hybrid, cheap)
+    own = run.evaluations.get("own")
+    if own is not None:
+        why = [f"Beside {schedule_label(run, 'own')}: {_beside_own(hybrid, own)}.", text, *why]
+        text = against_own(hybrid, own)
+    why = [*_claims(run), *why]
     numbers = [_against_full(hybrid, full), *_against_cheap(run, hybrid, full, cheap), *_others(run, full, cheap)]
     return Verdict(text, (*why, *numbers, *_judge(hybrid), *_n(run)), _facts(run, hybrid, full, cheap))
+
+
+def against_own(hybrid: Evaluation, own: Evaluation) -> str:
+    """The hybrid beside the schedule that the model's owner uses: distance, MFLOP and milliseconds."""
+    found = outcome(hybrid, own)
+    told = {"lower": "lower than", "level": "not distinguishable from", "higher": "higher than"}
+    quality = f", {told[found]} yours" if found else ""
+    return (
+        f"Your schedule: {own.measure} {pm(own.fid, own.fid_stderr)} at {num(own.mflop)} MFLOP and {num(own.ms)} ms an "
+        f"image. The hybrid: {pm(hybrid.fid, hybrid.fid_stderr)}{quality}, at {num(hybrid.mflop)} MFLOP and "
+        f"{num(hybrid.ms)} ms."
+    )
+
+
+def _beside_own(hybrid: Evaluation, own: Evaluation) -> str:
+    told = difference(hybrid, own).replace("difference", "hybrid minus this")
+    return (
+        f"the hybrid takes {percent(hybrid.mflop, own.mflop)} of its FLOPs and {percent(hybrid.ms, own.ms)} of its "
+        f"time, {hybrid.nfe} evaluations against {own.nfe}{told}"
+    )
+
+
+def _claims(run: Run) -> list[str]:
+    """Networks that lose far more than the Wiener filter: what all other numbers rest on."""
+    return [f"Look at this first. {n}: {found['said']}." for n, found in run.claims.items() if not found["ok"]]
 
 
 def headline(hybrid: Evaluation, full: Evaluation, cheap: Evaluation | None) -> str:
@@ -151,6 +181,12 @@ def _facts(
         (f"{name}, hybrid", pm(hybrid.fid, hybrid.fid_stderr), f"n = {num(hybrid.n)}"),
         (f"{name}, global", pm(full.fid, full.fid_stderr), f"n = {num(full.n)}"),
     ]
+    own = run.evaluations.get("own")
+    if own is not None:
+        facts.append(
+            (f"{name}, your schedule", pm(own.fid, own.fid_stderr), f"{num(own.mflop)} MFLOP, {num(own.ms)} ms")
+        )
+        facts[0] = ("Cost of the hybrid", percent(hybrid.mflop, own.mflop), "of your schedule's FLOPs")
     if cheap is not None:
         note = f"at {percent(cheap.mflop, full.mflop)} of the FLOPs"
         facts.append((f"{name}, {schedule_label(run, cheap.name)}", pm(cheap.fid, cheap.fid_stderr), note))

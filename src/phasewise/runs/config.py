@@ -15,6 +15,7 @@ from phasewise.runs.options import options_of
 from phasewise.runs.parts import (
     HOMES,
     PARTS,
+    REFERENCE,
     CMIOptions,
     DataOptions,
     DiagnoseOptions,
@@ -22,11 +23,12 @@ from phasewise.runs.parts import (
     FeatureOptions,
     GridOptions,
     MachineOptions,
+    ReachOptions,
     RecoveryOptions,
     ScheduleOptions,
     TrainOptions,
 )
-from phasewise.runs.sizes import SIZES, bounded
+from phasewise.runs.sizes import SIZES, bounded, of_models
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class RunConfig(Record):
     train: TrainOptions = field(default_factory=TrainOptions)
     grid: GridOptions = field(default_factory=GridOptions)
     diagnose: DiagnoseOptions = field(default_factory=DiagnoseOptions)
+    reach: ReachOptions = field(default_factory=ReachOptions)
     recovery: RecoveryOptions = field(default_factory=RecoveryOptions)
     cmi: CMIOptions = field(default_factory=CMIOptions)
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
@@ -46,7 +49,7 @@ class RunConfig(Record):
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def check(self) -> None:
-        if self.schedule.window_radius not in self.train.radii:
+        if not (self.train.model and not self.train.distill) and self.schedule.window_radius not in self.train.radii:
             raise PhasewiseError(
                 f"window_radius {self.schedule.window_radius} is not among the radii {list(self.train.radii)}"
             )
@@ -84,9 +87,12 @@ def members_of(train: TrainOptions) -> tuple[Member, ...]:
     def source(name: str) -> str | None:
         return None if train.networks is None else str(Path(train.networks) / name)
 
+    own = tuple(_own_member(name, about) for name, about in train.member.items())
     taught = {"teacher": "global"} if train.distill else {}
     wide: dict[str, Any] = {"epochs": train.global_epochs, **taught}
     narrow: dict[str, Any] = {"epochs": train.local_epochs, **taught}
+    if train.model and not train.distill:
+        return (*_of_models(train), *own)
     found = [
         Member(
             "global",
@@ -99,12 +105,24 @@ def members_of(train: TrainOptions) -> tuple[Member, ...]:
         if train.teacher is None
         else Member("global", "teacher", source=train.teacher)
     ]
+    found = _models(train) or found
     found += [Member(size, "unet", size=size, source=source(size), **wide) for size in train.cheap_globals]
     found += [Member(f"r{r}", "local", radius=r, source=source(f"r{r}"), **narrow) for r in train.radii]
     if train.control:
         found.append(Member("control", "control", radius=max(train.radii), source=source("control"), **narrow))
     found.append(Member("wiener", "wiener"))
-    return (*found, *(_own_member(name, about) for name, about in train.member.items()))
+    return (*found, *own)
+
+
+def _of_models(train: TrainOptions) -> list[Member]:
+    """What runs where networks are taken as they are: these, and closed forms of the images, which take no training."""
+    found = [*_models(train), Member("wiener", "wiener")]
+    return found + [Member(f"wiener-r{r}", "wiener", radius=r) for r in train.radii]
+
+
+def _models(train: TrainOptions) -> list[Member]:
+    kinds = {name: "model" if name == REFERENCE else "other_model" for name in train.model}
+    return [Member(name, kinds[name], source=where) for name, where in train.model.items()]
 
 
 def _own_member(name: str, about: Any) -> Member:
@@ -174,6 +192,8 @@ def make_config(image_side: int, size: str = "auto", **given: Any) -> RunConfig:
         raise PhasewiseError(unknown("size", size, ("auto", *SIZES)))
     chosen = coerced({k: v for k, v in given.items() if v is not None})
     usual = {**SIZES[size], **_fitting_cmi(image_side, chosen, SIZES[size]), **bounded(size, image_side)}
+    if chosen.get("model"):
+        usual |= of_models(image_side, several=len(chosen["model"]) > 1, distil=bool(chosen.get("distill")))
     return _of_size(size, {**usual, **follow(chosen, usual)})
 
 
@@ -186,7 +206,11 @@ def coerced(chosen: dict[str, Any]) -> dict[str, Any]:
 def follow(chosen: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
     """``chosen`` and what follows from it unless it is chosen itself: the window's radius, the one of the radii given
     nearest to the usual one; no options for an estimator that is not the usual one, whose options they are."""
-    if "radii" in chosen and "window_radius" not in chosen:
+    if (
+        "radii" in chosen
+        and "window_radius" not in chosen
+        and (chosen.get("distill", usual.get("distill")) or not chosen.get("model", usual.get("model")))
+    ):
         if not chosen["radii"]:
             raise PhasewiseError("give at least one radius")
         wanted = usual.get("window_radius", ScheduleOptions.window_radius)
@@ -219,6 +243,8 @@ def command(config: RunConfig, verb: str = "run", parts: Iterable[str] = tuple(P
     ``parts``: those whose options the command takes.
     """
     usual = {**RunConfig().flat(), **SIZES.get(config.size, {}), "data": None}  # None: the data are always named
+    if config.train.model:  # what is usual there depends on the images, so it is said
+        usual |= {"control": False, "cheap_globals": (), "cmi": False, "reach": True, "radii": None, "penalty": None}
     words = ["phasewise", verb, "--size", config.size]
     for name, value in config.flat().items():
         # as JSON has it, like the flat config

@@ -2,15 +2,17 @@
 
 run.json                    config, members, version, command
 records/                    data, features, training/NAME, cmi, markov, losses, gap, recovery, prices, fronts,
-                            schedules, explanations, evaluation, trials/NAME-SEED
+                            schedules, explanations, evaluation, trials/NAME-SEED; of a model: claims/NAME,
+                            classes, reach, boundaries
 cmi/ESTIMATOR-KEY/          finished cells and folds of a CMI map
 models/NAME/                config.json, weights.safetensors, training.json (checkpoint.safetensors while training)
 models/features/            feature networks trained on the data
 samples/NAME.safetensors    uint8 images, the same starting noise row by row; recovery.safetensors
 stages/NAME.json            what was done, for which choices, how long it took
-hybrid/                     the hybrid and its members as one folder to share, of a run that distils
+hybrid/                     the hybrid and its members as one folder to share, of a run that distils or takes a model
 given/                      what lay nowhere else: images and a teacher given in Python, images drawn by a teacher
 report.html, figures/, summary.json
+exports/                    of a model: the schedule as other programs take it
 card.json, features/        of a shipped set: what it is, its feature network, moments and real features
 """
 
@@ -41,6 +43,8 @@ ITEMS: dict[str, Item] = {
     "features": Item("records/features.json"),
     "losses": Item("records/losses.json", "phasewise diagnose"),
     "gap": Item("records/gap.json", "phasewise diagnose"),
+    "reach": Item("records/reach.json", "phasewise diagnose --reach"),
+    "boundaries": Item("records/boundaries.json"),
     "recovery": Item("records/recovery.json", "phasewise diagnose"),
     "recovered": Item("samples/recovery.safetensors", "phasewise diagnose"),
     "cmi": Item("records/cmi.json", "phasewise diagnose --cmi --out DIR"),
@@ -50,6 +54,8 @@ ITEMS: dict[str, Item] = {
     "schedules": Item("records/schedules.json", "phasewise schedule"),
     "explanations": Item("records/explanations.json", "phasewise schedule"),
     "evaluations": Item("records/evaluation.json", "phasewise evaluate"),
+    "claims": Item("records/claims/", "phasewise train"),
+    "classes": Item("records/classes.json", "phasewise schedule"),
     "trials": Item("records/trials/", "phasewise evaluate --schedule FILE"),
     "samples": Item("samples/", "phasewise evaluate"),
     "summary": Item("summary.json", "phasewise evaluate"),
@@ -60,8 +66,9 @@ ITEMS: dict[str, Item] = {
     "models": Item("models/", "phasewise train"),
     "networks": Item("models/features/"),
     "stages": Item("stages/"),
-    "hybrid": Item("hybrid/", "phasewise distill"),
+    "hybrid": Item("hybrid/"),
     "given": Item("given/", "phasewise distill"),
+    "exports": Item("exports/"),
     "card": Item("card.json"),
     "shipped_features": Item("features/"),
     "shipped_reference": Item("features/reference.safetensors"),

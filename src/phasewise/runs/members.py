@@ -187,6 +187,8 @@ for _kind in (
         fit=_wiener,
         like=_unfitted_wiener,
     ),
+    MemberKind("model", lambda m: m.name, "reference"),
+    MemberKind("other_model", lambda m: m.name, "other"),
     MemberKind("given", lambda m: m.name if m.radius is None else f"{m.name} (r = {m.radius})", "other"),
 ):
     register_member_kind(_kind)

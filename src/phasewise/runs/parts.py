@@ -6,12 +6,14 @@ Adding an option is one line here (:mod:`phasewise.runs.options`).
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from phasewise import checks
 from phasewise.errors import PhasewiseError
+from phasewise.files import parse_json
 from phasewise.results import DEFAULT_SOLVER
 from phasewise.runs.options import (
     Option,
@@ -69,6 +71,8 @@ def _estimators() -> Iterable[str]:
     return ESTIMATORS
 
 
+REFERENCE = "global"
+"""Name of the denoiser that all others are compared with."""
 LEAST_TRAIN = 20
 """Fewest training images that a run is made of."""
 _below_1 = checks.interval(0, 1, low_open=True, high_open=True)
@@ -78,8 +82,28 @@ def _no_doubles(value: tuple[Any, ...]) -> str | None:
     return f"{list(value)} name one twice" if len(set(value)) < len(value) else None
 
 
-def _radii(value: tuple[int, ...]) -> str | None:
-    return _no_doubles(value) if value else "is empty: give at least one radius"
+def _models(value: dict[str, Any]) -> str | None:
+    if value and next(iter(value)) != REFERENCE:
+        return f"must begin with the reference, {REFERENCE!r}; got {', '.join(value)}"
+    wrong = [v for v in value.values() if not isinstance(v, str) or not v]
+    return f"are folders by name, DIR or DIR#PART; got {wrong[0]!r}" if wrong else None
+
+
+def _model_words(words: Iterable[str]) -> dict[str, str]:
+    """["DIR", "late=DIR#PART"] -> {"global": "DIR", "late": "DIR#PART"}; the first is the reference."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, where = word.partition("=")
+        if not equals or not re.fullmatch(r"\w[\w.+-]*", name):
+            name, where = REFERENCE, word
+        if not found and name != REFERENCE:
+            raise PhasewiseError(f"the first --model is the reference and has no name of its own: give --model {where}")
+        if name in found:
+            raise PhasewiseError(
+                f"two models are called {name}; give the further ones as --model NAME=DIR, e.g. late=DIR"
+            )
+        found[name] = parse_json(where, word) if where.startswith('"') else where  # as a run's own command has it
+    return found
 
 
 def _width(value: int) -> str | None:
@@ -183,10 +207,13 @@ class TrainOptions(Options):
     by name: the folder of one that somebody else made, or the fields of a :class:`phasewise.runs.Member`.
     ``teacher``: folder of a denoiser that is the global network, instead of one trained here.  ``distill``: the other
     networks learn the posterior mean of the global one instead of the clean image.
+    ``model``: networks by name that are taken as they are, the first the reference, "global"; then nothing is trained,
+    and ``radii`` are those of closed-form local denoisers.  DIR is a pipeline folder of diffusers, or one of
+    :func:`phasewise.save_denoiser`; DIR#PART names one of several networks of a pipeline.
     """
 
     radii: tuple[int, ...] = option(
-        (1, 2, 3), "Local radii in pixels, e.g. 1,2,3.", main=True, check=_radii, makes_members=True
+        (1, 2, 3), "Local radii in pixels, e.g. 1,2,3.", main=True, check=_no_doubles, makes_members=True
     )
     control: bool = option(True, "Train the local design opened to the whole image.", makes_members=True)
     global_network: str = option(
@@ -208,6 +235,10 @@ class TrainOptions(Options):
     )
     distill: bool = option(False, "Networks learn from the global one.", makes_members=True)
     member: dict[str, Any] = option({}, "A member of yours; repeatable.", metavar="NAME=DIR", makes_members=True)
+    model: dict[str, str] = option(
+        {}, "Your network, taken as it is; repeatable.", main=True, metavar="[NAME=]DIR", check=_models,
+        read=_model_words, makes_members=True,
+    )  # fmt: skip
     preset: str = option("default", "Training preset: default, compiled, gpu, paper.", known=_presets)
     batch: int = option(128, "Training batch size.", least=1)
     flip: bool = option(False, "Mirror training images at random, left to right.", main=True)
@@ -217,6 +248,20 @@ class TrainOptions(Options):
     local_epochs: float = option(
         110, "Passes over the data, local networks.", check=kind(checks.epochs), makes_members=True
     )
+
+    def check_together(self) -> None:
+        alone = self.model and not self.distill
+        if not self.radii and not alone:
+            raise PhasewiseError("radii is empty: give at least one radius")
+        if self.model and self.teacher is not None:
+            raise PhasewiseError("--teacher and --model both say which network is the reference; give one")
+        idle = {"--networks": self.networks, "--cheap-globals": self.cheap_globals} if alone else {}
+        said = [flag for flag, value in idle.items() if value]
+        if said:
+            raise PhasewiseError(
+                f"{', '.join(said)}: for networks trained here, and beside --model none is; leave it out, or add "
+                "--distill"
+            )
 
 
 @dataclass(frozen=True)
@@ -238,6 +283,13 @@ class DiagnoseOptions(Options):
 
     times: tuple[float, ...] = option(_TIMES, "Noise times of losses and gaps.", check=measured_times)
     n_losses: int = option(1000, "Images for losses and for the price list.", least=2)
+
+
+@dataclass(frozen=True)
+class ReachOptions(Options):
+    """How far the reference sees (:func:`phasewise.reach`), on as many images as are recovered, 64 at most."""
+
+    measure: bool = option(False, "Measure how far the reference sees.", name="reach")
 
 
 @dataclass(frozen=True)
@@ -296,6 +348,10 @@ def _positions(center: Any) -> tuple[tuple[int, int], ...] | None:
         raise PhasewiseError(f"a centre of A is ROW,COL; got {center}") from error
 
 
+USER_STEPS = 50
+"""Steps that pipelines of diffusers usually take."""
+
+
 @dataclass(frozen=True)
 class ScheduleOptions(Options):
     """What the optimiser minimises, within which budget, and the windows it is compared with.
@@ -304,7 +360,8 @@ class ScheduleOptions(Options):
     grown at the image; 0 leaves it out (better where cheaper global networks take early steps: there a push changes
     which image comes out, not how good it is).  ``window``: (low, high) in noise time, "gap" to place it where the
     measured denoising gap is, or "cmi" where the CMI exceeds its tolerance.  ``window_radius``: the local denoiser that
-    runs beside the global one in window, inverted, shifted and local-only schedules.
+    runs beside the global one in window, inverted, shifted and local-only schedules.  ``user_steps``: how many steps of
+    a model's own scheduler the hybrid is judged beside; None: the usual number (:data:`USER_STEPS`).
     """
 
     penalty: str = option("frechet", "Penalty to minimise: frechet, w2, flow, kl.", main=True, known=_penalties)
@@ -314,6 +371,9 @@ class ScheduleOptions(Options):
         (0.2, 0.5), "LOW,HIGH in noise time, gap or cmi.", main=True, check=_window, read=_window_words
     )
     window_radius: int = option(2, "Radius of the local denoiser beside the window.")
+    user_steps: int | None = option(
+        None, "Of a --model: steps of your own schedule.", least=1, check=kind(checks.steps)
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.window, list):
@@ -342,6 +402,7 @@ PARTS: dict[str, type[Options]] = {
     "train": TrainOptions,
     "grid": GridOptions,
     "diagnose": DiagnoseOptions,
+    "reach": ReachOptions,
     "recovery": RecoveryOptions,
     "cmi": CMIOptions,
     "schedule": ScheduleOptions,

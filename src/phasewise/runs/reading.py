@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from phasewise.results import (
     Recovery,
     TrainingRecord,
 )
+
+if TYPE_CHECKING:
+    from phasewise.scheduling import Boundary, BoundaryUnits
 
 T = TypeVar("T")
 
@@ -126,6 +129,25 @@ def fronts(values: dict[str, Any]) -> dict[str, ParetoFront]:
 
 def schedules(values: dict[str, Any]) -> dict[str, HybridSchedule]:
     return {k: HybridSchedule.from_dict(v) for k, v in values.items()}
+
+
+def boundaries(values: dict[str, Any]) -> dict[str, tuple[Boundary, BoundaryUnits]]:
+    from phasewise.scheduling import Boundary, BoundaryUnits  # brings torch, which most records do without
+
+    return {k: (Boundary.from_dict(v["boundary"]), BoundaryUnits.from_dict(v["units"])) for k, v in values.items()}
+
+
+def claims(values: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(values["ok"], bool) or not isinstance(values["said"], str):
+        raise ValueError("a claim is 'ok' and 'said'")
+    return values
+
+
+def classes(values: dict[str, Any]) -> tuple[int, ...]:
+    counts = tuple(int(v) for v in values["counts"])
+    if any(v < 0 for v in counts) or not sum(counts):
+        raise ValueError(f"counts of classes are {counts}")
+    return counts
 
 
 def explanations(values: dict[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -22,6 +22,7 @@ from phasewise.results import (
     Named,
     ParetoFront,
     PriceList,
+    Reach,
     Record,
     Recovery,
     TrainingRecord,
@@ -34,6 +35,7 @@ from phasewise.runs.members import Member, member_of
 
 if TYPE_CHECKING:
     from phasewise.denoisers import Denoiser, HybridDenoiser
+    from phasewise.scheduling import Boundary, BoundaryUnits
 
 T = TypeVar("T")
 MAX_SAMPLES = 64
@@ -177,6 +179,26 @@ class Run:
     @cached_property
     def schedules(self) -> dict[str, HybridSchedule]:
         return Named(self._read("schedules", reading.schedules) or {})
+
+    @cached_property
+    def reach(self) -> Reach | None:
+        return self._read("reach", Reach.from_dict)
+
+    @cached_property
+    def boundaries(self) -> dict[str, tuple[Boundary, BoundaryUnits]]:
+        """By who stands beside the reference: when to switch between the two, and that in every unit."""
+        return Named(self._read("boundaries", reading.boundaries) or {})
+
+    @cached_property
+    def claims(self) -> dict[str, dict[str, Any]]:
+        """Of every model that was taken, how it compares with the Wiener filter: "ok", "ratio", "said", "n"."""
+        files, made_by = sorted(self.path("claims").glob("*.json")), self._maker("claims")
+        return Named({p.stem: reading.read(p, reading.claims, made_by) for p in files})
+
+    @cached_property
+    def classes(self) -> tuple[int, ...]:
+        """How often each class is among the training images, where a denoiser is told classes; else empty."""
+        return self._read("classes", reading.classes) or ()
 
     @cached_property
     def explanations(self) -> dict[str, tuple[str, ...]]:

@@ -35,5 +35,24 @@ def bounded(size: str, side: int) -> dict[str, Any]:
     return {"control": False, "limit": max(SMOKE_LEAST, SMOKE_PIXELS // side**2), "budget": 1.0}
 
 
+LOCAL_SIDE = 28
+"""Up to which side closed-form local denoisers are made: each solves for every pixel at every time."""
+
+
+def of_models(side: int, several: bool, distil: bool = False) -> dict[str, Any]:
+    """What is usual where networks are taken as they are: nothing that is there for training, closed-form local
+    denoisers of small images, how far the network sees, and no CMI, which asks the images alone.
+
+    ``several``: where there are further networks, losses on held-out images choose; a distance from the reference would
+    never call a network better than it.
+    """
+    students = {"control": False, "cmi": False, "reach": True}
+    if distil:  # local and coarse students of the network are what they are in any run
+        return students | ({"penalty": "kl"} if several else {})
+    radii = tuple(r for r in (1, 2, 3) if r < side) if side <= LOCAL_SIDE else ()
+    found: dict[str, Any] = {"radii": radii, "cheap_globals": (), **students}
+    return found | ({"penalty": "kl"} if several else {})
+
+
 SIDES = {"digits": 8, "mnist": 28, "fashion_mnist": 28, "cifar10": 32, "trashnet64": 64, "clothing128": 128}
 """Longer side of the named sets' images, so that a config needs no reading."""

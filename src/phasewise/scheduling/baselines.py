@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from phasewise import checks
 from phasewise.errors import PhasewiseError
+from phasewise.paths import path_from_config
 from phasewise.results import HybridSchedule, PriceList, a_price_list
 from phasewise.sampling import calls_per_step, time_grid
 from phasewise.sampling.solvers import solver_name
@@ -16,6 +17,7 @@ LABELS = {
     "hybrid": "hybrid, optimised",
     "global": "global at every step",
     "global_cheap": "global, fewer steps",
+    "own": "your schedule",
     "window": "global in the window, else local",
     "window_gap": "global where the gap is, else local",
     "window_cmi": "global where the CMI is, else local",
@@ -96,7 +98,7 @@ def fewer_steps(
     while steps < most and sum(calls_per_step(solver, steps)) * per_call < mflop * (1 - 1e-6):
         steps += 1
     return HybridSchedule(
-        times=time_grid(steps, t_min=t_min, spacing=spacing),
+        times=time_grid(steps, path=path_from_config(prices.losses.path), t_min=t_min, spacing=spacing),
         assignment=(reference,) * steps,
         solver=solver,
         path=prices.losses.path,

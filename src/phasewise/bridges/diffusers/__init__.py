@@ -11,6 +11,7 @@ from phasewise.bridges.diffusers.folder import is_pipeline, read_folder
 from phasewise.bridges.diffusers.latents import DecodedFeatures, decode, encode, read_vae
 from phasewise.bridges.diffusers.model import DiffusersDenoiser, from_diffusers
 from phasewise.bridges.diffusers.noise import SchedulerNoise, noise_of, times_of
+from phasewise.bridges.diffusers.solvers import solver_of
 
 if TYPE_CHECKING:
     from phasewise.bridges.diffusers.hooks import apply_hybrid, remove_hybrid
@@ -30,6 +31,7 @@ __all__ = [
     "read_folder",
     "read_vae",
     "remove_hybrid",
+    "solver_of",
     "times_of",
     "to_diffusers",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from phasewise import checks
 from phasewise.bridges.diffusers.library import library, model_class, scheduler_class
 from phasewise.bridges.diffusers.model import DiffusersDenoiser, from_diffusers
 from phasewise.errors import PhasewiseError
-from phasewise.files import read_json, refuse_remote_code
+from phasewise.files import read_json, refuse_remote_code, regular
 from phasewise.tensors import need_safetensors
 
 NETWORKS = ("unet", "transformer", "transformer_2", "prior")
@@ -48,7 +49,9 @@ def read_folder(folder: str | Path, *, part: str | None = None, scheduler: Any =
         names = [n for n in NETWORKS if is_there(found, n)]
         if part is None and len(names) != 1:
             several = (
-                f"several networks ({', '.join(names)}): say which with part=" if names else "no network that denoises"
+                f"several networks ({', '.join(names)}): say which with part=, on a command line by DIR#{names[0]}"
+                if names
+                else "no network that denoises"
             )
             raise PhasewiseError(f"{folder} has {several}")
         chosen = part or names[0]
@@ -82,7 +85,17 @@ def read_scheduler(folder: Path) -> Any:
         raise PhasewiseError(
             f"{folder} holds no scheduler_config.json; give the scheduler the network was trained with"
         )
-    return _read(scheduler_class(str(json_object(file).get("_class_name"))), folder)
+    return _read(scheduler_class(_class_name(file)), folder)
+
+
+def _class_name(file: Path) -> str:
+    """The class that a scheduler's config names; diffusers writes infinite defaults, which are no plain JSON."""
+    regular(file)
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise PhasewiseError(f"{file} is not valid JSON ({error})") from error
+    return str(found.get("_class_name") if isinstance(found, dict) else None)
 
 
 def _read(cls: Any, folder: Path, **how: Any) -> Any:

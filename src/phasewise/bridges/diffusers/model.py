@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -122,8 +123,10 @@ class DiffusersDenoiser(WrappedDenoiser):
 
 
 def plain_config(thing: Any) -> dict[str, Any]:
-    """What ``thing`` of diffusers was made of, as JSON has it, without what is private."""
+    """What ``thing`` of diffusers was made of, as JSON has it, without what is private, and without infinite numbers,
+    which stand for a bound that is not there and are the defaults."""
     values = {k: v for k, v in dict(thing.config).items() if not k.startswith("_")}
+    values = {k: v for k, v in values.items() if not (isinstance(v, float) and not math.isfinite(v))}
     return json.loads(json.dumps(values, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v)))
 
 
