@@ -491,8 +491,11 @@ def compare(
 
 @app.command()
 def boundary(
-    early: Annotated[str, typer.Option(help="Who takes the noisy part: a member's name.")],
-    late: Annotated[str, typer.Option(help="Who takes the rest.")],
+    early: Annotated[str | None, typer.Option(help="Who takes the noisy part: a member's name.")] = None,
+    late: Annotated[str | None, typer.Option(help="Who takes the rest.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model's folder; or two, early=DIR, late=DIR.", metavar="[NAME=]DIR")
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder with both.")] = None,
     pretrained: Annotated[str | None, typer.Option(help="A shipped set instead, e.g. mnist.")] = None,
     reference: Annotated[str | None, typer.Option(help="The better of both. [default: neither]")] = None,
@@ -509,18 +512,47 @@ def boundary(
 ) -> None:
     """Measure when to switch from one denoiser to another, with the error, in every unit. Nothing is sampled.
 
+    Of one model's folder: how far the Wiener filter, which needs no training, can stand in for it.
+
     Example: phasewise boundary --pretrained mnist --early coarse --late global --reference global --data-dir data
     """
     with plain_errors():
         checks.device(device, "device")
         from phasewise.pipeline import need_run
-        from phasewise.pipeline.bounding import boundary_in, check_file, save_boundary, side_of, tell_boundary
+        from phasewise.pipeline.bounding import (
+            boundary_in,
+            boundary_of_models,
+            check_file,
+            named_models,
+            save_boundary,
+            side_of,
+            tell_boundary,
+        )
         from phasewise.pretrained import load_pretrained
 
-        if (run is None) == (pretrained is None):
-            raise PhasewiseError("say where the denoisers are: either --run DIR or --pretrained NAME")
+        if (run is not None) + (pretrained is not None) + bool(model) != 1:
+            raise PhasewiseError("say where the denoisers are: one of --run DIR, --pretrained NAME and --model DIR")
         check_file(save)
         checks.at_least_2(n, "--n"), checks.seed(seed, "--seed"), checks.steps(steps, "--steps")
+        if model:
+            if data is None:
+                raise PhasewiseError("a model is measured on images: give --data, a folder or the name of a set")
+            if early is not None or late is not None:
+                raise PhasewiseError("models are named where they are given: --model early=DIR --model late=DIR")
+            models = named_models(model)
+            if dry_run:
+                typer.echo(f"{n} images of {data} at {steps} times by {', '.join(models)}")
+                return
+            found, clock = boundary_of_models(
+                models, data, reference=reference, penalty=penalty, tolerance=tolerance, steps=steps, n=n, seed=seed,
+                data_dir=data_dir, device=device,
+            )  # fmt: skip
+            tell_boundary(found, typer.echo, clock)
+            if save is not None:
+                typer.echo(f"wrote {save_boundary(found, save)}")
+            return
+        if early is None or late is None:
+            raise PhasewiseError("name the two members: --early NAME --late NAME")
         side_of(reference, early, late)
         source = need_run(run, "measure") if run is not None else load_pretrained(str(pretrained))
         for name in (early, late):
