@@ -71,7 +71,7 @@ COMMANDS: dict[str, Command] = {
         "phasewise train --data mnist --data-dir data --radii 1,3,8",
         ("data", "train", "machine"),
         makes=True,
-        brief=("data",),
+        brief=("data", "train"),
     ),
     "diagnose": Command(
         "Measure losses, gaps and recovery. With --cmi: conditional mutual information alone.",
