@@ -142,6 +142,16 @@ def test_a_network_that_looks_its_time_up_is_told_whole_steps() -> None:
         from_diffusers(net, diffusers.DDPMScheduler())
 
 
+def test_a_network_that_takes_sigma_is_no_network_of_steps() -> None:
+    net = diffusers.UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, time_embedding_type="fourier",
+    )  # fmt: skip
+    for scheduler in (diffusers.DDPMScheduler(), diffusers.EDMEulerScheduler()):
+        with pytest.raises(PhasewiseError, match="takes sigma itself"):
+            from_diffusers(net, scheduler)
+
+
 class Elsewhere(nn.Module):
     def forward(self, image: Any, noise_level: Any) -> Any:
         return image

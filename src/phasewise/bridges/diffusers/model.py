@@ -168,10 +168,10 @@ def _agree(module: nn.Module, noise: SchedulerNoise, scheduler: str) -> None:
             f"the {type(module).__name__} says it predicts {asked}, {scheduler} takes it for {noise.prediction.name}; "
             "give the scheduler it was trained with"
         )
-    if config.get("time_embedding_type") == "fourier" and noise.kind == "table":
+    if config.get("time_embedding_type") == "fourier":
         raise PhasewiseError(
-            f"the {type(module).__name__} is told log-sigmas (time_embedding_type fourier), {scheduler} counts steps; "
-            "give the scheduler it was trained with"
+            f"the {type(module).__name__} takes sigma itself for its time (time_embedding_type fourier), which "
+            f"{scheduler} does not tell; wrap it: pw.wrap(network, ..., time='sigma')"
         )
 
 
