@@ -32,6 +32,7 @@ class Options:
     size: str = choice("usual", "of the guests", choices=("usual", "tiny"), quick="tiny")
     steps: int = choice(3000, "of training each", quick=2)
     batch: int = choice(64, "images a step", quick=4)
+    schedulers: int = choice(0, "so many of them; 0: all", quick=2)
     n: int = choice(2000, "samples by a pipeline, and as many by ours", quick=8)
     rounds: int = choice(5, "of timing", quick=1)
 
@@ -51,7 +52,7 @@ class Guests(Study[Options]):
         o = self.options
         for kind in ("unet", "transformer"):
             yield Cell(f"make/{kind}", {"data": o.data, "size": o.size, "steps": o.steps, "batch": o.batch}, kind)
-        for name, (scheduler, solver, whole) in schedulers().items():
+        for name, (scheduler, solver, whole) in list(schedulers().items())[: o.schedulers or None]:
             yield Cell(f"agree/{name}", {"data": o.data, "size": o.size, "solver": solver}, (scheduler, solver, whole))
         yield Cell("home", {"data": o.data, "size": o.size, "n": o.n, "rounds": o.rounds})
 

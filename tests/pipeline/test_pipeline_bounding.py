@@ -59,7 +59,7 @@ def test_of_a_shipped_set_a_reference_is_judged_by_its_own_features(some, tmp_pa
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "either --run DIR or --pretrained NAME"),
+        ((), "one of --run DIR, --pretrained NAME and --model DIR"),
         (("--pretrained", "mnist", "--late", "glob"), "has no denoiser 'glob'"),
         (("--pretrained", "mnist", "--reference", "r1"), "one of the two, coarse or global; got 'r1'"),
         (("--pretrained", "mnist", "--save", "b.txt"), "ending in .json"),

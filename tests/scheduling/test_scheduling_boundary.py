@@ -61,7 +61,7 @@ def test_a_known_crossing_is_found_with_the_interval_of_its_grid():
     assert (found.low, found.high) == (SIX[3], SIX[2])
     np.testing.assert_allclose(found.excess, [3.5, 1.5, 0.5, 0, 0.5, 1.5, 3.5])
     assert found.sentences()[0].startswith("Switch from r1 to global at t = 0.525 (0.43 to 0.62)")
-    assert found.sentences()[1].startswith("It matters: every other boundary of the grid loses more within error")
+    assert found.sentences()[1].startswith("It matters: every other boundary of the grid loses more than its error")
     assert found.sentences()[2] == (
         "Too soon, at t = 0.715, loses 0.500 ± 0.010 squared pixel units and costs the same"
     )

@@ -108,6 +108,10 @@ class Denoiser(nn.Module, ABC):
         or was not fitted yet."""
         return None
 
+    def pixels_taken(self) -> tuple[float, float] | None:
+        """Black and white of the images it is for, where that is known; None where any will do, or nobody said."""
+        return None
+
     def wrong_state(self) -> str | None:
         """What is impossible about its weights and moments, such as a standard deviation below 0; None where nothing
         is."""
@@ -233,6 +237,9 @@ class Wrapping(Denoiser):
 
     def pixel_moments(self) -> tuple[Tensor, Tensor] | None:
         return self.member.pixel_moments()
+
+    def pixels_taken(self) -> tuple[float, float] | None:
+        return self.member.pixels_taken()
 
     @property
     def jumps(self) -> bool:

@@ -160,7 +160,12 @@ class WrappedDenoiser(Denoiser):
 
 def _path_of(value: Any, name: str) -> NoisePath:
     """A path described by its config, as an argument."""
-    return path_from_config(value)
+    if not isinstance(value, Mapping):
+        raise PhasewiseError(
+            f"{name} must be a noise path, such as pw.TablePath(betas='linear') of a DDPM or pw.LinearPath() of flow "
+            f"matching; got {checks.shown(value)}"
+        )
+    return path_from_config(dict(value))
 
 
 @checks.checked(

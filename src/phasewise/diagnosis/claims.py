@@ -5,7 +5,8 @@ loses many times as much.  :func:`check_claims` measures that ratio; :func:`gues
 
     ratio = geometric mean over times of  E|D - x|^2 / E|D_Wiener - x|^2
 
-The times are those at which the variance of the noise is e^(-5/2), 1 and e^(5/2) times that of the pixels.
+The times are those at which the variance of the noise is e^(-5/2), 1 and e^(5/2) times that of the pixels.  Noisier
+ones are left out: there an error of the predicted noise is multiplied, so that good networks lose to the filter, too.
 """
 
 from __future__ import annotations
@@ -125,7 +126,8 @@ class Claims(Record):
 
     def __str__(self) -> str:
         if self.ok:
-            return f"as it should be: its loss is {self.ratio:.2g} times the Wiener filter's"
+            seen = f"t = {self.times.min():.2g} to {self.times.max():.2g}"
+            return f"as it should be: at {seen} its loss is {self.ratio:.2g} times the Wiener filter's"
         where = ", ".join(
             f"{v / w:.3g} at t = {t:.2g}" for t, v, w in zip(self.times, self.loss, self.wiener, strict=True)
         )

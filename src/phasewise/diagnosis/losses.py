@@ -18,6 +18,7 @@ sampler; there it is a penalty to choose by, whose worth FID must show.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -29,7 +30,7 @@ from phasewise.data import ImageData, condition_of_part
 from phasewise.data.images import images_or_set
 from phasewise.denoisers import Condition, Denoiser, bind, condition_rows
 from phasewise.denoisers.base import denoisers_by_name
-from phasewise.errors import PhasewiseError
+from phasewise.errors import PhasewiseError, PhasewiseWarning
 from phasewise.memory import called
 from phasewise.modes import in_evaluation
 from phasewise.paths import NoisePath, a_path
@@ -82,6 +83,7 @@ def measure_losses(
     images.
     """
     cond = condition_of_part(images, "test", cond)
+    warn_of_pixels(denoisers, images)
     images = images.test if isinstance(images, ImageData) else images
     names = list(denoisers)
     if reference not in denoisers:
@@ -152,6 +154,22 @@ def _correlation(values: np.ndarray) -> np.ndarray:
     found: np.ndarray = np.clip(unit @ unit.T, -1.0, 1.0)
     np.fill_diagonal(found, 1.0)
     return found
+
+
+def warn_of_pixels(denoisers: Mapping[str, Denoiser], data: ImageData | Tensor) -> None:
+    """Warn of denoisers for images of another pixel range than the data's, where both are known."""
+    if not isinstance(data, ImageData):
+        return
+    for name, denoiser in denoisers.items():
+        taken, given = denoiser.pixels_taken(), data.pixel_range
+        if taken is not None and any(abs(a - b) > 1e-6 for a, b in zip(taken, given, strict=True)):
+            wanted = f"{taken[0]:g}, {taken[1]:g}"
+            warnings.warn(
+                f"{name} takes pixels of {wanted}, {data.name} has {given[0]:g}, {given[1]:g}; load the images with "
+                f"pixel_range=({wanted})",
+                PhasewiseWarning,
+                stacklevel=3,
+            )
 
 
 def _answer(

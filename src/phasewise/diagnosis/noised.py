@@ -12,6 +12,7 @@ from torch import Tensor
 from phasewise import seeding
 from phasewise.data import ImageData, condition_of_part
 from phasewise.denoisers import Condition, Denoiser, bind, condition_rows
+from phasewise.diagnosis.losses import warn_of_pixels
 from phasewise.errors import PhasewiseError
 from phasewise.results import Array
 
@@ -29,6 +30,7 @@ def held_out(denoiser: Denoiser, data: ImageData | Tensor, cond: Condition | str
     Raises PhasewiseError for images that do not fit the denoiser, and for a condition that does not fit.
     """
     cond = condition_of_part(data, "test", cond)
+    warn_of_pixels({type(denoiser).__name__: denoiser}, data)
     images = data.test if isinstance(data, ImageData) else data
     if tuple(images.shape[1:]) != denoiser.image_shape:
         raise PhasewiseError(

@@ -28,7 +28,7 @@ from phasewise.runs.parts import (
     ScheduleOptions,
     TrainOptions,
 )
-from phasewise.runs.sizes import SIZES, bounded, of_models
+from phasewise.runs.sizes import SIZES, SMOKE_STEPS, bounded, of_models
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,7 @@ def make_config(image_side: int, size: str = "auto", **given: Any) -> RunConfig:
     usual = {**SIZES[size], **_fitting_cmi(image_side, chosen, SIZES[size]), **bounded(size, image_side)}
     if chosen.get("model"):
         usual |= of_models(image_side, several=len(chosen["model"]) > 1, distil=bool(chosen.get("distill")))
+        usual |= {"user_steps": SMOKE_STEPS} if size == "smoke" else {}
     return _of_size(size, {**usual, **follow(chosen, usual)})
 
 

@@ -35,6 +35,8 @@ def bounded(size: str, side: int) -> dict[str, Any]:
     return {"control": False, "limit": max(SMOKE_LEAST, SMOKE_PIXELS // side**2), "budget": 1.0}
 
 
+SMOKE_STEPS = 8
+"""Steps of a model's own schedule in smoke."""
 LOCAL_SIDE = 28
 """Up to which side closed-form local denoisers are made: each solves for every pixel at every time."""
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
@@ -84,7 +85,7 @@ def boundary(
     """The time at which to switch from ``early``, which takes the noisy part, to ``late``, with its interval.
 
     Args:
-        data: images whose validation part, up to ``n`` of it, judges; a tensor (N, C, H, W) is split as for training.
+        data: images whose validation part, up to ``n`` of it, judges; a tensor (N, C, H, W) is held out as a whole.
         reference: "early" or "late" where that one's answers count as right (the large network, the base); None where
             held-out images judge both.
         penalty: with a reference default "frechet" where ``features`` are given, else "w2"; without one "flow".
@@ -104,7 +105,9 @@ def boundary(
     members = {first: early, second: late}
     if len(members) < 2:
         raise PhasewiseError(f"both are called {first!r}; give two names")
-    data, shape = as_images(data), same_images(members)
+    # a tensor is taken for held out, all of it
+    held = as_images(data) if isinstance(data, ImageData) else replace(as_images(data), validation=data)
+    data, shape = held, same_images(members)
     if data.image_shape != shape:
         raise PhasewiseError(
             f"the images are {data.image_shape}, the denoisers are for {shape}; give images of that shape"

@@ -287,12 +287,17 @@ class Boundary(Record):
 
     def _where_it_does_not_matter(self) -> str:
         good = np.flatnonzero(self.as_good)
-        within = "within error" if not self.tolerance else f"within error and {display.cell(self.tolerance)} "
+        within = (
+            "within error"
+            if not self.tolerance
+            else f"within error and the tolerance of {display.cell(self.tolerance)} "
+        )
         within += self.penalty_unit if self.tolerance else ""
+        beyond = within.replace("within error", "its error", 1)
         if len(good) == len(self.times) + 1:
             return f"It does not matter where: every boundary is as good {within} (n = {self.n} images)"
         if len(good) == 1:
-            return f"It matters: every other boundary of the grid loses more {within} (n = {self.n} images)"
+            return f"It matters: every other boundary of the grid loses more than {beyond} (n = {self.n} images)"
         whole = "it does not matter" if (np.diff(good) == 1).all() else "it matters little"
         return (
             f"Between t = {self.low:.3g} and {self.high:.3g} {whole}: {len(good)} boundaries are as good {within} "
@@ -307,11 +312,13 @@ class Boundary(Record):
             return ""
         lost = measured(float(self.excess[k]), float(self.excess_stderr[k]))
         more = float(self.spent[k] - self.spent[self.step])
-        costs = f"{display.cell(abs(more))} {self._cost_unit} {'more' if more > 0 else 'less'}" if more else "the same"
+        costs = f"{display.cell(abs(more))} {self._cost_unit}{' more' if more > 0 else ''}" if more else "the same"
         where = (
             f"{self.early if k else self.late} alone" if k in (0, len(self.times)) else f"at t = {self._edge(k):.3g}"
         )
-        return f"Too {'soon' if soon else 'late'}, {where}, loses {lost} {self.penalty_unit} and costs {costs}"
+        how = "Too soon" if soon else "Too late"
+        verb = "saves" if more < 0 else "costs"
+        return f"{how}, {where}: that loses {lost} {self.penalty_unit}, and {verb} {costs}"
 
     @property
     def _cost_unit(self) -> str:

@@ -19,7 +19,7 @@ from phasewise.data import ImageData, as_images, condition_of_part
 from phasewise.denoisers.base import Condition, Denoiser, denoisers_by_name
 from phasewise.denoisers.condition import bind, condition_rows, first_rows
 from phasewise.denoisers.guided import interval_of
-from phasewise.diagnosis.losses import measure_losses
+from phasewise.diagnosis.losses import measure_losses, warn_of_pixels
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import FeatureNetwork
 from phasewise.metrics.cost import count_flops, measure_ms
@@ -76,6 +76,7 @@ def price_list(
     Raises PhasewiseError for a guided denoiser with an interval: its cost changes with the time, and a price list has
     one for each member.
     """
+    warn_of_pixels(denoisers, data)
     data = as_images(data)
     for name, denoiser in denoisers.items():
         if interval_of(denoiser) is not None:

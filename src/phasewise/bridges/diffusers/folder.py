@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,9 @@ def read_folder(folder: str | Path, *, part: str | None = None, scheduler: Any =
     """
     folder = Path(folder)
     library()
+    unknown = sorted(set(how) - set(inspect.signature(from_diffusers).parameters))
+    if unknown:
+        raise PhasewiseError(f"read_folder has no argument {unknown[0]!r}; it takes those of from_diffusers")
     if not folder.is_dir():
         raise PhasewiseError(f"there is no folder {folder}; give one made by diffusers' save_pretrained")
     index = folder / "model_index.json"
@@ -75,6 +79,8 @@ def read_network(folder: Path) -> Any:
     refuse_remote_code(folder)
     cls = model_class(str(config.get("_class_name")))
     need_safetensors(folder)
+    if not any(folder.glob("*.safetensors")):
+        raise PhasewiseError(f"{folder} holds no weights (*.safetensors); write them by model.save_pretrained(DIR)")
     return _read(cls, folder, use_safetensors=True, low_cpu_mem_usage=False).float().eval()
 
 

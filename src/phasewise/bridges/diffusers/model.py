@@ -80,6 +80,13 @@ class DiffusersDenoiser(WrappedDenoiser):
         null = "num_embeds_ada_norm" in getattr(self.module, "config", {})
         return known - 1 if known is not None and null else known
 
+    def pixels_taken(self) -> tuple[float, float] | None:
+        """-1 and 1, which networks of diffusers take, in the pixels that it is given; None of latents."""
+        if self.image_shape[0] not in (1, 3):
+            return None
+        low, high = self.pixel_range  # what its own 0 and 1 are of ours, on one line
+        return (-1 - low) / (high - low), (1 - low) / (high - low)
+
     def times(self, steps: int, **more: Any) -> tuple[float, ...]:
         """Start times of so many steps of its own scheduler, descending, on ``path``."""
         return times_of(self.scheduler, steps, **more)
