@@ -63,7 +63,7 @@ def test_a_known_crossing_is_found_with_the_interval_of_its_grid():
     assert found.sentences()[0].startswith("Switch from r1 to global at t = 0.525 (0.43 to 0.62)")
     assert found.sentences()[1].startswith("It matters: every other boundary of the grid loses more than its error")
     assert found.sentences()[2] == (
-        "Too soon, at t = 0.715, loses 0.500 ± 0.010 squared pixel units and costs the same"
+        "Too soon, at t = 0.715: that loses 0.500 ± 0.010 squared pixel units, and costs the same"
     )
     assert found.reverse is None
 

@@ -106,11 +106,11 @@ def check_shape(name: str, source: str, denoiser: Denoiser, shape: tuple[int, in
     (channels, *theirs), (own, *sizes) = denoiser.image_shape, shape
     wanted = f"{theirs[0]}" if theirs[0] == theirs[1] else f"{theirs[0]},{theirs[1]}"
     smaller = any(have < want for have, want in zip(sizes, theirs, strict=True))
-    mends = [f"--resize {wanted}"] if theirs != sizes and not smaller else []
+    mends = [f"--resize {wanted}"] if theirs != sizes else []
     mends += [f"--color {'gray' if channels == 1 else 'rgb'}"] if channels != own and channels in (1, 3) else []
     latents = " It may denoise latents: encode the images first." if channels not in (1, 3) else ""
     mend = f"; bring them to it by {' '.join(mends)}." if mends else "."
-    mend = "; images are never enlarged: give larger ones." if smaller else mend
+    mend += " It never enlarges: where they are smaller, give larger images." if smaller else ""
     raise PhasewiseError(
         f"{source} denoises images of shape {denoiser.image_shape}, the data has {shape}: a network of another "
         f"channel count or size than the data{mend}{latents}"
