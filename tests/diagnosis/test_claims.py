@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,9 +10,9 @@ import torch
 from torch import Tensor
 
 import phasewise as pw
-from phasewise.denoisers.predictions import PREDICTIONS
+from phasewise.denoisers.predictions import PREDICTIONS, edm
 from phasewise.errors import PhasewiseError
-from phasewise.paths import LinearPath, NoisePath, TablePath
+from phasewise.paths import LinearPath, NoisePath, TablePath, VarianceExplodingPath
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,26 @@ def test_the_order_of_time_and_the_sign_of_a_velocity_are_found(digits: Any, fil
     assert found.as_good() == (found.best,)
     assert pw.check_claims(pw.wrap(module, digits.image_shape, **found.best), digits).ok
     assert "the first fits" in str(found)
+
+
+def test_the_spread_of_the_pixels_that_a_preconditioned_network_was_told_is_found(
+    digits: Any, filter_of_wide: pw.WienerDenoiser
+) -> None:
+    path = VarianceExplodingPath()
+    wide = replace(digits, **{part: 2 * getattr(digits, part) - 1 for part in ("train", "validation", "test")})
+    spread = round(float(wide.test[:16].std()), 3)
+    kind, own = edm(spread), filter_of_wide.on(path)
+
+    def module(shown: Tensor, told: Tensor) -> Tensor:
+        t = path.t_of_log_snr(-8 * told)
+        s = t.reshape(-1, 1, 1, 1)
+        assert kind.takes is not None
+        x_t = shown / kind.takes(path, torch.ones_like(shown), s)
+        return kind.from_x(path, x_t, own(x_t, t), s)
+
+    found = pw.guess(module, wide, path=path, time="log_sigma", time_scale=0.25)
+    assert found.best["predicts"] == f"edm({spread:g})"
+    assert pw.check_claims(pw.wrap(module, wide.image_shape, **found.best), wide).ok
 
 
 def test_what_is_given_is_taken_for_granted(digits: Any, filter_of_wide: pw.WienerDenoiser) -> None:

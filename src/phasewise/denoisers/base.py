@@ -269,14 +269,14 @@ class OnPath(Wrapping):
         return self if path == self.path else self.member.on(path)
 
     def member_at(self, t: float) -> Denoiser:
-        part = self.member.member_at(_same_noise(t, self.path, self.member.path))  # a hybrid's member at the same noise
+        part = self.member.member_at(same_noise(t, self.path, self.member.path))  # a hybrid's member at the same noise
         return self if part is self.member else part.on(self.path)
 
     def sampling_plan(self) -> SamplingPlan | None:
         plan = self.member.sampling_plan()
         if plan is None:
             return None
-        return SamplingPlan(tuple(_same_noise(t, self.member.path, self.path) for t in plan.times), plan.solver)
+        return SamplingPlan(tuple(same_noise(t, self.member.path, self.path) for t in plan.times), plan.solver)
 
     def jump(self, x_t: Tensor, t: float, s: float, cond: Tensor | None = None) -> Tensor | None:
         if not self.jumps:
@@ -364,6 +364,6 @@ def check_radius(radius: int, shape: ImageShape) -> int:
 _radius = checks.whole(1, what="a whole number of pixels")
 
 
-def _same_noise(t: float, source: NoisePath, target: NoisePath) -> float:
+def same_noise(t: float, source: NoisePath, target: NoisePath) -> float:
     """The time on ``target`` at which its log-SNR is that of ``source`` at ``t``."""
     return float(translate(torch.zeros(1, dtype=torch.float64), t, source, target)[1])

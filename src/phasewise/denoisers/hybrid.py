@@ -111,15 +111,21 @@ def same_images(members: Mapping[str, Denoiser]) -> ImageShape:
     known = {name: moments for name, d in members.items() if (moments := d.pixel_moments()) is not None}
     for name, (mean, std) in known.items():
         first, (mean_0, std_0) = next(iter(known.items()))
-        limit = APART * std_0
-        if bool(((mean - mean_0).abs() > limit).any() or ((std - std_0).abs() > limit).any()):
+        if pixels_apart((mean_0, std_0), (mean, std)):
             raise PhasewiseError(
-                f"{first} was fitted to pixels of mean {_listed(mean_0)} and standard deviation {_listed(std_0)}, "
-                f"{name} to {_listed(mean)} and {_listed(std)}: other data, or another pixel range; put only denoisers "
+                f"{first} was fitted to pixels of mean {listed(mean_0)} and standard deviation {listed(std_0)}, "
+                f"{name} to {listed(mean)} and {listed(std)}: other data, or another pixel range; put only denoisers "
                 "of the same images together"
             )
     return shapes.pop()
 
 
-def _listed(values: Tensor) -> str:
+def pixels_apart(fitted: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor]) -> bool:
+    """Whether pixels of these means and standard deviations, (C,) each, are others than those of ``fitted``."""
+    limit = APART * fitted[1].cpu()
+    return any(bool(((a.cpu() - b.cpu()).abs() > limit).any()) for a, b in zip(fitted, found, strict=True))
+
+
+def listed(values: Tensor) -> str:
+    """Numbers of each channel, as messages show them."""
     return ", ".join(f"{v:.3g}" for v in values.tolist())

@@ -15,6 +15,7 @@ With ``x_t = alpha x + sigma z`` and primes for derivatives in t::
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -142,7 +143,8 @@ def edm(sigma_data: float = 0.5, sign: float = 1.0) -> Prediction:
         skip, scale, _, _ = parts(path, s)
         return (x - skip * x_t) / scale
 
-    return Prediction("edm", to_x, from_x, takes=lambda path, x_t, s: parts(path, s)[2] * x_t)
+    name = f"{'-' if sign < 0 else ''}edm{'' if sd == 0.5 else f'({sd:g})'}"
+    return Prediction(name, to_x, from_x, takes=lambda path, x_t, s: parts(path, s)[2] * x_t)
 
 
 PREDICTIONS.register("edm", edm())
@@ -152,6 +154,9 @@ def a_prediction(value: Any, name: str) -> Prediction:
     """A prediction type, by its name or as a :class:`Prediction`, as an argument."""
     if isinstance(value, Prediction):
         return value
+    spread = re.fullmatch(r"(-?)edm(?:\((\d+(?:\.\d+)?(?:e-?\d+)?)\))?", value) if isinstance(value, str) else None
+    if spread is not None:
+        return edm(float(spread[2] or 0.5), -1.0 if spread[1] else 1.0)
     if isinstance(value, str) and value in OTHER_NAMES:
         value = OTHER_NAMES[value]
     if not isinstance(value, str) or value not in PREDICTIONS:

@@ -31,7 +31,15 @@ from phasewise.denoisers.wrapped import WrappedDenoiser, a_module
 from phasewise.display import Head, Rows, View
 from phasewise.errors import PhasewiseError
 from phasewise.modes import in_evaluation
-from phasewise.paths import CosinePath, LinearPath, NoisePath, TablePath, VarianceExplodingPath, path_from_config
+from phasewise.paths import (
+    CosinePath,
+    LinearPath,
+    NoisePath,
+    TablePath,
+    VarianceExplodingPath,
+    in_pixels,
+    path_from_config,
+)
 from phasewise.results import Array, Record
 
 OFFSETS = (2.5, 0.0, -2.5)
@@ -240,7 +248,7 @@ def guess(
     clocks = CLOCKS if time is None else ({"time": time, "time_scale": time_scale or 1.0, "time_shift": time_shift},)
     paths = [path] if path is not None else [make() for make in PATHS.values()]
     tried: list[tuple[float, dict[str, Any]]] = []
-    failed = ["no path of these has such a clock"]
+    failed = "no path of these has such a clock"
     for here, told, pixels in itertools.product(paths, clocks, ranges):
         try:
             clock = a_clock(here, told["time"], told.get("time_scale", 1.0), told.get("time_shift", 0.0), False)
@@ -250,12 +258,13 @@ def guess(
         try:
             found = list(_ratios(module, known, shape, here, clock, pixels, images, rows, name, wiener, predicts, seed))
         except Exception as error:  # a stranger's network may refuse a time in any way: that is not its time, then
-            failed.append(f"{type(error).__name__}: {error}")
+            failed = f"{type(error).__name__}: {error}"
             continue
         tried += [(ratio, {"predicts": kind, "path": here.config(), **told, **shown}) for kind, ratio in found]
     if not tried:
         raise PhasewiseError(
-            "no way to speak to the network gave an answer; call it yourself once, and see what it says"
+            f"no way to speak to the network gave an answer ({failed[:200]}); call it yourself once, and "
+            "see what it takes"
         )
     tried.sort(key=lambda pair: round(pair[0], 2))  # ties stay in the order of what is usual
     return Guess(tuple(s for _, s in tried), np.array([r for r, _ in tried]), len(images), seed)
@@ -271,13 +280,10 @@ def _ratios(
         module, shape, prediction=PREDICTIONS["x0"], clock=clock, path=path, pixel_range=pixels, cond=name
     )  # fmt: skip
     low, high = pixels or (0.0, 1.0)
-    outer = path if pixels is None else WrappedDenoiser(
-        lambda x, t: x, shape, prediction=PREDICTIONS["x0"], clock=clock, path=path, pixel_range=pixels
-    ).path  # fmt: skip
+    outer = in_pixels(path, pixels)
     kinds = list(PREDICTIONS.values()) if predicts is None else [predicts]
     if isinstance(path, VarianceExplodingPath) and predicts is None:
-        std = float(((high - low) * images).std())
-        kinds += [edm(0.5), edm(round(std, 3))]
+        kinds.append(edm(round(float(((high - low) * images).std()), 3)))  # of 0.5, the usual, there is one already
     losses: dict[int, list[float]] = {i: [] for i in range(len(kinds))}
     best = []
     for k, t in enumerate(_times(outer, images)):

@@ -14,7 +14,7 @@ from phasewise.paths.base import (
     register_path,
     translate,
 )
-from phasewise.paths.table import ScaledPath, TablePath
+from phasewise.paths.table import ScaledPath, TablePath, in_pixels
 
 __all__ = [
     "PATHS",
@@ -28,6 +28,7 @@ __all__ = [
     "a_path",
     "as_scale",
     "as_time",
+    "in_pixels",
     "path_from_config",
     "register_path",
     "translate",

@@ -103,6 +103,7 @@ class TablePath(NoisePath):
             self._from[:, -1] = torch.tensor([1 / ratio[-2], 1.0], dtype=torch.float64)
             self._to[:, -1] = torch.tensor([0.0, 1.0], dtype=torch.float64)
         self._ratio = ratio
+        self._ends: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def _at(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Signal and noise up to a common factor, and their derivatives in t."""
@@ -111,7 +112,9 @@ class TablePath(NoisePath):
         at = torch.where(off.abs() < SNAP, at - off, at)  # the derivative in t stays what it is
         stretch = (at.detach().ceil() - 1).clamp(0, self.steps - 1)
         part, index = at - stretch, stretch.long()
-        begin, end = self._from.to(t.device)[:, index], self._to.to(t.device)[:, index]
+        if t.device not in self._ends:  # copied to an accelerator once, not at every call
+            self._ends[t.device] = self._from.to(t.device), self._to.to(t.device)
+        begin, end = (ends[:, index] for ends in self._ends[t.device])
         (c, s), (dc, ds) = begin + part * (end - begin), self.steps * (end - begin)
         return c, s, dc, ds
 
@@ -180,3 +183,9 @@ class ScaledPath(NoisePath):
 
     def config(self) -> dict[str, Any]:
         return {"name": self.name, "of": self.of.config(), "scale": self.scale}
+
+
+def in_pixels(path: NoisePath, pixel_range: tuple[float, float] | None) -> NoisePath:
+    """``path`` for pixels of 0..1 where its own are ``pixel_range``: itself where these are as wide, or None."""
+    low, high = pixel_range or (0.0, 1.0)
+    return path if high - low == 1 else ScaledPath(path, high - low)

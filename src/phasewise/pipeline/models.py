@@ -17,7 +17,7 @@ import torch
 from phasewise.bridges.diffusers import is_pipeline, read_folder, solver_of
 from phasewise.data import ImageData
 from phasewise.denoisers import Denoiser, bind
-from phasewise.denoisers.hybrid import APART
+from phasewise.denoisers.hybrid import listed, pixels_apart
 from phasewise.diagnosis import check_claims
 from phasewise.errors import PhasewiseError, PhasewiseWarning
 from phasewise.files import read_json
@@ -139,18 +139,13 @@ def _check_pixels(name: str, denoiser: Denoiser, data: ImageData) -> None:
     known = denoiser.pixel_moments()
     if known is None:
         return
-    mean, std = (values.cpu() for values in known)
-    ours = data.mean_per_channel.cpu(), data.std_per_channel.cpu()
-    if bool(((mean - ours[0]).abs() > APART * std).any() or ((std - ours[1]).abs() > APART * std).any()):
+    (mean, std), ours = known, (data.mean_per_channel, data.std_per_channel)
+    if pixels_apart(known, ours):
         raise PhasewiseError(
-            f"the network {name!r} was made for pixels of mean {_listed(mean)} and standard deviation {_listed(std)}, "
-            f"{data.name} has {_listed(ours[0])} and {_listed(ours[1])}: other data, or another pixel range "
+            f"the network {name!r} was made for pixels of mean {listed(mean)} and standard deviation {listed(std)}, "
+            f"{data.name} has {listed(ours[0])} and {listed(ours[1])}: other data, or another pixel range "
             "(--pixel-range)"
         )
-
-
-def _listed(values: torch.Tensor) -> str:
-    return ", ".join(f"{v:.3g}" for v in values.tolist())
 
 
 def hold_against_filter(name: str, denoiser: Denoiser, data: ImageData) -> dict[str, Any]:

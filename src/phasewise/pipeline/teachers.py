@@ -9,7 +9,7 @@ from pathlib import Path
 
 from phasewise.data import ImageData
 from phasewise.denoisers import Denoiser, HybridDenoiser, load_denoiser
-from phasewise.denoisers.hybrid import APART
+from phasewise.denoisers.hybrid import listed, pixels_apart
 from phasewise.errors import PhasewiseError
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS
@@ -71,14 +71,10 @@ def check_teacher(teacher: Denoiser, image_shape: ImageShape, data: ImageData | 
     moments = teacher.pixel_moments()
     if moments is None:
         return
-    (mean, std), own = moments, (data.mean_per_channel.cpu(), data.std_per_channel.cpu())
-    if any(bool(((a - b).abs() > APART * std).any()) for a, b in zip((mean, std), own, strict=True)):
+    (mean, std), own = moments, (data.mean_per_channel, data.std_per_channel)
+    if pixels_apart(moments, own):
         raise PhasewiseError(
-            f"the teacher was made for pixels of mean {_listed(mean)} and standard deviation {_listed(std)}; "
-            f"{data.name} has {_listed(own[0])} and {_listed(own[1])}: other images, another --pixel-range, or samples "
+            f"the teacher was made for pixels of mean {listed(mean)} and standard deviation {listed(std)}; "
+            f"{data.name} has {listed(own[0])} and {listed(own[1])}: other images, another --pixel-range, or samples "
             "of a teacher that has hardly learnt"
         )
-
-
-def _listed(values: object) -> str:
-    return ", ".join(f"{float(v):.3g}" for v in values)  # type: ignore[attr-defined]

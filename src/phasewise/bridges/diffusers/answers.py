@@ -30,9 +30,9 @@ from phasewise.bridges.diffusers.library import scheduler_class
 from phasewise.bridges.diffusers.model import CONDITIONS, INPUTS, DiffusersDenoiser, plain_config
 from phasewise.bridges.diffusers.noise import SchedulerNoise, noise_of
 from phasewise.denoisers import Denoiser, HybridDenoiser, as_rows
-from phasewise.denoisers.base import Given, OnPath
+from phasewise.denoisers.base import Given, OnPath, same_noise
 from phasewise.errors import PhasewiseError
-from phasewise.paths import NoisePath, ScaledPath, as_time, translate
+from phasewise.paths import NoisePath, as_time, in_pixels
 from phasewise.shapes import ImageShape
 
 LEAST_TIME = 1e-4
@@ -77,8 +77,7 @@ class Interface:
     @cached_property
     def path(self) -> NoisePath:
         """The noise in the pixels of denoisers."""
-        low, high = self.pixel_range
-        return self.noise.path if high - low == 1 else ScaledPath(self.noise.path, high - low)
+        return in_pixels(self.noise.path, self.pixel_range)
 
     @property
     def input_name(self) -> str:
@@ -173,9 +172,10 @@ class Answers:
         self._found: dict[tuple[float, float], tuple[float, float]] = {}
         self._learned_alone()
         plan = denoiser.sampling_plan()
-        starts = torch.tensor([] if plan is None else plan.times, dtype=torch.float64)
-        here = _same_noise(starts, denoiser.path, interface.path)
-        self._starts = list(zip(interface.noise.clock.told(here).tolist(), here.tolist(), starts.tolist(), strict=True))
+        starts = () if plan is None else plan.times
+        here = [same_noise(t, denoiser.path, interface.path) for t in starts]
+        told = interface.noise.clock.told(torch.tensor(here, dtype=torch.float64)).tolist()
+        self._starts = list(zip(told, here, starts, strict=True))
 
     def __call__(
         self,
@@ -304,7 +304,7 @@ class Answers:
         if near is not None and abs(near[0] - told) <= (ROUNDED if whole else exact):
             between = any(self.interface.scheduler.config.get(name) for name in BETWEEN)
             return (near[1] if between or not whole else float(t)), near[2]
-        return float(t), float(_same_noise(t.reshape(1), self.interface.path, self.denoiser.path))
+        return float(t), same_noise(float(t), self.interface.path, self.denoiser.path)
 
     def _translated(self, member: Denoiser, t: Tensor, asked: Mapping[str, Any]) -> Any:
         """The posterior mean of ``member``, as what the scheduler takes."""
@@ -343,11 +343,6 @@ def on_device(member: Denoiser, device: torch.device) -> Denoiser:
     """``member`` where the images are: a hook's members are no part of the module, and do not move with it."""
     weight = next(chain(member.parameters(), member.buffers()), None)
     return member if weight is None or weight.device == device else member.to(device)
-
-
-def _same_noise(t: Tensor, source: NoisePath, target: NoisePath) -> Tensor:
-    """Times (n,) of ``target`` at which its log-SNR is that of ``source`` at ``t``."""
-    return translate(t.new_zeros(len(t)), t, source, target)[1].reshape(-1) if len(t) else t
 
 
 def _tensor(answer: Any) -> Tensor:
