@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from phasewise.denoisers import GuidedDenoiser as GuidedDenoiser
     from phasewise.denoisers import HybridDenoiser as HybridDenoiser
     from phasewise.denoisers import LocalDenoiser as LocalDenoiser
+    from phasewise.denoisers import PixelDenoiser as PixelDenoiser
+    from phasewise.denoisers import ReusedAnswer as ReusedAnswer
+    from phasewise.denoisers import ReusedFeatures as ReusedFeatures
     from phasewise.denoisers import UNetDenoiser as UNetDenoiser
     from phasewise.denoisers import WienerDenoiser as WienerDenoiser
     from phasewise.denoisers import load_denoiser as load_denoiser
@@ -68,7 +71,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "data": ("load_images",),
     "denoisers": ("Denoiser", "LocalDenoiser", "UNetDenoiser", "WienerDenoiser", "GuidedDenoiser",
-        "HybridDenoiser",        "load_denoiser", "save_denoiser", "wrap"),
+        "HybridDenoiser", "PixelDenoiser", "ReusedAnswer", "ReusedFeatures", "load_denoiser", "save_denoiser", "wrap"),
     "errors": ("PhasewiseError", "PhasewiseWarning"),
     "information": ("cmi_map",),
     "metrics": ("fid", "count_flops"),

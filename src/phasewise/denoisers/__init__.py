@@ -5,11 +5,13 @@ from phasewise.denoisers.condition import bind, condition_rows
 from phasewise.denoisers.guided import GuidedDenoiser
 from phasewise.denoisers.hybrid import HybridDenoiser
 from phasewise.denoisers.io import load_denoiser, register_denoiser, save_denoiser
-from phasewise.denoisers.linear import WienerDenoiser
+from phasewise.denoisers.kept import site
+from phasewise.denoisers.linear import PixelDenoiser, WienerDenoiser
 from phasewise.denoisers.local import LocalDenoiser
 from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.denoisers.predictions import PREDICTIONS, Clock, Prediction, edm, register_prediction
 from phasewise.denoisers.published import PublishedLocal, PublishedUNet
+from phasewise.denoisers.reuse import ReusedAnswer, ReusedFeatures
 from phasewise.denoisers.runtime import OnnxDenoiser, export_onnx, for_inference
 from phasewise.denoisers.transformer import DiTDenoiser
 from phasewise.denoisers.unet import UNetDenoiser
@@ -28,9 +30,12 @@ __all__ = [
     "NetworkDenoiser",
     "OnPath",
     "OnnxDenoiser",
+    "PixelDenoiser",
     "Prediction",
     "PublishedLocal",
     "PublishedUNet",
+    "ReusedAnswer",
+    "ReusedFeatures",
     "SamplingPlan",
     "UNetDenoiser",
     "WienerDenoiser",
@@ -45,5 +50,6 @@ __all__ = [
     "register_denoiser",
     "register_prediction",
     "save_denoiser",
+    "site",
     "wrap",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -116,6 +117,18 @@ class Denoiser(nn.Module, ABC):
         """What is impossible about its weights and moments, such as a standard deviation below 0; None where nothing
         is."""
         return None
+
+    def reused_members(self) -> tuple[Denoiser, ...]:
+        """Which of its members lean on earlier steps of a trajectory (:mod:`phasewise.denoisers.reuse`)."""
+        return ()
+
+    def reusable_parts(self) -> tuple[str, ...]:
+        """Names of the parts that a sampler can keep of it from step to step (:class:`phasewise.ReusedFeatures`)."""
+        return ()
+
+    def primed(self, x_t: Tensor, t: float, cond: Tensor | None = None) -> AbstractContextManager[None]:
+        """Within it a call at ``x_t``, ``t`` can be counted and timed; one that leans on earlier steps has some."""
+        return nullcontext()
 
     @property
     def jumps(self) -> bool:
@@ -241,6 +254,12 @@ class Wrapping(Denoiser):
     def pixels_taken(self) -> tuple[float, float] | None:
         return self.member.pixels_taken()
 
+    def reused_members(self) -> tuple[Denoiser, ...]:
+        return self.member.reused_members()
+
+    def primed(self, x_t: Tensor, t: float, cond: Tensor | None = None) -> AbstractContextManager[None]:
+        return self.member.primed(x_t, t, cond)
+
     @property
     def jumps(self) -> bool:
         return self.member.jumps
@@ -305,6 +324,9 @@ class Given(Wrapping):
         if cond is not None:
             raise PhasewiseError("this denoiser has its condition bound already; leave cond out, or bind another one")
         return self.member(x_t, t, as_rows(self.cond, len(x_t)))
+
+    def primed(self, x_t: Tensor, t: float, cond: Tensor | None = None) -> AbstractContextManager[None]:
+        return self.member.primed(x_t, t, as_rows(self.cond, len(x_t)))
 
     def on(self, path: NoisePath) -> Denoiser:
         return self if path == self.path else Given(self.member.on(path), self.cond)

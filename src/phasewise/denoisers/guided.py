@@ -18,6 +18,7 @@ from torch import Tensor
 
 from phasewise import checks
 from phasewise.denoisers.base import Condition, Denoiser, SamplingPlan, Wrapping, a_denoiser, as_condition, as_rows
+from phasewise.denoisers.kept import site
 from phasewise.denoisers.trust import on_trust
 from phasewise.errors import PhasewiseError
 from phasewise.paths import Time, as_time
@@ -143,7 +144,15 @@ class GuidedDenoiser(Wrapping):
         conditional = self.member(x_t, t, rows)
         if self.scale == 1:
             return conditional
-        return torch.lerp(self._unconditional(x_t, t), conditional, self.scale)
+        kept = site(self)
+        if kept is None:
+            return torch.lerp(self._unconditional(x_t, t), conditional, self.scale)
+        # D_null + scale (D - D_null) = D + (scale - 1) (D - D_null): what guidance adds can come from an earlier step
+        return conditional + (self.scale - 1) * kept("guidance", lambda: conditional - self._unconditional(x_t, t))
+
+    def reusable_parts(self) -> tuple[str, ...]:
+        """ "guidance": the difference of the answers with the condition and without."""
+        return ("guidance",)
 
     def _unconditional(self, x_t: Tensor, t: Time) -> Tensor:
         if self.null is not None:

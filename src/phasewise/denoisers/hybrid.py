@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from phasewise import checks
 from phasewise.denoisers.base import Denoiser, SamplingPlan, as_rows, denoisers_by_name
+from phasewise.denoisers.reuse import ReusedAnswer, check_reuse, reuser_of
 from phasewise.display import joined
 from phasewise.errors import PhasewiseError
 from phasewise.paths import Time, as_time, path_from_config
@@ -26,10 +27,11 @@ class HybridDenoiser(Denoiser):
     Time t belongs to the step that starts at or above t and ends below it; a time above the first grid point, to the
     first step.  A sampler asks :meth:`member_at` once per step, so predictor and corrector of a step use one member.
     Members on another path than the schedule's are translated through log-SNR.  A condition goes to those members that
-    take one.
+    take one.  Members that lean on earlier steps (:mod:`phasewise.denoisers.reuse`) answer within a sampler alone.
 
-    Raises PhasewiseError when the schedule names a missing member, or members differ in image shape or were fitted to
-    other data or another pixel range (mean or standard deviation of a channel more than a tenth of the latter apart).
+    Raises PhasewiseError when the schedule names a missing member, reuses what no step before it left, or members
+    differ in image shape or were fitted to other data or another pixel range (mean or standard deviation of a channel
+    more than a tenth of the latter apart).
     """
 
     @checks.checked(members=denoisers_by_name, schedule=a_schedule)
@@ -42,7 +44,9 @@ class HybridDenoiser(Denoiser):
             )
         shape = same_images({name: members[name] for name in needed})
         path = path_from_config(schedule.path)
-        radii = [members[name].radius for name in needed]
+        check_reuse({name: members[name] for name in needed}, schedule.assignment, schedule.solver)
+        # an answer reused sees what gave it
+        radii = [members[name].radius for name in needed if not isinstance(reuser_of(members[name]), ReusedAnswer)]
         # as far as the farthest of its members sees
         radius = None if any(r is None for r in radii) else max(r for r in radii if r is not None)
         super().__init__(shape, path, radius)
@@ -67,6 +71,9 @@ class HybridDenoiser(Denoiser):
 
     def member_at(self, t: float) -> Denoiser:
         return self.members[self.schedule.assignment[self.step_at(t)]]
+
+    def reused_members(self) -> tuple[Denoiser, ...]:
+        return tuple(reused for member in self.members.values() for reused in member.reused_members())
 
     def sampling_plan(self) -> SamplingPlan:
         return SamplingPlan(self.schedule.times, self.schedule.solver)

@@ -16,9 +16,10 @@ from phasewise import checks, display
 from phasewise.denoisers.base import Denoiser, OnPath, a_denoiser
 from phasewise.denoisers.guided import GuidedDenoiser
 from phasewise.denoisers.hybrid import HybridDenoiser
-from phasewise.denoisers.linear import WienerDenoiser
+from phasewise.denoisers.linear import PixelDenoiser, WienerDenoiser
 from phasewise.denoisers.local import LocalDenoiser
 from phasewise.denoisers.published import PublishedLocal, PublishedUNet
+from phasewise.denoisers.reuse import ReusedAnswer, ReusedFeatures
 from phasewise.denoisers.transformer import DiTDenoiser
 from phasewise.denoisers.unet import UNetDenoiser
 from phasewise.errors import CheckpointError, PhasewiseError
@@ -31,7 +32,12 @@ from phasewise.tensors import build_to_fit, checked_state, need_safetensors, rea
 FORMAT = 1
 WEIGHTS = "weights.safetensors"
 MEMBER = "member"
-"""Folder, in that of a guided denoiser, of what is guided, unless it lies beside."""
+"""Folder, in that of a guided denoiser or of one with reused features, of its member, unless that lies beside."""
+AROUND: dict[str, type[GuidedDenoiser] | type[ReusedFeatures]] = {
+    "GuidedDenoiser": GuidedDenoiser,
+    "ReusedFeatures": ReusedFeatures,
+}
+"""Classes that are saved round a member of theirs."""
 MEND = "delete it and train again (`phasewise train`)"
 HALVED = 4096
 """Tensors of at least so many numbers are stored in half precision on request; smaller ones weigh nothing."""
@@ -53,7 +59,10 @@ def register_denoiser(cls: type[D]) -> type[D]:
     return cls
 
 
-for _class in (LocalDenoiser, UNetDenoiser, DiTDenoiser, WienerDenoiser, PublishedLocal, PublishedUNet):
+for _class in (
+    LocalDenoiser, UNetDenoiser, DiTDenoiser, WienerDenoiser, PixelDenoiser, ReusedAnswer, PublishedLocal,
+    PublishedUNet,
+):  # fmt: skip
     register_denoiser(_class)
 
 
@@ -63,6 +72,8 @@ def constructor_of(name: str, config: dict[str, Any]) -> Callable[[], Denoiser]:
         importlib.import_module(ELSEWHERE[name])
     cls = CLASSES[name]
     kwargs: dict[str, Any] = dict(config)
+    if isinstance(kwargs.get("clamp"), list):
+        kwargs["clamp"] = tuple(kwargs["clamp"])
     if name == "LocalDenoiser":  # what was always so before it could be chosen
         kwargs = {"norm": True, "mixing": 0, **kwargs}
     kwargs["path"] = path_from_config(kwargs.get("path", {"name": "linear"}))
@@ -91,18 +102,21 @@ def _save(denoiser: Denoiser, folder: Path, half: bool, shared: dict[int, list[s
         # without the translation: a loaded hybrid puts its schedule's path on again
         members = {n: m.member if isinstance(m, OnPath) else m for n, m in denoiser.members.items()}
         beside = {id(d): [n] for n, d in members.items()}
-        for name, part in members.items():
+        # a network that two of them hold is written by the first, those that hold one within them after the others
+        for name, part in sorted(members.items(), key=lambda pair: _depth(pair[1])):
             _save(part, places[name], half, beside)
-            if isinstance(part, GuidedDenoiser):
+            if isinstance(part, tuple(AROUND.values())):
                 beside.setdefault(id(part.member), [name, MEMBER])
         config = {"format": FORMAT, "class": "HybridDenoiser", "schedule": denoiser.schedule.to_dict()}
-    elif isinstance(denoiser, GuidedDenoiser):
+    elif isinstance(denoiser, (GuidedDenoiser, ReusedFeatures)):
         elsewhere = shared.get(id(denoiser.member))
         if elsewhere is None:
             _save(denoiser.member, folder / MEMBER, half, {})
-        null = {} if denoiser.null is None else {"null": denoiser.null.detach().cpu().contiguous()}
-        write_bytes(folder / WEIGHTS, save_tensors(null))
-        config = {"format": FORMAT, "class": "GuidedDenoiser", "config": denoiser.config(), "beside": elsewhere}
+        null = getattr(denoiser, "null", None)
+        own = {} if null is None else {"null": null.detach().cpu().contiguous()}
+        write_bytes(folder / WEIGHTS, save_tensors(own))
+        kind = type(denoiser).__name__
+        config = {"format": FORMAT, "class": kind, "config": denoiser.config(), "beside": elsewhere}
     else:
         state = {k: v.detach().cpu().contiguous() for k, v in denoiser.state_dict().items()}
         if half:
@@ -111,6 +125,11 @@ def _save(denoiser: Denoiser, folder: Path, half: bool, shared: dict[int, list[s
         write_bytes(folder / WEIGHTS, save_tensors(state))
     write_json(folder / "config.json", config)  # last: a folder with a config has its weights
     return folder
+
+
+def _depth(denoiser: Denoiser) -> int:
+    """How many members lie within one another in it."""
+    return 1 + _depth(denoiser.member) if isinstance(denoiser, (GuidedDenoiser, ReusedFeatures)) else 0
 
 
 def _halved(value: torch.Tensor) -> torch.Tensor:
@@ -161,8 +180,8 @@ def _read(folder: Path, device: str | torch.device, within: tuple[str, ...], kno
         raise CheckpointError(f"{file} is incomplete; delete {folder} and train again")
     if hybrid:
         return _load_hybrid(config["schedule"], folder, device, within, known)
-    if config["class"] == "GuidedDenoiser":
-        return _load_guided(config, folder, device, within, known)
+    if config["class"] in AROUND:
+        return _load_around(config, folder, device, within, known)
     need_safetensors(folder)
     try:
         build = constructor_of(config["class"], config["config"])
@@ -191,22 +210,25 @@ def _load_hybrid(
         raise CheckpointError(f"{folder} holds members that make no hybrid ({error}); {MEND}") from error
 
 
-def _load_guided(
+def _load_around(
     config: dict[str, Any], folder: Path, device: str | torch.device, within: tuple[str, ...], known: Known
-) -> GuidedDenoiser:
+) -> Denoiser:
     beside, around = config.get("beside"), (*within, os.path.realpath(folder))
     try:
         place = folder / MEMBER
-        if beside is not None:  # what a hybrid has anyway lies beside the guided one, in the hybrid's folder
+        if beside is not None:  # what a hybrid has anyway lies beside this one, in the hybrid's folder
             place = functools.reduce(lambda where, name: beneath(where, name, "member's name"), beside, folder.parent)
-        _not_itself(place, around, f"{folder}: the member is the guided denoiser itself")
+        _not_itself(place, around, f"{folder}: the member is the denoiser round it itself")
         member = _load(place, device, around, known)
+        if config["class"] == "ReusedFeatures":
+            return ReusedFeatures(member, **config["config"]).eval()
         null = read_tensors(folder / WEIGHTS, MEND)[0].get("null")
         return GuidedDenoiser(member, null=null, **{"scale": 1.0, **config["config"]}).eval()
     except CheckpointError:
         raise
     except (PhasewiseError, TypeError) as error:
-        raise CheckpointError(f"{folder} holds no guided denoiser ({error}); {MEND}") from error
+        what = "guided denoiser" if config["class"] == "GuidedDenoiser" else "denoiser with reused features"
+        raise CheckpointError(f"{folder} holds no {what} ({error}); {MEND}") from error
 
 
 def _not_itself(place: Path, around: tuple[str, ...], what: str) -> None:

@@ -217,6 +217,59 @@ class WienerDenoiser(Denoiser):
         }
 
 
+class PixelDenoiser(Denoiser):
+    """Best linear guess of each number of an image from itself alone, by its own mean and variance: next to no cost.
+
+    ``D_i = m_i + alpha v_i (x_i - alpha m_i) / (alpha^2 v_i + sigma^2)``: the data mean at alpha = 0, where that is the
+    posterior mean of everybody, and the input, ``x_t / alpha``, at sigma = 0.  ``radius`` is 0.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    @checks.checked(image_shape=checks.image_shape, path=a_path)
+    def __init__(self, image_shape: ImageShape, path: NoisePath | None = None) -> None:
+        super().__init__(image_shape, path)
+        self.radius = 0
+        self.register_buffer("mean", torch.zeros(self.image_shape))
+        self.register_buffer("variance", torch.ones(self.image_shape))
+        self.flops_per_image = 5 * self.mean.numel()  # two products, two sums and alpha m, for each number
+
+    @classmethod
+    @checks.checked(images=checks.images, path=a_path)
+    def fit(cls, images: Tensor, path: NoisePath | None = None) -> PixelDenoiser:
+        """Mean and variance of every pixel of training images (N, C, H, W); PhasewiseError for fewer than 2."""
+        if len(images) < 2:
+            raise PhasewiseError("need at least 2 images to fit a variance")
+        shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
+        self = cls(shape, path).to(images.device)
+        variance, mean = torch.var_mean(images.double(), dim=0, correction=0)
+        self.mean.copy_(mean)
+        self.variance.copy_(variance)
+        return self
+
+    def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
+        if tuple(x_t.shape[1:]) != self.image_shape:
+            raise PhasewiseError(f"x_t has shape {tuple(x_t.shape)}; this denoiser takes (B, *{self.image_shape})")
+        s = as_time(t, x_t)
+        alpha, sigma = as_scale(self.path.alpha(s), x_t), as_scale(self.path.sigma(s), x_t)
+        mean, variance = self.mean.to(x_t.dtype), self.variance.to(x_t.dtype)
+        return mean + _gain(alpha, sigma, variance) * (x_t - alpha * mean)
+
+    def pixel_moments(self) -> tuple[Tensor, Tensor] | None:
+        mean, variance = self.mean.double().cpu().flatten(1), self.variance.double().cpu().flatten(1)
+        if bool((mean == 0).all() and (variance == 1).all()):
+            return None
+        total = variance.mean(1) + mean.var(1, correction=0)  # within pixels and between them
+        return mean.mean(1).float(), total.sqrt().float()
+
+    def wrong_state(self) -> str | None:
+        return None if bool((self.variance >= 0).all()) else "a variance is below 0"
+
+    def config(self) -> dict[str, Any]:
+        return {"image_shape": list(self.image_shape), "path": self.path.config()}
+
+
 def usual_rank(size: int, radius: int | None, n: int | None = None) -> int | None:
     """Rank that a fit to ``n`` images of ``size`` numbers is cut to; None for the full one."""
     if size <= LARGEST_DENSE or radius is not None:

@@ -22,7 +22,9 @@ from phasewise import checks
 from phasewise.denoisers.base import Denoiser, Given, OnPath, a_denoiser
 from phasewise.denoisers.guided import GuidedDenoiser
 from phasewise.denoisers.hybrid import HybridDenoiser
+from phasewise.denoisers.kept import key_of
 from phasewise.denoisers.network import NetworkDenoiser
+from phasewise.denoisers.reuse import ReusedFeatures
 from phasewise.errors import CheckpointError, PhasewiseError, unknown
 from phasewise.files import parse_json, write_bytes
 from phasewise.flops import count_call
@@ -48,8 +50,18 @@ def for_inference(denoiser: Denoiser, *, compile: bool = False, precision: str =
         raise PhasewiseError(unknown("precision", precision, PRECISIONS))
     faster = functools.partial(for_inference, compile=compile, precision=precision)
     if isinstance(denoiser, HybridDenoiser):
-        members = {name: faster(member) for name, member in denoiser.members.items()}
+        # a network is kept in parts as it is written: a compiled one cannot look at what is kept
+        split = {
+            key for reused in denoiser.reused_members() if isinstance(reused, ReusedFeatures) for key in [reused.key]
+        }
+        members = {
+            name: for_inference(m, compile=compile and key_of(_innermost(m)) not in split, precision=precision)
+            for name, m in denoiser.members.items()
+        }
         return HybridDenoiser(members, denoiser.schedule).eval()
+    if isinstance(denoiser, ReusedFeatures):
+        whole = for_inference(denoiser.member, precision=precision)
+        return ReusedFeatures(whole, denoiser.part, denoiser.order, variable=denoiser.variable).eval()
     if isinstance(denoiser, OnPath):
         return faster(denoiser.member).on(denoiser.path).eval()
     if isinstance(denoiser, Given):
@@ -68,6 +80,11 @@ def for_inference(denoiser: Denoiser, *, compile: bool = False, precision: str =
     fast.training = False  # not eval(): its modules are the original's
     fast.backbone = _Faster(fast, compile, precision)  # type: ignore[method-assign]
     return fast
+
+
+def _innermost(denoiser: Denoiser) -> Denoiser:
+    inside = getattr(denoiser, "member", None)
+    return denoiser if inside is None else _innermost(inside)
 
 
 class _Faster:

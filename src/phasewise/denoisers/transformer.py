@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from phasewise import checks
+from phasewise.denoisers.kept import Part, site
 from phasewise.denoisers.layers import TimeEmbedding, pad_to_multiple, zero_init
 from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.errors import PhasewiseError, unknown
@@ -142,12 +144,24 @@ class DiTDenoiser(NetworkDenoiser):
         turn = None
         if self.positions != "learned":
             turn = rotations(self.grid, self.width // self.heads, tokens.device)
-        for block in self.blocks:
-            tokens = block(tokens, time, turn, self.grid, self.window)
+        kept = site(self)
+        for k, block in enumerate(self.blocks):
+            if kept is None:
+                tokens = block(tokens, time, turn, self.grid, self.window)
+                continue
+
+            def added(here: Tensor = tokens, block: nn.Module = block, k: int = k) -> Tensor:
+                return block(here, time, turn, self.grid, self.window, kept, k) - here
+
+            tokens = tokens + kept(f"blocks/{k}", added)
         scale, shift = self.film(time)[:, None].chunk(2, dim=-1)
         out = self.head(torch.addcmul(shift, self.norm(tokens), scale + 1)).transpose(1, 2)
         out = out.reshape(h.shape[0], -1, *self.grid)
         return F.pixel_shuffle(out, self.patch)[:, :, :height, :columns]
+
+    def reusable_parts(self) -> tuple[str, ...]:
+        """What some blocks add ("blocks/1:5", within those that are there), or all attentions, or perceptrons."""
+        return (f"blocks/0:{self.depth}", "attention", "perceptron")
 
     def config(self) -> dict[str, Any]:
         return {
@@ -177,18 +191,47 @@ class TransformerBlock(nn.Module):
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(
-        self, tokens: Tensor, time: Tensor, turn: Rotation | None, grid: tuple[int, int], window: int | None
+        self,
+        tokens: Tensor,
+        time: Tensor,
+        turn: Rotation | None,
+        grid: tuple[int, int],
+        window: int | None,
+        kept: Part | None = None,
+        number: int = 0,
     ) -> Tensor:
-        """``tokens`` (B, N, width), ``time`` (B, 128)."""
+        """``tokens`` (B, N, width), ``time`` (B, 128); ``kept``: where parts of block ``number`` may come from."""
         scale1, shift1, gate1, scale2, shift2, gate2 = self.film(time)[:, None].chunk(6, dim=-1)
-        h = torch.addcmul(shift1, self.norm1(tokens), scale1 + 1)
+        part = _made if kept is None else kept
+        attended = part(f"attention/{number}", lambda: self._attended(tokens, scale1, shift1, turn, grid, window))
+        between = tokens + gate1 * attended
+        return between + gate2 * part(f"perceptron/{number}", lambda: self._perceived(between, scale2, shift2))
+
+    def _attended(
+        self,
+        tokens: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        turn: Rotation | None,
+        grid: tuple[int, int],
+        window: int | None,
+    ) -> Tensor:
+        h = torch.addcmul(shift, self.norm1(tokens), scale + 1)
         q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, N, d) each
         if turn is not None:
             q, k = rotated(q, turn), rotated(k, turn)
         mixed = F.scaled_dot_product_attention(q, k, v) if window is None else window_attention(q, k, v, grid, window)
-        tokens = tokens + gate1 * self.out(mixed.transpose(1, 2).flatten(2))
-        h = torch.addcmul(shift2, self.norm2(tokens), scale2 + 1)
-        return tokens + gate2 * self.down(F.gelu(self.up(h), approximate="tanh"))
+        attended: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return attended
+
+    def _perceived(self, tokens: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        h = torch.addcmul(shift, self.norm2(tokens), scale + 1)
+        perceived: Tensor = self.down(F.gelu(self.up(h), approximate="tanh"))
+        return perceived
+
+
+def _made(name: str, compute: Callable[[], Tensor]) -> Tensor:
+    return compute()
 
 
 def usual_patch(image_shape: ImageShape) -> int:

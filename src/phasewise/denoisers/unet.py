@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from phasewise import checks
+from phasewise.denoisers.kept import Part, site
 from phasewise.denoisers.layers import TimeEmbedding, pad_to_multiple, zero_init
 from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.errors import PhasewiseError
@@ -128,15 +129,35 @@ class UNetDenoiser(NetworkDenoiser):
             time = time + self.labels(labels)
         h = F.pixel_unshuffle(pad_to_multiple(h, self.multiple), self.patch)  # every level halves evenly
         h = self.stem(h.contiguous(memory_format=torch.channels_last))
-        skips = [h]
-        for layer in self.down:
-            h = layer(h, time) if isinstance(layer, ResBlock) else layer(h)
-            skips.append(h)
-        h = self.attention(self.middle(h, time))
-        for layer in self.up:
-            h = layer(torch.cat([h, skips.pop()], 1), time) if isinstance(layer, ResBlock) else layer(h)
+        h = self._level(0, h, time, site(self))
         h = F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
         return h[:, :, :height, :columns]
+
+    def _level(self, level: int, h: Tensor, time: Tensor, kept: Part | None) -> Tensor:
+        """From the finer level's last block down to ``level`` and all below it, and up to the finer one again."""
+        down, up = level * (self.depth + 1), (len(self.multipliers) - 1 - level) * (self.depth + 2)
+        if level:
+            down -= 1  # the finest has no convolution before its blocks
+            h = self.down[down](h)
+            down += 1
+        skips = [h]
+        for block in self.down[down : down + self.depth]:
+            h = block(h, time)
+            skips.append(h)
+        if level + 1 == len(self.multipliers):
+            h = self.attention(self.middle(h, time))
+        elif kept is None:
+            h = self._level(level + 1, h, time, None)
+        else:
+            here = h
+            h = kept(f"level{level + 1}", lambda: self._level(level + 1, here, time, kept))
+        for block in self.up[up : up + self.depth + 1]:
+            h = block(torch.cat([h, skips.pop()], 1), time)
+        return self.up[up + self.depth + 1](h) if level else h
+
+    def reusable_parts(self) -> tuple[str, ...]:
+        """ "level1": all below the finest level, its way up to that included; "level2": below the next; and so on."""
+        return tuple(f"level{level}" for level in range(1, len(self.multipliers)))
 
     def config(self) -> dict[str, Any]:
         return {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from phasewise import checks, seeding
-from phasewise.flops import PROBE_TIME, Denoise, count_call
+from phasewise.flops import PROBE_TIME, Denoise, count_call, primed
 from phasewise.memory import called
 from phasewise.modes import evaluating
 from phasewise.shapes import ImageShape
@@ -54,7 +54,8 @@ def measure_ms(
     with evaluating(*denoisers.values()), torch.inference_mode():
         for name, denoiser in denoisers.items():
             # untimed: caches, compilation, and a batch that does not fit
-            called(denoiser, inputs[name], PROBE_TIME, f"timing {name}")
+            with primed(denoiser, inputs[name]):
+                called(denoiser, inputs[name], PROBE_TIME, f"timing {name}")
         calls = {
             name: math.ceil(SHORTEST_ROUND_S / max(_seconds(d, inputs[name], 1), 1e-6)) for name, d in denoisers.items()
         }
@@ -66,12 +67,13 @@ def measure_ms(
 
 def _seconds(denoiser: Denoise, x: Tensor, calls: int) -> float:
     """Mean wall-clock seconds of ``calls`` calls, waiting for an accelerator to finish."""
-    _synchronise(x.device)
-    start = time.perf_counter()
-    for _ in range(calls):
-        denoiser(x, PROBE_TIME)
-    _synchronise(x.device)
-    return (time.perf_counter() - start) / calls
+    with primed(denoiser, x):
+        _synchronise(x.device)
+        start = time.perf_counter()
+        for _ in range(calls):
+            denoiser(x, PROBE_TIME)
+        _synchronise(x.device)
+        return (time.perf_counter() - start) / calls
 
 
 def _synchronise(device: torch.device) -> None:

@@ -13,6 +13,7 @@ from phasewise import checks
 from phasewise.denoisers import Condition, Denoiser, SamplingPlan, bind, condition_rows
 from phasewise.denoisers.base import a_denoiser, as_condition, as_rows
 from phasewise.denoisers.condition import unbound
+from phasewise.denoisers.reuse import memory_for, with_memory
 from phasewise.denoisers.trust import checked_conditions
 from phasewise.errors import PhasewiseError
 from phasewise.memory import need_bytes
@@ -195,10 +196,12 @@ def integrate(
     is told which step it is for.
     """
     chosen, carry = get_solver(solver), Carry(noise=noise)
+    memory = memory_for(denoiser)
     for t, s in zip(grid, grid[1:], strict=False):
-        x = take_step(chosen, denoiser.member_at(t), x, t, s, carry)  # asked once, by the start: a step has one member
+        member = with_memory(denoiser.member_at(t), memory)  # asked once, by the start: a step has one member
+        x = take_step(chosen, member, x, t, s, carry)
     # the last step is a denoise: with D held an exact step to sigma = 0 gives D, and nothing divides by 0
-    return denoiser.member_at(grid[-1])(x, grid[-1])
+    return with_memory(denoiser.member_at(grid[-1]), memory)(x, grid[-1])
 
 
 def check_time_grid(grid: Sequence[float]) -> tuple[float, ...]:
