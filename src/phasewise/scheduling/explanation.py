@@ -55,18 +55,22 @@ def explain(schedule: HybridSchedule, prices: PriceList, *, penalty: str | Penal
 @checks.checked(schedule=a_schedule, prices=a_price_list)
 def explain_ties(schedule: HybridSchedule, prices: PriceList, front: ParetoFront, budget: float) -> list[str]:
     """One sentence where schedules within ``budget`` (of the all-reference cost) are as good as the best within error,
-    so that ``schedule`` was taken as the cheapest of them; none where the best stands alone."""
+    so that ``schedule`` was taken as the one of least measured milliseconds; none where the best stands alone."""
     limit = budget * reference_cost(prices, schedule.solver, front.cost)
     spent = front.ms if front.cost == "ms" and front.ms is not None else front.mflop
     best = best_within(front, spent, limit)
     tied = as_good(prices, front, best, penalty=schedule.penalty_name)
     if len(tied) < 2 or schedule.assignment != front.assignments[tied[0]]:
         return []
-    unit = "MFLOP" if front.cost == "mflop" else front.cost
+    unit, taken = "MFLOP" if front.cost == "mflop" else front.cost, tied[0]
+    cheapest = "the cheapest was taken"
+    if front.ms is not None:
+        least, most = front.ms[tied].min(), front.ms[tied].max()
+        cheapest += f" by measured time, {front.ms[taken]:.3g} ms an image of {least:.3g} to {most:.3g}"
     return [
-        f"{len(tied)} schedules within the budget, from {spent[tied[0]]:.3g} to {spent[best]:.3g} {unit}, are as good "
-        f"within error (penalty {front.penalty[tied[0]]:.4g} and {front.penalty[best]:.4g} {front.penalty_unit}, ± "
-        f"{front.penalty_stderr[best]:.2g}); the cheapest was taken"
+        f"{len(tied)} schedules within the budget, from {spent[min(tied)]:.3g} to {spent[best]:.3g} {unit}, are as "
+        f"good within error (penalty {front.penalty[taken]:.4g} and {front.penalty[best]:.4g} {front.penalty_unit}, ± "
+        f"{front.penalty_stderr[best]:.2g}); {cheapest}"
     ]
 
 
