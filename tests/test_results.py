@@ -38,6 +38,7 @@ from phasewise.results import (
     Reach,
     Record,
     Recovery,
+    ReusePrices,
     StepErrors,
     TrainingRecord,
     WindowedAnswer,
@@ -70,6 +71,13 @@ ATTENTION = AttentionWindows(
     distance_stderr=np.ones((2, 2, 2)) / 9, loss_rise=np.array([[[0.5, 0.01], [NAN, -INF]], [[0.1, 0.0], [0.1, 0.0]]]),
     loss_rise_stderr=np.ones((2, 2, 2)) / 99, loss=np.array([1.0, 3.0]), loss_stderr=np.array([0.1, 0.1]), grid=(4, 3),
     patch=2, masked=3, left=1, n=7, seed=3, path={"name": "linear"},
+)  # fmt: skip
+REUSE = ReusePrices(
+    times=np.array([0.9, 0.2]),
+    names=("on", "deep"), lags=((1, 2), (1,)), of=("", "global"), loss=TABLE[:2], loss_stderr=TABLE[:2],
+    gap=np.array([[NAN, NAN], [0.5, 0.1]]), gap_stderr=TABLE[:2], distance=np.array([[NAN, 1.0], [0.5, 0.1]]),
+    distance_stderr=np.ones((2, 2)) / 9, weights=np.full((2, 2, 3), NAN), flops=np.array([10.0, 1e6]), ms=np.array([0.1, 1.0]),
+    n=7, seed=3, trajectories="noised", frechet=TABLE[:2], frechet_stderr=TABLE[:2],
 )  # fmt: skip
 EXAMPLES: list[Record] = [
     Estimate(0.1 + 0.2, 1e-9, 17, unit="pixels", seed=4),
@@ -104,6 +112,7 @@ EXAMPLES: list[Record] = [
     ATTENTION,
     Reach("r1", INFLUENCE, WINDOWED, ATTENTION),
     Reach("r1", INFLUENCE, dataclasses.replace(WINDOWED, declared=1)),
+    REUSE,
 ]  # fmt: skip
 every_record = pytest.mark.parametrize("record", EXAMPLES, ids=lambda r: type(r).__name__)
 

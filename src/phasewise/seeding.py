@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     TRAINING_VALIDATION = 3
     LOSSES = 10
     PENALTY_NOISE = 11
+    REUSE_NOISE = 16
     RECOVERY = 12
     REACH_NOISE = 13
     REACH_PIXELS = 14

@@ -44,5 +44,5 @@ def test_a_grid_between_the_measured_times_will_do_and_others_are_refused():
     assert len(pw.explain(schedule, prices(), penalty="flow")) == 1
     with pytest.raises(PhasewiseError, match=r"no prices at t = 0\.02"):
         pw.explain(pw.HybridSchedule((0.9, 0.02), ("global",) * 2), prices())
-    with pytest.raises(PhasewiseError, match="no prices for r5; the list has global, r1"):
+    with pytest.raises(PhasewiseError, match="no prices for 'r5'; the list has global, r1"):
         pw.explain(pw.HybridSchedule((0.9, 0.2), ("global", "r5")), prices())

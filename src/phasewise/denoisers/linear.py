@@ -229,8 +229,7 @@ class PixelDenoiser(Denoiser):
 
     @checks.checked(image_shape=checks.image_shape, path=a_path)
     def __init__(self, image_shape: ImageShape, path: NoisePath | None = None) -> None:
-        super().__init__(image_shape, path)
-        self.radius = 0
+        super().__init__(image_shape, path, 0)
         self.register_buffer("mean", torch.zeros(self.image_shape))
         self.register_buffer("variance", torch.ones(self.image_shape))
         self.flops_per_image = 5 * self.mean.numel()  # two products, two sums and alpha m, for each number

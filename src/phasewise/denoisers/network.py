@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from phasewise import checks
-from phasewise.denoisers.base import Denoiser, as_rows
+from phasewise.denoisers.base import Denoiser, as_rows, check_radius
 from phasewise.denoisers.trust import on_trust
 from phasewise.errors import PhasewiseError
 from phasewise.paths import NoisePath, Time, as_time
-from phasewise.shapes import ImageShape
+from phasewise.shapes import ImageShape, check_image_shape
 
 
 class NetworkDenoiser(Denoiser):
@@ -47,7 +47,9 @@ class NetworkDenoiser(Denoiser):
         radius: int | None = None,
         classes: int | None = None,
     ) -> None:
-        super().__init__(image_shape, path, radius)
+        super().__init__(
+            image_shape, path, None if radius is None else check_radius(radius, check_image_shape(image_shape))
+        )
         channels = self.image_shape[0]
         self.register_buffer("data_mean", torch.zeros(1, channels, 1, 1))
         self.register_buffer("data_std", torch.ones(1, channels, 1, 1))

@@ -196,7 +196,13 @@ class ReusedFeatures(Wrapping):
         with memory.during(here, self.key, self.part, self.variable, self.order + 1):
             yield
 
+    @staticmethod
+    def keys_in(member: Denoiser) -> set[object]:
+        """The keys of all networks in ``member``."""
+        return {key_of(part) for part in member.modules()}
+
     def wanted(self) -> Wanted:
+        """What a sampler has to keep for it."""
         return Wanted(self.key, self.part, self.order + 1)
 
     def config(self) -> dict[str, Any]:
@@ -231,7 +237,7 @@ def _within(part: str, parts: tuple[str, ...]) -> bool:
     return False
 
 
-def reuser_of(member: Denoiser) -> Denoiser | None:
+def reuser_of(member: Denoiser) -> ReusedAnswer | ReusedFeatures | None:
     """The reused answer or features inside ``member``, wrapped or not; None where it is fresh."""
     inside: Denoiser | None = member
     while inside is not None:
@@ -308,18 +314,15 @@ def check_reuse(members: dict[str, Denoiser], assignment: tuple[str, ...], solve
         if isinstance(reuser, ReusedAnswer) and not answered:
             raise PhasewiseError(f"step {k} reuses an answer ({name}), but no step before it gives a fresh one")
         if isinstance(reuser, ReusedFeatures) and reuser.key not in called:
-            whole = next((n for n in members if n not in reused and reuser.key in _keys(members[n])), None)
+            whole = next(
+                (n for n in members if n not in reused and reuser.key in ReusedFeatures.keys_in(members[n])), None
+            )
             by = "its whole network" if whole is None else whole
             raise PhasewiseError(f"step {k} reuses {reuser.part} ({name}), but no step before it is taken by {by}")
         if not isinstance(reuser, ReusedAnswer):
             answered = True
         if reuser is None:
-            called |= _keys(members[name])
-
-
-def _keys(member: Denoiser) -> set[object]:
-    """The keys of ``member`` and of all within it."""
-    return {key_of(part) for part in member.modules()}
+            called |= ReusedFeatures.keys_in(members[name])
 
 
 def _number(t: Time) -> Tensor:

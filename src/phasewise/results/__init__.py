@@ -6,7 +6,8 @@ number of images ``n`` it rests on and the seed.  Arrays are float64 numpy; NaN 
 Every record prints as a line or a small table (``print(record)``, and in a notebook), gives all its numbers as
 ``record.table()`` and ``record.to_frame()``, and draws itself with ``record.plot()`` where a picture says it.
 
-What a record is stands in :mod:`phasewise.results.base`; how far a network sees, in :mod:`phasewise.results.reach`.
+What a record is stands in :mod:`phasewise.results.base`; how far a network sees, in :mod:`phasewise.results.reach`;
+what leaning on earlier steps costs, in :mod:`phasewise.results.reuse`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from phasewise.results.reach import Influence as Influence
 from phasewise.results.reach import Radii as Radii
 from phasewise.results.reach import Reach as Reach
 from phasewise.results.reach import WindowedAnswer as WindowedAnswer
+from phasewise.results.reuse import ReusePrices as ReusePrices
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -161,7 +163,8 @@ class PriceList(Record):
     them over a step of any length, exactly where the solver keeps no history.  ``growth`` (S, N), where it was
     measured: by what factor a push of denoiser n off the reference's path at times[k] has grown when the path arrives
     at the image.  ``frechet`` (S, N) with ``frechet_stderr``, where it was measured: squared Frechet distance between
-    the features of denoiser n's posterior means and of the reference's.
+    the features of denoiser n's posterior means and of the reference's.  ``reuse``: what members that lean on earlier
+    steps lose, where there are any.
     """
 
     losses: LossTable
@@ -173,6 +176,7 @@ class PriceList(Record):
     growth: Array | None = None
     frechet: Array | None = None
     frechet_stderr: Array | None = None
+    reuse: ReusePrices | None = None
 
     def check(self) -> None:
         """Costs are counted or measured: a number above 0 for each denoiser, or every schedule would be wrong."""
@@ -188,6 +192,8 @@ class PriceList(Record):
         for name in ("growth", "frechet", "frechet_stderr"):
             if getattr(self, name) is not None and getattr(self, name).shape != self.losses.loss.shape:
                 raise PhasewiseError(f"{name} has shape {getattr(self, name).shape}, not {self.losses.loss.shape}")
+        if self.reuse is not None and len(self.reuse.loss) != len(self.times):
+            raise PhasewiseError(f"the prices of reuse are of {len(self.reuse.loss)} steps, not {len(self.times)}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -378,6 +384,7 @@ class ParetoFront(Record):
 
     ``mflop`` and ``ms`` (where known) of every schedule, an image; ``cost`` names the one that rises.  What the penalty
     is stands beside it: its name and unit, a short label for figures, and one line that says what it means.
+    ``objective``: "sum" of the steps' penalties, or "max", that of the worst step.
     """
 
     penalty_name: str
@@ -392,6 +399,7 @@ class ParetoFront(Record):
     cost: str = "mflop"
     penalty_label: str = ""
     penalty_meaning: str = ""
+    objective: str = "sum"
 
     def check(self) -> None:
         count, steps = len(self.assignments), len(self.times)

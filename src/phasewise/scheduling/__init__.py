@@ -21,6 +21,7 @@ from phasewise.scheduling.penalty import (
 )
 from phasewise.scheduling.placement import PlacementFront, penalty_of, place_steps, placement_front
 from phasewise.scheduling.prices import price_list, prices_at
+from phasewise.scheduling.reuse_prices import measure_reuse
 from phasewise.scheduling.step_errors import measure_step_errors
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "explain_ties",
     "export",
     "get_penalty",
+    "measure_reuse",
     "measure_step_errors",
     "optimise_schedule",
     "pareto_front",

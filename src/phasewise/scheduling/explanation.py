@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 
 from phasewise import checks
-from phasewise.errors import PhasewiseError
 from phasewise.power import RESOLVED
 from phasewise.results import HybridSchedule, ParetoFront, PriceList, a_price_list, a_schedule
+from phasewise.scheduling.charges import Charges, Walk
 from phasewise.scheduling.optimise import as_good, best_within, reference_cost
-from phasewise.scheduling.penalty import PENALTIES, Penalty, get_penalty, step_penalties
-from phasewise.scheduling.prices import calls_of, prices_at
+from phasewise.scheduling.penalty import PENALTIES, Penalty
+from phasewise.scheduling.prices import prices_at
 
 CHEAP = 0.5
 """A stand-in has to cost less than this share of the one it stands in for."""
@@ -30,25 +31,19 @@ def explain(schedule: HybridSchedule, prices: PriceList, *, penalty: str | Penal
 
     Raises PhasewiseError for a member without prices and for times outside the measured span.
     """
-    unknown = [n for n in schedule.assignment if n not in prices.names]
-    if unknown:
-        raise PhasewiseError(f"no prices for {unknown[0]}; the list has {', '.join(prices.names)}")
     if penalty is None and schedule.penalty_name in PENALTIES:
         penalty = schedule.penalty_name
-    chosen = get_penalty(penalty, prices)
     here = prices_at(prices, schedule.times)
-    lost, stderr = step_penalties(here, chosen)
-    cost = calls_of(here, schedule.solver, len(schedule.times)) * here.flops / 1e6
-    own = [prices.names.index(n) for n in schedule.assignment]
-    total = float(cost[np.arange(len(own)), own].sum())
+    charges = Charges(here, penalty, schedule.solver)
+    walk = charges.walk(schedule.assignment)
     times, lines = np.append(schedule.times, 0.0), []
-    for member, group in itertools.groupby(range(len(own)), key=own.__getitem__):
+    for member, group in itertools.groupby(range(len(schedule.times)), key=schedule.assignment.__getitem__):
         rows = list(group)
-        share = float(cost[rows, member].sum()) / total
+        share = float(walk.mflop[rows].sum() / walk.mflop.sum())
         steps = f"{len(rows)} step{'s' if len(rows) > 1 else ''}"
         span = f"t = {times[rows[0]]:.2f} to {times[rows[-1] + 1]:.2f}"
-        head = f"{prices.names[member]} takes {span} ({steps}, {share:.0%} of the cost)"
-        lines.append(f"{head}: {_why(here, lost[rows], stderr[rows], cost[rows], member, times[rows], chosen.unit)}")
+        head = f"{member} takes {span} ({steps}, {share:.0%} of the cost)"
+        lines.append(f"{head}: {_why(charges, walk, rows, member, times[rows])}")
     return lines
 
 
@@ -59,7 +54,7 @@ def explain_ties(schedule: HybridSchedule, prices: PriceList, front: ParetoFront
     limit = budget * reference_cost(prices, schedule.solver, front.cost)
     spent = front.ms if front.cost == "ms" and front.ms is not None else front.mflop
     best = best_within(front, spent, limit)
-    tied = as_good(prices, front, best, penalty=schedule.penalty_name)
+    tied = as_good(prices, front, best, penalty=schedule.penalty_name, solver=schedule.solver)
     if len(tied) < 2 or schedule.assignment != front.assignments[tied[0]]:
         return []
     unit, taken = "MFLOP" if front.cost == "mflop" else front.cost, tied[0]
@@ -74,34 +69,29 @@ def explain_ties(schedule: HybridSchedule, prices: PriceList, front: ParetoFront
     ]
 
 
-def _why(
-    prices: PriceList,
-    lost: np.ndarray,
-    stderr: np.ndarray,
-    cost: np.ndarray,
-    own: int,
-    times: np.ndarray,
-    unit: str,
-) -> str:
-    names = prices.names
-    spent, charged = cost.sum(0), lost.sum(0)
-    error = np.sqrt((stderr**2).sum(0))
-    reference = names.index(prices.losses.reference)
-    if own != reference:
-        gained = charged[own] - charged[reference]
-        more = f"{names[reference]} would cost {spent[reference] - spent[own]:.3g} MFLOP more"
-        if abs(gained) <= RESOLVED * np.hypot(error[own], error[reference]):
+def _why(charges: Charges, walk: Walk, rows: list[int], own: str, times: np.ndarray) -> str:
+    names, unit = charges.prices.names, charges.penalty.unit
+    plain = slice(len(names))
+    spent = (charges.calls[rows] * charges.cost["mflop"])[:, plain].sum(0)
+    lost, charged = charges.value[rows][:, plain], charges.value[rows][:, plain].sum(0)
+    error = np.sqrt((charges.stderr[rows][:, plain] ** 2).sum(0))
+    reference = charges.reference
+    paid, loses, doubt = walk.mflop[rows].sum(), walk.value[rows].sum(), math.sqrt(walk.variance[rows].sum())
+    if own != names[reference]:
+        gained = loses - charged[reference]
+        more = f"{names[reference]} would cost {spent[reference] - paid:.3g} MFLOP more"
+        if abs(gained) <= RESOLVED * np.hypot(doubt, error[reference]):
             return f"{more} and be as good within error"
         return f"{more} and gain {gained:.3g} {unit}" if gained > 0 else f"{more} and be no better"
-    cheaper = [n for n in range(len(names)) if spent[n] < CHEAP * spent[own]]
+    cheaper = [n for n in range(len(names)) if spent[n] < CHEAP * paid]
     if not cheaper:
         return "nothing of half its cost could stand in"
     other = min(cheaper, key=lambda n: charged[n])
-    added = charged[other] - charged[own]
-    saved = f"{names[other]} would save {spent[own] - spent[other]:.3g} MFLOP there"
+    added = charged[other] - loses
+    saved = f"{names[other]} would save {paid - spent[other]:.3g} MFLOP there"
     if added <= 0:
         return f"{saved} at no loss by this penalty"
-    if added <= RESOLVED * np.hypot(error[own], error[other]):
+    if added <= RESOLVED * np.hypot(doubt, error[other]):
         return f"{saved} and be as good within error"
-    worst = int(np.argmax(lost[:, other] - lost[:, own]))
+    worst = int(np.argmax(lost[:, other] - lost[:, reference]))
     return f"{saved} and add {added:.3g} {unit}, most of it from t = {times[worst]:.2f} on"

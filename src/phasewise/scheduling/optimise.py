@@ -2,7 +2,8 @@ r"""Which member takes which step: the exact optimum on a given time grid, and i
 
 Costs and penalties add over steps, so the undominated schedules follow from dynamic programming over steps: extend
 every undominated (cost, penalty) of the first k steps by each denoiser, drop what is dominated.  Nothing is sampled or
-approximated, and the optimum for every budget is on the front (a multiple-choice knapsack).
+approximated, and the optimum for every budget is on the front (a multiple-choice knapsack).  Where members lean on
+earlier steps, ways that have left the same behind are compared (:mod:`phasewise.scheduling.ways`).
 
 Penalties are measured, so the least of them may lead by less than its error, and by less than what another number of
 threads changes in the last digits.  Of schedules that are as good within that error the cheapest is taken: the
@@ -17,11 +18,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from phasewise import checks
-from phasewise.errors import PhasewiseError
+from phasewise.errors import PhasewiseError, unknown
 from phasewise.results import DEFAULT_SOLVER, HybridSchedule, ParetoFront, PriceList, a_front, a_price_list
 from phasewise.sampling.solvers import calls_per_step, solver_name
-from phasewise.scheduling.penalty import PENALTIES, Penalty, get_penalty, step_penalties
-from phasewise.scheduling.prices import calls_of
+from phasewise.scheduling.charges import Charges
+from phasewise.scheduling.penalty import PENALTIES, Penalty, get_penalty
+from phasewise.scheduling.undominated import undominated
+from phasewise.scheduling.ways import OBJECTIVES, ways_through
 
 COSTS = ("mflop", "ms")
 """What a schedule may be charged for: operations, or the milliseconds measured with the price list."""
@@ -37,25 +40,56 @@ def pareto_front(
     solver: str = DEFAULT_SOLVER,
     members: Sequence[str] | None = None,
     cost: str = "mflop",
+    objective: str = "sum",
 ) -> ParetoFront:
     """Every undominated assignment of denoisers to steps: cost in ``cost`` an image, penalty as in
     :func:`step_penalties`.
 
-    ``members``: who may take steps (default all).  Cost rises and the penalty falls along the front.
-    Raises PhasewiseError as :func:`step_penalties` does, and for an unknown member or cost.
+    ``members``: who may take steps (default all, those that lean on earlier steps included).  ``objective``: "sum" of
+    the steps' penalties, or "max", the worst step's (the minimax path of LeMiCa, Gao et al. 2025, arXiv 2511.00090).
+    Cost rises and the penalty falls along the front, which is exact for both (:mod:`phasewise.scheduling.ways`).
+    Raises PhasewiseError as :func:`step_penalties` does, and for an unknown member, cost or objective.
     """
     check_cost(cost)
-    chosen = get_penalty(penalty, prices)
-    names = list(prices.names if members is None else members)
-    unknown = [n for n in names if n not in prices.names]
-    if unknown or not names:
+    if objective not in OBJECTIVES:
+        raise PhasewiseError(unknown("objective", objective, OBJECTIVES))
+    charges = Charges(prices, penalty, solver)
+    names = list(charges.names if members is None else members)
+    missing = [n for n in names if n not in charges.names]
+    if missing or not names:
         raise PhasewiseError(
-            f"no prices for {', '.join(unknown) or 'an empty list'}; the list has {', '.join(prices.names)}"
+            f"no prices for {', '.join(missing) or 'an empty list'}; the list has {', '.join(charges.names)}"
         )
-    columns = [prices.names.index(n) for n in names]
-    lost, stderr = (a[:, columns] for a in step_penalties(prices, chosen))
-    each = {"mflop": prices.flops[columns] / 1e6, "ms": prices.ms[columns]}
-    calls = calls_of(prices, solver, len(lost))[:, columns]
+    leaning = any(name in charges.by for name in names)
+    find = _ways if leaning or objective != "sum" else _independent
+    total, assignments, walks = find(charges, names, cost, objective)
+    chosen = charges.penalty
+    return ParetoFront(
+        penalty_name=chosen.name,
+        penalty_unit=chosen.unit,
+        penalty_label=chosen.label,
+        penalty_meaning=chosen.meaning,
+        times=prices.times,
+        mflop=walks["mflop"],
+        ms=walks["ms"],
+        cost=cost,
+        penalty=total,
+        penalty_stderr=walks["stderr"],
+        assignments=assignments,
+        objective=objective,
+    )
+
+
+Found = tuple[np.ndarray, tuple[tuple[str, ...], ...], dict[str, np.ndarray]]
+"""Penalties, assignments, and of each mflop, ms and the penalty's stderr."""
+
+
+def _independent(charges: Charges, names: list[str], cost: str, objective: str) -> Found:
+    """The front where no step leans on another: all ways to step k are one set."""
+    columns = [charges.names.index(n) for n in names]
+    lost, stderr = charges.value[:, columns], charges.stderr[:, columns]
+    each = {unit: charges.cost[unit][columns] for unit in COSTS}
+    calls = charges.calls[:, columns]
     spent, total = np.zeros(1), np.zeros(1)  # the one way to have taken no step yet
     choices: list[np.ndarray] = []
     parents: list[np.ndarray] = []
@@ -75,34 +109,24 @@ def pareto_front(
     steps = np.arange(len(lost))
     error = np.sqrt((stderr[steps, picks] ** 2).sum(1))  # steps taken as independent: fresh noise at each
     charged = {name: (calls[steps, picks] * per_call[picks]).sum(1) for name, per_call in each.items()}
-    return ParetoFront(
-        penalty_name=chosen.name,
-        penalty_unit=chosen.unit,
-        penalty_label=chosen.label,
-        penalty_meaning=chosen.meaning,
-        times=prices.times,
-        mflop=charged["mflop"],
-        ms=charged["ms"],
-        cost=cost,
-        penalty=total,
-        penalty_stderr=error,
-        assignments=tuple(tuple(names[i] for i in pick) for pick in picks),
-    )
+    return total, tuple(tuple(names[i] for i in pick) for pick in picks), {**charged, "stderr": error}
+
+
+def _ways(charges: Charges, names: list[str], cost: str, objective: str) -> Found:
+    """The front where steps lean on earlier ones, or the worst step counts."""
+    _, total, assignments = ways_through(charges, names, cost, objective)
+    walks = [charges.walk(assignment) for assignment in assignments]
+    if objective == "sum":
+        error = np.array([np.sqrt(w.variance.sum()) for w in walks])
+    else:
+        error = np.array([np.sqrt(w.variance[int(w.value.argmax())]) for w in walks])
+    charged = {"mflop": np.array([w.mflop.sum() for w in walks]), "ms": np.array([w.ms.sum() for w in walks])}
+    return total, tuple(assignments), {**charged, "stderr": error}
 
 
 def check_cost(cost: str) -> None:
     if cost not in COSTS:
         raise PhasewiseError(f"cost is counted in {' or '.join(map(repr, COSTS))}, not {cost!r}")
-
-
-def undominated(cost: np.ndarray, penalty: np.ndarray) -> np.ndarray:
-    """Indices of the undominated points, cost rising and penalty strictly falling."""
-    # by cost, ties by penalty; rounded, so that equal costs summed in another order tie
-    order = np.lexsort((penalty, np.round(cost, 9)))
-    best = np.minimum.accumulate(penalty[order])
-    keep = np.ones(len(order), dtype=bool)
-    keep[1:] = penalty[order][1:] < best[:-1] - 1e-15  # below every cheaper point's penalty
-    return order[keep]
 
 
 @checks.checked(
@@ -124,6 +148,7 @@ def optimise_schedule(
     cost: str = "mflop",
     front: ParetoFront | None = None,
     ties: float = 1.0,
+    objective: str = "sum",
 ) -> HybridSchedule:
     """The schedule of least penalty on the price list's grid within a cost budget, exactly; of those as good within
     the error of the penalty, the cheapest in measured milliseconds (:func:`as_good`).
@@ -137,6 +162,7 @@ def optimise_schedule(
         front: a front computed before with the same arguments, to save work.
         ties: standard errors of the difference within which schedules count as equally good under a budget
             (:func:`as_good`); 0 takes the least penalty, however small its lead.
+        objective: what the front minimises, as in :func:`pareto_front`.
 
     Raises PhasewiseError when no schedule fits, naming the least budget or penalty there is, and for a front that was
     computed for another cost or by another penalty than the one given.
@@ -144,7 +170,7 @@ def optimise_schedule(
     if (budget is None) == (tolerance is None):
         raise PhasewiseError("give either budget (fraction of the all-reference cost) or tolerance (largest penalty)")
     if front is None:
-        front = pareto_front(prices, penalty=penalty, solver=solver, members=members, cost=cost)
+        front = pareto_front(prices, penalty=penalty, solver=solver, members=members, cost=cost, objective=objective)
     elif penalty is None and front.penalty_name in PENALTIES:
         penalty = front.penalty_name
     by = get_penalty(penalty, prices)
@@ -158,7 +184,8 @@ def optimise_schedule(
             raise PhasewiseError(
                 f"no schedule fits a budget of {budget:g}; the cheapest costs {least:.4g} of the all-global one"
             )
-        chosen = as_good(prices, front, best_within(front, spent, budget * whole), penalty=by, ties=ties)[0]
+        best = best_within(front, spent, budget * whole)
+        chosen = as_good(prices, front, best, penalty=by, ties=ties, solver=solver)[0]
     else:
         assert tolerance is not None
         fits = np.flatnonzero(front.penalty <= tolerance)
@@ -178,7 +205,13 @@ def best_within(front: ParetoFront, spent: np.ndarray, limit: float) -> int:
 
 
 def as_good(
-    prices: PriceList, front: ParetoFront, best: int, *, penalty: str | Penalty | None = None, ties: float = 1.0
+    prices: PriceList,
+    front: ParetoFront,
+    best: int,
+    *,
+    penalty: str | Penalty | None = None,
+    ties: float = 1.0,
+    solver: str = DEFAULT_SOLVER,
 ) -> list[int]:
     """Indices on the front of the schedules up to ``best`` that lose no more than it within error; the one to take
     first, the others as they rise in cost.
@@ -189,12 +222,17 @@ def as_good(
     """
     if ties < 0:
         raise PhasewiseError(f"ties is a number of standard errors, at least 0; got {ties:g}")
-    _, stderr = step_penalties(prices, penalty)
-    steps = np.arange(len(stderr))
-    column = {name: i for i, name in enumerate(prices.names)}
-    picks = np.array([[column[name] for name in assignment] for assignment in front.assignments[: best + 1]])
-    variance = stderr[steps, picks] ** 2 + stderr[steps, picks[best]] ** 2
-    error = np.sqrt(np.where(picks != picks[best], variance, 0.0).sum(1))
+    charges = Charges(prices, penalty, solver)
+    walks = [charges.walk(assignment) for assignment in front.assignments[: best + 1]]
+    value, variance = np.array([w.value for w in walks]), np.array([w.variance for w in walks])
+    who = np.array([[charges.names.index(name) for name in a] for a in front.assignments[: best + 1]])
+    if front.objective == "max":  # the worst steps alone count
+        rows, worst = np.arange(len(walks)), value.argmax(1)
+        same = (worst == worst[-1]) & (who[rows, worst] == who[-1, worst[-1]])
+        error = np.where(same, 0.0, np.sqrt(variance[rows, worst] + variance[-1, worst[-1]]))
+    else:
+        differ = (who != who[-1]) | (value != value[-1])
+        error = np.sqrt(np.where(differ, variance + variance[-1], 0.0).sum(1))
     lead = front.penalty[: best + 1] - front.penalty[best]
     tied = [int(i) for i in np.flatnonzero(lead <= ties * error)]
     if front.ms is None:  # a record from before times were kept
@@ -220,26 +258,18 @@ def schedule_from_assignment(
     prices: PriceList, assignment: Sequence[str], *, penalty: str | Penalty | None = None, solver: str = DEFAULT_SOLVER
 ) -> HybridSchedule:
     """A schedule on the price list's grid with the given member per step, and what it costs and loses."""
-    chosen = get_penalty(penalty, prices)
-    if len(assignment) != len(prices.times):
-        raise PhasewiseError(f"{len(assignment)} members for a grid of {len(prices.times)} steps")
-    unknown = [n for n in assignment if n not in prices.names]
-    if unknown:
-        raise PhasewiseError(f"no prices for {unknown[0]!r}; the list has {', '.join(prices.names)}")
-    lost, stderr = step_penalties(prices, chosen)
-    columns = [prices.names.index(n) for n in assignment]
-    steps = np.arange(len(columns))
-    calls = calls_of(prices, solver, len(columns))
+    charges = Charges(prices, penalty, solver)
+    walk, chosen = charges.walk(assignment), charges.penalty
     return HybridSchedule(
         times=tuple(prices.times.tolist()),
         assignment=tuple(assignment),
         solver=solver,
         path=prices.losses.path,
-        penalty=float(lost[steps, columns].sum()),
-        penalty_stderr=float(np.sqrt((stderr[steps, columns] ** 2).sum())),
+        penalty=float(walk.value.sum()),
+        penalty_stderr=float(np.sqrt(walk.variance.sum())),
         penalty_unit=chosen.unit,
         penalty_name=chosen.name,
-        mflop=float((calls[steps, columns] * prices.flops[columns]).sum() / 1e6),
+        mflop=float(walk.mflop.sum()),
     )
 
 

@@ -32,7 +32,7 @@ from phasewise.scheduling.penalty import Penalty, register_penalty
 
 
 class PathKL(Penalty):
-    name, unit, label, ancestral = "kl", "nats", "path KL", True
+    name, unit, label, ancestral, needs_losses = "kl", "nats", "path KL", True, True
     meaning = "Path KL: the information in nats lost by a stochastic sampler."
 
     def step(self, prices: PriceList) -> tuple[Array, Array]:
@@ -102,7 +102,7 @@ class VelocityError(Penalty):
 
 
 class FlowExcess(Penalty):
-    name, unit, label = "flow", "squared pixel units", "excess flow-matching loss"
+    name, unit, label, needs_losses = "flow", "squared pixel units", "excess flow-matching loss", True
     meaning = (
         "Excess flow-matching loss: the squared error of the velocity (what the sampler follows) beyond that of the "
         "global denoiser, added up over t; it sees where a local denoiser is the better one."

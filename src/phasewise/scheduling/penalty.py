@@ -33,6 +33,8 @@ class Penalty(ABC):
     label: str = ""
     distance = False
     """Whether values are distances, which a judge such as FID counts by their square, or squares already."""
+    needs_losses = False
+    """Whether it counts held-out losses, which need a clean image behind every noisy one."""
     ancestral = False
     """Whether it places the steps of the ancestral sampler, whose finite length it knows itself, or those of an ODE."""
 

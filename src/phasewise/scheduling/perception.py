@@ -66,7 +66,7 @@ def measure_frechet(
     grid, base = check_time_grid(times), denoisers[reference]
     members = {k: d.on(base.path) for k, d in denoisers.items()}
     rows = condition_rows(cond, len(images), members.values())
-    basis = _basis(features.extract(images))  # of the clean images, so that all members and times are seen in one basis
+    basis = feature_basis(features, images)  # of the clean images, so that all members and times are seen in one basis
     low, high = float(images.min()), float(images.max())
     value, error = np.zeros((2, len(grid), len(members)))
     for k, t in enumerate(grid):
@@ -87,8 +87,10 @@ def measure_frechet(
     return value, error
 
 
-def _basis(clean: Tensor) -> Tensor:
-    """(D, min(D, COMPONENTS)): the identity, or the leading principal directions of ``clean`` (n, D)."""
+def feature_basis(features: FeatureNetwork, images: Tensor) -> Tensor:
+    """(D, min(D, COMPONENTS)): the identity, or the leading principal directions of the features of clean ``images``
+    (n, C, H, W)."""
+    clean = features.extract(images)
     if clean.shape[1] <= COMPONENTS:
         return torch.eye(clean.shape[1])
     # right singular vectors of centred rows are the eigenvectors of their covariance

@@ -30,8 +30,9 @@ from phasewise.errors import PhasewiseError
 from phasewise.results import HybridSchedule, PriceList, StepErrors, a_price_list, a_schedule, step_errors
 from phasewise.sampling import get_solver
 from phasewise.sampling.solvers import solver_name
-from phasewise.scheduling.optimise import check_cost, undominated
+from phasewise.scheduling.optimise import check_cost
 from phasewise.scheduling.penalty import Penalty, check_prices, get_penalty
+from phasewise.scheduling.undominated import undominated
 
 END_BY = 0.1
 WAYS = 400

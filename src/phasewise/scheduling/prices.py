@@ -6,6 +6,7 @@ Losses and distances on held-out images, FLOPs counted, milliseconds measured; w
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,15 +20,17 @@ from phasewise.data import ImageData, as_images, condition_of_part
 from phasewise.denoisers.base import Condition, Denoiser, denoisers_by_name
 from phasewise.denoisers.condition import bind, condition_rows, first_rows
 from phasewise.denoisers.guided import interval_of
+from phasewise.denoisers.reuse import ReusedFeatures, reuser_of
 from phasewise.diagnosis.losses import measure_losses, warn_of_pixels
-from phasewise.errors import PhasewiseError
+from phasewise.errors import PhasewiseError, PhasewiseWarning
 from phasewise.metrics import FeatureNetwork
 from phasewise.metrics.cost import count_flops, measure_ms
 from phasewise.metrics.feature_base import a_feature_network
 from phasewise.paths import path_from_config
-from phasewise.results import PriceList, a_price_list
-from phasewise.sampling.solvers import calls_per_step
+from phasewise.results import DEFAULT_SOLVER, PriceList, a_price_list
+from phasewise.sampling.solvers import calls_per_step, solver_name
 from phasewise.scheduling.perception import measure_frechet
+from phasewise.scheduling.reuse_prices import kept_of, measure_reuse
 from phasewise.scheduling.step_errors import measure_growth
 
 
@@ -41,6 +44,7 @@ from phasewise.scheduling.step_errors import measure_growth
     trajectories=checks.at_least_0,
     features=a_feature_network,
     correlations=checks.flag,
+    solver=solver_name,
 )
 def price_list(
     denoisers: Mapping[str, Denoiser],
@@ -55,6 +59,7 @@ def price_list(
     cond: Condition | str | None = None,
     features: FeatureNetwork | None = None,
     correlations: bool = False,
+    solver: str = DEFAULT_SOLVER,
 ) -> PriceList:
     """Losses and costs of every denoiser at every start time of a grid (descending, as for :func:`phasewise.sample`).
 
@@ -64,6 +69,10 @@ def price_list(
     (:mod:`phasewise.scheduling.perception`); it is
     biased upward by few images, so give thousands where there are, and compare lists of equal ``n`` only.
     ``correlations``: as of :func:`phasewise.diagnosis.measure_losses`.
+
+    Denoisers that lean on earlier steps (:class:`phasewise.ReusedAnswer`, :class:`phasewise.ReusedFeatures`) are priced
+    on trajectories of the grid (:func:`phasewise.scheduling.measure_reuse`); ``solver`` says of which kind.  One whose
+    network costs no less in part than whole is left out, with a warning.
 
     Measured on up to ``n`` validation images of ``data`` (a tensor is split as :func:`phasewise.train` splits it) with
     fresh noise, so that the test images stay unseen by the schedule.  ``cond``, a class label, a row for each of them,
@@ -78,6 +87,7 @@ def price_list(
     """
     warn_of_pixels(denoisers, data)
     data = as_images(data)
+    everybody, denoisers = denoisers, {name: d for name, d in denoisers.items() if reuser_of(d) is None}
     for name, denoiser in denoisers.items():
         if interval_of(denoiser) is not None:
             raise PhasewiseError(
@@ -100,6 +110,7 @@ def price_list(
         frechet, frechet_error = measure_frechet(
             denoisers, images, times, features, reference=reference, cond=rows, seed=seed
         )
+    leaning = {**denoisers, **_worth_it(everybody, flops, rows)}
     table = measure_losses(
         denoisers, images, times, reference=reference, cond=rows, seed=seed, correlations=correlations
     )
@@ -117,7 +128,35 @@ def price_list(
         else None,
         frechet=frechet,
         frechet_stderr=frechet_error,
-    )
+        reuse=measure_reuse(
+            leaning, images, times, reference=reference, solver=solver, features=features, cond=rows, seed=seed,
+            ms_batch=batch,
+        )
+        if len(leaning) > len(denoisers)
+        else None,
+    )  # fmt: skip
+
+
+def _worth_it(denoisers: Mapping[str, Denoiser], flops: Mapping[str, int], rows: Tensor | None) -> dict[str, Denoiser]:
+    """Those that lean on earlier steps, without the ones that cost no less than what they stand in for."""
+    found = {}
+    for name, denoiser in denoisers.items():
+        reuser = reuser_of(denoiser)
+        if reuser is None:
+            continue
+        if isinstance(reuser, ReusedFeatures):
+            of = kept_of(name, denoisers)
+            own, cost = count_flops(bind(denoiser, rows, slice(1)), denoiser.image_shape), flops[of]
+            if own >= cost:
+                warnings.warn(
+                    f"{name} costs {own / 1e6:.3g} MFLOP a call, no less than {of} ({cost / 1e6:.3g}), of which it "
+                    "keeps a part; it is left out",
+                    PhasewiseWarning,
+                    stacklevel=3,
+                )
+                continue
+        found[name] = denoiser
+    return found
 
 
 @checks.checked(prices=a_price_list, times=checks.times)
@@ -152,7 +191,9 @@ def prices_at(prices: PriceList, times: Sequence[float]) -> PriceList:
     frechet, error = (None if a is None else carried(a) for a in (prices.frechet, prices.frechet_stderr))
     # between measured times correlations are not known
     table = replace(table, times=grid, gap_correlation=None, distance_correlation=None, **moved)
-    return replace(prices, losses=table, growth=growth, frechet=frechet, frechet_stderr=error)
+    # what leans on earlier steps was measured on the grid's own steps
+    reuse = prices.reuse if grid.shape == prices.times.shape and np.allclose(grid, prices.times) else None
+    return replace(prices, losses=table, growth=growth, frechet=frechet, frechet_stderr=error, reuse=reuse)
 
 
 def calls_of(prices: PriceList, solver: str, steps: int) -> np.ndarray:
