@@ -31,6 +31,8 @@ from phasewise.results import (
     Evaluation,
     HybridSchedule,
     Influence,
+    JudgeScore,
+    JudgesVerdict,
     LossTable,
     MarkovFit,
     ParetoFront,
@@ -76,7 +78,8 @@ REUSE = ReusePrices(
     times=np.array([0.9, 0.2]),
     names=("on", "deep"), lags=((1, 2), (1,)), of=("", "global"), loss=TABLE[:2], loss_stderr=TABLE[:2],
     gap=np.array([[NAN, NAN], [0.5, 0.1]]), gap_stderr=TABLE[:2], distance=np.array([[NAN, 1.0], [0.5, 0.1]]),
-    distance_stderr=np.ones((2, 2)) / 9, weights=np.full((2, 2, 3), NAN), flops=np.array([10.0, 1e6]), ms=np.array([0.1, 1.0]),
+    distance_stderr=np.ones((2, 2)) / 9, weights=np.full((2, 2, 3), NAN), flops=np.array([10.0, 1e6]),
+    ms=np.array([0.1, 1.0]),
     n=7, seed=3, trajectories="noised", frechet=TABLE[:2], frechet_stderr=TABLE[:2],
 )  # fmt: skip
 EXAMPLES: list[Record] = [
@@ -113,6 +116,12 @@ EXAMPLES: list[Record] = [
     Reach("r1", INFLUENCE, WINDOWED, ATTENTION),
     Reach("r1", INFLUENCE, dataclasses.replace(WINDOWED, declared=1)),
     REUSE,
+    Evaluation("hybrid", "Hybrid", None, 12.5, 0.1, 0.5, "pca", 100, 200, 0, 10.0, 0.5, 15,
+               judges={"first": JudgeScore("FID", 12.5, 0.1, 100, 200, draws=(12.25, 12.75))}),
+    JudgeScore("FID", 0.1 + 0.2, NAN, 100, 200, 3, "squared feature units", "pca", (0.25, INF)),
+    JudgeScore("sliced Wasserstein distance", 0.02, 1e-3, 100, 200),
+    JudgesVerdict("hybrid", "global", ("FID", "unseen FID"), np.array([-0.5, 0.1]), np.array([0.1, 0.1]),
+                  np.array([2.0, NAN]), 100),
 ]  # fmt: skip
 every_record = pytest.mark.parametrize("record", EXAMPLES, ids=lambda r: type(r).__name__)
 
