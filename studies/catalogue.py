@@ -18,6 +18,7 @@ from studies.guidance import Guidance
 from studies.late_expert import LateExpert
 from studies.leak import Leak
 from studies.locality import LocalityPays
+from studies.members import Members
 from studies.placed import Placed
 from studies.random_search import RandomSearch
 from studies.readme_picture import ReadmePicture
@@ -36,6 +37,7 @@ STUDIES: dict[str, type[Study[Any]]] = {
         LocalityPays,
         Resolution,
         Front,
+        Members,
         Placed,
         BoundaryStudy,
         RandomSearch,

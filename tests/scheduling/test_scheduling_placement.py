@@ -126,7 +126,7 @@ def test_a_known_flow_is_free_of_step_errors_and_costs_one_call(gaussian):
     members = {"global": Plain(gaussian), "wiener": gaussian}
     images = pw.exact.GaussianField((4, 4), mass=0.1).sample(400, 3)
     float_members = {k: d.float() for k, d in members.items()}
-    prices = pw.price_list(float_members, images, time_grid(8, t_min=0.05), n=50)
+    prices = pw.price_list(float_members, images, time_grid(8, t_min=0.05), n=50, truth="reference")
     assert prices.jumps == ("wiener",)
     errors = pw.scheduling.measure_step_errors(float_members["global"], prices.times, n=8)
     best = pw.scheduling.placement_front(prices, errors, penalty="w2").schedules[-1]

@@ -173,6 +173,13 @@ def _own(member: Denoiser, name: str) -> Any:
     return getattr(member, name, None)
 
 
+def guided_in(denoiser: Denoiser) -> GuidedDenoiser | None:
+    """The guided denoiser that this one is, or is wrapped round; None where there is none."""
+    if isinstance(denoiser, GuidedDenoiser):
+        return denoiser
+    return guided_in(denoiser.member) if isinstance(denoiser, Wrapping) else None
+
+
 def interval_of(denoiser: Denoiser) -> tuple[float, float] | None:
     """The interval of a guided denoiser, wrapped or not; None where it has none or ``denoiser`` is no guided one."""
     if isinstance(denoiser, GuidedDenoiser) and denoiser.interval is not None:

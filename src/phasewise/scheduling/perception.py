@@ -49,6 +49,7 @@ def measure_frechet(
     cond: Condition | None = None,
     seed: int = 0,
     batch: int = 250,
+    truth: Mapping[int, Denoiser] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(S, N) squared Frechet distances, and their standard errors (bootstrap over images), between the ``features`` of
     every denoiser's posterior means and of the reference's, at every time, on the same noised ``images`` (n, C, H, W).
@@ -56,7 +57,8 @@ def measure_frechet(
     Posterior means are clamped to the range of ``images``.  0 for the reference.  With n images the squared distance
     is too large by an amount of order 1 / n: use ten times as many images as features, or more.
 
-    ``cond``: a row for each image, for those that take a condition.
+    ``cond``: a row for each image, for those that take a condition.  ``truth``: by number of the time, who stands there
+    in the reference's place; then the reference has a distance, too.
 
     Raises PhasewiseError for a missing reference, a grid that does not decrease, too few images, or images that do not
     fit the features.
@@ -79,10 +81,11 @@ def measure_frechet(
             means = torch.cat([bind(denoiser, rows, part)(x_t[part], t) for part in parts])
             return features.extract(means.clamp(low, high)) @ basis
 
-        truth = seen(members[reference])
-        for i, (name, denoiser) in enumerate(members.items()):
-            if name != reference:
-                found = paired_frechet(seen(denoiser), truth, seed=seed)  # one seed: all members are resampled alike
+        right = (truth or {}).get(k, base)
+        there = seen(right)
+        for i, denoiser in enumerate(members.values()):
+            if denoiser is not right:
+                found = paired_frechet(seen(denoiser), there, seed=seed)  # one seed: all members are resampled alike
                 value[k, i], error[k, i] = found.value, found.stderr
     return value, error
 

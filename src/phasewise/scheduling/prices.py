@@ -19,7 +19,7 @@ from phasewise import checks
 from phasewise.data import ImageData, as_images, condition_of_part
 from phasewise.denoisers.base import Condition, Denoiser, denoisers_by_name
 from phasewise.denoisers.condition import bind, condition_rows, first_rows
-from phasewise.denoisers.guided import interval_of
+from phasewise.denoisers.guided import guided_in, interval_of
 from phasewise.denoisers.reuse import ReusedFeatures, reuser_of
 from phasewise.diagnosis.losses import measure_losses, warn_of_pixels
 from phasewise.errors import PhasewiseError, PhasewiseWarning
@@ -27,11 +27,15 @@ from phasewise.metrics import FeatureNetwork
 from phasewise.metrics.cost import count_flops, measure_ms
 from phasewise.metrics.feature_base import a_feature_network
 from phasewise.paths import path_from_config
-from phasewise.results import DEFAULT_SOLVER, PriceList, a_price_list
+from phasewise.results import DEFAULT_SOLVER, LossTable, PriceList, a_price_list
 from phasewise.sampling.solvers import calls_per_step, solver_name
 from phasewise.scheduling.perception import measure_frechet
 from phasewise.scheduling.reuse_prices import kept_of, measure_reuse
 from phasewise.scheduling.step_errors import measure_growth
+from phasewise.scheduling.truth import ambiguity, best_known, data_mean
+
+TRUTHS = ("best", "reference")
+"""From what distances are counted."""
 
 
 @checks.checked(
@@ -45,6 +49,7 @@ from phasewise.scheduling.step_errors import measure_growth
     features=a_feature_network,
     correlations=checks.flag,
     solver=solver_name,
+    truth=checks.one_of(TRUTHS, "truth"),
 )
 def price_list(
     denoisers: Mapping[str, Denoiser],
@@ -60,6 +65,7 @@ def price_list(
     features: FeatureNetwork | None = None,
     correlations: bool = False,
     solver: str = DEFAULT_SOLVER,
+    truth: str = "best",
 ) -> PriceList:
     """Losses and costs of every denoiser at every start time of a grid (descending, as for :func:`phasewise.sample`).
 
@@ -73,6 +79,11 @@ def price_list(
     Denoisers that lean on earlier steps (:class:`phasewise.ReusedAnswer`, :class:`phasewise.ReusedFeatures`) are priced
     on trajectories of the grid (:func:`phasewise.scheduling.measure_reuse`); ``solver`` says of which kind.  One whose
     network costs no less in part than whole is left out, with a warning.
+
+    ``truth``: what distances are counted from.  "best": the best that is known at each step, the data mean at alpha = 0
+    and elsewhere the member of least held-out loss, the reference where none is better beyond error
+    (:mod:`phasewise.scheduling.truth`); so the reference has a penalty of its own.  "reference": always that one, as
+    for guided denoisers, whose answers are meant to be off.
 
     Measured on up to ``n`` validation images of ``data`` (a tensor is split as :func:`phasewise.train` splits it) with
     fresh noise, so that the test images stay unseen by the schedule.  ``cond``, a class label, a row for each of them,
@@ -105,15 +116,29 @@ def price_list(
             f"no FLOPs are counted in a call of {free[0]}: the counter does not see what it does, and a member that "
             "costs nothing would be given every step; leave it out"
         )
-    frechet, frechet_error = None, None
-    if features is not None and reference in denoisers:  # first: a network that does not fit is refused at once
-        frechet, frechet_error = measure_frechet(
-            denoisers, images, times, features, reference=reference, cond=rows, seed=seed
-        )
+    if features is not None:
+        features.extract(images[:2])  # first: a network that does not fit is refused at once
     leaning = {**denoisers, **_worth_it(everybody, flops, rows)}
     table = measure_losses(
         denoisers, images, times, reference=reference, cond=rows, seed=seed, correlations=correlations
     )
+    better: dict[int, tuple[str, Denoiser]] = {}
+    if truth == "best" and guided_in(denoisers[reference]) is None:
+        path = denoisers[reference].path
+        mean = None if rows is not None else data_mean(data.train)
+        better = best_known(table, {name: d.on(path) for name, d in denoisers.items()}, mean, path)
+        table = _distances_from(table, denoisers, images, better, rows, seed)
+    frechet, frechet_error = None, None
+    if features is not None:
+        frechet, frechet_error = measure_frechet(
+            denoisers, images, times, features, reference=reference, cond=rows, seed=seed,
+            truth={k: d for k, (_, d) in better.items()},
+        )  # fmt: skip
+    if truth == "best" and guided_in(denoisers[reference]) is None:
+        unsure = ambiguity(table, table.distance)[:, None]
+        table = replace(table, distance_stderr=np.hypot(table.distance_stderr, unsure))
+        if frechet is not None and frechet_error is not None:
+            frechet_error = np.hypot(frechet_error, ambiguity(table, frechet)[:, None])
     shape = denoisers[reference].image_shape
     ms = measure_ms(one, shape, batch=batch, seed=seed)
     return PriceList(
@@ -135,6 +160,27 @@ def price_list(
         if len(leaning) > len(denoisers)
         else None,
     )  # fmt: skip
+
+
+def _distances_from(
+    table: LossTable,
+    denoisers: Mapping[str, Denoiser],
+    images: Tensor,
+    better: Mapping[int, tuple[str, Denoiser]],
+    rows: Tensor | None,
+    seed: int,
+) -> LossTable:
+    """``table`` with distances counted from what is better than the reference, at the steps where something is."""
+    distance, error = table.distance.copy(), table.distance_stderr.copy()
+    for k, (name, denoiser) in better.items():
+        if name in denoisers:
+            members, reference = dict(denoisers), name
+        else:
+            members, reference = {**denoisers, name: denoiser}, name
+        found = measure_losses(members, images, [float(table.times[k])], reference=reference, cond=rows, seed=seed)
+        distance[k], error[k] = found.distance[0, : len(denoisers)], found.distance_stderr[0, : len(denoisers)]
+    return replace(table, distance=distance, distance_stderr=error, distance_correlation=None if better else
+                   table.distance_correlation)  # fmt: skip
 
 
 def _worth_it(denoisers: Mapping[str, Denoiser], flops: Mapping[str, int], rows: Tensor | None) -> dict[str, Denoiser]:
