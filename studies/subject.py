@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,10 @@ from torch.nn import functional as F
 import phasewise as pw
 from phasewise.data import ImageData
 from phasewise.errors import PhasewiseError
-from phasewise.metrics import FeatureNetwork, FrechetReference, default_features
+from phasewise.metrics import FeatureNetwork, FrechetJudge, FrechetReference, SampleJudge, default_features
+from phasewise.metrics.judges import FIRST, judged
+from phasewise.pipeline.panel import run_judges, second_network
+from phasewise.results import JudgeScore
 from phasewise.runs.images import images_of
 
 STAND_IN = "digits28"
@@ -39,18 +43,30 @@ def _enlarged(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Subject:
-    """The denoisers to schedule, the data to price them on, the features and reference to judge them in."""
+    """The denoisers to schedule, the data to price them on, the features and reference to judge them in.
+
+    ``judges``: all that samples are shown to, by name, the first in those features (:meth:`phasewise.runs.Run.judges`).
+    """
 
     name: str
     members: dict[str, pw.Denoiser]
     data: ImageData
     features: FeatureNetwork
     reference: FrechetReference
+    judges: Mapping[str, SampleJudge]
 
     @cached_property
     def real(self) -> Tensor:
         """Features of the test images."""
         return self.features.extract(self.data.test)
+
+    def judged(self, images: Tensor, seed: int = 0) -> dict[str, JudgeScore]:
+        """The scores of samples (n, C, H, W), n >= 8, by every judge, by its name: "first", "unseen", "sliced".
+
+        Of two sets of equal n and seed, made from the same noise, ``phasewise.results.judges.weigh(one, other)`` is the
+        verdict with paired errors, ``one[name].minus(other[name])`` a single judge's difference.
+        """
+        return judged(images, self.judges, seed)
 
     def of(self, schedule: pw.HybridSchedule) -> pw.HybridDenoiser:
         """The members under a schedule."""
@@ -72,7 +88,10 @@ def of_shipped(name: str, data: str | None = None, data_dir: str | None = None) 
     ready = pw.load_pretrained(name)
     assert ready.config is not None
     images = load(data, data_dir) if data else images_of(ready.config.data, data_dir=data_dir)
-    return Subject(ready.name, ready.denoisers(), images, ready.features(), ready.reference_moments())
+    judges = ready.judges()
+    first = judges[FIRST]
+    assert isinstance(first, FrechetJudge)
+    return Subject(ready.name, ready.denoisers(), images, first.features, first.reference, judges)
 
 
 def of_run(folder: Path, data_dir: str | None = None) -> Subject:
@@ -83,4 +102,5 @@ def of_run(folder: Path, data_dir: str | None = None) -> Subject:
     members = run.denoisers([m.name for m in run.config.members if pw.runs.MEMBER_KINDS[m.kind].scheduled])
     data = images_of(asked, data_dir=data_dir or asked.data_dir)
     features = default_features(data, seed=asked.seed, cache_dir=run.path("networks"), kind=kind)
-    return Subject(folder.name, members, data, features, FrechetReference.of_images(data.train, features))
+    judges = run_judges(run, data, features, second_network(run, data, run.config))
+    return Subject(folder.name, members, data, features, run.reference_moments(), judges)

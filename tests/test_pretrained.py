@@ -44,6 +44,30 @@ def test_shipped_feature_moments_fit_the_shipped_classifier(name):
     assert 0 < score.value < 1  # real images: mean variance of a feature is 1, so a shift of a tenth of it would show
 
 
+@pytest.mark.parametrize(("name", "accuracy"), [("mnist", 0.993), ("fashion_mnist", 0.915)])
+def test_the_unseen_judge_is_another_network_and_comes_with_its_moments(name, accuracy):
+    ready = load_pretrained(name)
+    first, unseen = ready.features(), ready.features(unseen=True)
+    assert (first.architecture, unseen.architecture) == ("plain", "residual")
+    assert unseen.test_accuracy > accuracy
+    assert ready.reference_moments(unseen=True).digest == unseen.digest(), "of the rounded weights"
+    real = ready.real_features(unseen=True)
+    score = pw.metrics.frechet_score(real, ready.reference_moments(unseen=True), seed=0, resamples=4, splits=1)
+    assert 0 < score.value < 1
+    judges = ready.judges()
+    assert list(judges) == ["first", "unseen", "sliced"]
+    assert judges["unseen"].of_features(real[:100], 1).measure == "unseen FID"
+    assert judges["sliced"].reference.n == ready.reference_moments().n
+
+
+def test_real_digits_are_nearer_than_noise_by_every_judge(shared_data):
+    ready = load_pretrained("mnist")
+    images = pw.load_images("mnist", data_dir=shared_data).test[:64]
+    noised = (images + 0.3 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    verdict = pw.metrics.verdict(noised, images, ready.judges())
+    assert {c.outcome for c in verdict.comparisons.values()} == {"higher"}
+
+
 def test_losses_are_those_of_the_record(shared_data):
     ready = load_pretrained("mnist")
     data = pw.load_images("mnist", data_dir=shared_data)

@@ -31,6 +31,8 @@ from phasewise.results import (
     Evaluation,
     HybridSchedule,
     Influence,
+    JudgeScore,
+    JudgesVerdict,
     LossTable,
     MarkovFit,
     ParetoFront,
@@ -113,6 +115,12 @@ EXAMPLES: list[Record] = [
     Reach("r1", INFLUENCE, WINDOWED, ATTENTION),
     Reach("r1", INFLUENCE, dataclasses.replace(WINDOWED, declared=1)),
     REUSE,
+    Evaluation("hybrid", "Hybrid", None, 12.5, 0.1, 0.5, "pca", 100, 200, 0, 10.0, 0.5, 15,
+               judges={"first": JudgeScore("FID", 12.5, 0.1, 100, 200, draws=(12.25, 12.75))}),
+    JudgeScore("FID", 0.1 + 0.2, NAN, 100, 200, 3, "squared feature units", "pca", (0.25, INF)),
+    JudgeScore("sliced Wasserstein distance", 0.02, 1e-3, 100, 200),
+    JudgesVerdict("hybrid", "global", ("FID", "unseen FID"), np.array([-0.5, 0.1]), np.array([0.1, 0.1]),
+                  np.array([2.0, NAN]), 100),
 ]  # fmt: skip
 every_record = pytest.mark.parametrize("record", EXAMPLES, ids=lambda r: type(r).__name__)
 

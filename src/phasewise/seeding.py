@@ -38,6 +38,10 @@ class Purpose(IntEnum):
     SOLVER_PATH = 31
     SAMPLED_LABELS = 32
     INITIAL_WEIGHTS = 40
+    SLICES = 50
+    TWO_SAMPLE_SPLIT = 51
+    TWO_SAMPLE_WEIGHTS = 52
+    TWO_SAMPLE_BATCHES = 53
     CRITIC_SPLIT = 100
     CRITIC_INIT = 101
     CRITIC_BATCHES = 102
@@ -70,6 +74,7 @@ class Stage(IntEnum):
     TEACHER = 5
     REACH = 6
     BOUNDARY = 7
+    UNSEEN = 8
 
 
 def stage_seed(seed: int, stage: Stage) -> int:

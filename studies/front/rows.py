@@ -44,6 +44,11 @@ def rows_of(answers: Answers, place: str, part: str) -> Rows:
         beside = answers.get(f"{place}/beside/{name}", {}) if part == "final" else {}
         more: dict[str, Any] = {k: beside[k] for k in ("paired_error", "same_class") if k in beside}
         rows[name] = {**found[0], "seeds": len(found), "ms": ms.get(name), **more}
+        for key in ("judges", "judges_minus"):  # rows of before there were several judges have none
+            by = [r[key] for r in found if r.get(key)]
+            rows[name][key] = (
+                {judge: mean_of([r[judge] for r in by]) for judge in by[0]} if len(by) == len(found) else {}
+            )
         for key in ("fid", "kid", "precision", "recall", "minus"):
             values = [r[key] for r in found if r.get(key) is not None]
             rows[name][key] = mean_of(values) if values else None

@@ -16,13 +16,13 @@ import phasewise as pw
 from phasewise.metrics import (
     ClassifierFeatures,
     classifier_summary,
-    frechet_difference,
     frechet_score,
     paired_error,
     polynomial_mmd,
     precision_recall,
 )
-from phasewise.results import PriceList, StepErrors
+from phasewise.metrics.judges import FIRST
+from phasewise.results import JudgeScore, PriceList, StepErrors
 from phasewise.scheduling import measure_step_errors, penalty_of
 from studies import subject
 from studies.front.figure import draw
@@ -34,11 +34,13 @@ from studies.study import Answers, Cell, Study, answers_on_disk
 from studies.timing import seconds_of
 
 Plan = pw.HybridSchedule
+Scores = dict[str, JudgeScore]
 
 
 class Front(Study[Options]):
     """Every schedule is sampled from the same noise and judged by FID in the set's own classifier features against the
-    training images (bootstrap error), KID, precision and recall against test images, and the classifier's confidence.
+    training images (bootstrap error), by FID in a second network's that no penalty sees, by the sliced Wasserstein
+    distance of the pixels, KID, precision and recall against test images, and the classifier's confidence.
     With --final, what no cheaper schedule of its kind beats is judged once more, on more samples and other noise,
     beside eight global steps from the same noise: FID (bootstrap over images), pixels, class; the last lines compare
     the cheapest of each kind."""
@@ -117,9 +119,9 @@ class Front(Study[Options]):
 
     def again(self, name: str, plan: Plan, n: int, seed: int) -> dict[str, Any]:
         itself = name == self.options.against
-        row, seen = self.judge(plan, n, seed, None if itself else self.features_against(n, seed))
+        row, scores = self.judge(plan, n, seed, None if itself else self.scores_against(n, seed))
         if itself:
-            self.kept[n, seed] = seen
+            self.kept[n, seed] = scores
         return {**row, "against": self.options.against}
 
     @cached_property
@@ -128,32 +130,36 @@ class Front(Study[Options]):
         return self.finalists()[self.options.against]
 
     @cached_property
-    def kept(self) -> dict[tuple[int, int], Tensor]:
-        """Features of its samples, by their number and seed."""
+    def kept(self) -> dict[tuple[int, int], Scores]:
+        """What the judges say of its samples, by their number and seed."""
         return {}
 
-    def features_against(self, n: int, seed: int) -> Tensor:
+    def scores_against(self, n: int, seed: int) -> Scores:
         if (n, seed) not in self.kept:
-            self.kept[n, seed] = self.subject.features.extract(self.subject.samples(self.against, n, seed))
+            self.kept[n, seed] = self.subject.judged(self.subject.samples(self.against, n, seed), seed)
         return self.kept[n, seed]
 
     @cached_property
     def images_against(self) -> Tensor:
         return self.subject.samples(self.against, self.options.beside, self.options.seeds[0])
 
-    def judge(self, plan: Plan, n: int, seed: int, against: Tensor | None = None) -> tuple[dict[str, Any], Tensor]:
-        """FID (also less that of the features ``against``, image by image), KID, precision, recall and the classifier's
-        view; and the features of the samples."""
+    def judge(self, plan: Plan, n: int, seed: int, against: Scores | None = None) -> tuple[dict[str, Any], Scores]:
+        """Every judge's score (FID is the first's; also less those ``against``, image by image), KID, precision, recall
+        and the classifier's view; and the scores as they are."""
         ours, images = self.subject, self.subject.samples(plan, n, seed)
-        seen = ours.features.extract(images)
-        score, kernel = frechet_score(seen, ours.reference, seed=seed), polynomial_mmd(seen, ours.real[:n])
-        precision, recall = precision_recall(seen, ours.real[:n])
-        minus = None if against is None else frechet_difference(seen, against, ours.reference, seed)
+        scores, seen = ours.judged(images, seed), ours.features.extract(images)
+        kernel, (precision, recall) = polynomial_mmd(seen, ours.real[:n]), precision_recall(seen, ours.real[:n])
         view = classifier_summary(images, ours.features) if isinstance(ours.features, ClassifierFeatures) else {}
-        pairs = {"fid": score, "kid": kernel, "precision": precision, "recall": recall, "minus": minus}
-        row: dict[str, Any] = {k: None if v is None else [v.value, v.stderr] for k, v in pairs.items()}
+        row: dict[str, Any] = {"fid": [scores[FIRST].value, scores[FIRST].stderr]}
+        row |= {k: [v.value, v.stderr] for k, v in (("kid", kernel), ("precision", precision), ("recall", recall))}
+        row["judges"] = {name: [score.value, score.stderr] for name, score in scores.items()}
+        row["judges_minus"], row["minus"] = None, None
+        if against is not None:
+            minus = {name: score.minus(against[name]) for name, score in scores.items()}
+            row["judges_minus"] = {name: [found.difference, found.stderr] for name, found in minus.items()}
+            row["minus"] = row["judges_minus"][FIRST]
         row["classifier"] = {k: v for k, v in view.items() if k != "histogram"}
-        return {**row, "mflop": plan.mflop, "schedule": plan.to_dict()}, seen
+        return {**row, "mflop": plan.mflop, "schedule": plan.to_dict()}, scores
 
     def beside(self, plan: Plan) -> dict[str, Any]:
         """Samples and those of ``against`` from the same noise: root mean square difference of a pixel, and how many of

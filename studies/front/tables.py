@@ -5,19 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from scipy.stats import spearmanr
 
 import phasewise as pw
-from phasewise.results import PriceList
+from phasewise.results import JudgesVerdict, PriceList
 from phasewise.scheduling import prices_at, schedule_from_assignment
 from studies.front.rows import ALONE, KINDS, Rows, kind_of, undominated
 from studies.pages import markdown
 
 LEAST = 8
 """So many schedules of one grid are needed to rank them."""
-FIRST = ("schedule", "MFLOP", "ms", "FID", "KID, 1e-3", "precision", "recall", "confidence", "who, when")
+OTHERS = ("unseen", "sliced")
+"""Judges beside FID, as tables show them."""
+FIRST = (
+    "schedule",
+    "MFLOP",
+    "ms",
+    "FID",
+    "unseen FID",
+    "sliced W2, 1e-3",
+    "KID, 1e-3",
+    "precision",
+    "recall",
+    "confidence",
+    "who, when",
+)
 FINAL = (
-    "schedule", "MFLOP", "ms", "seeds", "FID", "FID minus the first's, paired", "KID, 1e-3", "precision", "recall",
+    "schedule", "MFLOP", "ms", "seeds", "FID", "FID minus the first's, paired", "unseen FID", "minus, paired",
+    "sliced W2, 1e-3", "minus, paired", "all judges", "KID, 1e-3", "precision", "recall",
     "confidence", "class entropy", "paired error", "same class", "price, nats",
 )  # fmt: skip
 
@@ -42,6 +58,7 @@ def first_cells(row: Mapping[str, Any]) -> list[str]:
         f"{row['mflop']:.0f}",
         "" if row["ms"] is None else f"{row['ms']:.2f}",
         f"{row['fid'][0]:.2f} ± {row['fid'][1]:.2f}",
+        *(other(row["judges"].get(name), name) for name in OTHERS),
         f"{1e3 * row['kid'][0]:.2f}",
         f"{row['precision'][0]:.3f}",
         f"{row['recall'][0]:.3f}",
@@ -110,6 +127,28 @@ def headline(rows: Rows) -> list[str]:
     return said
 
 
+def other(pair: list[float] | None, name: str, signed: bool = False) -> str:
+    """A judge's number with its error, the sliced distance in thousandths of a pixel's unit; empty where it is none."""
+    if pair is None:
+        return ""
+    number, error = (1e3 * v if name == "sliced" else v for v in pair)
+    return f"{number:+.3f} ± {error:.3f}" if signed else f"{number:.3f} ± {error:.3f}"
+
+
+def all_judges(row: Mapping[str, Any]) -> str:
+    """Equal only if all agree, and then the differences that each could have told; empty without a rival."""
+    minus = row["judges_minus"]
+    if not minus:
+        return ""
+    n, (differences, errors) = row["asked"]["n"] * row["seeds"], zip(*minus.values(), strict=True)
+    beside = [row["judges"][name][0] - d for name, d in zip(minus, differences, strict=True)]
+    found = JudgesVerdict("", "", tuple(minus), np.array(differences), np.array(errors), np.array(beside), n)
+    if found.outcome != "level":
+        return found.outcome
+    least = (other([c.detectable, 0.0], name).split(" ")[0] for name, c in found.comparisons.items())
+    return f"level (detectable {', '.join(least)})"
+
+
 def value(pair: list[float]) -> str:
     return f"{pair[0]:.3f} ± {pair[1]:.3f}"
 
@@ -137,6 +176,8 @@ def final_cells(row: Mapping[str, Any], prices: PriceList) -> list[str]:
         str(row["seeds"]),
         value(row["fid"]),
         "" if row["minus"] is None else f"{row['minus'][0]:+.3f} ± {row['minus'][1]:.3f}",
+        *(other(row[k].get(name), name, signed=k != "judges") for name in OTHERS for k in ("judges", "judges_minus")),
+        all_judges(row),
         f"{1e3 * row['kid'][0]:.2f}",
         f"{row['precision'][0]:.3f}",
         f"{row['recall'][0]:.3f}",

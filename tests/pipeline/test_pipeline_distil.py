@@ -22,6 +22,7 @@ from phasewise.pipeline import Teller, run_pipeline
 from phasewise.pipeline.distilling import LEAST_SAMPLES, draw_images
 from phasewise.pipeline.estimate import estimate_run, network_costs
 from phasewise.pipeline.judging import Judge, evaluate_all
+from phasewise.pipeline.panel import run_judges
 from phasewise.pipeline.stages import all_stages, wanted
 from phasewise.results import HybridSchedule
 from phasewise.runs import make_config
@@ -228,7 +229,7 @@ def test_students_of_a_conditional_teacher_are_told_labels(data, tmp_path):
     # the same folder goes on: stages that come later tell the labels, too
     run_pipeline(run.config, run.root, command="diagnose", say=lambda _: None)
     assert set(Run(run.root).recovery.names) == {"global", "r2"}
-    judge = Judge.of_data(data, RandomFeatures(SHAPE), run.config)
+    judge = Judge.of_data(data, run_judges(run, data, RandomFeatures(SHAPE), None), run.config)
     plans = {name: run.schedules[name] for name in ("global", "hybrid")}
     result = evaluate_all(run.denoisers(), plans, run.prices, judge, run.config, Teller.of(lambda _: None))
     assert [e.n for e in result.evaluations] == [100, 100]

@@ -11,6 +11,7 @@ from phasewise.metrics.features import (
     RandomFeatures,
     default_features,
     inception_features,
+    unseen_features,
 )
 from phasewise.metrics.frechet import (
     FrechetReference,
@@ -23,19 +24,28 @@ from phasewise.metrics.frechet import (
     paired_frechet,
     polynomial_mmd,
 )
+from phasewise.metrics.judges import FrechetJudge, SampleJudge, SlicedJudge, verdict
 from phasewise.metrics.manifold import precision_recall
 from phasewise.metrics.paired import PairedTest, paired_difference_test, paired_error
+from phasewise.metrics.sliced import SlicedReference, sliced_wasserstein
+from phasewise.metrics.two_sample import TwoSampleTest, classifier_two_sample
 
 __all__ = [
     "ClassifierFeatures",
     "FeatureNetwork",
+    "FrechetJudge",
     "FrechetReference",
     "FrechetScore",
     "InceptionFeatures",
     "PCAFeatures",
     "PairedTest",
     "RandomFeatures",
+    "SampleJudge",
+    "SlicedJudge",
+    "SlicedReference",
+    "TwoSampleTest",
     "classifier_summary",
+    "classifier_two_sample",
     "count_flops",
     "default_features",
     "fid",
@@ -50,5 +60,8 @@ __all__ = [
     "paired_frechet",
     "polynomial_mmd",
     "precision_recall",
+    "sliced_wasserstein",
     "train_classifier",
+    "unseen_features",
+    "verdict",
 ]

@@ -101,10 +101,20 @@ class ClassifierFeatures(FeatureNetwork):
         kind = {} if self.architecture == "plain" else {"architecture": self.architecture}
         return {"format": FORMAT, **{k: getattr(self, k) for k in keys}, **kind, "training": self.training_record}
 
-    def save(self, folder: str | Path) -> Path:
-        """Write weights and then their description into ``folder``; returns it."""
+    def halved(self) -> ClassifierFeatures:
+        """This network, its weights rounded to half precision in place: what :meth:`save` with ``half`` keeps."""
+        for value in self.state_dict().values():
+            if value.is_floating_point():
+                value.copy_(value.half())
+        return self
+
+    def save(self, folder: str | Path, half: bool = False) -> Path:
+        """Write weights and then their description into ``folder``; returns it.  ``half``: in half precision, which
+        rounds them, so that features are the same again only for a network that was :meth:`halved` before."""
         folder = Path(folder)
         state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        if half:
+            state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
         content = safetensors.torch.save(state)
         write_bytes(folder / WEIGHTS_FILE, content)  # first: the description vouches for the weights by their digest
         write_json(folder / CONFIG_FILE, {**self.config(), "sha256": hashlib.sha256(content).hexdigest()})
@@ -257,6 +267,7 @@ TRUNKS: dict[str, Callable[[ImageShape, int], Trunk]] = {"plain": _plain, "resid
     seed=checks.seed,
     epochs=checks.count,
     batch=checks.count,
+    width=checks.count,
     flip=checks.flag,
     progress=checks.function,
     device=checks.device,
@@ -270,6 +281,7 @@ def train_classifier(
     architecture: str = "plain",
     flip: bool = False,
     batch: int | None = None,
+    width: int = 32,
 ) -> ClassifierFeatures:
     """Train :class:`ClassifierFeatures` on ``data.train`` and ``data.labels_train``; measure it on ``data.test``.
 
@@ -280,6 +292,7 @@ def train_classifier(
         architecture: "plain", "residual" or "mixer" (:class:`ClassifierFeatures`); the latter two learn much better in
             colour, and take longer.  flip: mirror every other image at random.
         batch: images a step; None: 64 below 5,000 images, 128 from there on.
+        width: channels of the first layer, which the others are multiples of.
 
     Raises :class:`PhasewiseError` when there are no labels, fewer than two classes, or images of constant colour.
     """
@@ -288,7 +301,9 @@ def train_classifier(
         raise PhasewiseError(f"epochs must be at least 1, got {epochs}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seeding.narrow(seed))  # torch.manual_seed would reset accelerators as well
-        network = ClassifierFeatures(data.image_shape, classes, pixel_range=data.pixel_range, architecture=architecture)
+        network = ClassifierFeatures(
+            data.image_shape, classes, width, pixel_range=data.pixel_range, architecture=architecture
+        )
     std, mean = torch.std_mean(images, dim=(0, 2, 3), keepdim=True, correction=0)
     if not bool((std > 0).all()):
         raise PhasewiseError("a channel of the training images is constant; drop it or check the data")
@@ -392,14 +407,25 @@ def _describe(network: ClassifierFeatures, data: ImageData, seed: int, epochs: i
     }
 
 
+def cache_name(fingerprint: str, seed: int, **how: Any) -> str:
+    """Name of the folder that keeps the classifier of the images of this fingerprint, of this seed."""
+    return "-".join((f"classifier-{fingerprint[:16]}-seed{seed}", *map(str, how.values())))
+
+
 def cached_classifier(
-    data: ImageData, seed: int, cache_dir: str | Path | None, progress: Progress | None, device: str | torch.device
+    data: ImageData,
+    seed: int,
+    cache_dir: str | Path | None,
+    progress: Progress | None,
+    device: str | torch.device,
+    **how: Any,
 ) -> ClassifierFeatures:
-    """The classifier of these data and this seed, from ``cache_dir`` where it is there, trained and kept otherwise."""
-    folder = None if cache_dir is None else Path(cache_dir) / f"classifier-{data.fingerprint[:16]}-seed{seed}"
+    """The classifier of these data and this seed, from ``cache_dir`` where it is there, trained and kept otherwise;
+    ``how``: architecture and width, where they are not the usual ones."""
+    folder = None if cache_dir is None else Path(cache_dir) / cache_name(data.fingerprint, seed, **how)
     if folder is not None and (folder / CONFIG_FILE).is_file():
         return ClassifierFeatures.load(folder).to(device)
-    network = train_classifier(data, seed=seed, progress=progress, device=device)
+    network = train_classifier(data, seed=seed, progress=progress, device=device, **how)
     if folder is not None:
         network.save(folder)
     return network

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from phasewise import checks, seeding
 from phasewise.errors import PhasewiseError, unknown
-from phasewise.metrics.classifier import Progress, cached_classifier, labelled
+from phasewise.metrics.classifier import Progress, cache_name, cached_classifier, labelled
 from phasewise.metrics.feature_base import FeatureNetwork, check_images, frozen
 from phasewise.shapes import ImageShape
 
@@ -193,3 +193,44 @@ def default_features(
     if isinstance(data, Tensor):
         raise PhasewiseError("classifier features need labels; give an ImageData with labels, or features 'pca'")
     return cached_classifier(data, seed, cache_dir, progress, device)
+
+
+UNSEEN: dict[str, Any] = {"architecture": "residual", "width": 16}
+"""What makes the second judge's classifier another one than the first's; about half a million weights."""
+
+
+@checks.checked(
+    seed=checks.seed,
+    cache_dir=checks.file,
+    progress=checks.function,
+    device=checks.device,
+    kind=checks.one_of(KINDS, "features"),
+)
+def unseen_features(
+    data: ImageData | Tensor,
+    seed: int = 0,
+    cache_dir: str | Path | None = None,
+    progress: Progress | None = None,
+    device: str | torch.device = "cpu",
+    kind: str = "auto",
+) -> FeatureNetwork:
+    """A second feature network beside ``default_features(.., kind=kind)`` of the same ``seed``, for a judge that no
+    penalty sees: of another architecture, with weights, order of images and shifts of its own.
+
+    A residual classifier where ``data`` has labels of two or more classes; else random features, or principal
+    components where the first are random.  A classifier is kept in ``cache_dir`` and found there next time.
+    """
+    labels = None if isinstance(data, Tensor) else data.labels_train
+    own = _unseen_seed(seed)
+    if isinstance(data, Tensor) or labels is None or int(labels.min()) == int(labels.max()):
+        return default_features(data, own, device=device, kind="pca" if kind == "random" else "random")
+    return cached_classifier(data, own, cache_dir, progress, device, **UNSEEN)
+
+
+def kept_name(fingerprint: str, seed: int, unseen: bool = False) -> str:
+    """Name of the folder that keeps the classifier of :func:`default_features`, or of :func:`unseen_features`."""
+    return cache_name(fingerprint, _unseen_seed(seed), **UNSEEN) if unseen else cache_name(fingerprint, seed)
+
+
+def _unseen_seed(seed: int) -> int:
+    return seeding.stage_seed(seed, seeding.Stage.UNSEEN)

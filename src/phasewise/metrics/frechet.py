@@ -223,7 +223,7 @@ def frechet_score(
     value = reference.from_features(x)
     return FrechetScore(
         value=value,
-        stderr=_bootstrap(x, reference, resamples, generator),
+        stderr=float(_bootstrap(x, reference, resamples, generator).std()),
         # c / (n / 2) - c / n = c / n, the bias of FID_n (Chong & Forsyth 2020)
         bias=_half_size(x, reference, splits, generator) - value,
         n=x.shape[0],
@@ -233,15 +233,25 @@ def frechet_score(
     )
 
 
-def _bootstrap(x: Tensor, reference: FrechetReference, resamples: int, generator: torch.Generator) -> float:
-    """Standard deviation over resamples with replacement, each given by how often it draws every sample."""
+def _bootstrap(x: Tensor, reference: FrechetReference, resamples: int, generator: torch.Generator) -> Tensor:
+    """Distances (resamples,) of draws with replacement, each given by how often it draws every sample."""
     n = x.shape[0]
     values = []
     for _ in range(resamples):
         drawn = torch.randint(0, n, (n,), generator=generator)
         # counts as weights: the resampled rows need not be copied
         values.append(reference.from_features(x, torch.bincount(drawn, minlength=n).double()))
-    return float(torch.tensor(values, dtype=torch.float64).std())
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def frechet_draws(
+    features: Tensor, reference: FrechetReference, seed: int, resamples: int = RESAMPLES
+) -> tuple[float, Tensor]:
+    """The distance of features (N, D), and those of ``resamples`` bootstrap draws of their rows, (resamples,): their
+    spread is the standard error of :func:`frechet_score`, and for features of one N and seed that of their differences
+    is the error of :func:`frechet_difference`."""
+    x = _features(features, MIN_SAMPLES)
+    return reference.from_features(x), _bootstrap(x, reference, resamples, seeding.plain(seed))
 
 
 @checks.checked(

@@ -87,7 +87,7 @@ def evaluate_beside(
             judge = shipped_judge(load_pretrained(run.demo_of), config)
         else:
             context = Context(run, config, say)
-            judge = Judge.of_data(context.data, context.features, config)
+            judge = Judge.of_data(context.data, context.judges, config)
         try:
             found = judge_trials(run, chosen, seeds or (config.data.seed,), judge, config, say)
         finally:

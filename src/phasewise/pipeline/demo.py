@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from phasewise.errors import PhasewiseError
-from phasewise.metrics import frechet_score
+from phasewise.metrics import FrechetJudge, frechet_score
+from phasewise.metrics.judges import UNSEEN
 from phasewise.pipeline.folder import RunFolder
 from phasewise.pipeline.judging import Judge, evaluate_all, real_floor
 from phasewise.pipeline.recording import write_judgement
@@ -80,9 +81,13 @@ def fill(ready: Pretrained, folder: RunFolder) -> None:
 
 def shipped_judge(ready: Pretrained, config: RunConfig) -> Judge:
     """What comes with a set for samples to be held against: feature moments, and features of real images."""
-    reference, held_out = ready.reference_moments(), ready.real_features()
-    floor = frechet_score(held_out[: config.evaluate.n_samples], reference, config.data.seed)
-    return Judge(ready.features().to(config.machine.device), reference, ready.pixels.pixel_range, real_floor(floor))
+    judges, floors, n, seed = ready.judges(), {}, config.evaluate.n_samples, config.data.seed
+    for name, judge in judges.items():
+        if isinstance(judge, FrechetJudge):
+            judge.features.to(config.machine.device)
+            floors[name] = judge.of_features(ready.real_features(unseen=name == UNSEEN)[:n], seed)
+    first = frechet_score(ready.real_features()[:n], ready.reference_moments(), seed)
+    return Judge(judges, ready.pixels.pixel_range, real_floor(first, floors))
 
 
 def judge_demo(ready: Pretrained, folder: RunFolder, say: Teller) -> None:

@@ -17,19 +17,21 @@ from phasewise.errors import PhasewiseError
 from phasewise.metrics import (
     ClassifierFeatures,
     FeatureNetwork,
+    FrechetJudge,
     FrechetReference,
     FrechetScore,
+    SampleJudge,
     classifier_summary,
     count_flops,
     fid,
-    frechet_difference,
     frechet_score,
     paired_error,
 )
+from phasewise.metrics.judges import FIRST, judged
 from phasewise.pipeline.conditions import class_counts, needs, parts_of, sampled_labels, takes_labels
 from phasewise.pipeline.estimate import expensive
 from phasewise.pipeline.telling import Teller
-from phasewise.results import Evaluation, HybridSchedule, ParetoFront, PriceList
+from phasewise.results import Evaluation, HybridSchedule, JudgeScore, ParetoFront, PriceList
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS
 from phasewise.sampling import calls_per_step, get_solver, sample
@@ -127,26 +129,41 @@ class Judge:
     """What samples are held against.
 
     Attributes:
-        features: the network that distances are measured in; ``reference`` the moments of the training images in it.
+        judges: all that samples are shown to, by name, "first" among them, in whose :attr:`features` FID is taken.
         real: distance of held-out real images, the floor, as the report shows it; ``real_images`` some, or None.
         classes: how often each class is among the training images, where denoisers are told one; else empty.
     """
 
-    features: FeatureNetwork
-    reference: FrechetReference
+    judges: Mapping[str, SampleJudge]
     pixel_range: tuple[float, float]
     real: dict[str, Any]
     real_images: Tensor | None = None
     classes: tuple[int, ...] = ()
 
     @classmethod
-    def of_data(cls, data: ImageData, features: FeatureNetwork, config: RunConfig) -> Judge:
-        reference = FrechetReference.of_images(data.train, features)
+    def of_data(cls, data: ImageData, judges: Mapping[str, SampleJudge], config: RunConfig) -> Judge:
         # as many as samples where there are: the bias depends on n
-        n = min(len(data.test), config.evaluate.n_samples)
-        floor = fid(data.test[:n], reference, features, seed=config.data.seed)
-        shown = data.test[: config.evaluate.n_grid]
-        return cls(features, reference, data.pixel_range, real_floor(floor), shown, class_counts(data))
+        n, seed = min(len(data.test), config.evaluate.n_samples), config.data.seed
+        first, shown = judges[FIRST], data.test[: config.evaluate.n_grid]
+        assert isinstance(first, FrechetJudge)
+        floor = fid(data.test[:n], first.reference, first.features, seed=seed)
+        others = judged(data.test[:n], {k: j for k, j in judges.items() if k != FIRST}, seed)
+        return cls(judges, data.pixel_range, real_floor(floor, others), shown, class_counts(data))
+
+    @property
+    def first(self) -> FrechetJudge:
+        found = self.judges[FIRST]
+        assert isinstance(found, FrechetJudge)
+        return found
+
+    @property
+    def features(self) -> FeatureNetwork:
+        return self.first.features
+
+    @property
+    def reference(self) -> FrechetReference:
+        """Moments of the training images in the features."""
+        return self.first.reference
 
     def cond(self, hybrid: Denoiser, n: int, seed: int) -> Tensor | None:
         """``n`` labels as frequent as in real images, (n,), for one that is told classes; else None."""
@@ -157,9 +174,10 @@ class Judge:
         return sampled_labels(self.classes, n, seed) if takes_labels(parts_of(hybrid)) else None
 
 
-def real_floor(score: FrechetScore) -> dict[str, Any]:
-    """The distance of real images as records and report keep it."""
-    return {"fid": score.value, "fid_stderr": score.stderr, "fid_bias": score.bias, "n": score.n}
+def real_floor(score: FrechetScore, others: Mapping[str, JudgeScore]) -> dict[str, Any]:
+    """The distance of real images as records and report keep it, and by every other judge."""
+    seen = {name: [found.value, found.stderr] for name, found in others.items() if name != FIRST}
+    return {"fid": score.value, "fid_stderr": score.stderr, "fid_bias": score.bias, "n": score.n, "judges": seen}
 
 
 def evaluate_all(
@@ -184,7 +202,7 @@ def evaluate_all(
     ms = sampling_ms({name: bind(h, judge.cond(h, TIMED, seed)) for name, h in hybrids.items()}, seed)
     kept = {} if judge.real_images is None else {"real": judge.real_images}
     base: Tensor | None = None
-    rivals: dict[str, Tensor] = {}
+    rivals: dict[str, JudgeScore] = {}
     evaluations = []
     order = sorted(hybrids, key=_in_order)
     for k, name in enumerate(order):
@@ -197,10 +215,11 @@ def evaluate_all(
         base = images if base is None else base  # all-global comes first
         kept[name] = images[:n_grid]
         seen = features.extract(images.to(device))
-        score = frechet_score(seen, judge.reference, seed)
-        minus = {rival: frechet_difference(seen, known, judge.reference, seed) for rival, known in rivals.items()}
+        score, first = frechet_score(seen, judge.reference, seed), judge.first.of_features(seen, seed)
+        others = judged(images.to(device), {k: j for k, j in judge.judges.items() if k != FIRST}, seed)
+        minus = {rival: first.minus(known) for rival, known in rivals.items()}
         if name in RIVALS:
-            rivals[name] = seen
+            rivals[name] = first
         paired = None if name == "global" else paired_error(images, base)
         nats = _nats(prices, schedules[name])
         row = Evaluation(
@@ -221,10 +240,11 @@ def evaluate_all(
             nats_stderr=nats.penalty_stderr if nats else None,
             paired_rmse=paired.value if paired else None,
             paired_stderr=paired.stderr if paired else None,
-            fid_minus={r: [d.value, d.stderr] for r, d in minus.items()},
+            fid_minus={r: [d.difference, d.stderr] for r, d in minus.items()},
             extra=_classifier_view(images.to(device), features),
             distance=features.distance,
             same_noise=shares_noise(schedules[name], schedules[order[0]]),
+            judges={FIRST: first, **others},
         )
         evaluations.append(row)
         say(

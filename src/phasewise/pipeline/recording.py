@@ -12,6 +12,7 @@ from torch import Tensor
 from phasewise.files import write_json
 from phasewise.pipeline.diagnosing import cmi_summary
 from phasewise.pipeline.judging import Judgement
+from phasewise.results import Evaluation
 from phasewise.runs.config import RunConfig
 from phasewise.runs.run import Run
 
@@ -27,15 +28,19 @@ def write_judgement(
         run.write_tensors("samples", pixels, f"{name}.safetensors")
     judged = [e.to_dict() for e in result.evaluations]
     run.write("evaluations", {"evaluations": judged, "real": result.real, "classifier": classifier})
-    rows = {
-        e.name: {"fid": e.fid, "fid_stderr": e.fid_stderr, "n": e.n, "mflop": e.mflop, "ms": e.ms, "nats": e.nats}
-        for e in result.evaluations
-    }
+    rows = {e.name: _row(e, result.evaluations) for e in result.evaluations}
     about = {"data": config.data.data, "seed": config.data.seed}
     content = {**about, "schedules": rows, "real": result.real, **cmi_summary(run)}
     # NaN and infinity, which are no JSON, as null
     clean = json.loads(json.dumps(content), parse_constant=lambda _: None)
     write_json(run.path("summary"), clean)
+
+
+def _row(e: Evaluation, every: list[Evaluation]) -> dict[str, Any]:
+    """A schedule in the summary: its scores by every judge, and what all judges together say of it against others."""
+    row = {"fid": e.fid, "fid_stderr": e.fid_stderr, "n": e.n, "mflop": e.mflop, "ms": e.ms, "nats": e.nats}
+    scores = {name: [score.value, score.stderr] for name, score in e.judges.items()}
+    return {**row, "judges": scores, "against": {o.name: e.against(o).outcome for o in every if o is not e}}
 
 
 def to_uint8(images: Tensor, pixel_range: Range) -> Tensor:

@@ -17,7 +17,8 @@ from phasewise.data import ImageData
 from phasewise.denoisers import Denoiser, DiTDenoiser, save_denoiser
 from phasewise.diagnosis import gap_window, measure_losses, measure_recovery, path_kl, reach
 from phasewise.errors import PhasewiseError
-from phasewise.metrics import FeatureNetwork, default_features
+from phasewise.metrics import FeatureNetwork, FrechetJudge, SampleJudge, default_features
+from phasewise.metrics.judges import UNSEEN
 from phasewise.paths import path_from_config
 from phasewise.pipeline.ahead import need_source
 from phasewise.pipeline.bounds import MOST_IMAGES, boundaries_of
@@ -33,6 +34,7 @@ from phasewise.pipeline.models import (
     open_source,
     own_schedule,
 )
+from phasewise.pipeline.panel import run_judges, second_network
 from phasewise.pipeline.recording import to_uint8, write_judgement
 from phasewise.pipeline.teachers import classes_of
 from phasewise.pipeline.telling import VERBOSE, Teller
@@ -69,6 +71,11 @@ class Context:
             device=self.config.machine.device, kind=self.config.features.features,
         )  # fmt: skip
 
+    @cached_property
+    def judges(self) -> dict[str, SampleJudge]:
+        """What samples are shown to, by name."""
+        return run_judges(self.run, self.data, self.features, second_network(self.run, self.data, self.config))
+
     def seed(self, stage: seeding.Stage) -> int:
         """The seed of one stage's own draws."""
         return seeding.stage_seed(self.config.data.seed, stage)
@@ -95,7 +102,10 @@ def do_data(ctx: Context) -> None:
 
 def do_features(ctx: Context) -> None:
     network = ctx.features
-    about = {"name": network.name, "test_accuracy": network.test_accuracy, "n_test": len(ctx.data.test)}
+    about: dict[str, Any] = {"name": network.name, "test_accuracy": network.test_accuracy, "n_test": len(ctx.data.test)}
+    second = ctx.judges.get(UNSEEN)
+    if isinstance(second, FrechetJudge):
+        about["unseen"] = {"name": second.features.name, "test_accuracy": second.features.test_accuracy}
     ctx.run.write("features", about)
 
 
@@ -321,7 +331,7 @@ def read_gap(ctx: Context) -> tuple[float, float] | None:
 def do_evaluate(ctx: Context) -> None:
     run = ctx.run
     assert run.prices is not None
-    judge = Judge.of_data(ctx.data, ctx.features, ctx.config)
+    judge = Judge.of_data(ctx.data, ctx.judges, ctx.config)
     # a control too: a schedule of one's own may name it
     result = evaluate_all(ctx.denoisers(), run.schedules, run.prices, judge, ctx.config, ctx.say)
     write_judgement(run, ctx.config, result, run.classifier, ctx.data.pixel_range)
@@ -363,9 +373,11 @@ def all_stages(config: RunConfig) -> list[Stage]:
         del part[name][about.field]
     losses, taken_home = {"n_losses": config.diagnose.n_losses}, config.train.distill or config.train.model
     beside = {"window_radius": config.schedule.window_radius}
+    # runs of before there was a second judge are done as they were
+    seen = {} if config.features.unseen else {"unseen": False}
     stages = [
         Stage("data", (), part["data"], ("data",), do_data),
-        Stage("features", ("data",), part["features"], ("features",), do_features),
+        Stage("features", ("data",), {"features": config.features.features}, ("features",), do_features),
     ]
     names = {m.name: training_stage(m, config) for m in config.members}
     for member in config.members:
@@ -393,7 +405,7 @@ def all_stages(config: RunConfig) -> list[Stage]:
             ("prices", "schedules", "fronts"), do_schedule,
         ),
         *([Stage("hybrid", ("schedule",), {}, ("hybrid",), do_hybrid)] if taken_home else []),
-        Stage("evaluate", ("schedule", "features"), part["evaluate"], ("evaluations", "summary"), do_evaluate),
+        Stage("evaluate", ("schedule", "features"), part["evaluate"] | seen, ("evaluations", "summary"), do_evaluate),
     ]  # fmt: skip
     if config.train.model:
         stages += [

@@ -19,7 +19,8 @@ from phasewise.denoisers import Denoiser, load_denoiser, save_denoiser
 from phasewise.diagnosis import measure_losses
 from phasewise.errors import PhasewiseError
 from phasewise.files import read_json, write_bytes, write_json, write_text
-from phasewise.metrics import ClassifierFeatures, FrechetReference, default_features
+from phasewise.metrics import ClassifierFeatures, FrechetReference, SlicedReference, default_features, unseen_features
+from phasewise.metrics.sliced import ATOMS
 from phasewise.pretrained.sets import HOME, Pretrained
 from phasewise.runs.config import command
 from phasewise.runs.images import images_of
@@ -68,6 +69,9 @@ def pack(run_folder: str | Path, name: str, *, data_dir: str | None = None, note
     )
     target.claim(kept, command(shown), __version__)
     write_features(features, target, data.train, data.test)
+    second = unseen_features(data, seed=config.data.seed, cache_dir=cache, kind=kind)
+    assert isinstance(second, ClassifierFeatures)  # there are labels, or the first were none
+    write_second_judge(second, target, data.train, data.test)
     change = rounding({n: full[n] for n in names}, target, data.test)
     fids = {e.name: {k: getattr(e, k) for k in ("fid", "fid_stderr", "n", "mflop")} for e in evaluation.values()}
     card: dict[str, Any] = {"denoisers": names, "data": config.data.data, "trained_by": command(shown)}
@@ -94,10 +98,21 @@ def copy_records(run: Run, target: Run, names: list[str]) -> None:
 def write_features(features: ClassifierFeatures, target: Run, train: torch.Tensor, test: torch.Tensor) -> None:
     """The feature network, moments of the training images, and features of some held-out ones."""
     features.save(target.path("shipped_features"))
-    FrechetReference.of_images(train, features).save(target.path("shipped_reference"))
+    FrechetReference.of_images(train, features).save(target.moments("first"))
+    _write_real(features, target.path("shipped_real"), test)
+
+
+def write_second_judge(features: ClassifierFeatures, target: Run, train: torch.Tensor, test: torch.Tensor) -> None:
+    """The same of the network that no penalty sees, in half precision; and the training images along directions."""
+    features.halved().save(target.path("shipped_unseen"), half=True)
+    FrechetReference.of_images(train, features).save(target.moments("unseen"))
+    _write_real(features, target.path("shipped_unseen", "real.safetensors"), test)
+    SlicedReference.of_images(train, atoms=ATOMS).save(target.moments("sliced"))
+
+
+def _write_real(features: ClassifierFeatures, place: Path, test: torch.Tensor) -> None:
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:REAL]
-    seen = features.extract(test[order]).half()
-    write_bytes(target.path("shipped_real"), safetensors.torch.save({"features": seen}))
+    write_bytes(place, safetensors.torch.save({"features": features.extract(test[order]).half()}))
 
 
 def rounding(full: dict[str, Denoiser], target: Run, test: torch.Tensor) -> dict[str, float]:

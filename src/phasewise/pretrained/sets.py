@@ -12,7 +12,6 @@ from torch import Tensor
 from phasewise import checks
 from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.files import read_json
-from phasewise.metrics import ClassifierFeatures, FrechetReference
 from phasewise.results import DataRecord, Named
 from phasewise.runs.run import Run
 from phasewise.tensors import opened
@@ -50,18 +49,18 @@ class Pretrained(Run):
         assert self.data is not None
         return self.data
 
-    def features(self) -> ClassifierFeatures:
-        """The classifier whose features FID is measured in."""
-        return ClassifierFeatures.load(self.path("shipped_features"))
+    def _kept(self, unseen: bool) -> Path:
+        return self.path("shipped_unseen" if unseen else "shipped_features")
 
-    def reference_moments(self) -> FrechetReference:
-        """Feature moments of the training images."""
-        return FrechetReference.load(self.path("shipped_reference"))
+    def moments(self, judge: str) -> Path:
+        places = {"first": self.path("shipped_reference"), "sliced": self.path("shipped_sliced")}
+        return places.get(judge) or self.path("shipped_unseen", "reference.safetensors")
 
-    def real_features(self) -> Tensor:
+    @checks.checked(unseen=checks.flag)
+    def real_features(self, unseen: bool = False) -> Tensor:
         """Features (n, D) of held-out real images: how far those are from the training images is the floor of FID."""
-        place, mend = self.path("shipped_real"), "install phasewise again"
-        with opened(place, mend=mend) as handle:
+        place = self.path("shipped_unseen", "real.safetensors") if unseen else self.path("shipped_real")
+        with opened(place, mend="install phasewise again") as handle:
             return handle.get_tensor("features").float()
 
     def copy_to(self, run: Run) -> None:

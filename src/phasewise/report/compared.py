@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from phasewise.power import Comparison
 from phasewise.report.style import is_number, num, percent, pm
-from phasewise.results import Evaluation
+from phasewise.results import Evaluation, JudgesVerdict
 from phasewise.runs.run import Run
 
 MARGIN = 0.05
@@ -15,54 +13,83 @@ EQUAL_COST = 0.005
 """Costs that differ by no more than this share count as equal."""
 
 
-def compared(a: Evaluation, b: Evaluation) -> Comparison | None:
-    """Distance of ``a`` minus that of ``b``, paired where it was measured; None where a number is missing."""
-    if not all(is_number(v) for v in (a.fid, b.fid, a.fid_stderr, b.fid_stderr)):
+def told(a: Evaluation, b: Evaluation | None) -> JudgesVerdict | None:
+    """What all judges say of ``a`` against ``b``, paired where it was measured; None where a number is missing."""
+    if b is None or not all(is_number(v) for v in (a.fid, b.fid, a.fid_stderr, b.fid_stderr)):
         return None
-    n = min(a.n, b.n)
-    for one, other, sign in ((a, b, 1), (b, a, -1)):
-        found = one.fid_minus.get(other.name)
-        if found and all(is_number(v) for v in found):
-            return Comparison(sign * found[0], found[1], n)
-    return Comparison(a.fid - b.fid, math.hypot(a.fid_stderr, b.fid_stderr), n)
+    return a.against(b)
+
+
+def compared(a: Evaluation, b: Evaluation) -> Comparison | None:
+    """FID of ``a`` minus that of ``b``, paired where it was measured; None where a number is missing."""
+    found = told(a, b)
+    return None if found is None else next(iter(found.comparisons.values()))
 
 
 def outcome(a: Evaluation, b: Evaluation | None) -> str | None:
-    """ "lower", "level" or "higher": the distance of ``a`` against that of ``b``; None where a number is missing."""
-    found = compared(a, b) if b else None
+    """ "level" where no judge tells the two apart, "lower", "higher", or "split" where judges contradict each other; of
+    the distance of ``a`` against that of ``b``.  None where a number is missing."""
+    found = told(a, b)
     return found.outcome if found else None
 
 
+def measures(a: Evaluation, b: Evaluation) -> dict[str, list[str]]:
+    """What is measured by the judges that call ``a`` "lower", "level" and "higher" than ``b``."""
+    found, by = told(a, b), dict[str, list[str]]({"lower": [], "level": [], "higher": []})
+    for name, one in found.comparisons.items() if found else ():
+        by[one.outcome].append(name)
+    return by
+
+
+def listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def fewest(a: Evaluation, b: Evaluation) -> str:
-    """In brackets: the difference that so many samples could have shown; empty where the two are told apart."""
-    found = compared(a, b)
+    """In brackets: the difference that so many samples could have shown, by each judge who finds none; empty where the
+    two are told apart."""
+    found = told(a, b)
     if found is None or found.outcome != "level":
         return ""
-    return f" ({num(found.n)} samples tell {num(found.detectable, 2)} or more{_share(found.detectable, b)})"
+    first, *others = zip(found.comparisons.items(), found.beside.tolist(), strict=True)
+    said = [f"{num(found.n)} samples tell {num(first[0][1].detectable, 2)} or more{_share(*_reached(first))}"]
+    for one in others:
+        (name, seen), _ = one
+        said.append(f"{num(seen.detectable, 2)} of {name}{_share(*_reached(one))}")
+    return f" ({'; '.join(said)})"
+
+
+def _reached(one: tuple[tuple[str, Comparison], float]) -> tuple[float, float]:
+    """What a judge could have shown, and of what."""
+    return one[0][1].detectable, one[1]
 
 
 def difference(a: Evaluation, b: Evaluation) -> str:
-    """ "; difference +0.1 ± 0.2, ..." with what could have been told and what it takes; empty where it is unknown."""
-    found = compared(a, b)
+    """ "; difference +0.1 ± 0.2, ...; by unseen FID ..." with what could have been told and what it takes; empty where
+    it is unknown."""
+    found, said = told(a, b), []
     if found is None:
         return ""
-    value = pm(found.difference, found.stderr)
-    text = f"; difference {'' if value.startswith('−') else '+'}{value}"
-    return f"{text}, {_reach(found, b)}" if found.outcome == "level" else text
+    for k, ((name, one), base) in enumerate(zip(found.comparisons.items(), found.beside.tolist(), strict=True)):
+        value = pm(one.difference, one.stderr)
+        text = f"; {f'by {name}' if k else 'difference'} {'' if value.startswith('−') else '+'}{value}"
+        said.append(f"{text}, {_reach(one, base)}" if one.outcome == "level" else text)
+    return "".join(said)
 
 
-def _reach(found: Comparison, rival: Evaluation) -> str:
-    """What so many samples could have shown (8 times in 10), and how many it takes to tell MARGIN."""
+def _reach(found: Comparison, rival: float) -> str:
+    """What so many samples could have shown (8 times in 10) beside the distance ``rival``, and how many it takes to
+    tell MARGIN of it."""
     text = f"not distinguishable: {num(found.n)} samples tell {num(found.detectable, 2)} or more"
     text += f"{_share(found.detectable, rival)} in 8 of 10 cases"
-    if found.detectable <= MARGIN * rival.fid or not found.stderr:
+    if found.detectable <= MARGIN * rival or not found.stderr:
         return text
-    count = found.samples_for(MARGIN * rival.fid)
+    count = found.samples_for(MARGIN * rival)
     return f"{text}, {MARGIN:.0%} would take about {num(_rounded(count))}".replace("5%", "5 %")
 
 
-def _share(value: float, of: Evaluation) -> str:
-    return f", {percent(value, of.fid)}" if of.fid > 0 else ""
+def _share(value: float, of: float) -> str:
+    return f", {percent(value, of)}" if of > 0 else ""
 
 
 def _rounded(count: int) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from phasewise.report import figures, pictures, schedule_figures
 from phasewise.report.blocks import Drawing, Gallery, Section, Shot, Table, drawing
+from phasewise.report.compared import told
 from phasewise.report.style import BARS, Palette, is_number, num, ordered, percent, pm, schedule_label
 from phasewise.results import Evaluation
 from phasewise.runs.layout import missing
@@ -28,6 +31,14 @@ EXTRAS = {
     "n": ("samples", ""),
 }
 """Heading and explanation of what evaluations may carry besides."""
+
+
+FIRST = "first"
+"""Name of the judge that FID is of, among an evaluation's judges."""
+REAL = "Real test images (floor)"
+TOLD = {
+    "level": "not distinguishable", "lower": "hybrid better", "higher": "hybrid worse", "split": "judges disagree"
+}  # fmt: skip
 
 
 def headline_blocks(run: Run) -> tuple[Drawing, ...]:
@@ -117,7 +128,7 @@ def evaluation(run: Run) -> Section:
     if run.real:
         fid = pm(run.real.get("fid"), run.real.get("fid_stderr"))
         bias, n = num(run.real.get("fid_bias"), 2), num(run.real.get("n"))
-        rows.append(("Real test images (floor)", *["–"] * 5, fid, bias, n, "–", "–"))
+        rows.append((REAL, *["–"] * 5, fid, bias, n, "–", "–"))
     strong = names.index("hybrid") if "hybrid" in names else None
     first = run.evaluations[names[0]]
     caption = (
@@ -130,7 +141,59 @@ def evaluation(run: Run) -> Section:
         f"multiply-add counts as two FLOPs. {timing(run)}{_classifier(run)}"
     )
     table = Table(head, tuple(rows), caption, strong=strong)
-    return Section("evaluation", title, blocks=(table, *_extras(run, names)))
+    return Section(
+        "evaluation", title, blocks=(table, *_judges(run, names), *_verdicts(run, names), *_extras(run, names))
+    )
+
+
+def _judges(run: Run, names: list[str]) -> list[Table]:
+    """What every judge says of every schedule; nothing where only FID is on record."""
+    seen = {n: run.evaluations[n].judges for n in names}
+    keys = list(dict.fromkeys(key for judges in seen.values() for key in judges))
+    if len(keys) < 2:
+        return []
+    known = {key: score for judges in seen.values() for key, score in judges.items()}
+    head = ("schedule", *(f"{known[key].measure} ± s.e." for key in keys), "n")
+    rows = [
+        (
+            schedule_label(run, n),
+            *(pm(j[k].value, j[k].stderr) if k in j else "–" for k in keys),
+            num(run.evaluations[n].n),
+        )
+        for n, j in seen.items()
+    ]
+    if run.real:
+        floors: dict[str, list[Any]] = {FIRST: [run.real.get("fid"), run.real.get("fid_stderr")], **run.floors}
+        rows.append((REAL, *(pm(*floors[k]) if k in floors else "–" for k in keys), num(run.real.get("n"))))
+    which = "; ".join(f"{s.measure}: {s.features}" for s in known.values() if s.features)
+    caption = (
+        f"The same samples by every judge, lower is better. {which}. The penalty that chose the hybrid may have looked "
+        "through the first judge's features; no penalty has seen the others. The sliced Wasserstein distance compares "
+        "pixels along random directions, in pixel units: no network."
+    )
+    return [Table(head, tuple(rows), caption, strong=names.index("hybrid") if "hybrid" in names else None)]
+
+
+def _verdicts(run: Run, names: list[str]) -> list[Table]:
+    """The hybrid against every other schedule, judge by judge, with the difference that could have been told."""
+    hybrid = run.evaluations.get("hybrid")
+    if hybrid is None:
+        return []
+    rows = []
+    for name in names:
+        found = None if name == "hybrid" else told(hybrid, run.evaluations[name])
+        for k, (measure, one) in enumerate(found.comparisons.items() if found else ()):
+            first = (schedule_label(run, name), TOLD[found.outcome]) if k == 0 and found else ("", "")
+            rows.append((*first, measure, pm(one.difference, one.stderr), TOLD[one.outcome], num(one.detectable, 2)))
+    if not rows:
+        return []
+    head = ("the hybrid against", "all judges", "judge", "hybrid minus it ± s.e.", "this judge", "detectable")
+    caption = (
+        "Two schedules count as equal only where no judge tells them apart (two standard errors, paired where the "
+        "samples share their starting noise). Detectable: the least true difference that so many samples tell in 8 of "
+        "10 cases. Of equal samplers each judge calls one in twenty apart by chance."
+    )
+    return [Table(head, tuple(rows), caption)]
 
 
 def minimised(run: Run) -> tuple[str | None, str, str]:

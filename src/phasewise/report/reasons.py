@@ -129,7 +129,7 @@ def answer(run: Run, hybrid: Evaluation, full: Evaluation, rival: Evaluation | N
         return f"{what.capitalize()} does not pay here", False
     if rival is None or second is None or (second == "lower" and costs_less(rival, hybrid)):
         return f"Whether {what} pays here is not shown", False
-    if second == "level":
+    if second in ("level", "split"):
         return f"No gain from {what} shown here", False
     if what == "the hybrid":
         return "The hybrid pays here", True

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from phasewise.report import cmi
-from phasewise.report.compared import costs_less, difference, fewest, outcome, rival
+from phasewise.report.compared import costs_less, difference, fewest, listed, measures, outcome, rival
 from phasewise.report.reasons import answer, reasons
 from phasewise.report.style import is_number, num, percent, pm, schedule_label
 from phasewise.results import Evaluation
@@ -64,8 +64,8 @@ def verdict(run: Run) -> Verdict:
 def against_own(hybrid: Evaluation, own: Evaluation) -> str:
     """The hybrid beside the schedule that the model's owner uses: distance, MFLOP and milliseconds."""
     found = outcome(hybrid, own)
-    told = {"lower": "lower than", "level": "not distinguishable from", "higher": "higher than"}
-    quality = f", {told[found]} yours" if found else ""
+    alone = found is not None and found in WORDS and len(hybrid.against(own).measures) == 1
+    quality = f", {WORDS[found]} yours" if found and alone else f"; its {_said(hybrid, own)} yours" if found else ""
     return (
         f"Your schedule: {own.measure} {pm(own.fid, own.fid_stderr)} at {num(own.mflop)} MFLOP and {num(own.ms)} ms an "
         f"image. The hybrid: {pm(hybrid.fid, hybrid.fid_stderr)}{quality}, at {num(hybrid.mflop)} MFLOP and "
@@ -94,8 +94,7 @@ def headline(hybrid: Evaluation, full: Evaluation, cheap: Evaluation | None) -> 
     share = percent(hybrid.mflop, full.mflop)
     if hybrid.mflop >= full.mflop:
         return f"The hybrid saves nothing here: it costs {share} of the global sampler's FLOPs."
-    quality = {"lower": "lower than", "level": "not distinguishable from", "higher": "higher than"}[first]
-    text = f"At {share} of the FLOPs the hybrid's {hybrid.measure} is {quality} the global sampler's"
+    text = f"At {share} of the FLOPs the hybrid's {_said(hybrid, full)} the global sampler's"
     text += fewest(hybrid, full)
     second = outcome(hybrid, cheap)
     if cheap is None or second is None:
@@ -106,7 +105,19 @@ def headline(hybrid: Evaluation, full: Evaluation, cheap: Evaluation | None) -> 
         "lower": f"{text}{join} it beats {against}.",
         "level": f"{text}{join} {against} is not distinguishable from it{fewest(hybrid, cheap)}: no gain shown.",
         "higher": f"{text}{join} {against} does better: the hybrid does not pay here.",
+        "split": f"{text}, but the judges disagree on {against}: no gain shown.",
     }[second]
+
+
+WORDS = {"lower": "lower than", "level": "not distinguishable from", "higher": "higher than"}
+
+
+def _said(a: Evaluation, b: Evaluation) -> str:
+    """ "FID is lower than": which judges tell, and what; of two that all judges call equal, all of them."""
+    by = measures(a, b)
+    told = [w for w in ("lower", "higher") if by[w]] or ["level"]
+    parts = [f"{listed(by[w])} {'is' if len(by[w]) == 1 else 'are'} {WORDS[w]}" for w in told]
+    return " and its ".join(parts)
 
 
 def _at_cost(hybrid: Evaluation, cheap: Evaluation, full: Evaluation) -> str:

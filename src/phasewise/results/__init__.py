@@ -7,7 +7,8 @@ Every record prints as a line or a small table (``print(record)``, and in a note
 ``record.table()`` and ``record.to_frame()``, and draws itself with ``record.plot()`` where a picture says it.
 
 What a record is stands in :mod:`phasewise.results.base`; how far a network sees, in :mod:`phasewise.results.reach`;
-what leaning on earlier steps costs, in :mod:`phasewise.results.reuse`.
+what leaning on earlier steps costs, in :mod:`phasewise.results.reuse`; what several judges say of samples, in
+:mod:`phasewise.results.judges`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from phasewise.errors import PhasewiseError, unknown
 from phasewise.results.base import Array, Record, _at, _cells, _long
 from phasewise.results.base import Named as Named
 from phasewise.results.base import plain as plain
+from phasewise.results.judges import JudgeScore as JudgeScore
+from phasewise.results.judges import JudgesVerdict as JudgesVerdict
+from phasewise.results.judges import weigh
 from phasewise.results.reach import AttentionWindows as AttentionWindows
 from phasewise.results.reach import Influence as Influence
 from phasewise.results.reach import Radii as Radii
@@ -504,6 +508,8 @@ class Evaluation(Record):
     name of another
     schedule sampled from the same noise, [this FID minus that one, its paired standard error].  ``same_noise``: whether
     the noise is that of the all-global samples at every step, not at the start alone; None where it is not on record.
+    ``judges``: what every judge says of the samples, by the judge's name ("first" is that of ``fid``, "unseen" and
+    "sliced"); empty where it is not on record.
     """
 
     name: str
@@ -527,6 +533,27 @@ class Evaluation(Record):
     fid_minus: dict[str, list[float]] = field(default_factory=dict)
     distance: str = ""
     same_noise: bool | None = None
+    judges: dict[str, JudgeScore] = field(default_factory=dict)
+
+    def against(self, other: Evaluation) -> JudgesVerdict:
+        """What all judges that saw both say of this schedule's samples against ``other``'s.
+
+        Where no judge is on record of one of them, FID alone: paired where ``fid_minus`` has it, else with its errors
+        taken as independent.
+        """
+        names = (self.label or self.name, other.label or other.name)
+        if set(self.judges) & set(other.judges):
+            return weigh(self.judges, other.judges, names)
+        found = None
+        for one, with_, sign in ((self, other, 1), (other, self, -1)):
+            known = one.fid_minus.get(with_.name)
+            if found is None and known and all(display.is_number(v) for v in known):
+                found = (sign * known[0], known[1])
+        difference, stderr = found or (self.fid - other.fid, math.hypot(self.fid_stderr, other.fid_stderr))
+        return JudgesVerdict(
+            first=names[0], second=names[1], measures=(self.measure,), difference=np.array([difference]),
+            stderr=np.array([stderr]), beside=np.array([other.fid]), n=min(self.n, other.n),
+        )  # fmt: skip
 
     @property
     def measure(self) -> str:

@@ -158,7 +158,7 @@ def _flat(record: Record) -> typing.Iterator[tuple[str, Any]]:
     for f in dataclasses.fields(record):  # type: ignore[arg-type]
         value = getattr(record, f.name)
         if isinstance(value, dict):
-            yield from ((f"{f.name}.{key}", v) for key, v in value.items())
+            yield from ((f"{f.name}.{key}", v) for key, v in value.items() if not isinstance(v, Record))
         elif not isinstance(value, (np.ndarray, Record)):
             yield f.name, value
 

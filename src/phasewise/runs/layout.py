@@ -6,14 +6,15 @@ records/                    data, features, training/NAME, cmi, markov, losses, 
                             classes, reach, boundaries
 cmi/ESTIMATOR-KEY/          finished cells and folds of a CMI map
 models/NAME/                config.json, weights.safetensors, training.json (checkpoint.safetensors while training)
-models/features/            feature networks trained on the data
+models/features/            feature networks trained on the data; moments/JUDGE.safetensors, what judges compare with
 samples/NAME.safetensors    uint8 images, the same starting noise row by row; recovery.safetensors
 stages/NAME.json            what was done, for which choices, how long it took
 hybrid/                     the hybrid and its members as one folder to share, of a run that distils or takes a model
 given/                      what lay nowhere else: images and a teacher given in Python, images drawn by a teacher
 report.html, figures/, summary.json
 exports/                    of a model: the schedule as other programs take it
-card.json, features/        of a shipped set: what it is, its feature network, moments and real features
+card.json, features/        of a shipped set: what it is, its feature network, moments and real features; unseen/, the
+                            same of the second judge; sliced.safetensors, the images along fixed directions
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ ITEMS: dict[str, Item] = {
     "cells": Item("cmi/", "phasewise diagnose --cmi --out DIR"),
     "models": Item("models/", "phasewise train"),
     "networks": Item("models/features/"),
+    "moments": Item("models/features/moments/"),
     "stages": Item("stages/"),
     "hybrid": Item("hybrid/"),
     "given": Item("given/", "phasewise distill"),
@@ -73,6 +75,8 @@ ITEMS: dict[str, Item] = {
     "shipped_features": Item("features/"),
     "shipped_reference": Item("features/reference.safetensors"),
     "shipped_real": Item("features/real.safetensors"),
+    "shipped_unseen": Item("features/unseen/"),
+    "shipped_sliced": Item("features/sliced.safetensors"),
 }
 REPORTED = (
     "data", "training", "losses", "gap", "recovery", "recovered", "cmi", "markov", "prices", "fronts", "schedules",

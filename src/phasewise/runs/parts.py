@@ -191,9 +191,11 @@ class DataOptions(Options):
 
 @dataclass(frozen=True)
 class FeatureOptions(Options):
-    """The feature network that samples are judged in, and that the penalty ``frechet`` uses."""
+    """The feature network that samples are judged in, and that the penalty ``frechet`` uses; and a second one of
+    another architecture, which no penalty uses."""
 
     features: str = option("auto", "To judge in: auto, classifier, inception, pca, random.", known=_feature_kinds)
+    unseen: bool = option(True, "Judge in a second feature network too, which no penalty sees.")
 
 
 @dataclass(frozen=True)

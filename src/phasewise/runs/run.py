@@ -35,6 +35,7 @@ from phasewise.runs.members import Member, member_of
 
 if TYPE_CHECKING:
     from phasewise.denoisers import Denoiser, HybridDenoiser
+    from phasewise.metrics import ClassifierFeatures, FrechetReference, SampleJudge, SlicedReference
     from phasewise.scheduling import Boundary, BoundaryUnits
 
 T = TypeVar("T")
@@ -228,6 +229,13 @@ class Run:
         """Distance (FID or another, as the evaluations say) of held-out real images: the floor."""
         return self._evaluation.get("real") or {}
 
+    @property
+    def floors(self) -> dict[str, list[float]]:
+        """The same by the judges beside FID, by their names: [distance, standard error]."""
+        found = self.real.get("judges")
+        pairs = found.items() if isinstance(found, dict) else ()
+        return {str(k): list(v) for k, v in pairs if isinstance(v, (list, tuple)) and len(v) == 2}
+
     @cached_property
     def recovery(self) -> Recovery | None:
         return self._read("recovery", reading.recovery)
@@ -305,6 +313,75 @@ class Run:
     def forget(self, *names: str) -> None:
         for name in names:
             self.__dict__.pop(name, None)
+
+    # --- judges -------------------------------------------------------------------------------------------------------
+
+    @checks.checked(unseen=checks.flag)
+    def features(self, unseen: bool = False) -> ClassifierFeatures:
+        """The classifier whose features FID is measured in; ``unseen``: the second one, that no penalty has seen.
+
+        Raises RunFolderError where none is kept: of images without labels, and of runs without a second judge.
+        """
+        from phasewise.metrics import ClassifierFeatures
+
+        folder = self._kept(unseen)
+        if not folder.is_dir():
+            which = "second feature network" if unseen else "feature network"
+            raise RunFolderError(
+                f"{self.root} keeps no {which}, which a run trains where its images have labels; make one by "
+                f"phasewise.metrics.{'unseen' if unseen else 'default'}_features(data)"
+            )
+        return ClassifierFeatures.load(folder)
+
+    def _kept(self, unseen: bool) -> Path:
+        """Where a classifier is kept."""
+        from phasewise.metrics.features import kept_name
+
+        fingerprint, seed = self.data.fingerprint if self.data else "", self.config.data.seed if self.config else 0
+        return self.path("networks", kept_name(fingerprint, seed, unseen))
+
+    @checks.checked(unseen=checks.flag)
+    def reference_moments(self, unseen: bool = False) -> FrechetReference:
+        """Moments of the training images in :meth:`features`.  Raises RunFolderError where they are not kept."""
+        from phasewise.metrics import FrechetReference
+
+        return FrechetReference.load(self._kept_moments("unseen" if unseen else "first"))
+
+    def sliced_reference(self) -> SlicedReference:
+        """The training images along fixed directions.  Raises RunFolderError where they are not kept."""
+        from phasewise.metrics import SlicedReference
+
+        return SlicedReference.load(self._kept_moments("sliced"))
+
+    def _kept_moments(self, judge: str) -> Path:
+        """The file of what a judge holds samples against."""
+        file = self.moments(judge)
+        if not file.is_file():
+            raise RunFolderError(
+                f"{self.root} keeps no {file.name} for its judges; make it by {self._maker('moments')}, or judge by "
+                "phasewise.metrics.FrechetJudge.of_images and SlicedJudge.of_images"
+            )
+        return file
+
+    def moments(self, judge: str) -> Path:
+        """Where what a judge ("first", "unseen" or "sliced") holds samples against lies, if it is kept."""
+        return self.path("moments", f"{judge}.safetensors")
+
+    def judges(self) -> dict[str, SampleJudge]:
+        """All judges whose networks and moments are kept here, by name: "first" (the features that penalties may use),
+        "unseen" (those that none has) and "sliced" (no network); for :func:`phasewise.metrics.verdict`."""
+        from phasewise.metrics.judges import FIRST, SLICED, UNSEEN, FrechetJudge, SlicedJudge, unseen_measure
+
+        found: dict[str, SampleJudge] = {}
+        for name in (FIRST, UNSEEN):
+            unseen = name == UNSEEN
+            if self.moments(name).is_file() and self._kept(unseen).is_dir():
+                network = self.features(unseen)
+                measure = unseen_measure(network) if unseen else network.distance
+                found[name] = FrechetJudge(network, self.reference_moments(unseen), measure)
+        if self.moments(SLICED).is_file():
+            found[SLICED] = SlicedJudge(self.sliced_reference())
+        return Named(found)
 
     # --- denoisers ----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,62 @@
+"""The judges of a run: their networks trained or fitted, and what they compare samples with kept in its folder."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from phasewise.data import ImageData
+from phasewise.errors import CheckpointError
+from phasewise.metrics import (
+    FeatureNetwork,
+    FrechetJudge,
+    FrechetReference,
+    SampleJudge,
+    SlicedJudge,
+    SlicedReference,
+    unseen_features,
+)
+from phasewise.metrics.judges import FIRST, SLICED, UNSEEN, unseen_measure
+from phasewise.metrics.sliced import ATOMS
+from phasewise.runs.config import RunConfig
+from phasewise.runs.run import Run
+
+
+def second_network(run: Run, data: ImageData, config: RunConfig) -> FeatureNetwork | None:
+    """The feature network that no penalty sees, from the run or made for it; None where the run leaves it out."""
+    if not config.features.unseen:
+        return None
+    return unseen_features(
+        data, seed=config.data.seed, cache_dir=run.path("networks"), device=config.machine.device,
+        kind=config.features.features,
+    )  # fmt: skip
+
+
+def run_judges(
+    run: Run, data: ImageData, features: FeatureNetwork, second: FeatureNetwork | None
+) -> dict[str, SampleJudge]:
+    """Every judge of the run by name, the first in ``features``, the unseen one in ``second`` where there is one."""
+    judges: dict[str, SampleJudge] = {FIRST: _frechet(run, data, features, FIRST, features.distance)}
+    if second is not None:
+        judges[UNSEEN] = _frechet(run, data, second, UNSEEN, unseen_measure(second))
+    judges[SLICED] = _sliced(run, data)
+    return judges
+
+
+def _frechet(run: Run, data: ImageData, features: FeatureNetwork, name: str, measure: str) -> FrechetJudge:
+    file, reference = run.moments(name), None
+    with suppress(CheckpointError):  # a damaged one is made again
+        reference = FrechetReference.load(file) if file.is_file() else None
+    if reference is None or (reference.digest, reference.n) != (features.digest(), len(data.train)):
+        reference = FrechetReference.of_images(data.train, features)
+        reference.save(file)
+    return FrechetJudge(features, reference, measure)
+
+
+def _sliced(run: Run, data: ImageData) -> SlicedJudge:
+    file, reference = run.moments(SLICED), None
+    with suppress(CheckpointError):
+        reference = SlicedReference.load(file) if file.is_file() else None
+    if reference is None or (reference.image_shape, reference.n) != (data.image_shape, len(data.train)):
+        reference = SlicedReference.of_images(data.train, atoms=ATOMS)
+        reference.save(file)
+    return SlicedJudge(reference)
