@@ -481,7 +481,7 @@ def curves(ax: Axes) -> dict[str, np.ndarray]:
 
 @every_record
 def test_a_record_draws_itself_or_says_that_it_cannot(record: Record) -> None:
-    if isinstance(record, (Estimate, Evaluation, DataRecord)):
+    if isinstance(record, (Estimate, Evaluation, DataRecord, JudgeScore)):
         with pytest.raises(PhasewiseError, match=f"nothing to plot in this {type(record).__name__}"):
             record.plot()
         return

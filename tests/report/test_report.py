@@ -28,6 +28,7 @@ from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import write_json
 from phasewise.report import blocks, build_report, cmi_figures, figures
 from phasewise.report.compared import outcome as compare
+from phasewise.report.outcome import evaluation
 from phasewise.report.pictures import shrink, tile
 from phasewise.report.style import (
     CONTROL,
@@ -44,7 +45,7 @@ from phasewise.report.style import (
     pm,
 )
 from phasewise.report.verdict import headline
-from phasewise.results import Evaluation
+from phasewise.results import Evaluation, JudgeScore
 from phasewise.runs import open_run
 
 SECTIONS = (
@@ -585,6 +586,60 @@ def test_a_paired_difference_decides_where_it_was_measured() -> None:
     assert compare(full, paired) == "lower"
     again = Evaluation.from_dict(paired.to_dict())
     assert compare(again, full) == "higher"
+
+
+def seen(name: str, mflop: float, **values: float) -> Evaluation:
+    """Judged by three; errors .1, .1 and .001, taken as independent."""
+    measures = {"first": ("FID", 0.1), "unseen": ("unseen FID", 0.1), "sliced": ("sliced Wasserstein distance", 1e-3)}
+    scores = {k: JudgeScore(measures[k][0], v, measures[k][1], 100, 500) for k, v in values.items()}
+    return dataclasses.replace(judged(name, values["first"], mflop, 0.1), judges=scores)
+
+
+FULL = {"first": 2.0, "unseen": 4.0, "sliced": 0.02}
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, r"hybrid's FID, unseen FID and sliced Wasserstein distance are not distinguishable from the global "
+             r"sampler's \(100 samples tell 0.40 or more, 20 %; 0.40 of unseen FID, 10 %; 0.0040 of sliced Wasserstein "
+             r"distance, 20 %\)"),
+        ({"unseen": 9.0}, r"the hybrid's unseen FID is higher than the global sampler's"),
+        ({"first": 1.0}, r"the hybrid's FID is lower than the global sampler's"),
+        ({"first": 1.0, "sliced": 0.03}, r"FID is lower than and its sliced Wasserstein distance is higher than"),
+    ],
+)  # fmt: skip
+def test_equal_is_said_only_where_all_judges_agree(changed: dict[str, float], expected: str) -> None:
+    full, hybrid = seen("global", 100.0, **FULL), seen("hybrid", 31.0, **(FULL | changed))
+    text = headline(hybrid, full, None)
+    assert re.search(expected, text), text
+    assert (compare(hybrid, full) == "level") == (not changed)
+
+
+def test_a_rival_that_one_judge_prefers_leaves_no_gain() -> None:
+    full, hybrid = seen("global", 100.0, **FULL), seen("hybrid", 31.0, **FULL)
+    worse = seen("global_cheap", 31.0, **(FULL | {"first": 3.0, "unseen": 3.0}))
+    assert "the judges disagree on the global denoiser with fewer steps" in headline(hybrid, full, worse)
+    assert "it beats" in headline(hybrid, full, seen("global_cheap", 31.0, **(FULL | {"unseen": 5.0})))
+
+
+def test_tables_show_every_judge_and_what_it_could_have_told(tmp_path: Path) -> None:
+    root = write_run(tmp_path)
+    shown = [block for block in evaluation(open_run(root)).blocks if isinstance(block, blocks.Table)]
+    assert not any("unseen FID ± s.e." in table.head for table in shown), "runs of before had one judge"
+    assert [row[2] for row in shown[1].rows[1:]].count("FID") == len(shown[1].rows) - 1
+    file = root / "records" / "evaluation.json"
+    content = json.loads(file.read_text())
+    for row in content["evaluations"]:
+        row["judges"] = {name: score.to_dict() for name, score in seen("x", 1.0, **FULL).judges.items()}
+    content["real"]["judges"] = {"unseen": [0.123, 0.01], "sliced": [0.0456, 0.001], "odd": 3}
+    file.write_text(json.dumps(content))
+    section = evaluation(open_run(root))
+    _, judges, verdicts, *_ = (block for block in section.blocks if isinstance(block, blocks.Table))
+    assert judges.head == ("schedule", "FID ± s.e.", "unseen FID ± s.e.", "sliced Wasserstein distance ± s.e.", "n")
+    assert judges.rows[-1][2:4] == ("0.123 ± 0.010", "0.0456 ± 0.0010")
+    assert verdicts.rows[0][1:3] == ("not distinguishable", "FID")
+    assert [row[5] for row in verdicts.rows[:3]] == ["0.40", "0.40", "0.0040"], "2.84 errors of the difference"
 
 
 def test_verdict_without_saving_or_rival() -> None:

@@ -418,14 +418,17 @@ def cached_classifier(
     cache_dir: str | Path | None,
     progress: Progress | None,
     device: str | torch.device,
+    most: int | None = None,
     **how: Any,
 ) -> ClassifierFeatures:
-    """The classifier of these data and this seed, from ``cache_dir`` where it is there, trained and kept otherwise;
-    ``how``: architecture and width, where they are not the usual ones."""
+    """The classifier of these data and this seed, from ``cache_dir`` where it is there, trained and kept otherwise.
+
+    ``most``: as many passes at most; ``how``: architecture and width, where they are not the usual ones."""
     folder = None if cache_dir is None else Path(cache_dir) / cache_name(data.fingerprint, seed, **how)
     if folder is not None and (folder / CONFIG_FILE).is_file():
         return ClassifierFeatures.load(folder).to(device)
-    network = train_classifier(data, seed=seed, progress=progress, device=device, **how)
+    epochs = None if most is None else min(most, _epochs(data.train))
+    network = train_classifier(data, seed=seed, epochs=epochs, progress=progress, device=device, **how)
     if folder is not None:
         network.save(folder)
     return network

@@ -9,6 +9,8 @@ Every record prints as a line or a small table (``print(record)``, and in a note
 What a record is stands in :mod:`phasewise.results.base`; how far a network sees, in :mod:`phasewise.results.reach`;
 what leaning on earlier steps costs, in :mod:`phasewise.results.reuse`;
 what several judges say of samples, in :mod:`phasewise.results.judges`.
+what leaning on earlier steps costs, in :mod:`phasewise.results.reuse`; what several judges say of samples, in
+:mod:`phasewise.results.judges`.
 """
 
 from __future__ import annotations

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from phasewise import display
 from phasewise.display import Head, Rows, View
 from phasewise.errors import PhasewiseError
-from phasewise.power import Comparison
+from phasewise.power import RESOLVED, Comparison
 from phasewise.results.base import Array, Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,18 @@ class JudgesVerdict(Record):
         head, rows = self.table()
         about = f"{self.first} against {self.second}: {HEADS[self.outcome]}"
         return View(f"JudgesVerdict: {display.clipped(about, 110)}; n = {self.n:,}", head, rows)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Each judge's difference in standard errors; within the band it is not told."""
+        ax = display.axes_or_new(ax)
+        ax.axvspan(-RESOLVED, RESOLVED, color="#8a8a8a", alpha=0.2, label="not told")
+        known = [(k, c) for k, c in enumerate(self.comparisons.values()) if c.stderr > 0]
+        x = [c.difference / c.stderr for _, c in known]
+        ax.errorbar(x, [k for k, _ in known], xerr=2, fmt="o", color=display.STRONG[1], label="difference")
+        ax.set_yticks(range(len(self.measures)), self.measures)
+        display.label_axes(ax, f"{self.first} against {self.second}", "difference, standard errors", "judge")
+        display.legend(ax)
+        return ax
 
 
 def _listed(said: list[str]) -> str:
