@@ -117,7 +117,7 @@ EXAMPLES: list[Record] = [
     Reach("r1", INFLUENCE, WINDOWED, ATTENTION),
     Reach("r1", INFLUENCE, dataclasses.replace(WINDOWED, declared=1)),
     REUSE,
-    SearchedGrid((1.0, 0.25), 0.1, (1.0, 0.02), 0.1 + 0.2, 0.5, INF, 0, 1, ((1.0, 0.02), (1.0, 0.25)), (0.1 + 0.2, 0.1)),
+    SearchedGrid((1.0, 0.25), 0.1, (1.0, 0.02), 0.1 + 0.2, 0.5, INF, 0, 1, ((1.0, 0.02), (1.0, 0.25)), (0.3, 0.1)),
     Evaluation("hybrid", "Hybrid", None, 12.5, 0.1, 0.5, "pca", 100, 200, 0, 10.0, 0.5, 15,
                judges={"first": JudgeScore("FID", 12.5, 0.1, 100, 200, draws=(12.25, 12.75))}),
     JudgeScore("FID", 0.1 + 0.2, NAN, 100, 200, 3, "squared feature units", "pca", (0.25, INF)),
