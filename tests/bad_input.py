@@ -27,10 +27,13 @@ from phasewise.sampling import starting_noise
 from phasewise.scheduling import (
     baselines,
     boundary_of,
+    by_frechet,
     measure_step_errors,
     place_steps,
     prices_at,
     schedule_from_assignment,
+    search_grid,
+    search_times,
 )
 from phasewise.tensors import read_pickled
 from phasewise.training import TrainPreset, train_together
@@ -50,6 +53,11 @@ def world() -> SimpleNamespace:
         prices=pw.price_list(members, x, times, n=8, batch=2), losses=measure_losses(members, x[:8], (0.3, 0.6)),
         schedule=pw.HybridSchedule((1.0, 0.5), ("global", "r1")), features=pw.metrics.RandomFeatures((1, 6, 6)),
     )  # fmt: skip
+
+
+def frechet_reference():
+    """Moments that other features than those of :func:`world` have made."""
+    return pw.metrics.FrechetReference.fit(torch.randn(16, 4, generator=torch.Generator().manual_seed(0)), "other")
 
 
 def spoiled(x, value=NAN):
@@ -301,6 +309,17 @@ CALLS = {
         "a grid outside": lambda: prices_at(world().prices, [0.9, 0.01]),
         "place_steps(errors=3)": lambda: place_steps(world().prices, 3, budget=1.0),
         "measure_step_errors(n=1)": lambda: measure_step_errors(world().members["global"], (0.9, 0.5), n=1),
+        "search_times(steps=0)": lambda: search_times(0, abs),
+        "search_times by 3": lambda: search_times(3, 3),
+        "search_times(budget=0)": lambda: search_times(3, lambda t, s: 0.0, budget=0),
+        "search_times, ends turned round": lambda: search_times(3, lambda t, s: 0.0, ends=(0.2, 0.1)),
+        "search_times without room": lambda: search_times(3, lambda t, s: 0.0, first=0.05),
+        "search_times, a judge of NaN": lambda: search_times(3, lambda t, s: NAN),
+        "search_times, a judge of words": lambda: search_times(3, lambda t, s: "good"),
+        "search_grid of functions": lambda: search_grid([abs, abs], 2, abs),
+        "search_grid, 3 members for 2 steps": lambda: search_grid([world().wiener] * 3, 2, abs),
+        "search_grid, a solver that is none": lambda: search_grid(world().wiener, 2, abs, solver="x"),
+        "by_frechet of moments of others": lambda: by_frechet(world().features, frechet_reference()),
         "a window turned round": lambda: baselines.window((0.9, 0.5), (0.5, 0.2), "a", "b"),
         "fewer_steps(mflop=inf)": lambda: baselines.fewer_steps(world().prices, INF, "heun"),
         "fraction_for an unknown name": lambda: baselines.fraction_for(world().prices, "r9", "global", 1.0, "heun"),

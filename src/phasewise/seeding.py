@@ -75,6 +75,8 @@ class Stage(IntEnum):
     REACH = 6
     BOUNDARY = 7
     UNSEEN = 8
+    PLACING = 9
+    PLACED = 10
 
 
 def stage_seed(seed: int, stage: Stage) -> int:

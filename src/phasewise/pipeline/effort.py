@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from phasewise.pipeline.estimate import BOUNDARY_STEPS, REACHED, NetworkCost
+from phasewise.pipeline.estimate import BOUNDARY_STEPS, REACHED, NetworkCost, placing_calls
 from phasewise.pipeline.folder import Stage
 from phasewise.runs.config import RunConfig
 from phasewise.runs.parts import USER_STEPS
@@ -37,7 +37,7 @@ def efforts(
     # from half way on average
     found["recovery"] = all_calls * config.recovery.n_recovery * len(config.recovery.recovery_times) * steps / 2
     found["cmi"] = CMI_IMAGE * n_train * 10 * len(config.cmi.center or (None,))
-    found["schedule"] = 2 * all_calls * config.diagnose.n_losses * steps
+    found["schedule"] = 2 * all_calls * config.diagnose.n_losses * steps + whole * placing_calls(config, steps)
     own = float(config.schedule.user_steps or USER_STEPS) if config.train.model else 0.0
     found["evaluate"] = whole * (config.evaluate.n_samples + 256) * (SCHEDULES * steps + own)
     return {s.name: SECOND + found.get(s.name, 0.0) for s in stages}

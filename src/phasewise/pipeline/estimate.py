@@ -40,6 +40,8 @@ SCHEDULES = sum(name != "own" for name in baselines.LABELS)
 REACHED = 20_000
 """Calls on one image that measuring a reach comes to, with gradients and attention."""
 BOUNDARY_STEPS = 16
+PLACED, PLACED_BY = 7, 300
+"""Schedules whose steps are placed, about, and the samples that a judged grid takes at most."""
 COPIES = 5
 """Of the weights while training: themselves, gradients, two moments, their average."""
 VALIDATIONS, VALIDATED = 20, 1000
@@ -225,6 +227,7 @@ def estimate_run(
         rest += config.recovery.n_recovery * len(config.recovery.recovery_times) * steps * everyone
     if "schedule" in todo:
         rest += config.diagnose.n_losses * config.grid.steps * everyone
+        rest += placing_calls(config, steps) * forward["global"]
     if "evaluate" in todo:  # each schedule taken at the hybrid's budget: some cost more, some less
         calls = SCHEDULES * config.schedule.budget * steps
         if config.train.model:
@@ -237,6 +240,12 @@ def estimate_run(
     now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     left = {"features": "the feature network", "cmi": "conditional mutual information"}
     return RunEstimate(training, rest, now + grown, tuple(said for name, said in left.items() if name in todo))
+
+
+def placing_calls(config: RunConfig, steps: float) -> float:
+    """Calls of the global network on one image that placing comes to, each schedule taken at the hybrid's budget."""
+    n = min(PLACED_BY, config.evaluate.n_samples)
+    return PLACED * (config.schedule.grids and config.schedule.grids + 2) * n * config.schedule.budget * steps
 
 
 def estimate_in_words(found: RunEstimate, costs: dict[str, NetworkCost]) -> list[str]:

@@ -41,6 +41,8 @@ TIMED = 64
 """Images in the batch whose sampling is timed."""
 RIVALS = ("global", "global_cheap", "own")
 """Schedules that every other one's distance is compared with, sample by sample."""
+OTHERS = ("global_placed", "stitched", "window", "window_gap", "window_cmi")
+"""Those that the hybrid's alone is compared with besides."""
 
 
 def plan_schedules(
@@ -217,8 +219,9 @@ def evaluate_all(
         seen = features.extract(images.to(device))
         score, first = frechet_score(seen, judge.reference, seed), judge.first.of_features(seen, seed)
         others = judged(images.to(device), {k: j for k, j in judge.judges.items() if k != FIRST}, seed)
-        minus = {rival: first.minus(known) for rival, known in rivals.items()}
-        if name in RIVALS:
+        against = {r: known for r, known in rivals.items() if r in RIVALS or name == "hybrid"}
+        minus = {rival: first.minus(known) for rival, known in against.items()}
+        if name in (*RIVALS, *OTHERS):
             rivals[name] = first
         paired = None if name == "global" else paired_error(images, base)
         nats = _nats(prices, schedules[name])
@@ -283,10 +286,11 @@ def shares_noise(a: HybridSchedule, b: HybridSchedule) -> bool:
     return a.solver == b.solver and a.times == b.times
 
 
-def _in_order(name: str) -> tuple[bool, int]:
-    """The rivals first, for all others are compared with them; then as they are shown."""
+def _in_order(name: str) -> tuple[int, int]:
+    """Those first that others are compared with, the hybrid with most of them; then as they are shown."""
     order = list(baselines.LABELS)
-    return name not in RIVALS, order.index(name) if name in order else len(order)
+    place = order.index(name) if name in order else len(order)
+    return 0 if name in RIVALS else 1 if name in OTHERS else 2, place
 
 
 def _classifier_view(images: Tensor, features: FeatureNetwork) -> dict[str, Any]:

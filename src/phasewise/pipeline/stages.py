@@ -18,7 +18,7 @@ from phasewise.denoisers import Denoiser, DiTDenoiser, save_denoiser
 from phasewise.diagnosis import gap_window, measure_losses, measure_recovery, path_kl, reach
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import FeatureNetwork, FrechetJudge, SampleJudge, default_features
-from phasewise.metrics.judges import UNSEEN
+from phasewise.metrics.judges import FIRST, UNSEEN
 from phasewise.paths import path_from_config
 from phasewise.pipeline.ahead import need_source
 from phasewise.pipeline.bounds import MOST_IMAGES, boundaries_of
@@ -35,6 +35,7 @@ from phasewise.pipeline.models import (
     own_schedule,
 )
 from phasewise.pipeline.panel import run_judges, second_network
+from phasewise.pipeline.placing import Placing, place_schedules
 from phasewise.pipeline.recording import to_uint8, write_judgement
 from phasewise.pipeline.teachers import classes_of
 from phasewise.pipeline.telling import VERBOSE, Teller
@@ -288,6 +289,12 @@ def do_schedule(ctx: Context) -> None:
         own, said = own_schedule(denoisers[REFERENCE], prices, asked.user_steps, grid.solver)
         ctx.say(said)
     schedules, chosen = plan_schedules(prices, fronts, config, window, gap, cmi, own)
+    told = explain_ties(schedules["hybrid"], prices, fronts[asked.penalty], asked.budget)
+    words: dict[str, list[str]] = {}
+    if asked.grids:
+        judge = Judge.of_data(ctx.data, {FIRST: ctx.judges[FIRST]}, config)  # the unseen one chooses nothing
+        placing = Placing(denoisers, prices, judge, config, ctx.say)
+        schedules, chosen, words = place_schedules(placing, schedules, fronts[asked.penalty], chosen)
     if labels is None:
         run.remove("classes")
     else:
@@ -295,9 +302,8 @@ def do_schedule(ctx: Context) -> None:
     run.remove("evaluations", "summary", "samples")  # they are of another schedule
     run.write("fronts", {n: replace(f, chosen=chosen if n == asked.penalty else None) for n, f in fronts.items()})
     run.write("schedules", schedules)
-    told = explain_ties(schedules["hybrid"], prices, fronts[asked.penalty], asked.budget)
-    told += explain(schedules["hybrid"], prices, penalty=asked.penalty)
-    run.write("explanations", {"hybrid": told})
+    told += words.pop("hybrid", []) + explain(schedules["hybrid"], prices, penalty=asked.penalty)
+    run.write("explanations", {"hybrid": told, **words})
     share = (schedules["hybrid"].mflop or 0.0) / (schedules["global"].mflop or 1.0)
     spans = ", ".join(f"{name} {start:.2f}-{end:.2f}" for start, end, name in schedules["hybrid"].spans())
     ctx.say(f"hybrid: {spans}; {share:.0%} of the all-global FLOPs")
@@ -350,7 +356,7 @@ HOW_TO_TRAIN = [o.field for o in options_of(TrainOptions) if not o.makes_members
 """What the training of a member depends on besides its own fields."""
 
 
-LATER = ("crop", "user_steps")
+LATER = ("crop", "user_steps", "place")
 """Options that came when there were runs already."""
 
 

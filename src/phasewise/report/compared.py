@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from phasewise.power import Comparison
-from phasewise.report.style import is_number, num, percent, pm
+from phasewise.report.style import is_number, look_of, num, percent, pm
 from phasewise.results import Evaluation, JudgesVerdict
 from phasewise.runs.run import Run
 
@@ -11,6 +11,10 @@ MARGIN = 0.05
 """The difference worth telling, as a share of the rival's distance."""
 EQUAL_COST = 0.005
 """Costs that differ by no more than this share count as equal."""
+PLACED = ", placed"
+"""Ends the label of a schedule whose steps were searched for."""
+METHODS = ("stitched", "window", "window_gap", "window_cmi")
+"""Schedules of several members by a rule, which an optimised one has to beat."""
 
 
 def told(a: Evaluation, b: Evaluation | None) -> JudgesVerdict | None:
@@ -98,26 +102,46 @@ def _rounded(count: int) -> int:
     return -(-count // unit) * unit
 
 
+def is_alone(run: Run, evaluation: Evaluation) -> bool:
+    """Whether the reference takes every step, but for a first one by a closed form: at t = 1 both answer the mean."""
+    plan = evaluation.schedule
+    if plan is None:
+        return evaluation.name in ("global_cheap", "global_placed")
+    closed = {m.name for m in run.members if look_of(m) == "closed"}
+    return plan.assignment[0] in {run.reference, *closed} and set(plan.assignment[1:]) <= {run.reference}
+
+
 def alone(run: Run) -> list[Evaluation]:
     """Evaluations of the reference alone with other steps than the full schedule's: fewer, or placed."""
     found = [e for n, e in run.evaluations.items() if n not in ("global", "hybrid") and is_number(e.mflop)]
-    return [
-        e for e in found if (set(e.schedule.assignment) == {run.reference} if e.schedule else e.name == "global_cheap")
-    ]
+    return [e for e in found if is_alone(run, e)]
 
 
 def rival(run: Run, hybrid: Evaluation, full: Evaluation) -> Evaluation | None:
-    """The best of the reference's own schedules that cost as much as the hybrid or more, up to the full cost.
+    """The best of what others do, at the hybrid's cost or more, up to the full cost: the reference's own schedules, and
+    those that mix members by a rule.
 
-    Where there is none, the most expensive of the cheaper ones.
+    Where there is none, the most expensive of the reference's cheaper ones.
     """
     if not (is_number(hybrid.mflop) and is_number(full.mflop)):
         return None
-    known = [e for e in alone(run) if is_number(e.fid) and e.mflop <= full.mflop * (1 + EQUAL_COST)]
+    by_rule = [run.evaluations[n] for n in METHODS if n in run.evaluations]
+    every = [*alone(run), *(e for e in by_rule if is_number(e.mflop))]
+    known = [e for e in every if is_number(e.fid) and e.mflop <= full.mflop * (1 + EQUAL_COST)]
     equal = [e for e in known if not costs_less(e, hybrid)]
     if equal:
         return min(equal, key=lambda e: e.fid)
-    return max(known, key=lambda e: e.mflop, default=None)
+    return max((e for e in known if e not in by_rule), key=lambda e: e.mflop, default=None)
+
+
+def called(rival: Evaluation) -> str:
+    """A rival in a sentence."""
+    if rival.name in METHODS:
+        return rival.label or rival.name
+    placed = rival.label.endswith(PLACED)
+    if rival.name == "global_placed":
+        return "the global denoiser with all its steps placed"
+    return "the global denoiser with fewer steps" + (", well placed," if placed else "")
 
 
 def costs_less(a: Evaluation, b: Evaluation) -> bool:

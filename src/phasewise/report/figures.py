@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from phasewise.display import BAND, TIME, draw_band, label_axes
+from phasewise.report.compared import is_alone
 from phasewise.report.style import (
     GLOBAL,
     INK,
@@ -101,7 +102,7 @@ def fid_cost(run: Run) -> Figure:
     costs = [(f, title) for f, title in costs if any(is_number(getattr(e, f)) for e in shown)] or costs[:1]
     figure, axes = new_figure(1, len(costs), 3.9, sharey=True)
     for ax, (cost, title) in zip(axes, costs, strict=True):
-        alone = [e for e in shown if e.schedule and set(e.schedule.assignment) == {run.reference}]
+        alone = [e for e in shown if is_alone(run, e)]
         alone = sorted((e for e in alone if is_number(getattr(e, cost))), key=lambda e: getattr(e, cost))
         if len(alone) > 1:
             ax.plot([getattr(e, cost) for e in alone], [e.fid for e in alone], color=GLOBAL, linewidth=1, zorder=1)

@@ -263,4 +263,6 @@ def schedules(run: Run, palette: Palette) -> Section:
     figure = drawing("schedules", schedule_figures.schedules(run, palette), alt, caption)
     told = run.explanations.get("hybrid", ())
     intro = "Below the figure: why the optimised schedule looks as it does, span by span." if told else ""
-    return Section("schedules", title, intro, blocks=(figure,), items=tuple(told))
+    placed = [line for name, lines in run.explanations.items() if name != "hybrid" for line in lines]
+    intro += " Then how the steps of its rivals were placed." if placed else ""
+    return Section("schedules", title, intro, blocks=(figure,), items=(*told, *placed))

@@ -8,7 +8,7 @@ import numpy as np
 
 from phasewise.display import num, percent, pm
 from phasewise.power import RESOLVED
-from phasewise.report.compared import MARGIN, compared, costs_less, outcome
+from phasewise.report.compared import MARGIN, compared, costs_less, is_alone, outcome
 from phasewise.report.style import is_number, look_of
 from phasewise.results import Estimate, Evaluation, TrainingRecord
 from phasewise.runs.run import Run
@@ -156,10 +156,13 @@ def local_saving(run: Run, hybrid: Evaluation) -> float | None:
     return sum(saved[n] for n in taken if n in locals_of(run)) / whole if whole > 0 else 0.0
 
 
-def reasons(run: Run, hybrid: Evaluation | None = None, rival: Evaluation | None = None) -> tuple[str, ...]:
+def reasons(
+    run: Run, hybrid: Evaluation | None = None, rival: Evaluation | None = None, full: Evaluation | None = None
+) -> tuple[str, ...]:
     """Why locality does not pay here, each from its numbers; empty where the records show none."""
     label = {m.name: m.label for m in run.members}
     found = (
+        _few_steps(run, full, rival),
         _too_small(run, label),
         _capacity(run, label),
         _undertrained(run),
@@ -168,6 +171,18 @@ def reasons(run: Run, hybrid: Evaluation | None = None, rival: Evaluation | None
         _too_few_samples(hybrid, rival),
     )
     return tuple(text for text in found if text)
+
+
+def _few_steps(run: Run, full: Evaluation | None, rival: Evaluation | None) -> str:
+    """The reference alone with fewer calls, as good as with all."""
+    if full is None or rival is None or not is_alone(run, rival) or rival.nfe >= full.nfe:
+        return ""
+    if outcome(rival, full) not in ("level", "lower"):
+        return ""
+    return (
+        f"Few steps are enough here: {rival.nfe} evaluations of the global network's {full.nfe} are as good within "
+        "error, so there is little left to save."
+    )
 
 
 def _too_small(run: Run, label: dict[str, str]) -> str:

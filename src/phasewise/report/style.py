@@ -71,6 +71,7 @@ SCHEDULE_LOOKS = {
     "hybrid": ("*", "#0072B2"),
     "global": ("o", GLOBAL),
     "global_cheap": ("o", GLOBAL),
+    "global_placed": ("p", GLOBAL),
     "own": ("h", "#117733"),
     "window": ("s", "#009E73"),
     "window_gap": ("P", "#B8860B"),

@@ -3,8 +3,9 @@
 Two distances count as different when they lie more than two standard errors of their difference apart: the paired error
 where the samples share their noise and it was measured, else the errors taken as independent.  Where they do not, the
 difference that so many samples could have shown stands beside it.  The hybrid has to beat two rivals: the global
-denoiser at full cost, and the same global denoiser with fewer steps at the hybrid's cost or the next higher one; a gain
-over the first alone may be had by anyone who takes fewer steps.
+denoiser at full cost, and the best of what others do at the hybrid's cost or the next higher one: the same global
+denoiser with fewer steps, or cheap and global ones by a rule.  A gain over the first alone may be had by anyone who
+takes fewer steps.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from phasewise.report import cmi
-from phasewise.report.compared import costs_less, difference, fewest, listed, measures, outcome, rival
+from phasewise.report.compared import called, costs_less, difference, fewest, listed, measures, outcome, rival
 from phasewise.report.reasons import answer, reasons
 from phasewise.report.style import is_number, num, percent, pm, schedule_label
 from phasewise.results import Evaluation
@@ -20,6 +21,7 @@ from phasewise.runs.layout import missing
 from phasewise.runs.run import Run
 
 NOT_RIVALS = ("hybrid", "global", "global_cheap", "own")
+UNSEEN = "Why is not seen in the records: none of the usual reasons (size, capacity, training) shows."
 SAME_COST = 1.15
 """A rival within this factor of the hybrid's cost is compared with it without a further word."""
 
@@ -51,7 +53,9 @@ def verdict(run: Run) -> Verdict:
     if not text.startswith("No verdict"):
         first, pays = answer(run, hybrid, full, cheap)
         text = f"{first}: {text[0].lower()}{text[1:]}"
-        why = [] if pays else _why(run, hybrid, cheap)
+        if not pays:
+            first, *why = reasons(run, hybrid, cheap, full) or ("",)
+            text, why = f"{text} {first}".rstrip(), why if first else [UNSEEN]
     own = run.evaluations.get("own")
     if own is not None:
         why = [f"Beside {schedule_label(run, 'own')}: {_beside_own(hybrid, own)}.", text, *why]
@@ -99,7 +103,7 @@ def headline(hybrid: Evaluation, full: Evaluation, cheap: Evaluation | None) -> 
     second = outcome(hybrid, cheap)
     if cheap is None or second is None:
         return text + "; no global sampler at the hybrid's cost was judged beside it."
-    against = f"the global denoiser with fewer steps{_at_cost(hybrid, cheap, full)}"
+    against = f"{called(cheap)}{_at_cost(hybrid, cheap, full)}"
     join = ", and" if (first == "higher") != (second == "lower") else ", but"
     return {
         "lower": f"{text}{join} it beats {against}.",
@@ -126,14 +130,6 @@ def _at_cost(hybrid: Evaluation, cheap: Evaluation, full: Evaluation) -> str:
         return f", which costs less ({percent(cheap.mflop, full.mflop)})"
     same = cheap.mflop <= SAME_COST * hybrid.mflop
     return f" ({percent(cheap.mflop, full.mflop)} of the FLOPs" + (")" if same else ", the next higher cost there is)")
-
-
-def _why(run: Run, hybrid: Evaluation, cheap: Evaluation | None) -> list[str]:
-    """Reasons that the records show, or that they show none."""
-    found = reasons(run, hybrid, cheap)
-    return list(found) or [
-        "Why is not seen in the records: none of the usual reasons (size, capacity, training) shows."
-    ]
 
 
 def _against_full(hybrid: Evaluation, full: Evaluation) -> str:

@@ -37,6 +37,7 @@ from phasewise.results.reach import Radii as Radii
 from phasewise.results.reach import Reach as Reach
 from phasewise.results.reach import WindowedAnswer as WindowedAnswer
 from phasewise.results.reuse import ReusePrices as ReusePrices
+from phasewise.results.searched import SearchedGrid as SearchedGrid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -352,6 +352,8 @@ def _positions(center: Any) -> tuple[tuple[int, int], ...] | None:
 
 USER_STEPS = 50
 """Steps that pipelines of diffusers usually take."""
+GRIDS = 30
+"""Judged to place the steps of a schedule, unless another number is asked for."""
 
 
 @dataclass(frozen=True)
@@ -363,7 +365,9 @@ class ScheduleOptions(Options):
     which image comes out, not how good it is).  ``window``: (low, high) in noise time, "gap" to place it where the
     measured denoising gap is, or "cmi" where the CMI exceeds its tolerance.  ``window_radius``: the local denoiser that
     runs beside the global one in window, inverted, shifted and local-only schedules.  ``user_steps``: how many steps of
-    a model's own scheduler the hybrid is judged beside; None: the usual number (:data:`USER_STEPS`).
+    a model's own scheduler the hybrid is judged beside; None: the usual number (:data:`USER_STEPS`).  ``place``: so
+    many grids of start times are judged for the hybrid and for each of its rivals; None: the usual number
+    (:data:`GRIDS`), 0: all keep the run's own grid.
     """
 
     penalty: str = option("frechet", "Penalty to minimise: frechet, w2, flow, kl.", main=True, known=_penalties)
@@ -376,6 +380,12 @@ class ScheduleOptions(Options):
     user_steps: int | None = option(
         None, "Of a --model: steps of your own schedule.", least=1, check=kind(checks.steps)
     )
+    place: int | None = option(None, "Grids judged to place the steps of hybrid and rivals; 0: even.", least=0)
+
+    @property
+    def grids(self) -> int:
+        """How many are judged."""
+        return GRIDS if self.place is None else self.place
 
     def __post_init__(self) -> None:
         if isinstance(self.window, list):

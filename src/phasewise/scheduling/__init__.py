@@ -22,6 +22,7 @@ from phasewise.scheduling.penalty import (
 from phasewise.scheduling.placement import PlacementFront, penalty_of, place_steps, placement_front
 from phasewise.scheduling.prices import price_list, prices_at
 from phasewise.scheduling.reuse_prices import measure_reuse
+from phasewise.scheduling.searched import by_frechet, search_grid, search_times
 from phasewise.scheduling.step_errors import measure_step_errors
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "baselines",
     "boundary",
     "boundary_of",
+    "by_frechet",
     "explain",
     "explain_ties",
     "export",
@@ -52,5 +54,7 @@ __all__ = [
     "reference_mflop",
     "register_penalty",
     "schedule_from_assignment",
+    "search_grid",
+    "search_times",
     "step_penalties",
 ]

@@ -17,6 +17,7 @@ LABELS = {
     "hybrid": "hybrid, optimised",
     "global": "global at every step",
     "global_cheap": "global, fewer steps",
+    "global_placed": "global at all steps",
     "own": "your schedule",
     "window": "global in the window, else local",
     "window_gap": "global where the gap is, else local",
@@ -28,6 +29,8 @@ LABELS = {
     "local_only": "local at every step",
 }
 """Every schedule that a run compares, in the order it is shown."""
+PLACED = ", placed"
+"""Ends the label of a schedule whose start times were searched for (:mod:`phasewise.scheduling.searched`)."""
 
 
 @checks.checked(times=checks.times, interval=checks.pair_inside(0, 1), inside=checks.text, outside=checks.text)
@@ -82,25 +85,43 @@ def fraction_for(prices: PriceList, small: str, large: str, mflop: float, solver
     return min(max(math.ceil(needed * steps - 1e-9) / steps, 0.0), 1.0)
 
 
-@checks.checked(prices=a_price_list, mflop=checks.not_negative, solver=solver_name, t_min=checks.fraction)
+@checks.checked(
+    prices=a_price_list, mflop=checks.not_negative, solver=solver_name, t_min=checks.fraction, first=checks.text
+)
 def fewer_steps(
-    prices: PriceList, mflop: float, solver: str, *, t_min: float = 0.02, spacing: str = "uniform"
+    prices: PriceList,
+    mflop: float,
+    solver: str,
+    *,
+    t_min: float = 0.02,
+    spacing: str = "uniform",
+    first: str | None = None,
 ) -> HybridSchedule:
     """The reference alone with the fewest steps that cost at least ``mflop`` an image: the next higher cost.
 
     From 2 steps up to one less than the price list's grid has (where that has more than 2): above, they are not fewer.
     A budget that even these do not reach gets them, at a lower cost; compare ``.mflop``.
+
+    ``first``: who takes the first step, at t = 1: a closed form, whose answer there is the data mean like everybody's.
     """
     reference = prices.losses.reference
-    per_call = float(prices.flops[prices.names.index(reference)]) / 1e6
+    first = reference if first is None else first
+    if first not in prices.names:
+        raise PhasewiseError(f"no prices for {first!r}; the list has {', '.join(prices.names)}")
+    opening, per_call = (float(prices.flops[prices.names.index(name)]) / 1e6 for name in (first, reference))
+
+    def cost(steps: int) -> float:
+        calls = calls_per_step(solver, steps)
+        return (1 if first in prices.jumps else calls[0]) * opening + sum(calls[1:]) * per_call
+
     steps, most = 2, max(len(prices.times) - 1, 2)
     # 1e-6: rounding of the budget costs no step
-    while steps < most and sum(calls_per_step(solver, steps)) * per_call < mflop * (1 - 1e-6):
+    while steps < most and cost(steps) < mflop * (1 - 1e-6):
         steps += 1
     return HybridSchedule(
         times=time_grid(steps, path=path_from_config(prices.losses.path), t_min=t_min, spacing=spacing),
-        assignment=(reference,) * steps,
+        assignment=(first,) + (reference,) * (steps - 1),
         solver=solver,
         path=prices.losses.path,
-        mflop=sum(calls_per_step(solver, steps)) * per_call,
+        mflop=cost(steps),
     )

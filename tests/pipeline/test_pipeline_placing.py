@@ -1,0 +1,47 @@
+"""In a run the hybrid and its rivals are sampled on grids that were searched for, at costs that are fair."""
+
+import shutil
+
+import pytest
+
+from phasewise.pipeline import make_config, run_pipeline
+from phasewise.results import HybridSchedule, PriceList
+from phasewise.runs import open_run
+from phasewise.scheduling import baselines, schedule_from_assignment
+
+PLACED = {"hybrid", "global_cheap", "global_placed", "stitched", "window", "window_gap"}
+
+
+def test_the_hybrid_and_its_rivals_are_placed(smoke_run):
+    run = open_run(smoke_run)
+    placed = {n for n, s in run.schedules.items() if s.label.endswith(baselines.PLACED)}
+    assert placed == PLACED & set(run.schedules)
+    hybrid, full = run.schedules["hybrid"], run.schedules["global"]
+    assert full.times == tuple(run.prices.times), "what penalties count from stays on the run's own grid"
+    for name in ("global_cheap", "global_placed", "stitched"):
+        plan = run.schedules[name]
+        assert plan.mflop >= hybrid.mflop * (1 - 1e-6) or (name == "global_cheap" and len(plan.times) == 4)
+        assert plan.assignment[0] == "wiener", "the first step is free for every rival"
+        assert name in run.explanations
+        assert "on other noise" in run.explanations[name][0]
+    assert any("grids by the distance of 150 samples" in line for line in run.explanations["hybrid"])
+    for plan in run.schedules.values():
+        assert all(plan.assignment[k : k + 3] != ("wiener",) * 3 for k in range(len(plan.times))) or not plan.label
+        assert cost(run.prices, plan) == pytest.approx(plan.mflop)
+
+
+def cost(prices: PriceList, plan: HybridSchedule) -> float:
+    flops = dict(zip(prices.names, prices.flops / 1e6, strict=True))
+    return float(sum(flops[n] for n in plan.assignment))  # exp_ab2: one call a step
+
+
+def test_a_run_without_placing_keeps_the_even_grid(smoke_run, tmp_path):
+    folder = shutil.copytree(smoke_run, tmp_path / "run")
+    run_pipeline(make_config(8, "smoke", place=0), folder, update=True, command="schedule", say=lambda _: None)
+    run = open_run(folder)
+    assert {s.times for n, s in run.schedules.items() if n != "global_cheap"} == {tuple(run.prices.times)}
+    assert "global_placed" not in run.schedules
+    chosen = run.fronts["frechet"].chosen
+    assert run.fronts["frechet"].assignments[chosen] == run.schedules["hybrid"].assignment
+    again = schedule_from_assignment(run.prices, run.schedules["hybrid"].assignment, penalty="frechet")
+    assert again.penalty == pytest.approx(run.schedules["hybrid"].penalty)
