@@ -7,8 +7,6 @@ Every record prints as a line or a small table (``print(record)``, and in a note
 ``record.table()`` and ``record.to_frame()``, and draws itself with ``record.plot()`` where a picture says it.
 
 What a record is stands in :mod:`phasewise.results.base`; how far a network sees, in :mod:`phasewise.results.reach`;
-what leaning on earlier steps costs, in :mod:`phasewise.results.reuse`;
-what several judges say of samples, in :mod:`phasewise.results.judges`.
 what leaning on earlier steps costs, in :mod:`phasewise.results.reuse`; what several judges say of samples, in
 :mod:`phasewise.results.judges`.
 """
