@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,6 +47,8 @@ CLASSES: Registry[type[Denoiser]] = Registry(
 ELSEWHERE = {"DiffusersDenoiser": "phasewise.bridges.diffusers"}
 """Modules that make a class known, imported when a saved denoiser names it."""
 D = TypeVar("D", bound=Denoiser)
+Known = dict[str, Denoiser]
+"""What was read already, by its resolved folder: a network that is shared is read once."""
 
 
 def register_denoiser(cls: type[D]) -> type[D]:
@@ -92,6 +94,18 @@ def save_denoiser(denoiser: Denoiser, folder: str | Path, *, half: bool = False)
     with numbers above float16's largest, 65504, stays as it is.
     """
     return _save(denoiser, Path(folder), half, {})
+
+
+def save_beside(denoiser: Denoiser, folder: str | Path, others: Mapping[str, Denoiser]) -> Path:
+    """As :func:`save_denoiser`; a network that one of ``others`` holds, each saved in a folder of its name beside
+    ``folder``, is not written again: :func:`load_beside` shares it."""
+    return _save(denoiser, Path(folder), False, {id(d): [name] for name, d in others.items()})
+
+
+def load_beside(folder: str | Path, device: str | torch.device, known: Known) -> Denoiser:
+    """As :func:`load_denoiser`; what is ``known`` already, by its resolved folder, is shared, and what is read is added
+    to it."""
+    return _load(Path(folder), device, (), known)
 
 
 def _save(denoiser: Denoiser, folder: Path, half: bool, shared: dict[int, list[str]]) -> Path:
@@ -147,10 +161,6 @@ def load_denoiser(folder: str | Path, device: str | torch.device = "cpu") -> Den
     shapes are compared before anything is built.
     """
     return _load(Path(folder), device, (), {})
-
-
-Known = dict[str, Denoiser]
-"""What was read already, by its resolved folder: a network that is shared is read once."""
 
 
 def _load(folder: Path, device: str | torch.device, within: tuple[str, ...], known: Known) -> Denoiser:

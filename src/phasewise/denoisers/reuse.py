@@ -223,6 +223,17 @@ def _owner(member: Denoiser, part: str) -> Denoiser:
     raise PhasewiseError(f"{type(member).__name__} cannot be split at {part!r}; {there_are}")
 
 
+def usual_part(denoiser: Denoiser) -> str | None:
+    """The part that is kept of a network unless one is named: below the finest level, or all blocks but the first and
+    the last; None where nothing can be."""
+    parts = denoiser.reusable_parts()
+    for part in parts:
+        if part.startswith("blocks/"):
+            last = int(part.split(":")[1])
+            return f"blocks/1:{last - 1}" if last > 2 else None
+    return parts[0] if parts else None
+
+
 def _within(part: str, parts: tuple[str, ...]) -> bool:
     """Whether ``part``, "blocks/a:b", lies within an offered "blocks/0:n" and leaves something."""
     try:

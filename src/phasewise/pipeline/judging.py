@@ -305,8 +305,12 @@ def _nats(prices: PriceList, schedule: HybridSchedule) -> HybridSchedule | None:
     """The schedule priced in nats; None off the price list's grid, and for members without a price."""
     if len(schedule.times) != len(prices.times) or not np.allclose(schedule.times, prices.times):
         return None
-    if not set(schedule.assignment) <= set(prices.names):
+    known = {*prices.names, *(prices.reuse.names if prices.reuse is not None else ())}
+    sampled = prices.reuse is not None and prices.reuse.trajectories == "sampled"
+    if not set(schedule.assignment) <= (set(prices.names) if sampled else known):
         return None
+    if sampled:  # held-out losses are of plain members alone
+        prices = replace(prices, reuse=None)
     return schedule_from_assignment(prices, schedule.assignment, penalty="kl", solver=schedule.solver)
 
 

@@ -129,13 +129,27 @@ class Placing:
         images = sample(hybrid, n=n, seed=seed, cond=self.judge.cond(hybrid, n, seed), batch=BATCH)
         return self.judge.features.extract(images.clamp(*self.judge.pixel_range))
 
-    def hybrid(self, front: ParetoFront, chosen: int) -> tuple[Placed, int, list[str]]:
-        """The placed hybrid, which of the front it came from, and what was chosen from in words."""
+    def leans(self, assignment: Sequence[str]) -> bool:
+        """Whether a member of it leans on earlier steps."""
+        return self.prices.reuse is not None and bool(set(assignment) & set(self.prices.reuse.names))
+
+    def hybrid(self, front: ParetoFront, chosen: int) -> tuple[Placed | HybridSchedule, int, list[str]]:
+        """The placed hybrid, or the one of the front where it leans on earlier steps; which of the front it came from,
+        and what was chosen from in words."""
+        if self.leans(front.assignments[chosen]):
+            plan = schedule_from_assignment(
+                self.prices, front.assignments[chosen], penalty=front.penalty_name, solver=self.config.grid.solver
+            )
+            return plan, chosen, ["it leans on earlier steps, whose distance its prices know: it keeps the run's grid"]
         reference = self.prices.losses.reference
         counts = [a.count(reference) for a in front.assignments]
         wanted = [max(1, round(counts[chosen] * share)) for share in SHARES]
         # along the front the penalty falls: the last one with so many reference steps loses least of them
-        fits = {c: i for i, c in enumerate(counts) if c in wanted and front.mflop[i] <= front.mflop[chosen] + 1e-9}
+        fits = {
+            c: i
+            for i, c in enumerate(counts)
+            if c in wanted and front.mflop[i] <= front.mflop[chosen] + 1e-9 and not self.leans(front.assignments[i])
+        }
         fits[counts[chosen]] = chosen
         found = {self.opened(front.assignments[i]): i for i in fits.values()}
         placed = [(self.place("hybrid", who), i) for who, i in found.items()]
@@ -191,8 +205,9 @@ def place_schedules(
     """``plans`` with the hybrid and its rivals placed, where on the front the hybrid came from, and a few sentences by
     name of the schedule on how its steps were found."""
     best, chosen, told = placing.hybrid(front, chosen)
-    found = {"hybrid": best, **placing.rivals(plans, best.schedule.mflop or 0.0)}
+    hybrid = best.schedule if isinstance(best, Placed) else replace(best, label=baselines.LABELS["hybrid"])
+    found = {**({"hybrid": best} if isinstance(best, Placed) else {}), **placing.rivals(plans, hybrid.mflop or 0.0)}
     words = {name: [f"{one.schedule.label}: {one.sentence()}"] for name, one in found.items()}
-    words["hybrid"] = [*told, *words["hybrid"]]
-    every = {**plans, **{name: one.schedule for name, one in found.items()}}
+    words["hybrid"] = [*told, *words.get("hybrid", [])]
+    every = {**plans, "hybrid": hybrid, **{name: one.schedule for name, one in found.items()}}
     return {n: every[n] for n in baselines.LABELS if n in every}, chosen, words

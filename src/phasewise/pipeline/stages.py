@@ -37,6 +37,7 @@ from phasewise.pipeline.models import (
 from phasewise.pipeline.panel import run_judges, second_network
 from phasewise.pipeline.placing import Placing, place_schedules
 from phasewise.pipeline.recording import to_uint8, write_judgement
+from phasewise.pipeline.reusing import members_of_reuse, reused_in
 from phasewise.pipeline.teachers import classes_of
 from phasewise.pipeline.telling import VERBOSE, Teller
 from phasewise.report import build_report
@@ -262,8 +263,9 @@ def do_schedule(ctx: Context) -> None:
     grid, asked = config.grid, config.schedule
     denoisers = ctx.denoisers(scheduled=True)
     labels = ctx.cond(denoisers, "validation")
+    reused = members_of_reuse(ctx, denoisers) if asked.reuse else {}
     prices = price_list(
-        denoisers,
+        {**denoisers, **reused},
         ctx.data,
         time_grid(grid.steps, path=denoisers[REFERENCE].path, t_min=grid.t_min, spacing=grid.spacing),
         seed=ctx.seed(seeding.Stage.PRICES),
@@ -271,12 +273,20 @@ def do_schedule(ctx: Context) -> None:
         trajectories=asked.growth_trajectories if asked.penalty == "w2" else 0,
         features=ctx.features,
         cond=labels,
+        solver=grid.solver,
     )
     run.write("prices", prices)
     measured = [name for name, p in PENALTIES.items() if p.missing(prices) is None]
     left_out = left_out_of_schedules(config, prices)
     members = [name for name in prices.names if name not in left_out]
-    fronts = {name: pareto_front(prices, penalty=name, solver=grid.solver, members=members) for name in measured}
+    members += dict.fromkeys(prices.reuse.names if prices.reuse else ())
+    # losses of what is reused are known on noised trajectories alone; other penalties are of plain members there
+    known = prices if prices.reuse is None or prices.reuse.trajectories == "noised" else replace(prices, reuse=None)
+    fronts = {}
+    for name in measured:
+        at = known if PENALTIES[name].needs_losses else prices
+        here = [m for m in members if m in at.names or at.reuse is not None]
+        fronts[name] = pareto_front(at, penalty=name, solver=grid.solver, members=here)
     for name in left_out:
         ctx.say(f"{name} costs a global call or more on images of this size: left out of schedules")
     check_prices(prices, get_penalty(asked.penalty, prices))  # before it is looked up among the fronts
@@ -293,7 +303,7 @@ def do_schedule(ctx: Context) -> None:
     words: dict[str, list[str]] = {}
     if asked.grids:
         judge = Judge.of_data(ctx.data, {FIRST: ctx.judges[FIRST]}, config)  # the unseen one chooses nothing
-        placing = Placing(denoisers, prices, judge, config, ctx.say)
+        placing = Placing({**denoisers, **reused}, prices, judge, config, ctx.say)
         schedules, chosen, words = place_schedules(placing, schedules, fronts[asked.penalty], chosen)
     if labels is None:
         run.remove("classes")
@@ -339,7 +349,7 @@ def do_evaluate(ctx: Context) -> None:
     assert run.prices is not None
     judge = Judge.of_data(ctx.data, ctx.judges, ctx.config)
     # a control too: a schedule of one's own may name it
-    result = evaluate_all(ctx.denoisers(), run.schedules, run.prices, judge, ctx.config, ctx.say)
+    result = evaluate_all(ctx.denoisers() | reused_in(run), run.schedules, run.prices, judge, ctx.config, ctx.say)
     write_judgement(run, ctx.config, result, run.classifier, ctx.data.pixel_range)
 
 
@@ -356,7 +366,7 @@ HOW_TO_TRAIN = [o.field for o in options_of(TrainOptions) if not o.makes_members
 """What the training of a member depends on besides its own fields."""
 
 
-LATER = ("crop", "user_steps", "place")
+LATER = ("crop", "user_steps", "place", "reuse")
 """Options that came when there were runs already."""
 
 

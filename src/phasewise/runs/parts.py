@@ -367,7 +367,9 @@ class ScheduleOptions(Options):
     runs beside the global one in window, inverted, shifted and local-only schedules.  ``user_steps``: how many steps of
     a model's own scheduler the hybrid is judged beside; None: the usual number (:data:`USER_STEPS`).  ``place``: so
     many grids of start times are judged for the hybrid and for each of its rivals; None: the usual number
-    (:data:`GRIDS`), 0: all keep the run's own grid.
+    (:data:`GRIDS`), 0: all keep the run's own grid.  ``reuse``: adds the members "pixel" (each pixel alone, a closed
+    form), "carried" (the answer of the last two fresh steps carried on) and "deep" (the global network with its inside
+    kept); a hybrid that leans on earlier steps keeps the run's grid.
     """
 
     penalty: str = option("frechet", "Penalty to minimise: frechet, w2, flow, kl.", main=True, known=_penalties)
@@ -380,6 +382,7 @@ class ScheduleOptions(Options):
     user_steps: int | None = option(
         None, "Of a --model: steps of your own schedule.", least=1, check=kind(checks.steps)
     )
+    reuse: bool = option(False, "Members that reuse what earlier steps left, and each pixel alone.")
     place: int | None = option(None, "Grids judged to place the steps of hybrid and rivals; 0: even.", least=0)
 
     @property

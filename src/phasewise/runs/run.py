@@ -52,6 +52,8 @@ class Run:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         self._denoisers: dict[tuple[str, str], Denoiser] = {}
+        self._known: dict[str, dict[str, Denoiser]] = {}
+        """By device: denoisers by the resolved folder they were read from."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.root)!r})"
@@ -387,14 +389,15 @@ class Run:
 
     def denoiser(self, name: str, device: Any = "cpu") -> Denoiser:
         """One denoiser, float32, in eval mode, loaded once.  PhasewiseError for a name that has no weights here."""
-        from phasewise.denoisers import load_denoiser
+        from phasewise.denoisers.io import load_beside
 
         key = (name, str(device))
         if key not in self._denoisers:
             if not self.has_model(name):
                 known = ", ".join(self.model_names()) or "none"
                 raise PhasewiseError(f"{self.root} has no denoiser {name!r}; it has {known}")
-            self._denoisers[key] = load_denoiser(self.model(name), device)
+            # a network that another member keeps a part of is read once
+            self._denoisers[key] = load_beside(self.model(name), device, self._known.setdefault(str(device), {}))
         return self._denoisers[key]
 
     def model_names(self) -> list[str]:
