@@ -137,7 +137,7 @@ def rival(run: Run, hybrid: Evaluation, full: Evaluation) -> Evaluation | None:
 def called(rival: Evaluation) -> str:
     """A rival in a sentence."""
     if rival.name in METHODS:
-        return rival.label or rival.name
+        return f"“{rival.label or rival.name}”"
     placed = rival.label.endswith(PLACED)
     if rival.name == "global_placed":
         return "the global denoiser with all its steps placed"
