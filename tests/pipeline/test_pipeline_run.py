@@ -9,13 +9,16 @@ import torch
 from typer.testing import CliRunner
 
 from phasewise.cli import app
+from phasewise.data import load_images
 from phasewise.errors import PhasewiseError, RunFolderError
-from phasewise.files import read_json
+from phasewise.files import read_json, write_json
 from phasewise.paths import LinearPath
 from phasewise.pipeline import Teller, config_for, make_config, need_run, run_pipeline, write_grid
 from phasewise.pipeline.folder import RunFolder
+from phasewise.pipeline.panel import run_judges, second_network
 from phasewise.pipeline.stages import all_stages, wanted
 from phasewise.pipeline.telling import VERBOSE
+from phasewise.report import build_report
 from phasewise.results import CMIMap, Evaluation, HybridSchedule, LossTable, MarkovFit, PriceList
 from phasewise.runs import open_run
 from phasewise.runs.config import command
@@ -66,6 +69,53 @@ def test_records_say_what_they_rest_on(smoke_run):
     prices = PriceList.load(smoke_run / "records" / "prices.json")
     assert list(prices.flops) == sorted(prices.flops, reverse=True) or prices.flops[0] == max(prices.flops)
     assert (prices.losses.log_snr[1:] == LinearPath().log_snr(torch.tensor(prices.times[1:])).numpy()).all()
+
+
+def test_every_judge_is_on_record(smoke_run):
+    run = open_run(smoke_run)
+    assert list(run.judges()) == ["first", "unseen", "sliced"]
+    assert (run.features().architecture, run.features(unseen=True).architecture) == ("plain", "residual")
+    assert run.reference_moments(unseen=True).digest == run.features(unseen=True).digest()
+    assert set(run.floors) == {"unseen", "sliced"}
+    hybrid, full = run.evaluations["hybrid"], run.evaluations["global"]
+    assert list(hybrid.judges) == ["first", "unseen", "sliced"]
+    first = hybrid.judges["first"]
+    assert (first.value, first.stderr) == pytest.approx((hybrid.fid, hybrid.fid_stderr))
+    verdict = hybrid.against(full)
+    assert verdict.measures == ("FID", "unseen FID", "sliced Wasserstein distance")
+    paired = verdict.comparisons["FID"]
+    assert [paired.difference, paired.stderr] == pytest.approx(hybrid.fid_minus["global"])
+    assert read_json(smoke_run / "summary.json")["schedules"]["hybrid"]["against"]["global"] == verdict.outcome
+
+
+def test_a_run_of_before_there_were_judges_is_done_and_reports(copy):
+    content = read_json(copy / "records" / "evaluation.json")
+    for row in (*content["evaluations"], content["real"]):
+        del row["judges"]
+    write_json(copy / "records" / "evaluation.json", content)
+    shutil.rmtree(copy / "models" / "features")
+    about = read_json(copy / "run.json")
+    del about["config"]["features"]["unseen"]
+    write_json(copy / "run.json", about)
+    redone, _ = collect(copy, config())
+    assert redone == []
+    run = open_run(copy)
+    assert run.judges() == {}
+    assert run.evaluations["hybrid"].against(run.evaluations["global"]).measures == ("FID",)
+    with pytest.raises(RunFolderError, match="keeps no second feature network"):
+        run.features(unseen=True)
+    with pytest.raises(RunFolderError, match=r"keeps no unseen\.safetensors for its judges"):
+        run.reference_moments(unseen=True)
+    assert "unseen FID" not in build_report(copy).read_text()
+
+
+def test_the_second_judge_may_be_left_out(copy):
+    run, data = open_run(copy), load_images("digits")
+    left = config().changed(unseen=False)
+    assert second_network(run, data, left) is None
+    assert set(run_judges(run, data, run.features(), None)) == {"first", "sliced"}
+    choices = [next(s for s in all_stages(c) if s.name == "evaluate").depends for c in (config(), left)]
+    assert choices[1] == {**choices[0], "unseen": False}, "and runs of before are done as they were"
 
 
 def test_cmi_is_part_of_a_run(smoke_run):
