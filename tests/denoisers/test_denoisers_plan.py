@@ -156,7 +156,7 @@ def test_through_the_plan_all_is_seen() -> None:
 @pytest.mark.parametrize("t", [0.03, 0.4, 0.9])
 def test_the_plan_is_the_planners_answer_and_the_rest_its_closed_form(path: NoisePath, t: float) -> None:
     whole, x_t, time = trained(path=path), noise(3, *SHAPE), torch.tensor(t)
-    alpha, root, sigma = whole.precondition(time)
+    alpha, root, _ = whole.precondition(time)
     h = (x_t - alpha * whole.data_mean) / root
     log_snr = relative_log_snr(path, time, 3, whole.data_std.mean())
     plan = whole.plan(h, log_snr)

@@ -127,8 +127,8 @@ class LocalDenoiser(NetworkDenoiser):
     def backbone(self, h: Tensor, log_snr: Tensor, labels: Tensor | None = None) -> Tensor:
         if h.shape[1] != self.image_shape[0] + self.context:
             raise PhasewiseError(
-                f"this local network sees {self.context} channels beside the image's {self.image_shape[0]}; it is a part "
-                "of a larger one, such as PlanDenoiser, and that one is to be called"
+                f"this local network sees {self.context} channels beside the image's {self.image_shape[0]}; it is a "
+                "part of a larger one, such as PlanDenoiser, and that one is to be called"
             )
         traced = torch.compiler.is_compiling() or torch.compiler.is_exporting()
         # the quick ways below write into buffers or split the batch: not under gradients, autocast or tracing

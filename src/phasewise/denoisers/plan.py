@@ -11,8 +11,8 @@ depends on all.  The cost that grows with the pixels is the local network's: a l
 and of that only what the plan does not say either.
 
 Preconditioning: were the plan exact, each pixel would have the mean L(p) and the mean square v about it, so the best
-linear guess from its noisy value, and its error, are closed forms (Karras et al. 2022, arXiv 2206.00364, eq. 7, about the
-lifted plan instead of the data mean), and G is what the local network says::
+linear guess from its noisy value, and its error, are closed forms (Karras et al. 2022, arXiv 2206.00364, eq. 7, about
+the lifted plan instead of the data mean), and G is what the local network says::
 
     D = [sigma^2 L(p) + alpha v x_t] / (alpha^2 v + sigma^2)  +  sigma sqrt(v / (alpha^2 v + sigma^2)) G
 """
@@ -73,12 +73,13 @@ class PlanDenoiser(NetworkDenoiser):
         wanted = pooled_shape(local.image_shape, factor)
         if planner.image_shape != wanted:
             raise PhasewiseError(
-                f"images of {local.image_shape} pooled by {factor} are {wanted}; the planner is for {planner.image_shape}"
+                f"images of {local.image_shape} pooled by {factor} are {wanted}; the planner is for "
+                f"{planner.image_shape}"
             )
         if local.context != local.image_shape[0]:
             raise PhasewiseError(
-                f"the local network has {local.context} channels for the plan, which has {local.image_shape[0]}; make it "
-                f"by LocalDenoiser(..., context={local.image_shape[0]})"
+                f"the local network has {local.context} channels for the plan, which has {local.image_shape[0]}; make "
+                f"it by LocalDenoiser(..., context={local.image_shape[0]})"
             )
         if local.classes is not None and local.classes != planner.classes:
             raise PhasewiseError(

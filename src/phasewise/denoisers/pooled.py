@@ -1,7 +1,7 @@
 r"""A denoiser of small images at work on large ones: its answer on the pooled image, and a closed form for the rest.
 
-The mean over ``f x f`` pixels, P, keeps an image's place on a noise path: ``P x_t = alpha P x + (sigma / f) z'`` with z'
-white again.  So the pooled image has f^2 times the SNR, and the small denoiser is asked at that noise level::
+The mean over ``f x f`` pixels, P, keeps an image's place on a noise path: ``P x_t = alpha P x + (sigma / f) z'``, z' of
+unit variance and white again.  So the pooled image has f^2 times the SNR, at which the small denoiser is asked::
 
     p = E[P x | P x_t]
 
@@ -11,8 +11,8 @@ channel, the *lifted* answer adds the best linear guess of the detail from the p
 
     L(p) = m + (U + A)(p - m),      P A = 0,  so P L(p) = p
 
-Its error ``e = x - L(P x)`` is uncorrelated with those pooled pixels.  Each pixel of it, of mean square v, follows by its
-own best linear guess from the detail of the noisy image, where noise is left with variance ``sigma^2 (1 - 1/f^2)``::
+Its error ``e = x - L(P x)`` is uncorrelated with those pooled pixels.  Each pixel of it, of mean square v, follows by
+its own best linear guess from the detail of the noisy image, whose noise has variance ``sigma^2 (1 - 1/f^2)``::
 
     D(x_t) = L(p) + g (1 - U P)(x_t - alpha L(p)),      g = alpha v / (alpha^2 v + sigma^2 (1 - 1/f^2))
 
@@ -165,7 +165,8 @@ class PooledDenoiser(Denoiser):
         wanted = pooled_shape(image_shape, factor)
         if member.image_shape != wanted:
             raise PhasewiseError(
-                f"images of {tuple(image_shape)} pooled by {factor} are {wanted}; the member is for {member.image_shape}"
+                f"images of {tuple(image_shape)} pooled by {factor} are {wanted}; the member is for "
+                f"{member.image_shape}"
             )
         super().__init__(image_shape, member.path if path is None else path)
         self.member, self.factor = member, int(factor)
@@ -175,7 +176,9 @@ class PooledDenoiser(Denoiser):
     def fit(self, images: Tensor) -> PooledDenoiser:
         """Fit the closed form for the rest to training images (N, C, H, W), at most 10,000 of them; returns itself."""
         if tuple(images.shape[1:]) != self.image_shape:
-            raise PhasewiseError(f"images of shape {tuple(images.shape[1:])} do not fit a denoiser for {self.image_shape}")
+            raise PhasewiseError(
+                f"images of shape {tuple(images.shape[1:])} do not fit a denoiser for {self.image_shape}"
+            )
         self.lift.fit(images.to(self.device, torch.float32))
         return self
 
@@ -184,7 +187,9 @@ class PooledDenoiser(Denoiser):
             raise PhasewiseError(f"x_t has shape {tuple(x_t.shape)}; this denoiser takes (B, *{self.image_shape})")
         s = as_time(t, x_t)
         pooled = F.avg_pool2d(x_t, self.factor)
-        there, t_there = translate(pooled, s.reshape(-1) if s.dim() else s, PooledPath(self.path, self.factor), self.member.path)
+        there, t_there = translate(
+            pooled, s.reshape(-1) if s.dim() else s, PooledPath(self.path, self.factor), self.member.path
+        )
         lifted = self.lift(self.member(there, t_there, cond))
         alpha, sigma = (as_scale(f(s), x_t) for f in (self.path.alpha, self.path.sigma))
         missed = self.lift.missed.to(x_t.dtype)

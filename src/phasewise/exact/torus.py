@@ -10,8 +10,8 @@ Translation makes every denoiser a multiplier of modes, the windowed ones too wh
 
 A *plan* of side p is the field's p x p longest waves, as far as the whole noisy image tells them: all modes of at most
 (p - 1) // 2 waves a side.  Modes are independent, so the best linear denoiser given a window and a plan is that of the
-whole image on these modes, and on the rest a window over what the plan leaves, field and noise alike: with Q_p the noise
-without these modes, K_p the field without them ::
+whole image on these modes, and on the rest a window over what the plan leaves, field and noise alike: with Q_p the
+noise without these modes, K_p the field without them ::
 
     D_r,p(k) = D(k) on the plan's modes;  elsewhere as D_r, of (alpha^2 K_p + sigma^2 Q_p) w = alpha K_p e_0
 
@@ -85,9 +85,7 @@ class TorusField:
         gain = self.gain(t, radius, path, plan=plan)
         return float((self.count * (self.spectrum * (1 - alpha * gain) ** 2 + sigma**2 * gain**2)).sum())
 
-    def denoising_gap(
-        self, t: float, radius: int, path: NoisePath | None = None, *, plan: int | None = None
-    ) -> float:
+    def denoising_gap(self, t: float, radius: int, path: NoisePath | None = None, *, plan: int | None = None) -> float:
         """``Delta_r(t) = E|D - D_r|^2 = mmse_r - mmse`` per image, summed over pixels."""
         alpha, sigma = noise_level(t, path)
         apart = self.gain(t, radius, path, plan=plan) - self.gain(t, None, path)
@@ -113,8 +111,8 @@ class TorusField:
 
     def _window(self, radius: int, most: int = -1) -> tuple[Tensor, Tensor, Tensor]:
         """Of the window's covariance on weights equal within each orbit, in units of the noise's: eigenvalues (o,), the
-        components of the middle pixel's column (o,), and the waves (M, o) that each eigenvector sums to; field and noise
-        without the modes of at most ``most`` waves a side."""
+        components of the middle pixel's column (o,), and the waves (M, o) that each eigenvector sums to; field and
+        noise without the modes of at most ``most`` waves a side."""
         r = check_radius_or_zero(radius)
         if 2 * r + 1 > self.side:
             raise PhasewiseError(f"a window of radius {r} is wider than the torus of side {self.side}")

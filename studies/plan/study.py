@@ -1,0 +1,119 @@
+"""The study: exact fields by side, and networks trained on digits, each with a plan and without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+import phasewise as pw
+from phasewise.exact import TorusField
+from studies import resolution, subject
+from studies.options import choice
+from studies.plan.fields import gaps, members_of, prices_of
+from studies.plan.show import excess_table, figure, gap_table, network_table, saving_table
+from studies.resolution.study import FIELDS, savings
+from studies.study import Answers, Cell, Study
+
+DESIGNS: dict[str, tuple[int, int, int]] = {"p14r3": (2, 24, 3), "p7r5": (4, 24, 5)}
+"""Networks with a plan for 28 x 28 pixels: pixels a side of a number of the plan, channels of the planner's U-Net,
+radius of the local network."""
+TIMES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.44, 0.6, 0.75, 0.9, 0.97)
+SHOWN = ("global", "small", "coarse", "r3", "r5")
+
+
+@dataclass(frozen=True)
+class Options:
+    sides: tuple[int, ...] = choice((32, 64, 128), "of the fields, pixels", quick=(8,))
+    plans: tuple[int, ...] = choice((4, 8, 16, 32), "of the fields' plans, pixels a side", quick=(4,))
+    length: float = choice(10.0, "correlation length at the least side, pixels", quick=3)
+    measures: tuple[str, ...] = choice(("frechet",), "distances between laws")
+    steps: tuple[int, ...] = choice((6, 12), "of the global reference", quick=(3,))
+    slack: float = choice(0.05, "more error than the reference's that is allowed")
+    solvers: tuple[str, ...] = choice(("exp_ab2", "sde_dpmpp_2m"), "to choose from", quick=("exp_ab2",))
+    data: str = choice("mnist", "images of the networks, 28 x 28", quick=subject.STAND_IN)
+    data_dir: str | None = choice(None, "folder that holds them")
+    training: int = choice(5000, "steps of training", quick=1)
+    batch: int = choice(64, "images a step", quick=4)
+    test: int = choice(2000, "test images of the losses", quick=8)
+
+
+class PlanStudy(Study[Options]):
+    """Fields as in the resolution study, with further members: a window beside a plan, the field's p x p longest waves.
+    Networks: a small U-Net on the pooled image, and a local network that sees its plan, trained together on the clean
+    images; and that planner alone, its answer lifted by a closed form.  They lie in OUT/work/NAME; training resumes."""
+
+    name = "plan"
+    question = "What does a small image seen whole, beside a local network, save and lose?"
+    page = "results/plan.md"
+    options_type = Options
+
+    def cells(self) -> Iterator[Cell]:
+        o = self.options
+        for side in o.sides:
+            for kind in FIELDS:
+                length = o.length * (side / min(o.sides) if kind == "scaling" else 1)
+                if kind == "fixed" and side == min(o.sides):
+                    continue  # the same field
+                asked = {
+                    "side": side, "length": length, "plans": o.plans, "measures": o.measures, "steps": o.steps,
+                    "slack": o.slack, "solvers": o.solvers,
+                }  # fmt: skip
+                yield Cell(f"field/{kind}/{side}", asked, TorusField(side, 1 / length))
+        asked = {"data": o.data, "designs": list(DESIGNS), "steps": o.training, "batch": o.batch, "test": o.test}
+        yield Cell("networks", asked)
+
+    def measure(self, cell: Cell) -> dict[str, Any]:
+        if cell.what is None:
+            return self.networks()
+        field, o = cell.what, self.options
+        members = members_of(field, o.plans)
+        asked = resolution.Options(measures=o.measures, steps=o.steps, slack=o.slack, solvers=o.solvers)
+        return {"gaps": gaps(field, o.plans), "savings": savings(field, members, prices_of(field.side, members), asked)}
+
+    @cached_property
+    def subject(self) -> subject.Subject:
+        return subject.of_shipped("mnist", self.options.data, self.options.data_dir)
+
+    def networks(self) -> dict[str, Any]:
+        images = self.subject.data.test[: self.options.test]
+        members: dict[str, pw.Denoiser] = {n: self.subject.members[n] for n in SHOWN}
+        for name in DESIGNS:
+            whole = self.trained(name)
+            members[name] = whole
+            pooled = pw.PooledDenoiser(whole.planner, whole.image_shape, whole.factor)
+            members[f"{name}, pooled"] = pooled.fit(self.subject.data.train)
+        table = pw.diagnosis.measure_losses(members, images, TIMES, seed=5)
+        flops = {name: pw.count_flops(d, d.image_shape) for name, d in members.items()}
+        return {"table": table.to_dict(), "flops": flops}
+
+    def trained(self, name: str) -> pw.PlanDenoiser:
+        folder, data, o = self.work / name, self.subject.data, self.options
+        if not (folder / "weights.safetensors").is_file():
+            torch.manual_seed(0)
+            denoiser = design(name, data.image_shape)
+            pw.train(denoiser, data, name=name, steps=o.training, batch=o.batch, out=folder, progress=False)
+            pw.save_denoiser(denoiser, folder)
+        found = pw.load_denoiser(folder)
+        assert isinstance(found, pw.PlanDenoiser)
+        return found
+
+    def tables(self, answers: Answers) -> dict[str, str]:
+        return {
+            "saving": saving_table(answers), "gap": gap_table(answers), "networks": network_table(answers),
+            "excess": excess_table(answers),
+        }  # fmt: skip
+
+    def figures(self, answers: Answers) -> dict[str, bytes]:
+        return {"plan.png": figure(answers)}
+
+
+def design(name: str, shape: tuple[int, int, int]) -> pw.PlanDenoiser:
+    """One of :data:`DESIGNS`, untrained; its planner works at 7 x 7 whatever the plan's size."""
+    factor, width, radius = DESIGNS[name]
+    small = (shape[0], shape[1] // factor, shape[2] // factor)
+    planner = pw.UNetDenoiser(small, width=width, patch=max(4 // factor, 1), multipliers=(1, 2))
+    return pw.PlanDenoiser(planner, pw.LocalDenoiser(shape, radius, context=shape[0]), factor)
