@@ -18,6 +18,7 @@ from phasewise.denoisers.network import relative_log_snr
 from phasewise.denoisers.pooled import Lift, PooledPath
 from phasewise.errors import PhasewiseError
 from phasewise.paths import CosinePath, LinearPath, NoisePath, VarianceExplodingPath, translate
+from phasewise.sampling import integrate
 from phasewise.training import denoising_loss
 
 SHAPE, SMALL = (2, 8, 12), (2, 4, 6)
@@ -185,6 +186,34 @@ def test_both_parts_are_told_the_class() -> None:
     randomise(whole)
     x, labels = noise(2, *SHAPE), torch.tensor([0, 2])
     assert not torch.equal(whole(x, 0.5, labels), whole(x, 0.5, labels.flip(0)))
+
+
+def test_a_plan_may_be_kept_for_some_steps() -> None:
+    whole = trained()
+    members = {"whole": whole, "local": pw.ReusedFeatures(whole, "plan")}
+    times, start = (0.9, 0.6, 0.3), noise(3, *SHAPE)
+    hybrid = pw.HybridDenoiser(members, pw.HybridSchedule(times, ("whole", "local", "local"), solver="exp_ab2"))
+    plans: list[Tensor] = []
+    plan = whole.plan
+
+    def held(*given: Tensor) -> Tensor:
+        plans.extend([] if plans else [plan(*given)])
+        return plans[0]
+
+    with torch.inference_mode():
+        kept = integrate(hybrid, start, times, "exp_ab2")
+        whole.plan = held  # type: ignore[method-assign]
+        by_hand = integrate(whole, start, times, "exp_ab2")
+    torch.testing.assert_close(kept, by_hand)
+    del whole.plan  # type: ignore[method-assign]
+    assert not torch.allclose(integrate(whole, start, times, "exp_ab2"), kept)
+
+
+def test_a_kept_plan_costs_the_local_network_alone() -> None:
+    whole = trained()
+    cost = pw.count_flops(pw.ReusedFeatures(whole, "plan"), SHAPE)
+    planner = pw.count_flops(whole.planner, SMALL)
+    assert cost == pw.count_flops(whole, SHAPE) - planner
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

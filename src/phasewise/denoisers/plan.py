@@ -8,7 +8,8 @@ does (:mod:`phasewise.denoisers.pooled`: P the mean over f x f pixels, L the lif
 The *local* network, of exact radius, sees the noisy pixels and the lifted plan in one window and answers at full size.
 At a fixed plan the answer at a pixel depends on noisy pixels within the radius and on no others; through the plan it
 depends on all.  The cost that grows with the pixels is the local network's: a local denoiser lacks what far pixels say,
-and of that only what the plan does not say either.
+and of that only what the plan does not say either.  A plan may be kept for some steps of a trajectory
+(``ReusedFeatures(denoiser, "plan")``): these are then the local network alone.
 
 Preconditioning: were the plan exact, each pixel would have the mean L(p) and the mean square v about it, so the best
 linear guess from its noisy value, and its error, are closed forms (Karras et al. 2022, arXiv 2206.00364, eq. 7, about
@@ -29,6 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from phasewise import checks
+from phasewise.denoisers.kept import site
 from phasewise.denoisers.local import LocalDenoiser
 from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.denoisers.pooled import Lift, factor_kind, pooled_shape
@@ -108,7 +110,13 @@ class PlanDenoiser(NetworkDenoiser):
         self.lift.fit(images)
 
     def backbone(self, h: Tensor, log_snr: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.given_plan(h, log_snr, self.plan(h, log_snr, labels), labels)
+        kept = site(self)
+        plan = self.plan(h, log_snr, labels) if kept is None else kept("plan", lambda: self.plan(h, log_snr, labels))
+        return self.given_plan(h, log_snr, plan, labels)
+
+    def reusable_parts(self) -> tuple[str, ...]:
+        """ "plan": a step by the local network alone, with the plan of an earlier one."""
+        return ("plan",)
 
     def plan(self, h: Tensor, log_snr: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, C, H / f, W / f) in pixel units: the planner's posterior mean of the pooled image, from what a backbone
