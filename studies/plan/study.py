@@ -18,9 +18,8 @@ from studies.plan.show import excess_table, figure, gap_table, network_table, sa
 from studies.resolution.study import FIELDS, savings
 from studies.study import Answers, Cell, Study
 
-DESIGNS: dict[str, tuple[int, int, int]] = {"p14r3": (2, 24, 3), "p7r5": (4, 24, 5)}
-"""Networks with a plan for 28 x 28 pixels: pixels a side of a number of the plan, channels of the planner's U-Net,
-radius of the local network."""
+DESIGNS: dict[str, tuple[int, int]] = {"p14r3": (2, 3), "p7r5": (4, 5)}
+"""Networks with a plan for 28 x 28 pixels: pixels a side of a number of the plan, radius of the local network."""
 TIMES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.44, 0.6, 0.75, 0.9, 0.97)
 SHOWN = ("global", "small", "coarse", "r3", "r5")
 
@@ -36,7 +35,7 @@ class Options:
     solvers: tuple[str, ...] = choice(("exp_ab2", "sde_dpmpp_2m"), "to choose from", quick=("exp_ab2",))
     data: str = choice("mnist", "images of the networks, 28 x 28", quick=subject.STAND_IN)
     data_dir: str | None = choice(None, "folder that holds them")
-    training: int = choice(5000, "steps of training", quick=1)
+    training: int = choice(4000, "steps of training", quick=1)
     batch: int = choice(64, "images a step", quick=4)
     test: int = choice(2000, "test images of the losses", quick=8)
 
@@ -94,7 +93,7 @@ class PlanStudy(Study[Options]):
         folder, data, o = self.work / name, self.subject.data, self.options
         if not (folder / "weights.safetensors").is_file():
             torch.manual_seed(0)
-            denoiser = design(name, data.image_shape)
+            denoiser = pw.PlanDenoiser.of_shape(data.image_shape, *DESIGNS[name])
             pw.train(denoiser, data, name=name, steps=o.training, batch=o.batch, out=folder, progress=False)
             pw.save_denoiser(denoiser, folder)
         found = pw.load_denoiser(folder)
@@ -109,11 +108,3 @@ class PlanStudy(Study[Options]):
 
     def figures(self, answers: Answers) -> dict[str, bytes]:
         return {"plan.png": figure(answers)}
-
-
-def design(name: str, shape: tuple[int, int, int]) -> pw.PlanDenoiser:
-    """One of :data:`DESIGNS`, untrained; its planner works at 7 x 7 whatever the plan's size."""
-    factor, width, radius = DESIGNS[name]
-    small = (shape[0], shape[1] // factor, shape[2] // factor)
-    planner = pw.UNetDenoiser(small, width=width, patch=max(4 // factor, 1), multipliers=(1, 2))
-    return pw.PlanDenoiser(planner, pw.LocalDenoiser(shape, radius, context=shape[0]), factor)

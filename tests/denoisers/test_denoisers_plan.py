@@ -216,6 +216,14 @@ def test_a_kept_plan_costs_the_local_network_alone() -> None:
     assert cost == pw.count_flops(whole, SHAPE) - planner
 
 
+@pytest.mark.parametrize(("shape", "factor", "places"), [((1, 28, 28), 2, 7), ((3, 64, 48), 4, 8), ((1, 8, 8), 2, 4)])
+def test_the_usual_parts_fit_the_images(shape: tuple[int, int, int], factor: int, places: int) -> None:
+    whole = PlanDenoiser.of_shape(shape, factor, 3)
+    assert -(-max(whole.planner.image_shape[1:]) // whole.planner.patch) == places
+    assert (whole.local.radius, whole.local.context) == (3, shape[0])
+    assert pw.count_flops(whole, shape) < pw.count_flops(UNetDenoiser(shape), shape)
+
+
 # --- training ---------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,6 @@ import torch
 from phasewise.exact import GaussianField, TorusField
 from phasewise.paths import LinearPath
 from studies.plan.fields import members_of, pooled_share, prices_of
-from studies.plan.study import DESIGNS, design
 
 SIDE, MASS = 8, 0.3
 
@@ -57,10 +56,3 @@ def test_a_plan_is_priced_at_its_planner_and_the_local_network():
     assert all(
         math.isinf(p) == isinstance(m, tuple) for p, m in zip(prices["U-Net medium, no plan"], members, strict=True)
     )
-
-
-@pytest.mark.parametrize("name", DESIGNS)
-def test_a_design_fits_the_digits(name):
-    found = design(name, (1, 28, 28))
-    assert found.planner.multiple == 28 // found.factor // 7 * 2  # seven by seven at its finest
-    assert found.local.radius == DESIGNS[name][2]

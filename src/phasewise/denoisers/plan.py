@@ -34,8 +34,13 @@ from phasewise.denoisers.kept import site
 from phasewise.denoisers.local import LocalDenoiser
 from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.denoisers.pooled import Lift, factor_kind, pooled_shape
+from phasewise.denoisers.unet import UNetDenoiser
 from phasewise.errors import PhasewiseError
+from phasewise.paths import NoisePath
+from phasewise.shapes import ImageShape
 
+PLACES = 8
+"""A side, that the usual planner works on at most."""
 LEAST = 1e-4
 """Of the pixels' variance: what a lifted plan misses at least, so that the local network can always speak."""
 
@@ -93,6 +98,26 @@ class PlanDenoiser(NetworkDenoiser):
         self.lift = Lift(self.image_shape, self.factor)
         if self.frozen:
             planner.requires_grad_(False)
+
+    @classmethod
+    @checks.checked(image_shape=checks.image_shape, factor=factor_kind, width=checks.count)
+    def of_shape(
+        cls,
+        image_shape: ImageShape,
+        factor: int,
+        radius: int,
+        *,
+        width: int = 16,
+        classes: int | None = None,
+        path: NoisePath | None = None,
+    ) -> PlanDenoiser:
+        """The usual parts for images (C, H, W): a local network of its default design, and a U-Net of ``width``
+        channels on at most 8 x 8 places and four times as many below, where channels are cheap; multiples of 16 are
+        fast."""
+        small = pooled_shape(image_shape, factor)
+        patch = -(-max(small[1:]) // PLACES)
+        planner = UNetDenoiser(small, width=width, patch=patch, multipliers=(1, 4), classes=classes, path=path)
+        return cls(planner, LocalDenoiser(image_shape, radius, context=small[0], classes=classes, path=path), factor)
 
     @property
     def plan_learns(self) -> bool:

@@ -161,17 +161,14 @@ def _control(member: Member, shape: ImageShape) -> NetworkDenoiser:
 
 
 def _planned(member: Member, shape: ImageShape) -> NetworkDenoiser:
-    """A U-Net of the named size, coarse by default, on the pooled image, and a local network beside its plan."""
     from phasewise.denoisers import LocalDenoiser, PlanDenoiser, UNetDenoiser
     from phasewise.denoisers.pooled import pooled_shape
 
-    factor = int(member.factor or 0)
-    planner = UNetDenoiser.of_size(pooled_shape(shape, factor), member.size or "coarse", classes=member.classes)
-    if member.width is not None:
-        choices = {"width": member.width, "patch": planner.patch, "multipliers": planner.multipliers}
-        planner = UNetDenoiser(planner.image_shape, classes=member.classes, **choices)  # type: ignore[arg-type]
-    local = LocalDenoiser(shape, int(member.radius or 0), context=shape[0], classes=member.classes)
-    return PlanDenoiser(planner, local, factor)
+    factor, radius, classes = int(member.factor or 0), int(member.radius or 0), member.classes
+    if member.size is None:
+        return PlanDenoiser.of_shape(shape, factor, radius, width=member.width or 16, classes=classes)
+    planner = UNetDenoiser.of_size(pooled_shape(shape, factor), member.size, classes=classes)
+    return PlanDenoiser(planner, LocalDenoiser(shape, radius, context=shape[0], classes=classes), factor)
 
 
 def _wiener(member: Member, images: Tensor) -> Denoiser:
