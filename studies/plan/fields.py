@@ -16,9 +16,9 @@ from studies.resolution.costs import NETWORKS
 from studies.resolution.law import Seen
 
 LOG_SNR = tuple(np.linspace(-12.0, 6.0, 37).round(6).tolist())
-BESIDE = (1, 2, 3, 5)
+BESIDE = (1, 2, 3)
 """Radii of the local networks that may have a plan."""
-ALONE = (1, 2, 3, 5, 8, 12, 16, 24, 32)
+ALONE = (1, 2, 3, 5, 8, 12, 16, 32)
 """Radii of those that have none."""
 PRICED = ("U-Net medium", "transformer", "transformer, patch 2")
 WITHOUT = ", no plan"

@@ -165,7 +165,7 @@ class PlanDenoiser(NetworkDenoiser):
         """The network's raw output F where the plan is known: local, of exactly the radius of :attr:`local`."""
         alpha, sigma = self._levels(log_snr)
         lifted = (self.lift(plan) - self.data_mean) / self.data_std
-        missed = (self.lift.missed.mean((2, 3), keepdim=True) / self.data_std**2).clamp(LEAST, 1)
+        missed = (self.lift.missed.mean((2, 3), keepdim=True) / self.data_std**2).clamp(LEAST, 1.0)
         total = alpha**2 * missed + sigma**2
         told = (torch.cat([h, lifted], 1), log_snr)
         said = self.local.backbone(*told) if self.local.classes is None else self.local.backbone(*told, labels)
