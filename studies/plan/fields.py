@@ -20,7 +20,7 @@ BESIDE = (1, 2, 3)
 """Radii of the local networks that may have a plan."""
 ALONE = (1, 2, 3, 5, 8, 12, 16, 32)
 """Radii of those that have none."""
-PRICED = ("U-Net medium", "transformer", "transformer, patch 2")
+PRICED = ("U-Net medium", "transformer, patch 2")
 WITHOUT = ", no plan"
 """Behind a network's name where its plans are left out."""
 

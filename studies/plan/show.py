@@ -13,25 +13,24 @@ from studies.plan.fields import BESIDE, PRICED, WITHOUT, worst
 from studies.resolution.show import saving
 from studies.study import Answers
 
-Fields = dict[tuple[str, int], dict[str, Any]]
+Fields = dict[int, dict[str, Any]]
+"""Answers by side."""
 
 
 def fields(answers: Answers) -> Fields:
-    split = {tuple(n.split("/")[1:]): content for n, content in answers.items() if n.startswith("field/")}
-    named = {(kind, int(side)): content for (kind, side), content in split.items()}
-    return dict(sorted(named.items(), key=lambda pair: (-len(pair[0][0]), pair[0][1])))  # scaling, then fixed
+    return dict(sorted((int(n.split("/")[1]), c) for n, c in answers.items() if n.startswith("field/")))
 
 
 def saving_table(answers: Answers) -> str:
     """Rival's cost over the hybrid's, with plans and without; in brackets the steps of each kind."""
     rows = []
-    for (kind, side), content in fields(answers).items():
+    for side, content in fields(answers).items():
         for measure, steps in dict.fromkeys((s["measure"], s["steps"]) for s in content["savings"]):
             here = {s["network"]: s for s in content["savings"] if (s["measure"], s["steps"]) == (measure, steps)}
             rival = next(iter(here.values()))["rival"]
             cells = [_saving(here[name + end]) for name in PRICED for end in (WITHOUT, "")]
-            rows.append([kind, str(side), f"{len(rival['times']) - 1}, {rival['solver']}", *cells])
-    heads = ["field", "side", "rival: steps, solver", *(name + end for name in PRICED for end in (WITHOUT, ""))]
+            rows.append([str(side), f"{len(rival['times']) - 1}, {rival['solver']}", *cells])
+    heads = ["side", "rival: steps, solver", *(name + end for name in PRICED for end in (WITHOUT, ""))]
     note = (
         "The rival's FLOPs over the hybrid's: global steps alone, placed as well as can be, over the cheapest of any "
         "members, with windows alone and with plans; in brackets its global, planned and local steps."
@@ -53,15 +52,15 @@ def plans_of(found: Fields) -> list[int]:
 def gap_table(answers: Answers) -> str:
     """The largest share of the global loss that a window loses, by plan; of pooled pixels behind it."""
     found, rows = fields(answers), []
-    for (kind, side), content in found.items():
+    for side, content in found.items():
         share, pooled = content["gaps"]["share"], content["gaps"]["pooled"]
         for radius in (r for r in BESIDE if str(r) in share):
             cells = [f"{worst(share[str(radius)])[0]:.3f}"]
             for plan in plans_of(found):
                 name = f"{radius}+{plan}"
                 cells.append(f"{worst(share[name])[0]:.3f} ({pooled[name]:.3f})" if name in share else "")
-            rows.append([kind, str(side), str(radius), *cells])
-    heads = ["field", "side", "r", "no plan", *(f"{p} x {p}" for p in plans_of(found))]
+            rows.append([str(side), str(radius), *cells])
+    heads = ["side", "r", "no plan", *(f"{p} x {p}" for p in plans_of(found))]
     note = (
         "Loss above the global denoiser's as a share of it, at the log-SNR where it is largest; in brackets, there, "
         "with the means over blocks as plan instead of the longest waves."
@@ -106,6 +105,25 @@ def excess_table(answers: Answers) -> str:
     )
 
 
+def mixed_table(answers: Answers) -> str:
+    """FID of schedules on the shipped hybrid's steps, paired with the first."""
+    found = {name.removeprefix("mixed/"): row for name, row in answers.items() if name.startswith("mixed/")}
+    rows = [
+        [
+            name,
+            row["asked"]["members"],
+            f"{row['mflop']:.0f}",
+            f"{row['fid'][0]:.3f} ± {row['fid'][1]:.3f}",
+            f"{row['minus'][0]:+.3f} ± {row['minus'][1]:.3f}",
+        ]
+        for name, row in sorted(found.items(), key=lambda pair: -pair[1]["mflop"])
+    ]
+    n = max((row["asked"]["n"] for row in found.values()), default=0)
+    return markdown(
+        ["schedule", "members", "MFLOP", "FID", "minus all global, paired"], rows, f"{n:,} samples from equal noise."
+    )
+
+
 def figure(answers: Answers) -> bytes:
     """Left: what r = 3 loses by log-SNR beside plans, at the middle side; right: the networks' losses by t."""
     import matplotlib.pyplot as plt
@@ -113,9 +131,8 @@ def figure(answers: Answers) -> bytes:
     style()
     found, networks = fields(answers), _networks(answers)
     figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.3), layout="constrained")
-    scaling = [(side, c) for (kind, side), c in found.items() if kind == "scaling"]
     for ax, radius in zip(axes, (1, 3), strict=False):
-        side, content = scaling[len(scaling) // 2]
+        side, content = list(found.items())[len(found) // 2]
         names = [str(radius), *(f"{radius}+{p}" for p in plans_of(found))]
         for name, shade in zip(names, np.linspace(0, 0.75, len(names)), strict=True):
             if name in content["gaps"]["share"]:
