@@ -20,7 +20,7 @@ from studies.plan.show import excess_table, figure, gap_table, mixed_table, netw
 from studies.resolution.study import savings
 from studies.study import Answers, Cell, Study
 
-DESIGNS: dict[str, tuple[int, int]] = {"p14r3": (2, 3), "p7r5": (4, 5)}
+DESIGNS: dict[str, tuple[int, int]] = {"p14r3": (2, 3)}
 """Networks with a plan for 28 x 28 pixels: pixels a side of a number of the plan, radius of the local network."""
 TIMES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.44, 0.6, 0.75, 0.9, 0.97)
 SHOWN = ("global", "small", "coarse", "r3", "r5")
@@ -50,8 +50,8 @@ class Options:
     data_dir: str | None = choice(None, "folder that holds them")
     training: int = choice(2400, "steps of training", quick=1)
     batch: int = choice(64, "images a step", quick=4)
-    test: int = choice(2000, "test images of the losses", quick=8)
-    n: int = choice(2000, "samples of each schedule", quick=8)
+    test: int = choice(1000, "test images of the losses", quick=8)
+    n: int = choice(1000, "samples of each schedule", quick=8)
     mixed: tuple[str, ...] = choice(
         tuple(MIXED), "schedules to sample, the first to pair with", quick=tuple(MIXED)[2:4]
     )
