@@ -106,22 +106,16 @@ def excess_table(answers: Answers) -> str:
 
 
 def mixed_table(answers: Answers) -> str:
-    """FID of schedules on the shipped hybrid's steps, paired with the first."""
+    """What every judge says of schedules on the shipped hybrid's steps, and the difference from the first."""
     found = {name.removeprefix("mixed/"): row for name, row in answers.items() if name.startswith("mixed/")}
-    rows = [
-        [
-            name,
-            row["asked"]["members"],
-            f"{row['mflop']:.0f}",
-            f"{row['fid'][0]:.3f} ± {row['fid'][1]:.3f}",
-            f"{row['minus'][0]:+.3f} ± {row['minus'][1]:.3f}",
-        ]
-        for name, row in sorted(found.items(), key=lambda pair: -pair[1]["mflop"])
-    ]
+    judges = list(dict.fromkeys(judge for row in found.values() for judge in row["scores"]))
+    rows = []
+    for name, row in sorted(found.items(), key=lambda pair: -pair[1]["mflop"]):
+        cells = [f"{row['scores'][j][0]:.3g}, {row['minus'][j][0]:+.2g} ± {row['minus'][j][1]:.1g}" for j in judges]
+        rows.append([name, row["asked"]["members"], f"{row['mflop']:.0f}", *cells])
     n = max((row["asked"]["n"] for row in found.values()), default=0)
-    return markdown(
-        ["schedule", "members", "MFLOP", "FID", "minus all global, paired"], rows, f"{n:,} samples from equal noise."
-    )
+    note = f"Distance by each judge, and minus that of all global, paired; {n:,} samples from equal noise."
+    return markdown(["schedule", "members", "MFLOP", *judges], rows, note)
 
 
 def figure(answers: Answers) -> bytes:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import phasewise as pw
 from phasewise.exact import TorusField
-from phasewise.metrics import frechet_difference, frechet_score
+from phasewise.results import JudgeScore
 from studies import resolution, subject
 from studies.options import choice
 from studies.plan.fields import gaps, members_of, prices_of
@@ -110,27 +110,29 @@ class PlanStudy(Study[Options]):
         return {"table": table.to_dict(), "flops": flops}
 
     @cached_property
-    def first(self) -> Tensor:
-        """Features of the samples that all are paired with."""
-        return self.seen(self.options.mixed[0])[0]
+    def first(self) -> dict[str, JudgeScore]:
+        """The schedule that all are paired with, as judged."""
+        return self.subject.judged(self.samples(self.options.mixed[0])[0])
 
     def judged(self, name: str) -> dict[str, Any]:
-        seen, mflop = self.seen(name)
-        score = frechet_score(seen, self.subject.reference, seed=0)
-        minus = frechet_difference(seen, self.first, self.subject.reference, 0)
-        return {"fid": [score.value, score.stderr], "minus": [minus.value, minus.stderr], "mflop": mflop}
+        samples, mflop = self.samples(name)
+        scores, first = self.subject.judged(samples), self.first
+        minus = {judge: score.minus(first[judge]) for judge, score in scores.items()}
+        return {
+            "mflop": mflop,
+            "scores": {judge: [score.value, score.stderr] for judge, score in scores.items()},
+            "minus": {judge: [apart.difference, apart.stderr] for judge, apart in minus.items()},
+        }
 
-    def seen(self, name: str) -> tuple[Tensor, float]:
-        """Features of a schedule's samples, from the same noise for all, and what an image costs."""
+    def samples(self, name: str) -> tuple[Tensor, float]:
+        """Images of a schedule, from the same noise for all, and what one costs."""
         whole = self.trained(next(iter(DESIGNS)))
         pooled = pw.PooledDenoiser(whole.planner, whole.image_shape, whole.factor).fit(self.subject.data.train)
         more = {"planned": whole, "kept": pw.ReusedFeatures(whole, "plan"), "pooled": pooled}
         ours = replace(self.subject, members={**self.subject.members, **more})
         plan = replace(pw.load_pretrained("mnist").schedules["hybrid"], assignment=tuple(MIXED[name].split()))
         flops = {m: pw.count_flops(ours.members[m], whole.image_shape) for m in dict.fromkeys(plan.assignment)}
-        with torch.no_grad():
-            features = ours.features.extract(ours.samples(plan, self.options.n, 0))
-        return features, sum(flops[m] for m in plan.assignment) / 1e6
+        return ours.samples(plan, self.options.n, 0), sum(flops[m] for m in plan.assignment) / 1e6
 
     def trained(self, name: str) -> pw.PlanDenoiser:
         folder, data, o = self.work / name, self.subject.data, self.options
