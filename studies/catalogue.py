@@ -20,6 +20,7 @@ from studies.leak import Leak
 from studies.locality import LocalityPays
 from studies.members import Members
 from studies.placed import Placed
+from studies.plan import PlanStudy
 from studies.random_search import RandomSearch
 from studies.readme_picture import ReadmePicture
 from studies.resolution import Resolution
@@ -36,6 +37,7 @@ STUDIES: dict[str, type[Study[Any]]] = {
         ExactOptimum,
         LocalityPays,
         Resolution,
+        PlanStudy,
         Front,
         Members,
         Placed,

@@ -113,6 +113,16 @@ def train(denoiser=None, **given):
     return pw.train(denoiser or w.net, **{"data": w.x, "steps": 1, "batch": 4, "progress": False, **given})
 
 
+def small():
+    """A network for images of half the side."""
+    return pw.LocalDenoiser((1, 3, 3), 1)
+
+
+def planned(**given):
+    local = pw.LocalDenoiser((1, 6, 6), 1, context=1)
+    return pw.PlanDenoiser(**{"planner": small(), "local": local, "factor": 2, **given})
+
+
 def fid(**given):
     w = world()
     return pw.fid(**{"samples": w.x, "reference": w.x, "features": w.features, **given})
@@ -190,6 +200,26 @@ CALLS = {
         "save_denoiser(3)": lambda: pw.save_denoiser(3, "x"),
         "load_denoiser(3)": lambda: pw.load_denoiser(3),
         "load_denoiser(device='foo')": lambda: pw.load_denoiser("nowhere", device="foo"),
+    },
+    "pooled and planned": {
+        "a factor that does not divide": lambda: pw.PooledDenoiser(small(), (1, 6, 8), 2),
+        "a factor larger than the image": lambda: pw.PooledDenoiser(small(), (1, 6, 6), 7),
+        "factor=1": lambda: pw.PooledDenoiser(small(), (1, 6, 6), 1),
+        "factor=2.5": lambda: pw.PooledDenoiser(small(), (1, 6, 6), 2.5),
+        "a member of full size": lambda: pw.PooledDenoiser(world().net, (1, 6, 6), 2),
+        "fitted to others": lambda: pw.PooledDenoiser(small(), (1, 6, 6), 2).fit(world().x[:, :, :4]),
+        "fitted to NaN": lambda: pw.PooledDenoiser(small(), (1, 6, 6), 2).fit(spoiled(world().x)),
+        "pooled by 4 of 6": lambda: pw.pool_images(world().x, 4),
+        "a plan larger than the image": lambda: planned(factor=12),
+        "a plan that does not divide": lambda: planned(factor=4),
+        "a planner of full size": lambda: planned(planner=world().net),
+        "a filter for a planner": lambda: planned(planner=world().wiener),
+        "a local part without context": lambda: planned(local=world().net),
+        "a U-Net for the local part": lambda: planned(local=small()),
+        "weight=-1": lambda: planned(weight=-1),
+        "context=-1": lambda: pw.LocalDenoiser((1, 6, 6), 1, context=-1),
+        "the local part alone": lambda: pw.LocalDenoiser((1, 6, 6), 1, context=1)(world().x, 0.5),
+        "a frozen planner never trained": lambda: train(planned(frozen=True)),
     },
     "training": {
         "seed=-1": lambda: train(seed=-1),
@@ -419,6 +449,10 @@ CALLS = {
 RUN = ("run", "--size", "smoke")
 COMMANDS = (
     (*RUN, "--networks", "/nonexistent"),
+    (*RUN, "--member", 'mine={"kind": "plan", "radius": 1}'),
+    (*RUN, "--member", 'mine={"kind": "plan", "radius": 1, "factor": 3}'),
+    (*RUN, "--member", 'mine={"kind": "plan", "radius": 1, "factor": 16}'),
+    (*RUN, "--member", 'mine={"kind": "plan", "radius": 1, "factor": "2"}'),
     (*RUN, "--block", "9"),
     (*RUN, "--block", "1000000000"),
     (*RUN, "--block", "0"),

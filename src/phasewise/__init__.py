@@ -34,11 +34,14 @@ if TYPE_CHECKING:
     from phasewise.denoisers import HybridDenoiser as HybridDenoiser
     from phasewise.denoisers import LocalDenoiser as LocalDenoiser
     from phasewise.denoisers import PixelDenoiser as PixelDenoiser
+    from phasewise.denoisers import PlanDenoiser as PlanDenoiser
+    from phasewise.denoisers import PooledDenoiser as PooledDenoiser
     from phasewise.denoisers import ReusedAnswer as ReusedAnswer
     from phasewise.denoisers import ReusedFeatures as ReusedFeatures
     from phasewise.denoisers import UNetDenoiser as UNetDenoiser
     from phasewise.denoisers import WienerDenoiser as WienerDenoiser
     from phasewise.denoisers import load_denoiser as load_denoiser
+    from phasewise.denoisers import pool_images as pool_images
     from phasewise.denoisers import save_denoiser as save_denoiser
     from phasewise.denoisers import wrap as wrap
     from phasewise.diagnosis import check_claims as check_claims
@@ -71,7 +74,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "data": ("load_images",),
     "denoisers": ("Denoiser", "LocalDenoiser", "UNetDenoiser", "WienerDenoiser", "GuidedDenoiser",
-        "HybridDenoiser", "PixelDenoiser", "ReusedAnswer", "ReusedFeatures", "load_denoiser", "save_denoiser", "wrap"),
+        "HybridDenoiser", "PixelDenoiser", "PlanDenoiser", "PooledDenoiser", "ReusedAnswer", "ReusedFeatures",
+        "load_denoiser", "pool_images", "save_denoiser", "wrap"),
     "errors": ("PhasewiseError", "PhasewiseWarning"),
     "information": ("cmi_map",),
     "metrics": ("fid", "count_flops"),

@@ -1,5 +1,5 @@
 """How the saving moves with resolution, on fields whose every optimum is known."""
 
-from studies.resolution.study import Resolution
+from studies.resolution.study import Options, Resolution
 
-__all__ = ["Resolution"]
+__all__ = ["Options", "Resolution"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import phasewise as pw
 from phasewise.denoisers import DiTDenoiser, NetworkDenoiser
@@ -23,11 +23,24 @@ PATCH = 2
 
 @dataclass(frozen=True)
 class Network:
-    """A global network and its partners: FLOPs a pixel by side, and by radius and side."""
+    """A global network and its partners: FLOPs a pixel by side, and by radius and side; the same network anew, where
+    small ones of it may plan."""
 
     colour: str
     whole: Callable[[int], float]
     partner: Callable[[int, int], float]
+    build: Build | None = None
+
+    def planned(self, radius: int, plan: int, side: int) -> float:
+        """FLOPs a pixel of a plan of so many pixels a side by this network, and the local network beside it."""
+        assert self.build is not None
+        return _planned(self.build, radius, plan, side)
+
+
+@cache
+def _planned(build: Build, radius: int, plan: int, side: int) -> float:
+    local = pw.LocalDenoiser(shape(side), radius, context=1)
+    return pw.count_flops(pw.PlanDenoiser(build(shape(plan)), local, side // plan), shape(side)) / side**2
 
 
 @cache
@@ -65,8 +78,9 @@ def _transformer(image_shape: ImageShape) -> DiTDenoiser:
     return DiTDenoiser(image_shape, width=WIDTH, depth=DEPTH, patch=PATCH)
 
 
-def _of_size(kind: type[pw.UNetDenoiser] | type[DiTDenoiser], size: str) -> Callable[[int], float]:
-    return cache(lambda side: a_pixel(lambda s: kind.of_size(s, size), side))
+def _of_size(kind: type[pw.UNetDenoiser] | type[DiTDenoiser], size: str) -> tuple[Callable[[int], float], Build]:
+    build = partial(kind.of_size, size=size)
+    return cache(lambda side: a_pixel(build, side)), build
 
 
 def a_pixel(build: Build, side: int) -> float:
@@ -74,11 +88,13 @@ def a_pixel(build: Build, side: int) -> float:
     return pw.count_flops(build(shape(side)), shape(side)) / side**2
 
 
+_MEDIUM, _LARGE = (_of_size(pw.UNetDenoiser, size) for size in ("medium", "large"))
+_USUAL = _of_size(DiTDenoiser, "medium")
 NETWORKS: dict[str, Network] = {
-    "U-Net medium": Network("#D55E00", _of_size(pw.UNetDenoiser, "medium"), local_flops),
-    "U-Net large": Network("#CC79A7", _of_size(pw.UNetDenoiser, "large"), local_flops),
-    "transformer": Network("#009E73", _of_size(DiTDenoiser, "medium"), local_flops),
-    "transformer, patch 2": Network("#0072B2", transformer_flops, local_flops),
+    "U-Net medium": Network("#D55E00", _MEDIUM[0], local_flops, _MEDIUM[1]),
+    "U-Net large": Network("#CC79A7", _LARGE[0], local_flops, _LARGE[1]),
+    "transformer": Network("#009E73", _USUAL[0], local_flops, _USUAL[1]),
+    "transformer, patch 2": Network("#0072B2", transformer_flops, local_flops, _transformer),
     "the same, windows": Network("#56B4E9", transformer_flops, windowed_flops),
 }
 """By name.  The transformers are of the medium size: of the usual patch, which grows with the side, or of patch 2, with

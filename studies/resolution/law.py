@@ -23,6 +23,9 @@ from phasewise.paths import LinearPath
 from phasewise.sampling import Carry, get_solver
 
 Array = np.ndarray
+Seen = int | None | tuple[int, int]
+"""What a member sees: the window of a radius, the whole image (None), or (radius, plan): a window beside a plan of so
+many pixels a side."""
 START = 1.0
 """Noise time at which sampling starts.  There every denoiser answers the mean, so the first call is free for all."""
 FINEST, COARSEST, PER_UNIT = 10, -14, 8
@@ -66,16 +69,16 @@ class Law:
 
     Args:
         field: whose denoisers sample.
-        radii: of the members, None for the global one; a member is its place in this tuple.
+        members: what each of them sees; a member is its place in this tuple.
         detail: only one mode of each square of them, squares so fine that an octave of the wave number has 2^detail of
             them; None: all modes, exactly.
     """
 
-    def __init__(self, field: TorusField, radii: tuple[int | None, ...], detail: int | None = None) -> None:
+    def __init__(self, field: TorusField, members: tuple[Seen, ...], detail: int | None = None) -> None:
         kept, self.count = _represented(field, detail)
-        self.radii, self.spectrum = radii, field.spectrum.numpy()[kept]
-        times = candidates()
-        self.gains = np.stack([[field.gain(t, r).numpy()[kept] for t in times] for r in radii])
+        self.spectrum, times = field.spectrum.numpy()[kept], candidates()
+        seen = [m if isinstance(m, tuple) else (m, None) for m in members]
+        self.gains = np.stack([[field.gain(t, r, plan=p).numpy()[kept] for t in times] for r, p in seen])
         """(members, times, modes)."""
 
     def spectra(self, solver: str, times: Array, members: Array) -> Array:

@@ -12,7 +12,7 @@ from phasewise.exact import TorusField
 from phasewise.paths import LinearPath
 from studies.options import choice
 from studies.resolution.costs import NETWORKS
-from studies.resolution.law import Law, candidates
+from studies.resolution.law import Law, Seen, candidates
 from studies.resolution.search import Plan, Search
 from studies.resolution.show import figure, saving_table, window_table
 from studies.study import Answers, Cell, Study
@@ -77,61 +77,66 @@ class Resolution(Study[Options]):
             if other["asked"] == {k: list(v) if isinstance(v, tuple) else v for k, v in cell.asked.items()}:
                 return {key: value for key, value in other.items() if key not in ("cell", "asked")}
         radii = tuple(r for r in RADII if 2 * r + 1 <= field.side)
-        return {"radii": radii, "gaps": gaps(field, radii), "savings": self.savings(field, radii)}
-
-    def savings(self, field: TorusField, radii: tuple[int, ...]) -> list[dict[str, Any]]:
-        o, members = self.options, (None, *radii)
-        law, whole = Law(field, members, DETAIL), Law(field, members)
         prices = {
             name: [network.whole(field.side), *(network.partner(r, field.side) for r in radii)]
             for name, network in NETWORKS.items()
         }
-        found = []
-        for measure in o.measures:
-            search, check = Search(law, measure), Search(whole, measure)
-            for steps in o.steps:
-                reference = min((check.seen(search.global_only(s, steps)) for s in o.solvers), key=lambda p: p.error)
-                bound = (1 + o.slack) * reference.error
-                fewer = [check.seen(search.global_only(s, n)) for s in o.solvers for n in range(2, steps + 1)]
-                rival = min((p for p in fewer if p.error <= bound), key=lambda p: (len(p.times), p.error))
-                pool = [
-                    rival,
-                    *(p for each in prices.values() for p in self.hybrids(search, check, steps, each, bound)),
-                ]
-                for name, price in prices.items():
-                    hybrid = min(pool, key=lambda p: p.cost(price))  # found for whichever network
-                    found.append(
-                        {
-                            "measure": measure,
-                            "steps": steps,
-                            "network": name,
-                            "bound": bound,
-                            "rival": shown(rival, members, price),
-                            "hybrid": shown(hybrid, members, price),
-                        }
-                    )
-        return found
-
-    def hybrids(self, search: Search, check: Search, steps: int, prices: list[float], bound: float) -> Iterator[Plan]:
-        """Within the bound on all modes: global-only schedules and what becomes of them."""
-        for solver in self.options.solvers:
-            for count in range(max(steps - 2, 2), steps + EXTRA + 1, 2):
-                start = search.global_only(solver, count)
-                aim = bound
-                while start.error <= aim:
-                    found = check.seen(search.cheapened(start, prices, aim))
-                    if found.error <= bound:
-                        yield found
-                        break
-                    aim *= 0.97 * bound / found.error  # the modes searched in are too kind to this one
-                if (whole := check.seen(start)).error <= bound:
-                    yield whole
+        found = savings(field, (None, *radii), prices, self.options)
+        return {"radii": radii, "gaps": gaps(field, radii), "savings": found}
 
     def tables(self, answers: Answers) -> dict[str, str]:
         return {"saving": saving_table(answers), "window": window_table(answers)}
 
     def figures(self, answers: Answers) -> dict[str, bytes]:
         return {"resolution.png": figure(answers)}
+
+
+def savings(
+    field: TorusField, members: tuple[Seen, ...], prices: dict[str, list[float]], asked: Options
+) -> list[dict[str, Any]]:
+    """By measure, error and network: the cheapest global-only schedule, and the cheapest of all members, the first of
+    which is the global one; ``prices`` of a call of each by network, infinite where it has none."""
+    law, whole = Law(field, members, DETAIL), Law(field, members)
+    found = []
+    for measure in asked.measures:
+        search, check = Search(law, measure), Search(whole, measure)
+        for steps in asked.steps:
+            reference = min((check.seen(search.global_only(s, steps)) for s in asked.solvers), key=lambda p: p.error)
+            bound = (1 + asked.slack) * reference.error
+            fewer = [check.seen(search.global_only(s, n)) for s in asked.solvers for n in range(2, steps + 1)]
+            rival = min((p for p in fewer if p.error <= bound), key=lambda p: (len(p.times), p.error))
+            each = [p for own in prices.values() for p in hybrids(search, check, steps, own, bound, asked.solvers)]
+            for name, price in prices.items():
+                hybrid = min([rival, *each], key=lambda p: p.cost(price))  # found for whichever network
+                found.append(
+                    {
+                        "measure": measure,
+                        "steps": steps,
+                        "network": name,
+                        "bound": bound,
+                        "rival": shown(rival, members, price),
+                        "hybrid": shown(hybrid, members, price),
+                    }
+                )
+    return found
+
+
+def hybrids(
+    search: Search, check: Search, steps: int, prices: list[float], bound: float, solvers: tuple[str, ...]
+) -> Iterator[Plan]:
+    """Within the bound on all modes: global-only schedules and what becomes of them."""
+    for solver in solvers:
+        for count in range(max(steps - 2, 2), steps + EXTRA + 1, 2):
+            start = search.global_only(solver, count)
+            aim = bound
+            while start.error <= aim:
+                found = check.seen(search.cheapened(start, prices, aim))
+                if found.error <= bound:
+                    yield found
+                    break
+                aim *= 0.97 * bound / found.error  # the modes searched in are too kind to this one
+            if (whole := check.seen(start)).error <= bound:
+                yield whole
 
 
 def gaps(field: TorusField, radii: tuple[int, ...]) -> dict[str, Any]:
@@ -143,7 +148,7 @@ def gaps(field: TorusField, radii: tuple[int, ...]) -> dict[str, Any]:
     return {"log_snr": log_snr, "loss": [mse / field.side**2 for mse in loss], "share": share}
 
 
-def shown(plan: Plan, members: tuple[int | None, ...], prices: list[float]) -> dict[str, Any]:
+def shown(plan: Plan, members: tuple[Seen, ...], prices: list[float]) -> dict[str, Any]:
     """A plan as JSON: by name where it was by place."""
     return {
         "solver": plan.solver,

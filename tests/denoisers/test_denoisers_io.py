@@ -21,6 +21,8 @@ from phasewise.denoisers import (
     NetworkDenoiser,
     OnPath,
     PixelDenoiser,
+    PlanDenoiser,
+    PooledDenoiser,
     PublishedLocal,
     PublishedUNet,
     ReusedAnswer,
@@ -57,6 +59,12 @@ def hybrid() -> HybridDenoiser:
     return HybridDenoiser(members, HybridSchedule((1.0, 0.6, 0.3), ("linear", "r2", "linear"), penalty=0.5, mflop=1.5))
 
 
+def plan() -> NetworkDenoiser:
+    """Of parts on two paths, one with a window: all lie in one file."""
+    planner = DiTDenoiser((2, 2, 4), width=8, depth=1, heads=1, window=1)
+    return network(PlanDenoiser(planner, LocalDenoiser((2, 4, 8), 1, context=2, path=CosinePath()), 2, weight=0.5))
+
+
 BUILD: dict[str, Callable[[], Denoiser]] = {
     "local": lambda: network(LocalDenoiser(SHAPE, 3, block=2, width=16, depth=1, expansion=0.5, position=False)),
     "local-position": lambda: network(LocalDenoiser(SHAPE, 2, path=VarianceExplodingPath(0.1, 5.0))),
@@ -70,6 +78,8 @@ BUILD: dict[str, Callable[[], Denoiser]] = {
     "wiener-low-rank": lambda: WienerDenoiser.fit(noise(30, *SHAPE), rank=5),
     "pixel": lambda: PixelDenoiser.fit(noise(30, *SHAPE), CosinePath()),
     "reused-answer": lambda: ReusedAnswer(SHAPE, 2, variable="log_snr", quantity="v", clamp=(0.0, 1.0)),
+    "pooled": lambda: PooledDenoiser(WienerDenoiser.fit(noise(30, 2, 3, 2)), (2, 9, 6), 3).fit(noise(30, 2, 9, 6)),
+    "plan": plan,
     "hybrid": hybrid,
 }
 
@@ -111,7 +121,7 @@ def test_what_is_read_is_bit_for_bit_what_was_written(name: str, tmp_path: Path)
     if denoiser.reused_members():  # answers within a sampler alone
         assert again.config() == denoiser.config()
         return
-    x_t, times = noise(3, *SHAPE), torch.tensor([0.1, 0.5, 0.9])
+    x_t, times = noise(3, *denoiser.image_shape), torch.tensor([0.1, 0.5, 0.9])
     with torch.inference_mode():
         assert torch.equal(again(x_t, times), denoiser(x_t, times))
         assert torch.equal(again(x_t, 0.4), denoiser(x_t, 0.4))

@@ -62,7 +62,40 @@ def test_modes_are_denoised_row_by_row():
     (lambda: TorusField(0, 0.1), "shape"),
     (lambda: TorusField(8, 0.1).denoiser(4), "wider"),
     (lambda: TorusField(8, 0.1).gain(1.1), "noise time"),
+    (lambda: TorusField(8, 0.1).gain(0.5, 1, plan=9), "larger than the torus"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_refused(make, says):
     with pytest.raises(PhasewiseError, match=says):
         make()
+
+
+def planned_mmse(side, radius, plan, t):
+    """By dense least squares: pixel 0 from the noisy window round it and the noisy image's ``plan`` longest waves."""
+    covariance, alpha, sigma = GaussianField((side, side), mass=MASS).covariance, 1 - t, t
+    waves = torch.fft.fftfreq(side, 1 / side).round().abs()
+    long = (torch.maximum(waves[:, None], waves[None, :]) <= (plan - 1) // 2).double()
+    pixels = torch.eye(side**2, dtype=torch.float64)
+    smooth = torch.fft.ifft2(torch.fft.fft2(pixels.reshape(-1, side, side)) * long).real.reshape(-1, side**2)
+    at = torch.arange(-radius, radius + 1) % side
+    near = (at[:, None] * side + at[None, :]).reshape(-1)
+    seen = torch.cat([pixels[near], smooth])
+    noisy = seen @ (alpha**2 * covariance + sigma**2 * pixels) @ seen.T
+    cross = alpha * covariance[0] @ seen.T
+    return side**2 * float(covariance[0, 0] - cross @ torch.linalg.pinv(noisy, rtol=1e-12, hermitian=True) @ cross)
+
+
+@pytest.mark.parametrize(("side", "radius", "plan"), [(8, 1, 3), (8, 2, 4), (7, 2, 3), (7, 3, 5), (8, 1, 1)])
+@pytest.mark.parametrize("t", [0.1, 0.5, 0.9])
+def test_a_window_beside_a_plan_is_the_dense_best(side, radius, plan, t):
+    field = TorusField(side, MASS)
+    assert field.mmse(t, radius, plan=plan) == pytest.approx(planned_mmse(side, radius, plan, t), abs=1e-8)
+    gap = field.mmse(t, radius, plan=plan) - field.mmse(t)
+    assert field.denoising_gap(t, radius, plan=plan) == pytest.approx(gap, abs=1e-9)
+    assert gap <= field.denoising_gap(t, radius) + 1e-12  # a plan is never in the way
+
+
+def test_a_plan_of_the_whole_image_is_the_whole_image():
+    field = TorusField(8, MASS)
+    torch.testing.assert_close(field.gain(0.4, 1, plan=8), field.gain(0.4))
+    x = torch.ones(1, 1, 1, len(field.spectrum), dtype=torch.float64)
+    torch.testing.assert_close(field.denoiser(1, plan=3)(x, 0.4).flatten(), field.gain(0.4, 1, plan=3))

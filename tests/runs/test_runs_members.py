@@ -105,6 +105,10 @@ def test_a_schedule_is_no_member(smoke_run, tmp_path):
         ({"kind": "local"}, "needs a radius"),
         ({"kind": "wiener", "radius": 0}, "whole number of pixels"),
         ({"kind": "given"}, "needs a source"),
+        ({"kind": "plan", "radius": 2}, "needs a factor"),
+        ({"kind": "plan", "factor": 2}, "needs a radius"),
+        ({"kind": "plan", "factor": 3, "radius": 2}, "does not divide"),
+        ({"kind": "plan", "factor": 16, "radius": 2}, "larger than the image"),
     ],
 )
 def test_a_member_that_cannot_be_is_refused_before_training(about, message, tmp_path):
@@ -158,6 +162,16 @@ def test_a_kind_of_member_is_one_object(monkeypatch, smoke_run, tmp_path):
         _ = make_config(8, member={"x": {"colour": "red"}}).members
     with pytest.raises(PhasewiseError, match="kind of member named 'thin' already"):
         register_member_kind(MemberKind("thin", lambda m: "", "other"))
+
+
+def test_a_plan_is_a_kind_of_member(smoke_run, tmp_path):
+    about = {"kind": "plan", "factor": 2, "radius": 2, "width": 8, "epochs": 0.1}
+    plan = make_config(8, "smoke", member={"planned": about}, cmi=False, networks=str(smoke_run / "models"))
+    run = open_run(run_pipeline(plan, tmp_path / "run", command="schedule", say=lambda _: None))
+    planned = run.denoiser("planned")
+    assert (planned.planner.image_shape, planned.planner.width, planned.local.radius) == ((1, 4, 4), 8, 2)
+    assert "planned" in run.prices.names
+    assert Palette(run)["planned"].label == "planned (plan, r = 2)"
 
 
 def test_members_are_written_beside_the_config(smoke_run):

@@ -9,6 +9,8 @@ from phasewise.denoisers.kept import site
 from phasewise.denoisers.linear import PixelDenoiser, WienerDenoiser
 from phasewise.denoisers.local import LocalDenoiser
 from phasewise.denoisers.network import NetworkDenoiser
+from phasewise.denoisers.plan import PlanDenoiser
+from phasewise.denoisers.pooled import PooledDenoiser, pool_images
 from phasewise.denoisers.predictions import PREDICTIONS, Clock, Prediction, edm, register_prediction
 from phasewise.denoisers.published import PublishedLocal, PublishedUNet
 from phasewise.denoisers.reuse import ReusedAnswer, ReusedFeatures
@@ -31,6 +33,8 @@ __all__ = [
     "OnPath",
     "OnnxDenoiser",
     "PixelDenoiser",
+    "PlanDenoiser",
+    "PooledDenoiser",
     "Prediction",
     "PublishedLocal",
     "PublishedUNet",
@@ -47,6 +51,7 @@ __all__ = [
     "export_onnx",
     "for_inference",
     "load_denoiser",
+    "pool_images",
     "register_denoiser",
     "register_prediction",
     "save_denoiser",

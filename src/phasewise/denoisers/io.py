@@ -18,6 +18,8 @@ from phasewise.denoisers.guided import GuidedDenoiser
 from phasewise.denoisers.hybrid import HybridDenoiser
 from phasewise.denoisers.linear import PixelDenoiser, WienerDenoiser
 from phasewise.denoisers.local import LocalDenoiser
+from phasewise.denoisers.plan import PlanDenoiser
+from phasewise.denoisers.pooled import PooledDenoiser
 from phasewise.denoisers.published import PublishedLocal, PublishedUNet
 from phasewise.denoisers.reuse import ReusedAnswer, ReusedFeatures
 from phasewise.denoisers.transformer import DiTDenoiser
@@ -63,7 +65,7 @@ def register_denoiser(cls: type[D]) -> type[D]:
 
 for _class in (
     LocalDenoiser, UNetDenoiser, DiTDenoiser, WienerDenoiser, PixelDenoiser, ReusedAnswer, PublishedLocal,
-    PublishedUNet,
+    PublishedUNet, PooledDenoiser, PlanDenoiser,
 ):  # fmt: skip
     register_denoiser(_class)
 
@@ -78,11 +80,18 @@ def constructor_of(name: str, config: dict[str, Any]) -> Callable[[], Denoiser]:
         kwargs["clamp"] = tuple(kwargs["clamp"])
     if name == "LocalDenoiser":  # what was always so before it could be chosen
         kwargs = {"norm": True, "mixing": 0, **kwargs}
-    kwargs["path"] = path_from_config(kwargs.get("path", {"name": "linear"}))
+    parts = {key: constructor_of(part["class"], part["config"]) for key, part in kwargs.items() if _is_part(part)}
+    if "path" in kwargs or not parts:  # what is made of parts may have theirs
+        kwargs["path"] = path_from_config(kwargs.get("path", {"name": "linear"}))
     for key in ("image_shape", "multipliers"):
         if isinstance(kwargs.get(key), list):
             kwargs[key] = tuple(kwargs[key])
-    return functools.partial(cls, **kwargs)
+    return lambda: cls(**{**kwargs, **{key: build() for key, build in parts.items()}})
+
+
+def _is_part(value: object) -> bool:
+    """Whether an entry of a config stands for a denoiser within a denoiser, whose weights are in the same file."""
+    return isinstance(value, dict) and value.keys() == {"class", "config"} and isinstance(value["config"], dict)
 
 
 @checks.checked(denoiser=a_denoiser, folder=checks.file, half=checks.flag)

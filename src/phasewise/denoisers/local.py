@@ -51,6 +51,8 @@ class LocalDenoiser(NetworkDenoiser):
         position: add a learned vector per block position, so that the best predictor may depend on where the pixel
             is (images are centred); it carries no information about other pixels.
         classes: number of class labels it is told, as a vector added to the embedding of the time; None: none.
+        context: channels of another image that it sees beside the noisy one, in the same window; its ``backbone`` then
+            takes both, (B, C + context, H, W), and a larger network calls it (:mod:`phasewise.denoisers.plan`).
 
     Raises PhasewiseError for a radius or block that does not fit.
     """
@@ -64,6 +66,7 @@ class LocalDenoiser(NetworkDenoiser):
         norm=checks.flag,
         position=checks.flag,
         classes=checks.count,
+        context=checks.at_least_0,
     )
     def __init__(
         self,
@@ -78,9 +81,11 @@ class LocalDenoiser(NetworkDenoiser):
         norm: bool = False,
         position: bool = True,
         classes: int | None = None,
+        context: int = 0,
         path: NoisePath | None = None,
     ) -> None:
         super().__init__(image_shape, path, radius, classes)
+        self.context = int(context)
         channels, height, columns = self.image_shape
         assert self.radius is not None
         self.block = default_block(self.image_shape, self.radius) if block is None else int(block)
@@ -105,7 +110,7 @@ class LocalDenoiser(NetworkDenoiser):
         self.kernel = 2 * first - self.block + 2
         self.grid = (-(-height // self.block), -(-columns // self.block))
 
-        self.stem = nn.Linear(channels * self.kernel**2, self.width)
+        self.stem = nn.Linear((channels + self.context) * self.kernel**2, self.width)
         self.embed = TimeEmbedding(64)
         self.hidden = round(self.width * self.expansion)
         self.blocks = nn.ModuleList(
@@ -120,6 +125,11 @@ class LocalDenoiser(NetworkDenoiser):
             self.labels = nn.Embedding(self.classes, 64)
 
     def backbone(self, h: Tensor, log_snr: Tensor, labels: Tensor | None = None) -> Tensor:
+        if h.shape[1] != self.image_shape[0] + self.context:
+            raise PhasewiseError(
+                f"this local network sees {self.context} channels beside the image's {self.image_shape[0]}; it is a "
+                "part of a larger one, such as PlanDenoiser, and that one is to be called"
+            )
         traced = torch.compiler.is_compiling() or torch.compiler.is_exporting()
         # the quick ways below write into buffers or split the batch: not under gradients, autocast or tracing
         plain = traced or torch.is_grad_enabled() or torch.is_autocast_enabled(h.device.type)
@@ -239,6 +249,7 @@ class LocalDenoiser(NetworkDenoiser):
             "norm": self.normed,
             "position": self.position,
             **({} if self.classes is None else {"classes": self.classes}),
+            **({"context": self.context} if self.context else {}),
             "path": self.path.config(),
         }
 

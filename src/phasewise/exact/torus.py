@@ -8,6 +8,13 @@ Translation makes every denoiser a multiplier of modes, the windowed ones too wh
     mmse_r  = sum_k S (1 - alpha D_r)^2 + sigma^2 D_r^2
     Delta_r = sum_k (D_r - D)^2 (alpha^2 S + sigma^2)
 
+A *plan* of side p is the field's p x p longest waves, as far as the whole noisy image tells them: all modes of at most
+(p - 1) // 2 waves a side.  Modes are independent, so the best linear denoiser given a window and a plan is that of the
+whole image on these modes, and on the rest a window over what the plan leaves, field and noise alike: with Q_p the
+noise without these modes, K_p the field without them ::
+
+    D_r,p(k) = D(k) on the plan's modes;  elsewhere as D_r, of (alpha^2 K_p + sigma^2 Q_p) w = alpha K_p e_0
+
 The field is the same after a quarter turn or a reflection, so modes and weights come in orbits of up to eight; one of
 each is kept.  The window's covariance, seen on weights that are equal within each orbit, is diagonalised once for all
 times.  All linear algebra is float64.
@@ -47,47 +54,69 @@ class TorusField:
         """(M, 2): wave vectors of the kept modes, radians a pixel."""
         self.spectrum = spectrum[rows, cols]
         """(M,): variance of each kept mode; ``count`` (M,) says how many modes of the image it stands for."""
-        self._windows: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._windows: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
 
     def __repr__(self) -> str:
         return f"TorusField({self.side}, mass={self.mass})"
 
-    def gain(self, t: float, radius: int | None = None, path: NoisePath | None = None) -> Tensor:
-        """The exact denoiser's multiplier of each kept mode, (M,), of the whole image or of windows ``N_radius``.
+    def gain(
+        self, t: float, radius: int | None = None, path: NoisePath | None = None, *, plan: int | None = None
+    ) -> Tensor:
+        """The exact denoiser's multiplier of each kept mode, (M,), of the whole image or of windows ``N_radius``, these
+        alone or beside a ``plan`` of so many pixels a side.
 
-        Raises PhasewiseError where the window is wider than the torus.
+        Raises PhasewiseError where the window is wider than the torus, or the plan larger than the image.
         """
         alpha, sigma = noise_level(t, path)
+        seen = self._planned(plan)
         if sigma == 0:
             return torch.full_like(self.spectrum, 1 / alpha)
+        whole = alpha * self.spectrum / (alpha**2 * self.spectrum + sigma**2)
         if radius is None:
-            return alpha * self.spectrum / (alpha**2 * self.spectrum + sigma**2)
-        values, towards, waves = self._window(radius)
-        return waves @ (alpha * towards / (alpha**2 * values + sigma**2))
+            return whole
+        values, towards, waves = self._window(radius, seen)
+        return torch.where(self._long(seen), whole, waves @ (alpha * towards / (alpha**2 * values + sigma**2)))
 
-    def mmse(self, t: float, radius: int | None = None, path: NoisePath | None = None) -> float:
+    def mmse(
+        self, t: float, radius: int | None = None, path: NoisePath | None = None, *, plan: int | None = None
+    ) -> float:
         """``E|D_radius(X_t, t) - X_0|^2`` per image, summed over pixels, in squared pixel units."""
         alpha, sigma = noise_level(t, path)
-        gain = self.gain(t, radius, path)
+        gain = self.gain(t, radius, path, plan=plan)
         return float((self.count * (self.spectrum * (1 - alpha * gain) ** 2 + sigma**2 * gain**2)).sum())
 
-    def denoising_gap(self, t: float, radius: int, path: NoisePath | None = None) -> float:
+    def denoising_gap(self, t: float, radius: int, path: NoisePath | None = None, *, plan: int | None = None) -> float:
         """``Delta_r(t) = E|D - D_r|^2 = mmse_r - mmse`` per image, summed over pixels."""
         alpha, sigma = noise_level(t, path)
-        apart = self.gain(t, radius, path) - self.gain(t, None, path)
+        apart = self.gain(t, radius, path, plan=plan) - self.gain(t, None, path)
         return float((self.count * apart**2 * (alpha**2 * self.spectrum + sigma**2)).sum())
 
-    def denoiser(self, radius: int | None = None, path: NoisePath | None = None) -> TorusModes:
-        """The exact (windowed) posterior mean, as a map of the kept modes."""
-        return TorusModes(self, radius, path)
+    def denoiser(
+        self, radius: int | None = None, path: NoisePath | None = None, *, plan: int | None = None
+    ) -> TorusModes:
+        """The exact (windowed, planned) posterior mean, as a map of the kept modes."""
+        return TorusModes(self, radius, path, plan=plan)
 
-    def _window(self, radius: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the window's covariance on weights equal within each orbit: eigenvalues (o,), the components of the middle
-        pixel's column (o,), and the waves (M, o) that each eigenvector sums to."""
+    def _planned(self, plan: int | None) -> int:
+        """Waves a side, at most, that a plan knows; -1 without one."""
+        if plan is None:
+            return -1
+        if not 1 <= plan <= self.side:
+            raise PhasewiseError(f"a plan of side {plan} is larger than the torus of side {self.side}, or none")
+        return self.side if plan == self.side else (plan - 1) // 2
+
+    def _long(self, most: int) -> Tensor:
+        """(M,): whether a kept mode has at most so many waves a side."""
+        return (self.waves.amax(1) * self.side / (2 * torch.pi)).round() <= most
+
+    def _window(self, radius: int, most: int = -1) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the window's covariance on weights equal within each orbit, in units of the noise's: eigenvalues (o,), the
+        components of the middle pixel's column (o,), and the waves (M, o) that each eigenvector sums to; field and
+        noise without the modes of at most ``most`` waves a side."""
         r = check_radius_or_zero(radius)
         if 2 * r + 1 > self.side:
             raise PhasewiseError(f"a window of radius {r} is wider than the torus of side {self.side}")
-        if r not in self._windows:
+        if (r, most) not in self._windows:
             rows, cols, size = _orbits(r, 2 * r + 1)
             # every pixel of the window, and the orbit that it belongs to
             at = torch.arange(-r, r + 1)
@@ -95,37 +124,52 @@ class TorusField:
             low = torch.minimum(at.abs()[:, None], at.abs()[None, :]).reshape(-1)
             orbit = high * (high + 1) // 2 + low
             down, across = (x.reshape(-1) for x in torch.meshgrid(at, at, indexing="ij"))
-            between = self.correlation[
-                (rows[:, None] - down[None, :]) % self.side, (cols[:, None] - across[None, :]) % self.side
-            ]
-            summed = torch.zeros(len(size), len(size), dtype=torch.float64).index_add_(1, orbit, between)
-            # in the basis of orbits of length one the covariance is symmetric
-            covariance = summed * (size[:, None] / size[None, :]).sqrt()
-            values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
-            column = size.sqrt() * self.correlation[rows, cols]
+            there = (rows[:, None] - down[None, :]) % self.side, (cols[:, None] - across[None, :]) % self.side
+
+            def within(correlation: Tensor) -> Tensor:
+                summed = torch.zeros(len(size), len(size), dtype=torch.float64)
+                summed.index_add_(1, orbit, correlation[there])
+                # in the basis of orbits of length one the covariance is symmetric
+                covariance = summed * (size[:, None] / size[None, :]).sqrt()
+                return (covariance + covariance.T) / 2
+
+            correlation, basis = self.correlation, torch.eye(len(size), dtype=torch.float64)
+            if most >= 0:
+                waves = torch.fft.fftfreq(self.side, 1 / self.side, dtype=torch.float64).round().abs()
+                short = (torch.maximum(waves[:, None], waves[None, :]) > most).double()
+                correlation = torch.fft.ifft2(torch.fft.fft2(self.correlation).real * short).real
+                noise, turned = torch.linalg.eigh(within(torch.fft.ifft2(short).real))
+                # where no noise is left no field is: those weights are of no use
+                known = noise > 1e-10
+                basis = turned[:, known] / noise[known].sqrt()
+            values, vectors = torch.linalg.eigh(basis.T @ within(correlation) @ basis)
+            vectors = basis @ vectors
+            column = size.sqrt() * correlation[rows, cols]
             kx, ky = self.waves[:, :1], self.waves[:, 1:]
             cosines = (kx * rows).cos() * (ky * cols).cos() + (kx * cols).cos() * (ky * rows).cos()
-            self._windows[r] = values, vectors.T @ column, (cosines / 2 * size.sqrt()) @ vectors
-        return self._windows[r]
+            self._windows[r, most] = values, vectors.T @ column, (cosines / 2 * size.sqrt()) @ vectors
+        return self._windows[r, most]
 
 
 class TorusModes(Denoiser):
     """A field's exact denoiser acting on the amplitudes of its kept modes, (B, 1, 1, M), of any scale.
 
     All modes of an orbit are multiplied alike, so this is all that a linear sampler does to the field.
-    ``window`` is the window's radius in pixels, None for the whole image.
+    ``window`` is the window's radius in pixels, None for the whole image; ``plan`` the side of the plan beside it.
     """
 
-    def __init__(self, field: TorusField, radius: int | None = None, path: NoisePath | None = None) -> None:
+    def __init__(
+        self, field: TorusField, radius: int | None = None, path: NoisePath | None = None, *, plan: int | None = None
+    ) -> None:
         super().__init__((1, 1, len(field.spectrum)), path)
-        self.field, self.window = field, radius
-        field.gain(0.5, radius)  # a window that does not fit is refused here
+        self.field, self.window, self.plan = field, radius, plan
+        field.gain(0.5, radius, plan=plan)  # a window or plan that does not fit is refused here
 
     def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
         time = as_time(t, x_t)
         if time.dim():
             raise PhasewiseError("modes are denoised at one time for all rows; give t as a number")
-        return self.field.gain(float(time), self.window, self.path).to(x_t) * x_t
+        return self.field.gain(float(time), self.window, self.path, plan=self.plan).to(x_t) * x_t
 
 
 def _orbits(top: int, side: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,6 +18,7 @@ import torch
 from phasewise.data import ImageData
 from phasewise.denoisers import Denoiser, bind
 from phasewise.denoisers.base import check_radius
+from phasewise.denoisers.pooled import pooled_shape
 from phasewise.errors import PhasewiseError
 from phasewise.information import make_estimator, make_problem
 from phasewise.memory import need_bytes
@@ -82,8 +83,13 @@ def check_members(config: RunConfig, image_shape: Shape | None, data: ImageData 
         kind = MEMBER_KINDS[member.kind]
         if member.radius is None and kind.look in ("local", "control"):
             raise PhasewiseError(f"member {member.name!r} of kind {member.kind!r} needs a radius, in pixels")
+        missing = [name for name in kind.needs if getattr(member, name) is None]
+        if missing:
+            raise PhasewiseError(f"member {member.name!r} of kind {member.kind!r} needs a {missing[0]}, in pixels")
         if member.radius is not None and image_shape is not None:
             check_radius(member.radius, image_shape)
+        if member.factor is not None and image_shape is not None:
+            pooled_shape(image_shape, member.factor)
         if kind.build is None and kind.fit is None:
             need_source(member)
     folder = config.train.networks

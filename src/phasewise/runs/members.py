@@ -35,6 +35,7 @@ class Member(Record):
     ``kind``: of :data:`MEMBER_KINDS`.  ``radius``: receptive field in pixels, None for the whole image.  ``size``,
     ``width``: of a U-Net or a transformer, named or in channels.  ``network``: of a global one, "transformer" or, by
     default, "unet".
+    ``factor``: of a planned one, pixels a side that a number of its plan stands for; ``radius`` is its local part's.
     ``window``: attention of a transformer reaches so many tokens; with a ``source`` the weights are those found there.
     ``epochs``: passes over the data, None where nothing is trained.
     ``source``: folder its weights come from; where that has none, and the kind can be trained, it is trained.
@@ -53,10 +54,11 @@ class Member(Record):
     window: int | None = None
     teacher: str | None = None
     classes: int | None = None
+    factor: int | None = None
 
     def choices(self) -> dict[str, Any]:
-        """What its stage depends on: its fields, without those of distillation where it learns from images."""
-        late = ("teacher", "classes")  # runs of before there were any are done as they were
+        """What its stage depends on: its fields, without those that only some have where it has none."""
+        late = ("teacher", "classes", "factor")  # runs of before there were any are done as they were
         return {k: v for k, v in self.to_dict().items() if k not in late or v is not None}
 
     def check(self) -> None:
@@ -88,6 +90,7 @@ class MemberKind:
         look: how figures draw it: "reference", "control", "local" (shaded by radius), "closed" (grey) or "other".
         scheduled: whether it may take steps; a control is there for diagnosis alone.
         taken_as_reference: it is the run's global network, and comes from its source alone.
+        needs: fields of a member, by name, without which none can be made.
         like: of a closed form, one of the same cost that was fitted to nothing, so that it can be priced beforehand.
     """
 
@@ -99,6 +102,7 @@ class MemberKind:
     scheduled: bool = True
     like: Callable[[Member, ImageShape], Denoiser] | None = None
     taken_as_reference: bool = False
+    needs: tuple[str, ...] = ()
 
 
 MEMBER_KINDS: Registry[MemberKind] = Registry("kind of member")
@@ -156,6 +160,17 @@ def _control(member: Member, shape: ImageShape) -> NetworkDenoiser:
     return LocalDenoiser(shape, int(member.radius or 0), classes=member.classes).opened()
 
 
+def _planned(member: Member, shape: ImageShape) -> NetworkDenoiser:
+    from phasewise.denoisers import LocalDenoiser, PlanDenoiser, UNetDenoiser
+    from phasewise.denoisers.pooled import pooled_shape
+
+    factor, radius, classes = int(member.factor or 0), int(member.radius or 0), member.classes
+    if member.size is None:
+        return PlanDenoiser.of_shape(shape, factor, radius, width=member.width or 16, classes=classes)
+    planner = UNetDenoiser.of_size(pooled_shape(shape, factor), member.size, classes=classes)
+    return PlanDenoiser(planner, LocalDenoiser(shape, radius, context=shape[0], classes=classes), factor)
+
+
 def _wiener(member: Member, images: Tensor) -> Denoiser:
     from phasewise.denoisers import WienerDenoiser
 
@@ -179,6 +194,9 @@ for _kind in (
     MemberKind("unet", lambda m: m.name, "other", build=_unet),
     MemberKind("transformer", lambda m: m.name, "other", build=_transformer),
     MemberKind("local", _radius_label, "local", build=_local),
+    MemberKind(
+        "plan", lambda m: f"{m.name} (plan, r = {m.radius})", "other", build=_planned, needs=("factor", "radius")
+    ),
     MemberKind("control", lambda m: "control", "control", build=_control, scheduled=False),
     MemberKind(
         "wiener",

@@ -16,10 +16,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from phasewise import checks
-from phasewise.denoisers import NetworkDenoiser
+from phasewise.denoisers import NetworkDenoiser, PlanDenoiser
 from phasewise.denoisers.base import a_denoiser
+from phasewise.denoisers.plan import watched_plans
+from phasewise.denoisers.pooled import PooledPath
 from phasewise.paths import NoisePath
 
 LOSSES, TIMES = ("flow", "paper"), ("logit_normal", "uniform", "mixed")
@@ -37,16 +40,29 @@ def denoising_loss(
 ) -> Tensor:
     """Loss per image, (B,): mean over pixels. x, z (B, C, H, W), t (B,); what is predicted is ``target``, else x.
 
+    In training mode a :class:`phasewise.PlanDenoiser` has the loss of its plan, at the plan's size, added.
+
     ``cond``, a row for each image, is told to a network that takes a condition.
     """
-    path = denoiser.path
-    mean = denoiser(path.add_noise(x, z, t), t, cond if denoiser.takes_condition else None)
-    difference = mean.float() - (x if target is None else target)
+    path, told = denoiser.path, cond if denoiser.takes_condition else None
+    target = x if target is None else target
+    with watched_plans() as plans:
+        mean = denoiser(path.add_noise(x, z, t), t, told)
+    loss = _of(mean.float() - target, kind, path, t, denoiser.output_scale(t))
+    if isinstance(denoiser, PlanDenoiser) and denoiser.training and denoiser.plan_learns:
+        missed = plans[-1].float() - F.avg_pool2d(target, denoiser.factor)
+        there = PooledPath(path, denoiser.factor)
+        loss = loss + denoiser.weight * _of(missed, kind, there, t, denoiser.plan_scale(t))
+    return loss
+
+
+def _of(difference: Tensor, kind: str, path: NoisePath, t: Tensor, scale: Tensor) -> Tensor:
+    """(B,) of answers that miss by ``difference``, where one that says nothing misses by ``scale``."""
     if kind == "flow":
         # F - F* = (D - target) / c_out; c_out vanishes at t = 0
-        return (difference / denoiser.output_scale(t).clamp_min(1e-6)).square().flatten(1).mean(1)
+        return (difference / scale.clamp_min(1e-6)).square().flatten(1).mean(1)
     # the weight has no bound towards t = 0
-    return (_paper_weight(path, t).to(x.dtype) * difference.square().flatten(1).mean(1)).clamp_max(1e6)
+    return (_paper_weight(path, t).to(difference.dtype) * difference.square().flatten(1).mean(1)).clamp_max(1e6)
 
 
 def _paper_weight(path: NoisePath, t: Tensor) -> Tensor:
