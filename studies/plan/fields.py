@@ -21,6 +21,8 @@ BESIDE = (1, 2, 3)
 ALONE = (1, 2, 3, 5, 8, 12, 16, 32)
 """Radii of those that have none."""
 PRICED = ("U-Net medium", "transformer, patch 2")
+POOLED = 16
+"""The largest plan, a side, whose twin of pooled pixels is solved for: its numbers are all in one matrix."""
 WITHOUT = ", no plan"
 """Behind a network's name where its plans are left out."""
 
@@ -32,20 +34,17 @@ def members_of(field: TorusField, plans: tuple[int, ...]) -> tuple[Seen, ...]:
     return (None, *alone, *beside)
 
 
-def prices_of(side: int, members: tuple[Seen, ...]) -> dict[str, list[float]]:
-    """FLOPs a pixel of every member by network, with plans and without."""
-    found = {}
-    for name in PRICED:
-        network = NETWORKS[name]
-        every = [
-            network.whole(side) if m is None
-            else network.planned(m[0], m[1], side) if isinstance(m, tuple)
-            else network.partner(m, side)
-            for m in members
-        ]  # fmt: skip
-        found[name] = every
-        found[name + WITHOUT] = [math.inf if isinstance(m, tuple) else v for m, v in zip(members, every, strict=True)]
-    return found
+def prices_of(side: int, members: tuple[Seen, ...], name: str) -> dict[str, list[float]]:
+    """FLOPs a pixel of every member on a network, with plans and without."""
+    network = NETWORKS[name]
+    every = [
+        network.whole(side) if m is None
+        else network.planned(m[0], m[1], side) if isinstance(m, tuple)
+        else network.partner(m, side)
+        for m in members
+    ]  # fmt: skip
+    without = [math.inf if isinstance(m, tuple) else v for m, v in zip(members, every, strict=True)]
+    return {name: every, name + WITHOUT: without}
 
 
 def shares(field: TorusField, plans: tuple[int, ...]) -> dict[str, list[float]]:
@@ -111,8 +110,9 @@ def pooled_share(field: TorusField, radius: int, plan: int, log_snr: float) -> f
 
 def gaps(field: TorusField, plans: tuple[int, ...]) -> dict[str, Any]:
     found = shares(field, plans)
-    pooled = {
-        name: pooled_share(field, *(int(v) for v in name.split("+")), worst(share)[1])  # type: ignore[call-arg]
-        for name, share in found.items() if "+" in name
-    }  # fmt: skip
+    pooled = {}
+    for name, share in found.items():
+        radius, _, plan = name.partition("+")
+        if plan and int(plan) <= POOLED:
+            pooled[name] = pooled_share(field, int(radius), int(plan), worst(share)[1])
     return {"log_snr": list(LOG_SNR), "share": found, "pooled": pooled}

@@ -13,29 +13,32 @@ from studies.plan.fields import BESIDE, PRICED, WITHOUT, worst
 from studies.resolution.show import saving
 from studies.study import Answers
 
-Fields = dict[int, dict[str, Any]]
-"""Answers by side."""
 
-
-def fields(answers: Answers) -> Fields:
-    return dict(sorted((int(n.split("/")[1]), c) for n, c in answers.items() if n.startswith("field/")))
+def gaps_of(answers: Answers) -> dict[int, dict[str, Any]]:
+    """By side, ascending."""
+    return dict(sorted((int(n.split("/")[1]), c) for n, c in answers.items() if n.startswith("gaps/")))
 
 
 def saving_table(answers: Answers) -> str:
     """Rival's cost over the hybrid's, with plans and without; in brackets the steps of each kind."""
     rows = []
-    for side, content in fields(answers).items():
-        for measure, steps in dict.fromkeys((s["measure"], s["steps"]) for s in content["savings"]):
-            here = {s["network"]: s for s in content["savings"] if (s["measure"], s["steps"]) == (measure, steps)}
-            rival = next(iter(here.values()))["rival"]
-            cells = [_saving(here[name + end]) for name in PRICED for end in (WITHOUT, "")]
-            rows.append([str(side), f"{len(rival['times']) - 1}, {rival['solver']}", *cells])
-    heads = ["side", "rival: steps, solver", *(name + end for name in PRICED for end in (WITHOUT, ""))]
+    found = {tuple(n.split("/")[1:]): c["savings"] for n, c in answers.items() if n.startswith("saving/")}
+    for (side, name), both in sorted(found.items(), key=lambda pair: (PRICED.index(pair[0][1]), int(pair[0][0]))):
+        here = {s["network"]: s for s in both}
+        rival = here[name]["rival"]
+        cells = [f"{len(rival['times']) - 1}, {rival['solver']}", *(_saving(here[name + end]) for end in (WITHOUT, ""))]
+        rows.append([name, side, *cells, _plans(here[name])])
+    heads = ["network", "side", "rival: steps, solver", "windows alone", "with plans", "plans taken (steps)"]
     note = (
         "The rival's FLOPs over the hybrid's: global steps alone, placed as well as can be, over the cheapest of any "
-        "members, with windows alone and with plans; in brackets its global, planned and local steps."
+        "members of the same error; in brackets the hybrid's global, planned and local steps."
     )
     return markdown(heads, rows, note)
+
+
+def _plans(found: dict[str, Any]) -> str:
+    taken = [f"{r[1]} x {r[1]}" for r in found["hybrid"]["radii"] if isinstance(r, (list, tuple))]
+    return ", ".join(f"{plan} ({taken.count(plan)})" for plan in dict.fromkeys(taken))
 
 
 def _saving(found: dict[str, Any]) -> str:
@@ -44,21 +47,22 @@ def _saving(found: dict[str, Any]) -> str:
     return f"{saving(found):.1f} ({far} + {planned} + {len(paid) - far - planned})"
 
 
-def plans_of(found: Fields) -> list[int]:
-    names = {name for content in found.values() for name in content["gaps"]["share"] if "+" in name}
+def plans_of(found: dict[int, dict[str, Any]]) -> list[int]:
+    names = {name for content in found.values() for name in content["share"] if "+" in name}
     return sorted({int(name.split("+")[1]) for name in names})
 
 
 def gap_table(answers: Answers) -> str:
     """The largest share of the global loss that a window loses, by plan; of pooled pixels behind it."""
-    found, rows = fields(answers), []
+    found, rows = gaps_of(answers), []
     for side, content in found.items():
-        share, pooled = content["gaps"]["share"], content["gaps"]["pooled"]
+        share, pooled = content["share"], content["pooled"]
         for radius in (r for r in BESIDE if str(r) in share):
             cells = [f"{worst(share[str(radius)])[0]:.3f}"]
             for plan in plans_of(found):
                 name = f"{radius}+{plan}"
-                cells.append(f"{worst(share[name])[0]:.3f} ({pooled[name]:.3f})" if name in share else "")
+                twin = f" ({pooled[name]:.3f})" if name in pooled else ""
+                cells.append(f"{worst(share[name])[0]:.3f}{twin}" if name in share else "")
             rows.append([str(side), str(radius), *cells])
     heads = ["side", "r", "no plan", *(f"{p} x {p}" for p in plans_of(found))]
     note = (
@@ -68,17 +72,15 @@ def gap_table(answers: Answers) -> str:
     return markdown(heads, rows, note)
 
 
-def _networks(answers: Answers) -> tuple[LossTable, dict[str, float]] | None:
-    content = answers.get("networks")
-    return None if content is None else (LossTable.from_dict(content["table"]), content["flops"])
+def networks(answers: Answers) -> tuple[LossTable, dict[str, float]]:
+    """Losses, and FLOPs by name, of the trained networks."""
+    content = answers["networks"]
+    return LossTable.from_dict(content["table"]), content["flops"]
 
 
 def network_table(answers: Answers) -> str:
-    """Cost, and the penalty summed over the times: the gap to the global network as a share of its loss."""
-    found = _networks(answers)
-    if found is None:
-        return markdown(["network"], [])
-    table, flops = found
+    """Cost, and held-out loss over the global network's, by time."""
+    table, flops = networks(answers)
     rows = [
         [name, f"{flops[name] / 1e6:.1f}", *(f"{value:.3f}" for value in table.loss[:, i] / table.loss[:, 0])]
         for i, name in enumerate(table.names)
@@ -90,10 +92,7 @@ def network_table(answers: Answers) -> str:
 
 def excess_table(answers: Answers) -> str:
     """The gap to the global network with its paired error."""
-    found = _networks(answers)
-    if found is None:
-        return markdown(["network"], [])
-    table, _ = found
+    table, _ = networks(answers)
     rows = [
         [n, *(f"{g:.2f} ± {e:.2f}" for g, e in zip(table.gap[:, i], table.gap_stderr[:, i], strict=True))]
         for i, n in enumerate(table.names)
@@ -123,20 +122,20 @@ def figure(answers: Answers) -> bytes:
     import matplotlib.pyplot as plt
 
     style()
-    found, networks = fields(answers), _networks(answers)
+    found = gaps_of(answers)
     figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.3), layout="constrained")
     for ax, radius in zip(axes, (1, 3), strict=False):
         side, content = list(found.items())[len(found) // 2]
         names = [str(radius), *(f"{radius}+{p}" for p in plans_of(found))]
         for name, shade in zip(names, np.linspace(0, 0.75, len(names)), strict=True):
-            if name in content["gaps"]["share"]:
+            if name in content["share"]:
                 label = "no plan" if "+" not in name else "plan {0} x {0}".format(name.split("+")[1])
-                ax.plot(content["gaps"]["log_snr"], content["gaps"]["share"][name], color=str(shade), label=label)
+                ax.plot(content["log_snr"], content["share"][name], color=str(shade), label=label)
         ax.set(xlabel="log-SNR", yscale="log", ylim=(1e-3, None), title=f"exact, side {side}, r = {radius}")
         ax.legend(fontsize=6)
     axes[0].set_ylabel("excess loss over the global loss")
-    if networks is not None:
-        table, _ = networks
+    if "networks" in answers:
+        table, _ = networks(answers)
         for i, name in enumerate(table.names[1:], 1):
             dashes = "--" if "pooled" in name else "-"
             axes[2].plot(table.times, table.gap[:, i] / table.loss[:, 0], dashes, marker="o", ms=3, label=name)

@@ -15,7 +15,7 @@ from phasewise.exact import TorusField
 from phasewise.results import JudgeScore
 from studies import resolution, subject
 from studies.options import choice
-from studies.plan.fields import gaps, members_of, prices_of
+from studies.plan.fields import PRICED, gaps, members_of, prices_of
 from studies.plan.show import excess_table, figure, gap_table, mixed_table, network_table, saving_table
 from studies.resolution.study import savings
 from studies.study import Answers, Cell, Study
@@ -42,8 +42,9 @@ class Options:
     sides: tuple[int, ...] = choice((32, 64, 128), "of the fields, pixels", quick=(8,))
     plans: tuple[int, ...] = choice((4, 8, 16, 32), "of the fields' plans, pixels a side", quick=(4,))
     length: float = choice(10.0, "correlation length at the least side, pixels", quick=3)
-    measures: tuple[str, ...] = choice(("frechet",), "distances between laws")
-    steps: tuple[int, ...] = choice((12,), "of the global reference", quick=(3,))
+    measure: str = choice("frechet", "distance between laws", choices=("frechet", "kl"))
+    priced: tuple[str, ...] = choice(PRICED, "networks that steps are priced on", quick=PRICED[:1])
+    steps: int = choice(12, "of the global reference", quick=3)
     slack: float = choice(0.05, "more error than the reference's that is allowed")
     solvers: tuple[str, ...] = choice(("exp_ab2",), "to choose from; it is the best of four in the resolution study")
     data: str = choice("mnist", "images of the networks, 28 x 28", quick=subject.STAND_IN)
@@ -72,11 +73,12 @@ class PlanStudy(Study[Options]):
         o = self.options
         for side in o.sides:
             length = o.length * side / min(o.sides)
-            asked = {
-                "side": side, "length": length, "plans": o.plans, "measures": o.measures, "steps": o.steps,
-                "slack": o.slack, "solvers": o.solvers,
-            }  # fmt: skip
-            yield Cell(f"field/{side}", asked, TorusField(side, 1 / length))
+            asked = {"side": side, "length": length, "plans": o.plans}
+            field = TorusField(side, 1 / length)
+            yield Cell(f"gaps/{side}", asked, field)
+            searched = {"measure": o.measure, "steps": o.steps, "slack": o.slack, "solvers": o.solvers}
+            for network in o.priced:
+                yield Cell(f"saving/{side}/{network}", {**asked, **searched}, field)
         asked = {"data": o.data, "designs": list(DESIGNS), "steps": o.training, "batch": o.batch, "test": o.test}
         yield Cell("networks", asked)
         for name in o.mixed:
@@ -89,9 +91,11 @@ class PlanStudy(Study[Options]):
         if isinstance(cell.what, str):
             return self.judged(cell.what)
         field, o = cell.what, self.options
+        if cell.name.startswith("gaps/"):
+            return gaps(field, o.plans)
         members = members_of(field, o.plans)
-        asked = resolution.Options(measures=o.measures, steps=o.steps, slack=o.slack, solvers=o.solvers)
-        return {"gaps": gaps(field, o.plans), "savings": savings(field, members, prices_of(field.side, members), asked)}
+        asked = resolution.Options(measures=(o.measure,), steps=(o.steps,), slack=o.slack, solvers=o.solvers)
+        return {"savings": savings(field, members, prices_of(field.side, members, cell.name.split("/")[2]), asked)}
 
     @cached_property
     def subject(self) -> subject.Subject:
@@ -146,10 +150,11 @@ class PlanStudy(Study[Options]):
         return found
 
     def tables(self, answers: Answers) -> dict[str, str]:
-        return {
-            "saving": saving_table(answers), "gap": gap_table(answers), "networks": network_table(answers),
-            "excess": excess_table(answers), "mixed": mixed_table(answers),
-        }  # fmt: skip
+        of_fields = {"saving": saving_table(answers), "gap": gap_table(answers)}
+        if "networks" not in answers:  # they take their time
+            return of_fields
+        return {**of_fields, "networks": network_table(answers), "excess": excess_table(answers),
+                "mixed": mixed_table(answers)}  # fmt: skip
 
     def figures(self, answers: Answers) -> dict[str, bytes]:
         return {"plan.png": figure(answers)}

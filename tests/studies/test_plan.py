@@ -49,7 +49,7 @@ def test_a_plan_is_priced_at_its_planner_and_the_local_network():
     assert members[0] is None
     assert (1, 8) in members
     assert (1, 16) not in members
-    prices = prices_of(16, members)
+    prices = prices_of(16, members, "U-Net medium")
     at = {m: k for k, m in enumerate(members)}
     dear, cheap = (prices["U-Net medium"][at[1, p]] for p in (8, 4))
     assert prices["U-Net medium"][0] > dear > cheap > prices["U-Net medium"][at[1]]
