@@ -82,6 +82,7 @@ class Options:
     leads: tuple[str, ...] = choice(LEADS, "schedules of eight steps that no penalty chose", quick=LEADS[5:6])
     climbs: int = choice(0, "rounds of trying the neighbours of the best of every budget", quick=1)
     tries: int = choice(8, "neighbours tried in a round and budget", quick=1)
+    called: str | None = choice(None, "name of the tables, where the subject's is taken by another grid")
     placed: str | None = choice(None, "JSON of NAME: start times, of the global network alone")
     final: int = choice(0, "then judge the finalists on so many samples", quick=10)
     finalists: int = choice(14, "how many of them", quick=2)
@@ -122,11 +123,16 @@ class Members(Study[Options]):
         return replace(found, members=members)
 
     @property
+    def place(self) -> str:
+        """What its cells and tables are called."""
+        return self.options.called or self.subject.name
+
+    @property
     def times(self) -> tuple[float, ...]:
         return self.options.times or pw.time_grid(self.options.steps)
 
     def cells(self) -> Iterator[Cell]:
-        o, place = self.options, self.subject.name
+        o, place = self.options, self.place
         common = {"times": self.times, "solver": o.solver, "members": list(self.subject.members)}
         yield Cell(f"{place}/prices", {**common, "n": o.price_n}, self.prices)
         prices = PriceList.from_dict(self.answers[f"{place}/prices"]["prices"])
@@ -180,7 +186,7 @@ class Members(Study[Options]):
     def climbed(self, prices: PriceList) -> Iterator[Cell]:
         """Neighbours of what the judges of this noise like best within every budget, the least penalty first: a search
         on samples that begins where penalties and leads end."""
-        o, place = self.options, self.subject.name
+        o, place = self.options, self.place
         charges, whole = Charges(prices, "frechet", o.solver), pw.scheduling.reference_mflop(prices, o.solver)
         for turn in range(o.climbs):
             for budget in o.budgets:
@@ -219,7 +225,7 @@ class Members(Study[Options]):
         return pw.optimise_schedule(prices, budget, penalty=penalty, solver=o.solver, members=names, ties=0)
 
     def final(self, prices: PriceList) -> Iterator[Cell]:
-        o, place = self.options, self.subject.name
+        o, place = self.options, self.place
         plans = finalists(self.answers, place, o.finalists)
         for seed in o.seeds:
             for name, plan in plans.items():
