@@ -127,7 +127,7 @@ def _first_modulated(network: Denoiser) -> nn.Module:
 
 def _as_map(value: Tensor, network: Denoiser) -> Tensor:
     """(B, C, h, w) of tokens (B, N, C), or as it is."""
-    return value if value.dim() == 4 else value.transpose(1, 2).unflatten(2, network.grid)  # type: ignore[arg-type]
+    return value if value.dim() == 4 else value.transpose(1, 2).unflatten(2, network.grid)
 
 
 def sea_filtered(features: Tensor, alpha: float, sigma: float, decay: float = 2.0) -> Tensor:
