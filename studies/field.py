@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
 import phasewise as pw
 from phasewise.denoisers import Denoiser, DiTDenoiser, ReusedAnswer, ReusedFeatures
 from phasewise.files import write_bytes
-from phasewise.metrics import FeatureNetwork, FrechetReference, count_flops, frechet_difference, frechet_score
+from phasewise.metrics import count_flops
 from phasewise.metrics.cost import measure_ms
 from phasewise.pipeline.recording import to_uint8
+from phasewise.results import JudgeScore
 from phasewise.scheduling import baselines, field, field_signals
 from phasewise.tensors import read_tensors
 from studies import subject
@@ -102,10 +102,6 @@ class Field(Study[Options]):
         return replace(ready, members=unet_members(ready.members))
 
     @cached_property
-    def judges(self) -> dict[str, tuple[FeatureNetwork, FrechetReference]]:
-        return {"shipped": (self.subject.features, self.subject.reference)}
-
-    @cached_property
     def kept(self) -> str:
         """The part that caches keep."""
         return "level1" if self.options.model is None else "blocks"
@@ -135,7 +131,7 @@ class Field(Study[Options]):
                 if re.search(o.only, plan.name):
                     asked = {
                         "n": o.n, "seed": seed, "solver": solver, "times": plan.times, "assignment": plan.assignment,
-                        "judges": list(self.judges),
+                        "judges": list(self.subject.judges),
                     }  # fmt: skip
                     work = lambda p=plan, s=solver, k=seed: self.judged(p, s, k)  # noqa: E731
                     yield Cell(f"{self.place}/judged/{solver}/{o.n}/{seed}/{plan.name}", asked, work, again=True)
@@ -170,9 +166,8 @@ class Field(Study[Options]):
         drawn = [a for a in draw(names, len(times), 4 * o.tried, seed=0) if fits(a)][: o.tried]
         for assignment in drawn:
             plan = Plan("random", "", times, assignment)
-            seen = self.seen(plan, solver, 0, o.tried_n)["shipped"]
-            score = frechet_score(seen, self.subject.reference, resamples=2)
-            found.append({"assignment": assignment, "mflop": self.mflop(plan, solver), "fid": score.value})
+            fid = self.scores(plan, solver, 0, o.tried_n)["first"].value
+            found.append({"assignment": assignment, "mflop": self.mflop(plan, solver), "fid": fid})
         return {"found": found}
 
     def choices(self) -> list[str]:
@@ -185,16 +180,12 @@ class Field(Study[Options]):
         fewer = max(int(mflop / per_step * (1 + 1e-6)), 2)
         rivals["placed below"] = placed(solver, fewer)
         rivals["placed above"] = placed(solver, fewer if abs(fewer * per_step - mflop) < 1e-3 else fewer + 1)
-        n, judged = self.options.n, dict[str, dict[str, Any]]()
-        seen = self.seen(plan, solver, seed, n)
-        for judge, (_, reference) in self.judges.items():
-            score = frechet_score(seen[judge], reference, seed=seed)
-            row: dict[str, Any] = {"fid": [score.value, score.stderr]}
+        ours, judged = self.scores(plan, solver, seed, self.options.n), dict[str, dict[str, list[float]]]()
+        for judge, score in ours.items():
+            judged[judge] = {"distance": [score.value, score.stderr]}
             for name, rival in rivals.items():
-                other = self.seen(rival, solver, seed, n)[judge]
-                minus = frechet_difference(seen[judge], other, reference, seed)
-                row[name] = [minus.value, minus.stderr]
-            judged[judge] = row
+                minus = score.minus(self.scores(rival, solver, seed, self.options.n)[judge])
+                judged[judge][name] = [minus.difference, minus.stderr]
         beside = [len(rivals[f"placed {side}"].times) for side in ("below", "above")]
         return {"mflop": mflop, "rule": plan.rule, "setting": plan.setting, "judged": judged, "placed steps": beside}
 
@@ -202,25 +193,24 @@ class Field(Study[Options]):
         flops = {name: 1e6 * v for name, v in self.answers[f"{self.place}/costs"]["mflop"].items()}
         return float(field.schedule_of(plan.times, plan.assignment, flops, solver=solver).mflop or 0.0)
 
-    # --- samples and what judges see of them --------------------------------------------------------------------------
+    # --- samples and what judges say of them --------------------------------------------------------------------------
 
-    def seen(self, plan: Plan, solver: str, seed: int, n: int) -> dict[str, Tensor]:
-        """(n, D) features by judge.  Samples are kept as uint8, so that another judge needs no new ones."""
+    def scores(self, plan: Plan, solver: str, seed: int, n: int) -> dict[str, JudgeScore]:
+        """By every judge.  Samples are kept as uint8, so that another judge needs no new ones."""
         asked = json.dumps([plan.times, plan.assignment, solver, seed, n])
         key = hashlib.sha256(asked.encode()).hexdigest()[:16]
-        if key not in self._seen:
-            file = self.work / self.place / f"{key}.safetensors"
+        if key not in self._scores:
+            file, pixels = self.work / self.place / f"{key}.safetensors", self.subject.data.pixel_range
             if not file.exists():
                 schedule = pw.HybridSchedule(plan.times, plan.assignment, solver)
-                images = to_uint8(self.subject.samples(schedule, n, seed), self.subject.data.pixel_range)
+                images = to_uint8(self.subject.samples(schedule, n, seed), pixels)
                 write_bytes(file, save({"samples": images}, {"asked": asked}))
-            low, high = self.subject.data.pixel_range
-            images = read_tensors(file)[0]["samples"].float() / 255 * (high - low) + low
-            self._seen[key] = {name: features.extract(images) for name, (features, _) in self.judges.items()}
-        return self._seen[key]
+            images = read_tensors(file)[0]["samples"].float() / 255 * (pixels[1] - pixels[0]) + pixels[0]
+            self._scores[key] = self.subject.judged(images, seed)
+        return self._scores[key]
 
     @cached_property
-    def _seen(self) -> dict[str, dict[str, Tensor]]:
+    def _scores(self) -> dict[str, dict[str, JudgeScore]]:
         return {}
 
     # --- rows ---------------------------------------------------------------------------------------------------------
@@ -267,8 +257,10 @@ class Field(Study[Options]):
     # --- shown --------------------------------------------------------------------------------------------------------
 
     def tables(self, answers: Answers) -> dict[str, str]:
-        places = dict.fromkeys("/".join(name.split("/")[:4]) for name in answers if "/judged/" in name)
-        return {mark.replace("/judged", "").replace("/", " "): table(mark, answers) for mark in places}
+        marks = dict.fromkeys("/".join(name.split("/")[:4]) for name in answers if "/judged/" in name)
+        found = {mark.replace("/judged", "").replace("/", " "): table(mark, answers) for mark in marks}
+        places = [name.removesuffix("/costs") for name in answers if name.endswith("/costs")]
+        return {**found, **{f"{place} members": costs_table(answers[f"{place}/costs"]) for place in places}}
 
 
 def even(steps: int) -> Plan:
@@ -382,14 +374,21 @@ def table(mark: str, answers: Answers) -> str:
     batches = list(costs["ms"])
     heads = ["rule", "set to", "MFLOP", *(f"ms, batch {b}" for b in batches)]
     for judge in judges:
-        heads += [f"FID, {judge}", "minus whole", "minus placed, next less", "minus placed, next more"]
+        heads += [judge, "minus whole", "minus placed, next less", "minus placed, next more"]
     shown = []
     for row in sorted(rows, key=lambda r: (-r["mflop"], r["rule"], r["asked"]["seed"])):
         ms = [f"{sum(costs['ms'][b][name] for name in row['asked']['assignment']):.3g}" for b in batches]
         cells = [row["rule"], row["setting"], f"{row['mflop']:.0f}", *ms]
-        for judge in judges:
-            found = row["judged"][judge]
-            cells.append("{:.3f} ± {:.3f}".format(*found["fid"]))
-            cells += ["{:+.3f} ± {:.3f}".format(*found[k]) for k in ("whole", "placed below", "placed above")]
+        for found in row["judged"].values():
+            cells.append("{:.3g} ± {:.2g}".format(*found["distance"]))
+            cells += ["{:+.2g} ± {:.2g}".format(*found[k]) for k in ("whole", "placed below", "placed above")]
         shown.append(cells)
     return markdown(heads, shown, f"{n} samples each from the same noise, {solver}; differences are paired.")
+
+
+def costs_table(row: Mapping[str, Any]) -> str:
+    """What a call of each member costs."""
+    ms = row["ms"]
+    heads = ["member", "MFLOP", *(f"ms an image, batch {b}" for b in ms)]
+    rows = [[name, f"{v:.3g}", *(f"{ms[b][name]:.3g}" for b in ms)] for name, v in row["mflop"].items()]
+    return markdown(heads, rows, "All timed in turn on one thread of a busy machine: compare within a column.")
