@@ -258,7 +258,10 @@ class Field(Study[Options]):
 
     def tables(self, answers: Answers) -> dict[str, str]:
         marks = dict.fromkeys("/".join(name.split("/")[:4]) for name in answers if "/judged/" in name)
-        found = {mark.replace("/judged", "").replace("/", " "): table(mark, answers) for mark in marks}
+        found = dict[str, str]()
+        for mark in marks:
+            name = mark.replace("/judged", "").replace("/", " ")
+            found |= {name: table(mark, answers), f"{name} placed": rivals_table(mark, answers)}
         places = [name.removesuffix("/costs") for name in answers if name.endswith("/costs")]
         return {**found, **{f"{place} members": costs_table(answers[f"{place}/costs"]) for place in places}}
 
@@ -366,24 +369,42 @@ def answers_kept(whole: Denoiser) -> dict[str, Denoiser]:
 
 
 def table(mark: str, answers: Answers) -> str:
-    """One solver and number of samples: rules by falling cost, errors of the last two digits left as they are."""
+    """One solver and number of samples, by falling cost: what it costs, and how it compares with the whole network."""
     place, _, solver, n = mark.split("/")
-    rows = [row for name, row in answers.items() if name.startswith(f"{mark}/")]
-    costs = answers[f"{place}/costs"]
-    judges = list(rows[0]["judged"])
-    batches = list(costs["ms"])
-    heads = ["rule", "set to", "MFLOP", *(f"ms, batch {b}" for b in batches)]
-    for judge in judges:
-        heads += [judge, "minus whole", "minus placed, next less", "minus placed, next more"]
+    rows, costs = judged_rows(mark, answers), answers[f"{place}/costs"]["ms"]
+    heads = ["rule", "set to", "MFLOP", *(f"ms, batch {b}" for b in costs)]
+    for judge in rows[0]["judged"]:
+        heads += [judge, "minus whole"]
     shown = []
-    for row in sorted(rows, key=lambda r: (-r["mflop"], r["rule"], r["asked"]["seed"])):
-        ms = [f"{sum(costs['ms'][b][name] for name in row['asked']['assignment']):.3g}" for b in batches]
+    for row in rows:
+        ms = [f"{sum(times[name] for name in row['asked']['assignment']):.3g}" for times in costs.values()]
         cells = [row["rule"], row["setting"], f"{row['mflop']:.0f}", *ms]
         for found in row["judged"].values():
-            cells.append("{:.3g} ± {:.2g}".format(*found["distance"]))
-            cells += ["{:+.2g} ± {:.2g}".format(*found[k]) for k in ("whole", "placed below", "placed above")]
+            cells += ["{:.3g} ± {:.2g}".format(*found["distance"]), "{:+.2g} ± {:.2g}".format(*found["whole"])]
         shown.append(cells)
     return markdown(heads, shown, f"{n} samples each from the same noise, {solver}; differences are paired.")
+
+
+def rivals_table(mark: str, answers: Answers) -> str:
+    """The same rows beside the whole network's placed steps of the next lower and the next higher cost."""
+    rows = [row for row in judged_rows(mark, answers) if row["rule"] != "whole"]
+    heads = ["rule", "set to", "MFLOP", "placed steps"]
+    for judge in rows[0]["judged"] if rows else ():
+        heads += [f"{judge}: minus the fewer", "minus the more"]
+    shown = []
+    for row in rows:
+        cells = [row["rule"], row["setting"], f"{row['mflop']:.0f}", " and ".join(map(str, row["placed steps"]))]
+        for found in row["judged"].values():
+            cells += ["{:+.2g} ± {:.2g}".format(*found[side]) for side in ("placed below", "placed above")]
+        shown.append(cells)
+    return markdown(
+        heads, shown, "Above 0: placed steps are better.  The fewer cost less than the rule, the more more."
+    )
+
+
+def judged_rows(mark: str, answers: Answers) -> list[dict[str, Any]]:
+    rows = [row for name, row in answers.items() if name.startswith(f"{mark}/")]
+    return sorted(rows, key=lambda r: (-r["mflop"], r["rule"], r["asked"]["seed"]))
 
 
 def costs_table(row: Mapping[str, Any]) -> str:
