@@ -9,6 +9,7 @@ from studies.closed_forms import ClosedForms
 from studies.cmi import CMIEstimators, CMIExact, CMIImages, CMIRecipe
 from studies.designs import Designs
 from studies.exact_optimum import ExactOptimum
+from studies.field import Field
 from studies.front import Front
 from studies.global_fid import GlobalFID
 from studies.gpu import GPUQueue
@@ -40,6 +41,7 @@ STUDIES: dict[str, type[Study[Any]]] = {
         PlanStudy,
         Front,
         Members,
+        Field,
         Placed,
         BoundaryStudy,
         RandomSearch,

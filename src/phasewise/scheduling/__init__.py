@@ -1,6 +1,6 @@
 """Which member runs when: penalties and costs of every step, the exact optimum, step placement, baselines, words."""
 
-from phasewise.scheduling import baselines, penalties
+from phasewise.scheduling import baselines, field, field_signals, penalties
 from phasewise.scheduling.boundaries import boundary, boundary_of
 from phasewise.scheduling.boundary_record import Boundary, BoundaryUnits
 from phasewise.scheduling.explanation import explain, explain_ties
@@ -40,6 +40,8 @@ __all__ = [
     "explain",
     "explain_ties",
     "export",
+    "field",
+    "field_signals",
     "get_penalty",
     "measure_reuse",
     "measure_step_errors",
