@@ -91,7 +91,9 @@ def constructor_of(name: str, config: dict[str, Any]) -> Callable[[], Denoiser]:
 
 def _is_part(value: object) -> bool:
     """Whether an entry of a config stands for a denoiser within a denoiser, whose weights are in the same file."""
-    return isinstance(value, dict) and value.keys() == {"class", "config"} and isinstance(value["config"], dict)
+    if not isinstance(value, dict) or value.keys() != {"class", "config"} or not isinstance(value["config"], dict):
+        return False
+    return value["class"] in CLASSES  # another library's networks are described alike, and built by their bridge
 
 
 @checks.checked(denoiser=a_denoiser, folder=checks.file, half=checks.flag)
