@@ -118,12 +118,12 @@ def mixed_table(answers: Answers) -> str:
 
 
 def figure(answers: Answers) -> bytes:
-    """Left: what r = 3 loses by log-SNR beside plans, at the middle side; right: the networks' losses by t."""
+    """What r = 1 and r = 3 lose by log-SNR beside plans, at the middle side; then, once trained, the networks by t."""
     import matplotlib.pyplot as plt
 
     style()
     found = gaps_of(answers)
-    figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.3), layout="constrained")
+    figure, axes = plt.subplots(1, 2 + ("networks" in answers), figsize=(10.5, 3.3), layout="constrained")
     for ax, radius in zip(axes, (1, 3), strict=False):
         side, content = list(found.items())[len(found) // 2]
         names = [str(radius), *(f"{radius}+{p}" for p in plans_of(found))]
