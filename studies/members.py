@@ -72,25 +72,26 @@ class Options:
     )
     also: tuple[str, ...] = choice((), "NAME=FOLDER of further denoisers; global=FOLDER takes the global one's place")
     deep: str = choice("level1", "part of the global network that is kept")
-    steps: int = choice(8, "of a schedule, on an even grid", quick=8)
+    steps: int = choice(8, "of a schedule, on an even grid", quick=8, flag=False)
     times: tuple[float, ...] = choice((), "start times of the steps instead")
-    solver: str = choice("sde_dpmpp_2m", "of all; one call a step")
+    solver: str = choice("sde_dpmpp_2m", "of all; one call a step", flag=False)
     price_n: int = choice(1000, "validation images of the price list", quick=8)
     n: int = choice(1000, "samples of each schedule, once", quick=8)
     count: int = choice(100, "schedules drawn at random, of all kinds of members", quick=4)
     budgets: tuple[float, ...] = choice(BUDGETS, "of the optimised ones, of all global", quick=(0.4,))
     leads: tuple[str, ...] = choice(LEADS, "schedules of eight steps that no penalty chose", quick=LEADS[5:6])
     climbs: int = choice(0, "rounds of trying the neighbours of the best of every budget", quick=1)
-    tries: int = choice(8, "neighbours tried in a round and budget", quick=1)
+    tries: int = choice(8, "neighbours tried in a round and budget", quick=1, flag=False)
     called: str | None = choice(None, "name of the tables, where the subject's is taken by another grid")
     placed: str | None = choice(None, "JSON of NAME: start times, of the global network alone")
     final: int = choice(0, "then judge the finalists on so many samples", quick=10)
     finalists: int = choice(14, "how many of them", quick=2)
     seeds: tuple[int, ...] = choice((1, 2), "of the finalists' noise", quick=(1,))
-    against: str = choice("global/every step", "what finalists are set beside")
-    seed: int = choice(0, "of the draw and of the first noise")
-    timed: tuple[int, ...] = choice((1, 64), "images of the batches that finalists are timed on", quick=(1,))
-    rounds: int = choice(7, "in which they are timed", quick=1)
+    seed: int = choice(0, "of the draw and of the first noise", flag=False)
+    timed: tuple[int, ...] = choice(
+        (1, 64), "images of the batches that finalists are timed on", quick=(1,), flag=False
+    )
+    rounds: int = choice(7, "in which they are timed", quick=1, flag=False)
 
 
 class Members(Study[Options]):
@@ -176,7 +177,7 @@ class Members(Study[Options]):
                     yield "optimised", f"{penalty} at {budget}", plan
         for kind, names in KINDS.items():
             if set(names) & set(self.subject.members):
-                for budget in o.budgets[2:8:2]:
+                for budget in o.budgets[2:8:2] or o.budgets:
                     plan = self.best(prices, "frechet", budget, names)
                     yield "without", f"{kind} at {budget}", plan
         for k, assignment in enumerate(drawn(Charges(prices, None, o.solver), o.count, o.seed)):

@@ -440,7 +440,7 @@ RECORDS = [
     ("losses", ("reference",), "nobody"), ("losses", ("control",), 3), ("losses", ("names",), ["a"]),
     ("losses", ("path",), 3), ("losses", ("n",), True), ("losses", ("log_snr",), [0.0]),
     ("fronts", ("frechet", "assignments"), [[]]), ("fronts", ("frechet", "chosen"), 10**6),
-    ("fronts", ("frechet", "mflop"), [1.0]), ("schedules", ("hybrid",), 3), ("schedules", ("hybrid", "times"), {}),
+    ("fronts", ("frechet", "mflop"), [1.0] * 99), ("schedules", ("hybrid",), 3), ("schedules", ("hybrid", "times"), {}),
     ("evaluations", ("evaluations",), 3), ("evaluations", ("evaluations",), [3]), ("evaluations", ("real",), 3),
     ("evaluations", ("classifier",), [1]), ("recovery", ("times",), [[0.5]]), ("data", ("image_shape",), [1]),
     ("data", ("sizes",), {"train": "many"}), ("explanations", ("hybrid",), 3), ("gap", ("path_kl",), {"r1": {}}),

@@ -27,7 +27,7 @@ def test_a_finished_run_is_all_there(smoke_run):
     assert run.losses.names == ("global", "r1", "r2", "control", "wiener")
     assert run.prices.names == tuple(n for n in run.losses.names if n != "control")
     assert set(run.schedules) == set(run.evaluations) == set(run.samples) - {"real"}
-    assert run.schedules["hybrid"].label == run.evaluations["hybrid"].label == "hybrid, optimised"
+    assert run.schedules["hybrid"].label == run.evaluations["hybrid"].label == "hybrid, optimised, placed"
     assert run.real["n"] == 150
     assert run.hybrid("local_only").schedule == run.schedules["local_only"]
     assert run.denoiser("r1") is run.denoiser("r1")

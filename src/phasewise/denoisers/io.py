@@ -93,7 +93,9 @@ def _is_part(value: object) -> bool:
     """Whether an entry of a config stands for a denoiser within a denoiser, whose weights are in the same file."""
     if not isinstance(value, dict) or value.keys() != {"class", "config"} or not isinstance(value["config"], dict):
         return False
-    return value["class"] in CLASSES  # another library's networks are described alike, and built by their bridge
+    return (
+        isinstance(value["class"], str) and value["class"] in CLASSES
+    )  # another library's networks are described alike, and built by their bridge
 
 
 @checks.checked(denoiser=a_denoiser, folder=checks.file, half=checks.flag)
@@ -201,7 +203,7 @@ def _read(folder: Path, device: str | torch.device, within: tuple[str, ...], kno
         raise CheckpointError(f"{file} is incomplete; delete {folder} and train again")
     if hybrid:
         return _load_hybrid(config["schedule"], folder, device, within, known)
-    if config["class"] in AROUND:
+    if str(config["class"]) in AROUND:
         return _load_around(config, folder, device, within, known)
     need_safetensors(folder)
     try:

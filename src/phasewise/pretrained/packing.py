@@ -106,7 +106,7 @@ def write_second_judge(features: ClassifierFeatures, target: Run, train: torch.T
     """The same of the network that no penalty sees, in half precision; and the training images along directions."""
     features.halved().save(target.path("shipped_unseen"), half=True)
     FrechetReference.of_images(train, features).save(target.moments("unseen"))
-    _write_real(features, target.path("shipped_unseen", "real.safetensors"), test)
+    _write_real(features, target.path("shipped_unseen_real"), test)
     SlicedReference.of_images(train, atoms=ATOMS).save(target.moments("sliced"))
 
 

@@ -54,12 +54,12 @@ class Pretrained(Run):
 
     def moments(self, judge: str) -> Path:
         places = {"first": self.path("shipped_reference"), "sliced": self.path("shipped_sliced")}
-        return places.get(judge) or self.path("shipped_unseen", "reference.safetensors")
+        return places.get(judge) or self.path("shipped_unseen_reference")
 
     @checks.checked(unseen=checks.flag)
     def real_features(self, unseen: bool = False) -> Tensor:
         """Features (n, D) of held-out real images: how far those are from the training images is the floor of FID."""
-        place = self.path("shipped_unseen", "real.safetensors") if unseen else self.path("shipped_real")
+        place = self.path("shipped_unseen_real") if unseen else self.path("shipped_real")
         with opened(place, mend="install phasewise again") as handle:
             return handle.get_tensor("features").float()
 

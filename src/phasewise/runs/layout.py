@@ -76,6 +76,8 @@ ITEMS: dict[str, Item] = {
     "shipped_reference": Item("features/reference.safetensors"),
     "shipped_real": Item("features/real.safetensors"),
     "shipped_unseen": Item("features/unseen/"),
+    "shipped_unseen_real": Item("features/unseen/real.safetensors"),
+    "shipped_unseen_reference": Item("features/unseen/reference.safetensors"),
     "shipped_sliced": Item("features/sliced.safetensors"),
 }
 REPORTED = (

@@ -382,7 +382,7 @@ class ScheduleOptions(Options):
     user_steps: int | None = option(
         None, "Of a --model: steps of your own schedule.", least=1, check=kind(checks.steps)
     )
-    reuse: bool = option(False, "Members that reuse what earlier steps left, and each pixel alone.")
+    reuse: bool = option(False, "Members that reuse what earlier steps left.")
     place: int | None = option(None, "Grids judged to place the steps of hybrid and rivals; 0: even.", least=0)
 
     @property
