@@ -65,7 +65,7 @@ LEADS = (
 class Options:
     pretrained: str | None = choice("mnist", "shipped set")
     run: str | None = choice(None, "a run folder instead")
-    data: str | None = choice(None, "images instead of the set's own", quick=subject.STAND_IN)
+    data: str | None = choice(None, "images instead of the set's own", quick=subject.STAND_IN, flag=False)
     data_dir: str | None = choice(None, "folder that holds the images")
     members: tuple[str, ...] = choice(
         ("global", "coarse", "small", "r1", "r3", "wiener"), "of the subject", quick=("global", "coarse", "r1")

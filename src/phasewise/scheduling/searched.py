@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from phasewise import checks, seeding
+from phasewise import checks
 from phasewise.denoisers import Condition, Denoiser, HybridDenoiser
 from phasewise.denoisers.base import a_denoiser
 from phasewise.errors import PhasewiseError
@@ -83,7 +83,7 @@ def search_times(
         judge: of (times, seed), deterministic: quality lost, lower is better; a penalty may pass over the seed.
         first: where the first step starts.  ends: the earliest and the latest time that the last one may start at.
         seed: of all candidates' noise.  fresh_seed: of the noise that the first and the chosen grid are judged on
-            again (two more than the budget); default one of its own.
+            again (two more than the budget); default the next one.
         folder: every judged grid is kept there, and one that is called again goes on where it was stopped.
         about: says what the judge is, so that a folder of another question is not taken for this one's.
 
@@ -94,7 +94,7 @@ def search_times(
     if steps < 1:
         raise PhasewiseError(f"steps must be at least 1, got {steps}")
     grids = _Grids(path, first, steps, ends)
-    fresh_seed = seeding.stage_seed(seed, seeding.Stage.PLACED) if fresh_seed is None else fresh_seed
+    fresh_seed = 1 + seed if fresh_seed is None else fresh_seed
     asked = {"steps": steps, "path": path.config(), "first": first, "ends": ends, "seed": seed, "about": about}
     judged = _Judged(judge, None if folder is None else Path(folder), asked)
     even = time_grid(steps, path=path, t_start=first, t_min=min(max(0.02, ends[0]), ends[1])) if steps > 1 else (first,)
