@@ -61,8 +61,8 @@ class Options:
 class PlanStudy(Study[Options]):
     """Scaling fields as in the resolution study, with further members: a window beside a plan, the p x p longest waves
     of the field.  Networks: a small U-Net on the pooled image, and a local network that sees its plan, trained together
-    on the clean images; and that planner alone, its answer lifted by a closed form.  They lie in OUT/work/NAME, where
-    training resumes; then FID of the shipped hybrid with some of its members replaced by these."""
+    on the clean images; and that planner alone, its answer lifted by a closed form.  They lie in the study's folder of
+    work, where training resumes; then FID of the shipped hybrid with some of its members replaced by these."""
 
     name = "plan"
     question = "What does a small image seen whole, beside a local network, save and lose?"

@@ -30,7 +30,6 @@ from phasewise.shapes import ImageShape
 
 QUANTITIES = ("x", "eps", "v")
 """What is carried on: the posterior mean, the noise it implies, or the linear path's velocity, noise minus mean."""
-ORDERS = (0, 1, 2)
 _order = checks.whole(0, 2)
 
 
@@ -312,9 +311,7 @@ def check_reuse(members: dict[str, Denoiser], assignment: tuple[str, ...], solve
     reused = {name: found for name in members if (found := reuser_of(members[name])) is not None}
     if not reused:
         return
-    solvers = registry.table("solver")
-    # without the sampler's room imported no solver is known: the sampler asks again
-    if solver in solvers and getattr(solvers.get(solver), "calls", 1) > 1:
+    if registry.table("solver")[solver].calls > 1:
         raise PhasewiseError(
             f"{next(iter(reused))} is kept from step to step, but {solver} calls a denoiser twice a step; take a "
             "solver with one call, such as exp_ab2 or sde_dpmpp_2m"

@@ -43,7 +43,7 @@ def members_of_reuse(ctx: Context, members: dict[str, Denoiser]) -> dict[str, De
     return {name: denoiser.to(ctx.config.machine.device).eval() for name, denoiser in found.items()}
 
 
-def reused_in(run: Run, device: str = "cpu") -> dict[str, Denoiser]:
+def reused_in(run: Run, device: str) -> dict[str, Denoiser]:
     """Those that the run's schedules name."""
     named = {name for plan in run.schedules.values() for name in plan.assignment}
     return run.denoisers([name for name in NAMES if name in named and run.has_model(name)], device)

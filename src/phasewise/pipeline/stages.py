@@ -349,7 +349,14 @@ def do_evaluate(ctx: Context) -> None:
     assert run.prices is not None
     judge = Judge.of_data(ctx.data, ctx.judges, ctx.config)
     # a control too: a schedule of one's own may name it
-    result = evaluate_all(ctx.denoisers() | reused_in(run), run.schedules, run.prices, judge, ctx.config, ctx.say)
+    result = evaluate_all(
+        ctx.denoisers() | reused_in(run, ctx.config.machine.device),
+        run.schedules,
+        run.prices,
+        judge,
+        ctx.config,
+        ctx.say,
+    )
     write_judgement(run, ctx.config, result, run.classifier, ctx.data.pixel_range)
 
 

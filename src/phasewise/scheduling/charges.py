@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from phasewise.errors import PhasewiseError
 from phasewise.results import Array, PriceList, ReusePrices
-from phasewise.sampling.solvers import calls_per_step, get_solver
+from phasewise.sampling.solvers import get_solver
 from phasewise.scheduling.penalty import Penalty, check_prices, get_penalty, step_penalties
+from phasewise.scheduling.prices import calls_of
 
 Fresh = tuple[tuple[int, int], ...]
 """Fresh steps so far, the last first: (step, column of the member whose answer it was)."""
@@ -30,6 +31,14 @@ class State:
 
     answers: Fresh = ()
     calls: tuple[tuple[int, tuple[int, ...]], ...] = ()
+
+
+class Charge(NamedTuple):
+    """One step's penalty, the variance of its error, and the column that says what it costs."""
+
+    column: int
+    value: float
+    variance: float
 
 
 class Charges:
@@ -63,8 +72,8 @@ class Charges:
                 self.by.setdefault(name, {})[lags] = self.plain + c
                 self.of[name] = of
         self.cost = {"mflop": flops / 1e6, "ms": ms}
-        self.calls = np.repeat(np.array(calls_per_step(solver, len(prices.times)))[:, None], len(flops), axis=1)
-        self.calls[:, [k for k, name in enumerate(prices.names) if name in prices.jumps]] = 1
+        plain = calls_of(prices, solver, len(prices.times))
+        self.calls = np.hstack([plain, np.ones((len(plain), len(flops) - self.plain), dtype=int)])
         self.reference = prices.names.index(prices.losses.reference)
         # how many fresh answers, and whole calls by member, anything leans on, and how far back
         self.depth, self.reach = 0, 0
@@ -132,8 +141,8 @@ class Charges:
         found = columns.get(tuple(k - s for s in steps[:count]))
         return None if found is None or not np.isfinite(self.value[k, found]) else found
 
-    def charged(self, k: int, name: str, state: State) -> tuple[float, float] | None:
-        """(penalty, its variance) of step ``k`` by ``name`` after ``state``; None where it cannot be."""
+    def charged(self, k: int, name: str, state: State) -> Charge | None:
+        """What step ``k`` by ``name`` after ``state`` is charged; None where it cannot be."""
         column = self.column(k, name, state)
         if column is None:
             return None
@@ -149,7 +158,7 @@ class Charges:
                 # two answers of one member err alike: its weights are added before their size counts
                 value += abs(share) * max(float(self.value[k, member]), 0.0)
                 variance += (share * float(self.stderr[k, member])) ** 2
-        return value, variance
+        return Charge(column, value, variance)
 
     def after(self, k: int, name: str, state: State) -> State:
         """What step ``k`` by ``name`` leaves for step ``k + 1``; what nothing can lean on any more is forgotten."""
@@ -181,14 +190,14 @@ class Charges:
             raise PhasewiseError(f"no prices for {missing[0]!r}; the list has {', '.join(self.names)}")
         state, columns, values, variances = State(), [], [], []
         for k, name in enumerate(assignment):
-            column, charged = self.column(k, name, state), self.charged(k, name, state)
-            if column is None or charged is None:
+            charged = self.charged(k, name, state)
+            if charged is None:
                 raise PhasewiseError(
                     f"step {k} by {name} leans on fresh steps that are not there, or too far back to have been priced"
                 )
-            columns.append(column)
-            values.append(charged[0])
-            variances.append(charged[1])
+            columns.append(charged.column)
+            values.append(charged.value)
+            variances.append(charged.variance)
             state = self.after(k, name, state)
         steps = np.arange(len(columns))
         spent = {unit: self.calls[steps, columns] * each[columns] for unit, each in self.cost.items()}

@@ -223,9 +223,12 @@ def as_good(
     if ties < 0:
         raise PhasewiseError(f"ties is a number of standard errors, at least 0; got {ties:g}")
     charges = Charges(prices, penalty, solver)
-    walks = [charges.walk(assignment) for assignment in front.assignments[: best + 1]]
+    lead = front.penalty[: best + 1] - front.penalty[best]
+    # no difference's error is above both schedules' own together: what lies beyond need not be walked
+    near = np.flatnonzero(lead <= ties * np.hypot(front.penalty_stderr[: best + 1], front.penalty_stderr[best]) + 1e-12)
+    walks = [charges.walk(front.assignments[i]) for i in near]
     value, variance = np.array([w.value for w in walks]), np.array([w.variance for w in walks])
-    who = np.array([[charges.names.index(name) for name in a] for a in front.assignments[: best + 1]])
+    who = np.array([[charges.names.index(name) for name in front.assignments[i]] for i in near])
     if front.objective == "max":  # the worst steps alone count
         rows, worst = np.arange(len(walks)), value.argmax(1)
         same = (worst == worst[-1]) & (who[rows, worst] == who[-1, worst[-1]])
@@ -233,8 +236,7 @@ def as_good(
     else:
         differ = (who != who[-1]) | (value != value[-1])
         error = np.sqrt(np.where(differ, variance + variance[-1], 0.0).sum(1))
-    lead = front.penalty[: best + 1] - front.penalty[best]
-    tied = [int(i) for i in np.flatnonzero(lead <= ties * error)]
+    tied = [int(i) for i in near[lead[near] <= ties * error]]
     if front.ms is None:  # a record from before times were kept
         return tied
     soon = front.ms[tied].min() * (1 + AS_LONG)

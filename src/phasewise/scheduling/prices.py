@@ -123,7 +123,8 @@ def price_list(
         denoisers, images, times, reference=reference, cond=rows, seed=seed, correlations=correlations
     )
     better: dict[int, tuple[str, Denoiser]] = {}
-    if truth == "best" and guided_in(denoisers[reference]) is None:
+    by_best = truth == "best" and guided_in(denoisers[reference]) is None
+    if by_best:
         path = denoisers[reference].path
         mean = None if rows is not None else data_mean(data.train)
         better = best_known(table, {name: d.on(path) for name, d in denoisers.items()}, mean, path)
@@ -134,7 +135,7 @@ def price_list(
             denoisers, images, times, features, reference=reference, cond=rows, seed=seed,
             truth={k: d for k, (_, d) in better.items()},
         )  # fmt: skip
-    if truth == "best" and guided_in(denoisers[reference]) is None:
+    if by_best:
         unsure = ambiguity(table, table.distance)[:, None]
         table = replace(table, distance_stderr=np.hypot(table.distance_stderr, unsure))
         if frechet is not None and frechet_error is not None:
@@ -173,11 +174,8 @@ def _distances_from(
     """``table`` with distances counted from what is better than the reference, at the steps where something is."""
     distance, error = table.distance.copy(), table.distance_stderr.copy()
     for k, (name, denoiser) in better.items():
-        if name in denoisers:
-            members, reference = dict(denoisers), name
-        else:
-            members, reference = {**denoisers, name: denoiser}, name
-        found = measure_losses(members, images, [float(table.times[k])], reference=reference, cond=rows, seed=seed)
+        members = {**denoisers, name: denoiser}  # a closed form that is known comes last, a member keeps its place
+        found = measure_losses(members, images, [float(table.times[k])], reference=name, cond=rows, seed=seed)
         distance[k], error[k] = found.distance[0, : len(denoisers)], found.distance_stderr[0, : len(denoisers)]
     return replace(table, distance=distance, distance_stderr=error, distance_correlation=None if better else
                    table.distance_correlation)  # fmt: skip

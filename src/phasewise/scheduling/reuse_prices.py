@@ -32,7 +32,7 @@ from phasewise.metrics.feature_base import a_feature_network
 from phasewise.modes import in_evaluation
 from phasewise.results import DEFAULT_SOLVER, ReusePrices
 from phasewise.sampling.loop import check_time_grid, integrate
-from phasewise.sampling.noise import solver_noise, starting_noise
+from phasewise.sampling.noise import RowNoise, solver_noise, starting_noise
 from phasewise.sampling.solvers import get_solver, solver_name
 from phasewise.scheduling.perception import feature_basis
 
@@ -242,11 +242,11 @@ def _noised(clean: Tensor, grid: tuple[float, ...], denoiser: Denoiser, seed: in
     path, n = denoiser.path, len(clean)
     moved, before = torch.zeros_like(clean), 0.0
     # a stream a step and row: batches change nothing
-    stream = seeding.RowStreams(n, seeding.mix(seed, seeding.Purpose.REUSE_NOISE), first)
+    noise = RowNoise(n, denoiser.image_shape, seeding.mix(seed, seeding.Purpose.REUSE_NOISE), first, clean.device)
     for t in grid:
         at = torch.tensor(t, dtype=torch.float64)
         alpha, sigma = float(path.alpha(at)), float(path.sigma(at))
-        fresh = stream.fill(torch.empty(n, *clean.shape[1:])).to(clean.device)
+        fresh = noise()
         gamma = (alpha / sigma) ** 2
         if gamma == 0:  # B(gamma) / sqrt(gamma) has no limit: as gamma goes to 0 it forgets where it was
             yield sigma * fresh

@@ -44,12 +44,10 @@ def ways_through(
                 charged = charges.charged(k, name, state)
                 if charged is None:
                     continue
-                column = charges.column(k, name, state)
-                assert column is not None
                 origin = np.column_stack([np.full(len(spent), s), np.arange(len(spent)), np.full(len(spent), n)])
-                more = float(charges.calls[k, column] * spent_by[column])
+                more = float(charges.calls[k, charged.column] * spent_by[charged.column])
                 arriving.setdefault(charges.after(k, name, state), []).append(
-                    (spent + more, combine(lost, charged[0]), origin)
+                    (spent + more, combine(lost, charged.value), origin)
                 )
         layer = {}
         for state, parts in arriving.items():

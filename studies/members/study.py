@@ -1,97 +1,26 @@
-"""Every cheap way to denoise as a member: the front of all, what each kind adds, and which penalty ranks them."""
+"""The study: judge what the optimiser finds, leads, random mixtures and their neighbours, then the finalists again."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 
 import phasewise as pw
+from phasewise.files import read_json
 from phasewise.results import JudgeScore, PriceList
 from phasewise.scheduling import schedule_from_assignment
 from phasewise.scheduling.charges import Charges, State
 from studies import subject
-from studies.front.rows import mean_of
-from studies.options import choice
-from studies.pages import markdown
+from studies.members.options import KINDS, PENALTIES, Assignment, Options
+from studies.members.show import final_table, finalists, first_table, lost, neighbours, ranks, rows_of, without
 from studies.study import Answers, Cell, Study
 from studies.timing import seconds_of
-
-Assignment = tuple[str, ...]
-REUSED = {"on": "answer carried on", "held": "answer held", "deep": "features kept", "deep1": "features carried on"}
-KINDS: dict[str, tuple[str, ...]] = {
-    "answers reused": ("on", "held"),
-    "features kept": ("deep", "deep1"),
-    "cheaper global networks": ("coarse", "small"),
-    "local networks": ("r1", "r2", "r3", "r5", "r8", "r12"),
-    "closed forms": ("pixel", "wiener"),
-    "a plan and the rest local": ("plan", "replan"),
-    "a lower resolution": ("pooled",),
-    "windows of attention": ("w1", "w2", "w3"),
-}
-"""Kinds of members, by the names that the study gives them."""
-PENALTIES = ("frechet", "w2", "kl")
-JUDGES = ("first", "unseen", "sliced")
-BUDGETS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7)
-LEADS = (
-    "pixel 6*global global", "pixel 5*global on global", "pixel 5*global deep global", "pixel 5*global on r1",
-    "pixel 4*global on on global", "pixel 4*global on on r1", "pixel coarse 4*global on r1",
-    "pixel 2*coarse 3*global on r1", "pixel 2*coarse 3*global deep r1", "pixel 2*coarse 3*global on global",
-    "pixel 2*coarse 2*global on on r1", "pixel 2*coarse 2*global deep on r1", "pixel 2*coarse global deep global on r1",
-    "pixel 2*coarse global deep deep on r1", "pixel 2*coarse 2*global on deep r1", "pixel wiener coarse 3*global on r1",
-    "pixel wiener coarse 2*global on on r1", "pixel wiener coarse global deep global on r1",
-    "pixel wiener coarse coarse 2*global on r1", "pixel wiener 2*coarse global on on r1",
-    "pixel wiener global deep global deep on r1", "pixel wiener global deep global on on r1",
-    "pixel coarse global deep global on on r1", "pixel global deep global deep global on r1",
-    "pixel wiener coarse 2*global deep on r1", "pixel wiener coarse global 2*deep on r1",
-    "pixel 2*coarse 2*global 2*deep r1", "pixel 3*coarse global 2*deep r1", "pixel 3*coarse global deep on r1",
-    "pixel 3*coarse global on deep r1", "pixel wiener 2*coarse global on deep r1",
-    "pixel wiener 2*coarse global deep on r1",
-    "pixel wiener 2*coarse global 2*deep r1", "pixel wiener coarse 2*global on deep r1",
-    "pixel wiener coarse 2*global 2*deep r1", "pixel 2*coarse small global on deep r1",
-    "pixel 2*coarse small global deep on r1", "pixel wiener coarse small global on deep r1",
-)  # fmt: skip
-"""Schedules of eight steps that no penalty chose; "5*global" is global five times."""
-
-
-@dataclass(frozen=True)
-class Options:
-    pretrained: str | None = choice("mnist", "shipped set")
-    run: str | None = choice(None, "a run folder instead")
-    data: str | None = choice(None, "images instead of the set's own", quick=subject.STAND_IN, flag=False)
-    data_dir: str | None = choice(None, "folder that holds the images")
-    members: tuple[str, ...] = choice(
-        ("global", "coarse", "small", "r1", "r3", "wiener"), "of the subject", quick=("global", "coarse", "r1")
-    )
-    also: tuple[str, ...] = choice((), "NAME=FOLDER of further denoisers; global=FOLDER takes the global one's place")
-    deep: str = choice("level1", "part of the global network that is kept")
-    steps: int = choice(8, "of a schedule, on an even grid", quick=8, flag=False)
-    times: tuple[float, ...] = choice((), "start times of the steps instead")
-    solver: str = choice("sde_dpmpp_2m", "of all; one call a step", flag=False)
-    price_n: int = choice(1000, "validation images of the price list", quick=8)
-    n: int = choice(1000, "samples of each schedule, once", quick=8)
-    count: int = choice(100, "schedules drawn at random, of all kinds of members", quick=4)
-    budgets: tuple[float, ...] = choice(BUDGETS, "of the optimised ones, of all global", quick=(0.4,))
-    leads: tuple[str, ...] = choice(LEADS, "schedules of eight steps that no penalty chose", quick=LEADS[5:6])
-    climbs: int = choice(0, "rounds of trying the neighbours of the best of every budget", quick=1)
-    tries: int = choice(8, "neighbours tried in a round and budget", quick=1, flag=False)
-    called: str | None = choice(None, "name of the tables, where the subject's is taken by another grid")
-    placed: str | None = choice(None, "JSON of NAME: start times, of the global network alone")
-    final: int = choice(0, "then judge the finalists on so many samples", quick=10)
-    finalists: int = choice(14, "how many of them", quick=2)
-    seeds: tuple[int, ...] = choice((1, 2), "of the finalists' noise", quick=(1,))
-    seed: int = choice(0, "of the draw and of the first noise", flag=False)
-    timed: tuple[int, ...] = choice(
-        (1, 64), "images of the batches that finalists are timed on", quick=(1,), flag=False
-    )
-    rounds: int = choice(7, "in which they are timed", quick=1, flag=False)
 
 
 class Members(Study[Options]):
@@ -214,8 +143,6 @@ class Members(Study[Options]):
     def placed(self) -> dict[str, list[float]]:
         if self.options.placed is None:
             return {}
-        from phasewise.files import read_json
-
         found: dict[str, list[float]] = read_json(Path(self.options.placed))
         return found
 
@@ -326,143 +253,3 @@ def drawn(charges: Charges, count: int, seed: int) -> list[Assignment]:
             state = charges.after(k, who, state)
         found[tuple(taken)] = None
     return list(found)
-
-
-# --- what is made of the answers -------------------------------------------------------------------------------------
-
-Rows = dict[str, dict[str, Any]]
-PARTS = ("whole", "placed", "lead", "optimised", "without", "random", "climbed")
-
-
-def lost(row: dict[str, Any], rows: Rows) -> float:
-    """The mean of the first two judges, each as a share of its value for the global network at every step."""
-    whole = rows["whole/global"]["judges"]
-    return float(np.mean([row["judges"][j][0] / whole[j][0] for j in JUDGES[:2] if j in whole]))
-
-
-def neighbours(assignment: Assignment, names: tuple[str, ...]) -> Iterator[Assignment]:
-    """Those that differ in one step."""
-    for k, own in enumerate(assignment):
-        yield from ((*assignment[:k], name, *assignment[k + 1 :]) for name in names if name != own)
-
-
-def rows_of(answers: Answers, place: str, parts: tuple[str, ...] = PARTS) -> Rows:
-    heads = tuple(f"{place}/{part}/" for part in parts)
-    return {name.removeprefix(f"{place}/"): row for name, row in answers.items() if name.startswith(heads)}
-
-
-def finalists(answers: Answers, place: str, count: int) -> dict[str, pw.HybridSchedule]:
-    """The global network at every step and placed, and of the rest those that no cheaper one beats by the mean of the
-    first two judges, each as a share of its value for the global network; the best of them."""
-    rows = rows_of(answers, place)
-    kept: list[str] = []
-    mixed = [name for name in rows if not name.startswith(("whole/", "placed/"))]
-    for name in sorted(mixed, key=lambda k: (rows[k]["mflop"], lost(rows[k], rows))):
-        if not kept or lost(rows[name], rows) < lost(rows[kept[-1]], rows):
-            kept.append(name)
-    best = sorted(kept, key=lambda k: lost(rows[k], rows))[:count]
-    rivals = [n for n in rows if n.startswith(("whole/", "placed/"))]
-    return {n.replace("/", " "): pw.HybridSchedule.from_dict(rows[n]["schedule"]) for n in [*rivals, *best]}
-
-
-def ranks(rows: Rows) -> str:
-    """Spearman's correlation of every penalty with every judge, over the mixtures of all kinds."""
-    priced = [r for r in rows.values() if r["penalties"]]
-    mixed = [r for name, r in rows.items() if name.startswith(("random/", "optimised/", "lead/")) and r["penalties"]]
-    if len(mixed) < 3:
-        return f"{len(priced)} schedules were priced and judged; too few for a correlation."
-    rng, shown = np.random.default_rng(0), []
-    for penalty in PENALTIES:
-        lost = np.array([r["penalties"][penalty][0] for r in mixed])
-        cells = [penalty]
-        for judge in JUDGES:
-            seen = np.array([r["judges"].get(judge, [np.nan])[0] for r in mixed])
-            drawn_again = [
-                spearmanr(lost[k], seen[k]).statistic for k in rng.integers(0, len(mixed), (300, len(mixed)))
-            ]
-            low, high = np.quantile(drawn_again, (0.025, 0.975))
-            cells.append(f"{spearmanr(lost, seen).statistic:.2f} ({low:.2f} to {high:.2f})")
-        shown.append(cells)
-    n = mixed[0]["asked"]["n"]
-    heads = ["penalty", *(f"with the {judge} judge" for judge in JUDGES)]
-    return markdown(heads, shown, f"{len(mixed)} schedules, n = {n} samples each; 95 % interval by bootstrap.")
-
-
-def who(assignment: Assignment) -> str:
-    """Names with their repeats counted."""
-    runs = [(name, len(list(group))) for name, group in itertools.groupby(assignment)]
-    return " ".join(name if count == 1 else f"{count} × {name}" for name, count in runs)
-
-
-def shown_value(found: list[float] | None) -> str:
-    return "" if found is None else f"{found[0]:.3f} ± {found[1]:.3f}"
-
-
-def first_table(rows: Rows) -> str:
-    """What no cheaper one beats by the first or by the unseen judge, the cheapest first."""
-    kept, best = [], dict[str, float]()
-    for name in sorted(rows, key=lambda k: rows[k]["mflop"]):
-        judges = {j: v[0] for j, v in rows[name]["judges"].items() if j in JUDGES[:2]}
-        better = [j for j, v in judges.items() if v < best.get(j, np.inf)]
-        best |= {j: judges[j] for j in better}
-        if better or name.startswith(("whole/", "placed/")):
-            kept.append(name)
-    shown = [
-        [f"{rows[k]['mflop']:.0f}", *(shown_value(rows[k]["judges"].get(j)) for j in JUDGES[:2]),
-         who(tuple(rows[k]["schedule"]["assignment"])), k.split("/")[0]]
-        for k in kept
-    ]  # fmt: skip
-    n = rows[kept[0]]["asked"]["n"]
-    note = f"{len(rows)} schedules judged once, n = {n}, one noise; listed is what no cheaper one beats by a judge."
-    return markdown(["MFLOP", "FID", "unseen FID", "who", "found as"], shown, note)
-
-
-def without(answers: Answers, place: str) -> str:
-    """The optimum with each kind of member left out."""
-    left, every = rows_of(answers, place, ("without",)), rows_of(answers, place)
-    by_plan = {tuple(row["schedule"]["assignment"]): row for row in every.values() if row["penalties"]}
-    prices = PriceList.from_dict(answers[f"{place}/prices"]["prices"])
-    solver, shown = next(iter(every.values()))["schedule"]["solver"], []
-    budgets = sorted({name.split(" at ")[1] for name in left}, key=float)
-    rows: dict[str, list[str]] = {}
-    for budget in budgets:
-        plan = pw.optimise_schedule(prices, float(budget), penalty="frechet", solver=solver, ties=0)
-        found = by_plan.get(plan.assignment)
-        seen = "" if found is None else f"{found['judges']['first'][0]:.2f}"
-        rows.setdefault("nothing", []).append(f"{plan.penalty:.3f}; {seen}")
-    for name, row in left.items():
-        kind, _ = name.removeprefix("without/").split(" at ")
-        rows.setdefault(kind, []).append(f"{row['penalties']['frechet'][0]:.3f}; {row['judges']['first'][0]:.2f}")
-    shown = [[kind, *cells] for kind, cells in rows.items()]
-    note = "The optimum by frechet: its penalty; FID by the first judge."
-    return markdown(["left out", *(f"at {b} of the cost" for b in budgets)], shown, note)
-
-
-def final_table(answers: Answers, place: str) -> str:
-    """Finalists, seeds averaged: judges, paired difference to the global network at every step, milliseconds."""
-    seeds: dict[str, list[dict[str, Any]]] = {}
-    for name, row in answers.items():
-        if name.startswith(f"{place}/final/"):
-            seeds.setdefault(name.removeprefix(f"{place}/final/").rsplit("--", 1)[0], []).append(row)
-    batches = sorted(int(n.split("/")[2]) for n in answers if n.startswith(f"{place}/ms/"))
-    ms = {b: answers[f"{place}/ms/{b}"]["ms"] for b in batches}
-    shown = []
-    for name, rows in sorted(seeds.items(), key=lambda item: item[1][0]["mflop"]):
-        cells = [f"{rows[0]['mflop']:.0f}", *(f"{ms[b][name][0]:.2f}" if name in ms[b] else "" for b in batches)]
-        for judge in JUDGES:
-            if judge in rows[0]["judges"]:
-                value, minus = (mean_of([r[key][judge] for r in rows]) for key in ("judges", "minus"))
-                digits = 3 if judge != "sliced" else 5
-                cells += [
-                    f"{value[0]:.{digits}f}",
-                    "" if name == "whole global" else f"{minus[0]:+.{digits}f} ± {minus[1]:.{digits}f}",
-                ]
-        shown.append([who(tuple(rows[0]["asked"]["assignment"])), *cells])
-    heads = ["who", "MFLOP", *(f"ms, batch {b}" for b in batches)]
-    for judge in JUDGES:
-        heads += [{"first": "FID", "unseen": "unseen FID", "sliced": "sliced Wasserstein"}[judge], "minus all global's"]
-    first = next(iter(seeds.values()))
-    n, count = first[0]["asked"]["n"], len(first)
-    return markdown(
-        heads, shown, f"n = {n} samples a seed, {count} seeds, none of which chose; differences are paired."
-    )
