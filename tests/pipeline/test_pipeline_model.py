@@ -16,6 +16,7 @@ import phasewise as pw
 from phasewise import cli
 from phasewise.bridges.diffusers import read_folder, solver_of
 from phasewise.diagnosis import claims as claims_of
+from phasewise.display import percent
 from phasewise.errors import PhasewiseError, PhasewiseWarning
 from phasewise.files import read_json
 from phasewise.paths import TablePath
@@ -179,7 +180,7 @@ def test_the_page_speaks_of_your_schedule_and_of_no_local_network(unet_run):
     page = (unet_run[0] / "report.html").read_text()
     own, hybrid = (pw.open_run(unet_run[0]).evaluations[n] for n in ("own", "hybrid"))
     assert f"Your schedule: {own.measure}" in page
-    assert f"hybrid takes {100 * hybrid.mflop / own.mflop:.0f} %" in page
+    assert f"hybrid takes {percent(hybrid.mflop, own.mflop)}" in page
     assert "To take home" in page
     for wrong in ("ocality pays", "ocality does not", "from locality", "control", "phasewise train`"):
         assert wrong not in page.split("Configuration")[0], wrong

@@ -136,10 +136,10 @@ def price_list(
             truth={k: d for k, (_, d) in better.items()},
         )  # fmt: skip
     if by_best:
-        unsure = ambiguity(table, table.distance)[:, None]
+        unsure = ambiguity(table, table.distance)
         table = replace(table, distance_stderr=np.hypot(table.distance_stderr, unsure))
         if frechet is not None and frechet_error is not None:
-            frechet_error = np.hypot(frechet_error, ambiguity(table, frechet)[:, None])
+            frechet_error = np.hypot(frechet_error, ambiguity(table, frechet))
     shape = denoisers[reference].image_shape
     ms = measure_ms(one, shape, batch=batch, seed=seed)
     return PriceList(

@@ -4,7 +4,7 @@ A penalty by distance counts how far a member's answer lies from the reference's
 the truth is known: at alpha = 0 every posterior mean is the mean of the data, and as sigma goes to 0 it is the input,
 ``x_t / alpha``.  Between, by orthogonality, of two answers the one of lower held-out loss is the nearer to the truth;
 so a member whose loss is lower beyond error takes the reference's place there.  Where a member's loss is as low within
-error, nobody knows which of the two is right, and how far they lie apart goes into the error of every distance.
+error, nobody knows which of the two is right, and how far they lie apart goes into the errors of both.
 """
 
 from __future__ import annotations
@@ -63,17 +63,16 @@ def best_known(
 
 
 def ambiguity(table: LossTable, squared: Array) -> Array:
-    """(S,) of ``squared`` (S, N), distances from what stands for the truth: the largest of a member that is as good as
-    the best within error by held-out loss; 0 where the best stands alone, and where the truth is known."""
+    """(S, N) of ``squared`` (S, N), distances from what stands for the truth: that of a member which is as good as the
+    best within error by held-out loss, and of the best the largest of these; 0 elsewhere, and where the truth is
+    known."""
     relative = table.log_snr + 2 * np.log(table.data_std)
-    best = table.gap.argmin(1)
-    rows = np.arange(len(best))
+    best, rows = table.gap.argmin(1), np.arange(len(table.gap))
     lead = table.gap - table.gap[rows, best][:, None]
-    error = np.hypot(table.gap_stderr, table.gap_stderr[rows, best][:, None])
-    as_low = lead <= RESOLVED * error
-    as_low[rows, best] = False
-    found = np.where(as_low, squared, 0.0).max(1)
-    return np.where(np.abs(relative) > VANISHING, 0.0, found)
+    as_low = lead <= RESOLVED * np.hypot(table.gap_stderr, table.gap_stderr[rows, best][:, None])
+    found = np.where(as_low, squared, 0.0)
+    found[rows, best] = found.max(1)
+    return np.where(np.abs(relative)[:, None] > VANISHING, 0.0, found)
 
 
 def data_mean(images: Tensor) -> Tensor:
