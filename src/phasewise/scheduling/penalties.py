@@ -16,6 +16,9 @@ calls a step only the first is charged; a closed form that jumps by its own flow
   posterior means (:mod:`phasewise.scheduling.perception`): ``w2`` as FID's own features see it, between sets instead of
   images; the last step is charged F.  It needs a feature network when the price list is measured.
 
+Of ``w2`` and ``frechet``, D_ref is what a price list counts distances from: the best that is known at each step
+(:mod:`phasewise.scheduling.truth`), by default, so that a trained reference may pay, too.
+
 ``kl`` belongs to an SDE sampler, ``w2`` to an ODE.  ``frechet`` ranks schedules of low FID best
 (docs/results/schedules.md) and is the default wherever it was measured, ``w2`` elsewhere.
 
