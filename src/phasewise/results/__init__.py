@@ -89,7 +89,7 @@ class LossTable(Record):
     Shapes (T, N) = times x denoisers, squared error per image summed over pixels:
         loss      E|D_n(x_t, t) - x|^2
         gap       loss_n - loss_reference, differenced image by image (so its stderr is the paired one)
-        distance  E|D_n - D_reference|^2; in a price list from the best that is known (:mod:`phasewise.scheduling.truth`)
+        distance  E|D_n - D_reference|^2; in a price list, from the best answer that is known
     ``radii[i]`` is None for a global denoiser.  ``control`` names the local design opened to the whole image, if any.
     ``gap_correlation`` and ``distance_correlation``, (N, T, T), where they were measured: how the errors of one
     denoiser's means at two times go together, as the images are the same.
