@@ -62,6 +62,8 @@ class Options:
     count: int = choice(100, "schedules drawn at random, of all kinds of members", quick=4)
     budgets: tuple[float, ...] = choice(BUDGETS, "of the optimised ones, of all global", quick=(0.4,))
     leads: tuple[str, ...] = choice(LEADS, "schedules of eight steps that no penalty chose", quick=LEADS[5:6])
+    own_times: tuple[str, ...] = choice((), "schedules whose start times are searched", quick=(LEADS[5],))
+    grids: int = choice(25, "judged in each of these searches", quick=3, flag=False)
     climbs: int = choice(0, "rounds of trying the neighbours of the best of every budget", quick=1)
     tries: int = choice(8, "neighbours tried in a round and budget", quick=1, flag=False)
     called: str | None = choice(None, "name of the tables, where the subject's is taken by another grid")

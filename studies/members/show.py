@@ -17,7 +17,9 @@ from studies.pages import markdown
 from studies.study import Answers
 
 Rows = dict[str, dict[str, Any]]
-PARTS = ("whole", "placed", "lead", "optimised", "without", "random", "climbed")
+PARTS = ("whole", "placed", "own", "lead", "optimised", "without", "random", "climbed")
+ALWAYS = ("whole/", "placed/", "own/")
+"""Judged in the end whatever they score at first."""
 
 
 def lost(row: dict[str, Any], rows: Rows) -> float:
@@ -38,16 +40,17 @@ def rows_of(answers: Answers, place: str, parts: tuple[str, ...] = PARTS) -> Row
 
 
 def finalists(answers: Answers, place: str, count: int) -> dict[str, pw.HybridSchedule]:
-    """The global network at every step and placed, and of the rest those that no cheaper one beats by the mean of the
-    first two judges, each as a share of its value for the global network; the best of them."""
+    """The global network at every step and placed, what has start times of its own, and of the rest those that no
+    cheaper one beats by the mean of the first two judges, each as a share of its value for the global network; the best
+    of them."""
     rows = rows_of(answers, place)
     kept: list[str] = []
-    mixed = [name for name in rows if not name.startswith(("whole/", "placed/"))]
+    mixed = [name for name in rows if not name.startswith(ALWAYS)]
     for name in sorted(mixed, key=lambda k: (rows[k]["mflop"], lost(rows[k], rows))):
         if not kept or lost(rows[name], rows) < lost(rows[kept[-1]], rows):
             kept.append(name)
     best = sorted(kept, key=lambda k: lost(rows[k], rows))[:count]
-    rivals = [n for n in rows if n.startswith(("whole/", "placed/"))]
+    rivals = [n for n in rows if n.startswith(ALWAYS)]
     return {n.replace("/", " "): pw.HybridSchedule.from_dict(rows[n]["schedule"]) for n in [*rivals, *best]}
 
 
@@ -91,7 +94,7 @@ def first_table(rows: Rows) -> str:
         judges = {j: v[0] for j, v in rows[name]["judges"].items() if j in JUDGES[:2]}
         better = [j for j, v in judges.items() if v < best.get(j, np.inf)]
         best |= {j: judges[j] for j in better}
-        if better or name.startswith(("whole/", "placed/")):
+        if better or name.startswith(ALWAYS):
             kept.append(name)
     shown = [
         [f"{rows[k]['mflop']:.0f}", *(shown_value(rows[k]["judges"].get(j)) for j in JUDGES[:2]),
@@ -143,7 +146,8 @@ def final_table(answers: Answers, place: str) -> str:
                     f"{value[0]:.{digits}f}",
                     "" if name == "whole global" else f"{minus[0]:+.{digits}f} ± {minus[1]:.{digits}f}",
                 ]
-        shown.append([who(tuple(rows[0]["asked"]["assignment"])), *cells])
+        own = ", own times" if name.startswith("own ") else ""
+        shown.append([who(tuple(rows[0]["asked"]["assignment"])) + own, *cells])
     heads = ["who", "MFLOP", *(f"ms, batch {b}" for b in batches)]
     for judge in JUDGES:
         heads += [{"first": "FID", "unseen": "unseen FID", "sliced": "sliced Wasserstein"}[judge], "minus all global's"]

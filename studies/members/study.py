@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import phasewise as pw
 from phasewise.files import read_json
-from phasewise.results import JudgeScore, PriceList
-from phasewise.scheduling import schedule_from_assignment
+from phasewise.results import JudgeScore, PriceList, SearchedGrid
+from phasewise.scheduling import schedule_from_assignment, search_grid
 from phasewise.scheduling.charges import Charges, State
 from studies import subject
 from studies.members.options import KINDS, PENALTIES, Assignment, Options
@@ -66,6 +67,9 @@ class Members(Study[Options]):
         common = {"times": self.times, "solver": o.solver, "members": list(self.subject.members)}
         yield Cell(f"{place}/prices", {**common, "n": o.price_n}, self.prices)
         prices = PriceList.from_dict(self.answers[f"{place}/prices"]["prices"])
+        for lead in o.own_times:
+            asked = {"n": o.n, "seed": o.seed, "grids": o.grids, "first": self.times[0], "solver": o.solver}
+            yield Cell(f"{place}/search/{lead}", asked, partial(self.searched, spelt(lead), lead))
         for part, name, plan in self.plans(prices):
             asked = {
                 "n": o.n,
@@ -94,6 +98,10 @@ class Members(Study[Options]):
             # at t = 1 the answer is the data mean, for rivals too
             who = ("pixel", *("global",) * (len(times) - 1))
             yield "placed", name, pw.HybridSchedule(tuple(times), who, o.solver, prices.losses.path, mflop=cost)
+        for lead in o.own_times:
+            # what a schedule costs does not depend on where in time its steps are
+            found = SearchedGrid.from_dict(self.answers[f"{self.place}/search/{lead}"]["search"])
+            yield "own", lead, replace(made(spelt(lead)), times=found.times)
         for lead in o.leads:
             assignment = spelt(lead)
             can = len(assignment) == len(self.times) and set(assignment) <= set(self.subject.members)
@@ -139,6 +147,23 @@ class Members(Study[Options]):
                     asked = {"n": o.n, "seed": o.seed, "assignment": near, "times": plan.times, "solver": plan.solver}
                     name = f"{place}/climbed/{turn} at {budget}, {k}"
                     yield Cell(name, asked, partial(self.first, plan, prices), again=True)
+
+    def searched(self, assignment: Assignment, name: str) -> dict[str, Any]:
+        """The best start times of a schedule by all judges together, as the global network gets them too: the mean of
+        the judges' distances, each as a share of its value for the global network at every step of the given grid."""
+        ours, o = self.subject, self.options
+        whole = self.scores(pw.HybridSchedule(self.times, ("global",) * len(self.times), o.solver), o.n, o.seed)
+
+        def lost(images: Tensor) -> float:
+            seen = ours.judged(images.clamp(*ours.data.pixel_range), o.seed)
+            return float(np.mean([seen[judge].value / whole[judge].value for judge in whole]))
+
+        given = [ours.members[who] for who in assignment]
+        found = search_grid(
+            given, len(given), lost, solver=o.solver, n=o.n, seed=o.seed, first=self.times[0], budget=o.grids,
+            folder=self.work / self.place / name, about=f"all judges, {name}",
+        )  # fmt: skip
+        return {"search": found.to_dict()}
 
     def placed(self) -> dict[str, list[float]]:
         if self.options.placed is None:
