@@ -70,6 +70,7 @@ class Options:
     placed: str | None = choice(None, "JSON of NAME: start times, of the global network alone")
     final: int = choice(0, "then judge the finalists on so many samples", quick=10)
     finalists: int = choice(14, "how many of them", quick=2)
+    rival: str = choice("whole global", "finalist that the others are paired with")
     seeds: tuple[int, ...] = choice((1, 2), "of the finalists' noise", quick=(1,))
     seed: int = choice(0, "of the draw and of the first noise", flag=False)
     timed: tuple[int, ...] = choice(

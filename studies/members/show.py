@@ -128,7 +128,7 @@ def without(answers: Answers, place: str) -> str:
 
 
 def final_table(answers: Answers, place: str) -> str:
-    """Finalists, seeds averaged: judges, paired difference to the global network at every step, milliseconds."""
+    """Finalists, seeds averaged: judges, paired difference to the rival, which has none, milliseconds."""
     seeds: dict[str, list[dict[str, Any]]] = {}
     for name, row in answers.items():
         if name.startswith(f"{place}/final/"):
@@ -144,13 +144,13 @@ def final_table(answers: Answers, place: str) -> str:
                 digits = 3 if judge != "sliced" else 5
                 cells += [
                     f"{value[0]:.{digits}f}",
-                    "" if name == "whole global" else f"{minus[0]:+.{digits}f} ± {minus[1]:.{digits}f}",
+                    "" if not any(minus) else f"{minus[0]:+.{digits}f} ± {minus[1]:.{digits}f}",
                 ]
         own = ", own times" if name.startswith("own ") else ""
         shown.append([who(tuple(rows[0]["asked"]["assignment"])) + own, *cells])
     heads = ["who", "MFLOP", *(f"ms, batch {b}" for b in batches)]
     for judge in JUDGES:
-        heads += [{"first": "FID", "unseen": "unseen FID", "sliced": "sliced Wasserstein"}[judge], "minus all global's"]
+        heads += [{"first": "FID", "unseen": "unseen FID", "sliced": "sliced Wasserstein"}[judge], "minus rival's"]
     first = next(iter(seeds.values()))
     n, count = first[0]["asked"]["n"], len(first)
     return markdown(

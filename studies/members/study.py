@@ -180,10 +180,15 @@ class Members(Study[Options]):
     def final(self, prices: PriceList) -> Iterator[Cell]:
         o, place = self.options, self.place
         plans = finalists(self.answers, place, o.finalists)
+        if o.rival not in plans:
+            raise pw.PhasewiseError(f"--rival {o.rival!r} is none of the finalists: {', '.join(plans)}")
+        rival = plans[o.rival]
         for seed in o.seeds:
             for name, plan in plans.items():
                 asked = {"n": o.final, "seed": seed, "assignment": plan.assignment, "times": plan.times}
-                yield Cell(f"{place}/final/{name}--{seed}", asked, partial(self.again, plan, seed), again=True)
+                if o.rival != Options.rival:
+                    asked["rival"] = [rival.assignment, rival.times]
+                yield Cell(f"{place}/final/{name}--{seed}", asked, partial(self.again, plan, rival, seed), again=True)
         asked = {"plans": {k: [p.assignment, p.times] for k, p in plans.items()}, "rounds": o.rounds}
         for batch in o.timed:
             yield Cell(f"{place}/ms/{batch}", {**asked, "batch": batch}, partial(self.timed, plans, batch), again=True)
@@ -213,9 +218,12 @@ class Members(Study[Options]):
                 lost[penalty] = [priced.penalty, priced.penalty_stderr]
         return {"mflop": plan.mflop, "judges": found, "penalties": lost, "schedule": plan.to_dict()}
 
-    def again(self, plan: pw.HybridSchedule, seed: int) -> dict[str, Any]:
+    def again(self, plan: pw.HybridSchedule, rival: pw.HybridSchedule, seed: int) -> dict[str, Any]:
         n = self.options.final
-        found, whole = self.scores(plan, n, seed), self.whole(seed)
+        if seed not in self.kept:
+            self.kept[seed] = self.scores(rival, n, seed)
+        whole, same = self.kept[seed], (plan.assignment, plan.times) == (rival.assignment, rival.times)
+        found = whole if same else self.scores(plan, n, seed)
         minus = {k: s.minus(whole[k]) for k, s in found.items()}
         return {
             "mflop": plan.mflop,
@@ -223,15 +231,9 @@ class Members(Study[Options]):
             "minus": {k: [m.difference, m.stderr] for k, m in minus.items()},
         }
 
-    def whole(self, seed: int) -> dict[str, JudgeScore]:
-        """The judges' scores of the global network at every step."""
-        if seed not in self.kept:
-            plan = pw.HybridSchedule(self.times, ("global",) * len(self.times), self.options.solver)
-            self.kept[seed] = self.scores(plan, self.options.final, seed)
-        return self.kept[seed]
-
     @cached_property
     def kept(self) -> dict[int, dict[str, JudgeScore]]:
+        """The rival's scores, by seed."""
         return {}
 
     def timed(self, plans: dict[str, pw.HybridSchedule], batch: int) -> dict[str, Any]:
