@@ -782,7 +782,7 @@ def test_a_preset_that_makes_no_sense_is_refused(preset: Callable[[], Any], mess
 
 @pytest.mark.parametrize("span", [(0.5, 0.5), (0.6, 0.2), (-0.1, 0.5), (0.5, 1.1), (math.nan, 0.5)])
 def test_a_span_lies_inside_zero_to_one(span: tuple[float, float]) -> None:
-    with pytest.raises(PhasewiseError, match="span must be an interval inside"):
+    with pytest.raises(PhasewiseError, match=r"span must be an interval .* inside"):
         run(span=span)
 
 

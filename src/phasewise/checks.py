@@ -231,11 +231,12 @@ image_shape = each(count, size=3)
 
 def pair_inside(low: float, high: float) -> Kind:
     """(a, b) with low <= a < b <= high."""
+    within = "" if (low, high) == (-math.inf, math.inf) else f", inside [{low:g}, {high:g}]"
 
     def kind(value: Any, name: str) -> tuple[float, ...]:
         ends = [_real(v) for v in _entries(value) or ()]
         if len(ends) != 2 or ends[0] is None or ends[1] is None or not low <= ends[0] < ends[1] <= high:
-            raise PhasewiseError(f"{name} must be an interval inside [{low:g}, {high:g}], got {shown(value)}")
+            raise PhasewiseError(f"{name} must be an interval (low, high), low < high{within}, got {shown(value)}")
         return (ends[0], ends[1])
 
     return kind

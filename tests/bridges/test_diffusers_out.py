@@ -571,6 +571,10 @@ def test_what_cannot_be_taken_home_is_said(unet: Any, wiener: Denoiser, images: 
         bridge.to_diffusers(wiener, like=scheduler, pixel_range=(1, -1))
     with pytest.raises(PhasewiseError, match="denoiser"):
         bridge.to_diffusers(unet)
+    leaning = {"global": wiener, "held": pw.ReusedAnswer(wiener.image_shape, 0)}
+    reusing = pw.HybridDenoiser(leaning, pw.HybridSchedule((1.0, 0.5), ("global", "held")))
+    with pytest.raises(PhasewiseError, match="keeps nothing from step to step"):
+        bridge.to_diffusers(reusing, like=scheduler)
     small = pw.WienerDenoiser.fit(images[:, :, :6, :6])
     with pytest.raises(PhasewiseError, match="same images"):
         bridge.to_diffusers(small, like=member)

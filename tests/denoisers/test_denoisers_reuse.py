@@ -309,14 +309,18 @@ def test_what_cannot_be_reused_is_named() -> None:
     network, on = unet(), ReusedAnswer(SHAPE, 1)
     kept = ReusedFeatures(network, "level1")
     members: dict[str, Denoiser] = {"net": network, "on": on, "kept": kept, "r1": LocalDenoiser(SHAPE, 1)}
-    with pytest.raises(PhasewiseError, match="step 0 reuses an answer"):
+    with pytest.raises(PhasewiseError, match="step 1 of 6 reuses an answer"):
         drawn(members, "on net net net net net")
-    with pytest.raises(PhasewiseError, match=r"step 1 reuses level1 \(kept\), but no step before it is taken by net"):
+    with pytest.raises(
+        PhasewiseError, match=r"step 2 of 6 reuses level1 \(kept\), but no step before it is taken by net"
+    ):
         drawn(members, "r1 kept net net net net")
     with pytest.raises(PhasewiseError, match="heun calls a denoiser twice a step"):
         drawn(members, "net net on net net net", "heun")
-    with pytest.raises(PhasewiseError, match="LocalDenoiser cannot be split at 'level1'; it offers none"):
+    with pytest.raises(PhasewiseError, match="LocalDenoiser cannot be split at 'level1'; it names none"):
         ReusedFeatures(members["r1"], "level1")
+    with pytest.raises(PhasewiseError, match="leans on earlier steps already"):
+        ReusedFeatures(kept, "level1")
     with pytest.raises(PhasewiseError, match=r"cannot be split at 'level9'; it offers level1"):
         ReusedFeatures(network, "level9")
     with pytest.raises(PhasewiseError, match=r"cannot be split at 'blocks/3:9'; it offers blocks/0:4"):

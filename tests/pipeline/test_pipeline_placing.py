@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from phasewise.errors import PhasewiseError
 from phasewise.pipeline import make_config, run_pipeline
 from phasewise.results import HybridSchedule, PriceList
 from phasewise.runs import open_run
@@ -33,6 +34,20 @@ def test_the_hybrid_and_its_rivals_are_placed(smoke_run):
 def cost(prices: PriceList, plan: HybridSchedule) -> float:
     flops = dict(zip(prices.names, prices.flops / 1e6, strict=True))
     return float(sum(flops[n] for n in plan.assignment))  # exp_ab2: one call a step
+
+
+@pytest.mark.parametrize("solver", ["exp_ab2", "sde_dpmpp_2m"])
+def test_a_run_with_reuse_is_placed_too(smoke_run, tmp_path, solver):
+    folder, said = shutil.copytree(smoke_run, tmp_path / "run"), []
+    config = make_config(8, "smoke", reuse=True, solver=solver)
+    run_pipeline(config, folder, update=True, command="schedule", say=said.append)
+    run = open_run(folder)
+    assert {"pixel", "carried", "deep"} <= {*run.prices.names, *run.prices.reuse.names}
+    assert run.schedules["global_placed"].label.endswith(baselines.PLACED)
+    assert any({"carried", "deep"} & set(who) for who in run.fronts["frechet"].assignments)
+    with pytest.raises(PhasewiseError, match="--reuse adds is kept from step to step, but heun"):
+        run_pipeline(make_config(8, "smoke", reuse=True, solver="heun"), tmp_path / "other", say=said.append)
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_run_without_placing_keeps_the_even_grid(smoke_run, tmp_path):

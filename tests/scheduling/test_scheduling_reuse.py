@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -260,10 +261,20 @@ def test_what_cannot_be_priced_is_named() -> None:
         )
     sampled = measure_reuse(reuse_members(), images(10), TIMES, solver="ddim")
     listed = pw.price_list({"global": reuse_members()["global"]}, images(60), TIMES, n=10)
-    from dataclasses import replace
-
     with pytest.raises(PhasewiseError, match="counts held-out losses"):
         pw.pareto_front(replace(listed, reuse=sampled), penalty="kl", solver="ddim")
+    with pytest.warns(PhasewiseWarning, match="priced on sampled trajectories, which ancestral does not follow"):
+        pw.pareto_front(replace(listed, reuse=sampled), solver="ancestral")
+    with pytest.raises(PhasewiseError, match="held is kept from step to step, but heun"):
+        pw.price_list(reuse_members(), images(60), TIMES, n=10, solver="heun")
+
+
+def test_a_price_list_shows_who_leans_on_earlier_steps() -> None:
+    prices = pw.price_list(reuse_members(), images(60), TIMES, n=10, solver="ancestral")
+    shown = str(prices)
+    assert "below, members that lean on earlier steps" in shown
+    assert prices.reuse is not None
+    assert [row[0] for row in prices.view().rows] == [*prices.names, *dict.fromkeys(prices.reuse.names)]
 
 
 def test_a_part_that_costs_no_less_than_the_whole_is_left_out_and_said() -> None:

@@ -40,7 +40,7 @@ RIDGE = 1e-6
 """Of the pooled pixels' mean square, added to their covariance."""
 FITTED = 10_000
 """Images that a lift is fitted to, at most: it has few numbers."""
-factor_kind = checks.whole(2, what="a whole number of pixels, at least 2,")
+factor_kind = checks.whole(2, what="a whole number of pixels")
 
 
 def pooled_shape(image_shape: ImageShape, factor: int) -> ImageShape:

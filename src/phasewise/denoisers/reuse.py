@@ -140,6 +140,8 @@ class ReusedFeatures(Wrapping):
         member=a_denoiser, part=checks.text, order=_order, variable=checks.one_of(tuple(VARIABLES), "variable")
     )
     def __init__(self, member: Denoiser, part: str, order: int = 0, *, variable: str = "t") -> None:
+        if reuser_of(member) is not None:
+            raise PhasewiseError(f"{member!r} leans on earlier steps already; keep a part of its whole network instead")
         super().__init__(member.image_shape, member.path, member.radius)
         self.owner = [_owner(member, part)]  # in a list: no submodule of its own, its weights are the member's
         self.member = member
@@ -181,7 +183,10 @@ class ReusedFeatures(Wrapping):
         call.read = 0
         out = self.member(x_t, t, cond)
         if not call.read:  # compiled, or replaced by what does not offer its parts
-            raise PhasewiseError(f"{type(self.owner[0]).__name__} did not offer {self.part}; leave it uncompiled")
+            raise PhasewiseError(
+                f"{type(self.owner[0]).__name__} never called kept({self.part!r}, ...) in this answer: its network "
+                "lacks that call, or is compiled; leave it uncompiled"
+            )
         return out
 
     @contextmanager
@@ -218,7 +223,7 @@ def _owner(member: Denoiser, part: str) -> Denoiser:
         if part in parts or _within(part, parts):
             return inside
         inside = getattr(inside, "member", None)
-    there_are = f"it offers {', '.join(offered)}" if offered else "it offers none to be kept"
+    there_are = f"it offers {', '.join(offered)}" if offered else "it names none in reusable_parts()"
     raise PhasewiseError(f"{type(member).__name__} cannot be split at {part!r}; {there_are}")
 
 
@@ -305,28 +310,33 @@ def with_memory(member: Denoiser, memory: Memory | None) -> Denoiser:
     return member if memory is None else Remembering(member, memory)
 
 
+def check_place(who: str, solver: str) -> None:
+    """Raises PhasewiseError for a solver that has no place for what ``who`` keeps from step to step."""
+    if registry.table("solver")[solver].calls > 1:
+        raise PhasewiseError(
+            f"{who} is kept from step to step, but {solver} calls a denoiser twice a step; take a solver with one "
+            "call, such as exp_ab2 or sde_dpmpp_2m"
+        )
+
+
 def check_reuse(members: dict[str, Denoiser], assignment: tuple[str, ...], solver: str) -> None:
     """Raises PhasewiseError naming the step of a schedule where nothing is there to be reused, or the solver that has
     no place for it."""
     reused = {name: found for name in members if (found := reuser_of(members[name])) is not None}
     if not reused:
         return
-    if registry.table("solver")[solver].calls > 1:
-        raise PhasewiseError(
-            f"{next(iter(reused))} is kept from step to step, but {solver} calls a denoiser twice a step; take a "
-            "solver with one call, such as exp_ab2 or sde_dpmpp_2m"
-        )
+    check_place(next(iter(reused)), solver)
     answered, called = False, set[object]()
     for k, name in enumerate(assignment):
-        reuser = reused.get(name)
+        reuser, which = reused.get(name), f"step {k + 1} of {len(assignment)}"
         if isinstance(reuser, ReusedAnswer) and not answered:
-            raise PhasewiseError(f"step {k} reuses an answer ({name}), but no step before it gives a fresh one")
+            raise PhasewiseError(f"{which} reuses an answer ({name}), but no step before it gives a fresh one")
         if isinstance(reuser, ReusedFeatures) and reuser.key not in called:
             whole = next(
                 (n for n in members if n not in reused and reuser.key in ReusedFeatures.keys_in(members[n])), None
             )
             by = "its whole network" if whole is None else whole
-            raise PhasewiseError(f"step {k} reuses {reuser.part} ({name}), but no step before it is taken by {by}")
+            raise PhasewiseError(f"{which} reuses {reuser.part} ({name}), but no step before it is taken by {by}")
         if not isinstance(reuser, ReusedAnswer):
             answered = True
         if reuser is None:

@@ -19,6 +19,7 @@ from phasewise.data import ImageData
 from phasewise.denoisers import Denoiser, bind
 from phasewise.denoisers.base import check_radius
 from phasewise.denoisers.pooled import pooled_shape
+from phasewise.denoisers.reuse import check_place
 from phasewise.errors import PhasewiseError
 from phasewise.information import make_estimator, make_problem
 from phasewise.memory import need_bytes
@@ -60,6 +61,8 @@ def check_before(config: RunConfig, data: ImageData, stages: Iterable[str], *, i
     if "features" in stages:
         check_features(data, config.features.features)
     if "schedule" in stages:
+        if config.schedule.reuse:
+            check_place("what --reuse adds", config.grid.solver)
         check_budget(config, data.image_shape, opened)
     if not insist:
         check_size(config, data, stages)

@@ -195,7 +195,8 @@ class Placing:
     def cost(self, assignment: Sequence[str]) -> float:
         """MFLOP an image of the run's solver with these members, opened as every schedule here."""
         who = self.opened(assignment)
-        prices = prices_at(self.prices, self._even(len(who)))
+        # a rival leans on no step: of the prices the costs alone are read, which every penalty leaves alone
+        prices = replace(prices_at(self.prices, self._even(len(who))), reuse=None)
         return schedule_from_assignment(prices, who, solver=self.config.grid.solver, penalty="kl").mflop or 0.0
 
 

@@ -224,6 +224,9 @@ class PriceList(Record):
         title += f"{self.losses.reference} at each step, squared error per image (n = {self.losses.n})"
         costs = [(name, flops / 1e6, ms) for name, flops, ms in zip(self.names, self.flops, self.ms, strict=True)]
         rows = [(*cost, *gap) for cost, gap in zip(costs, gaps, strict=True)]
+        if self.reuse is not None:
+            title += "; below, members that lean on earlier steps, at their youngest"
+            rows += self.reuse.youngest()
         return View(title, ("member", "MFLOP", "ms", *_at(self.times)), rows, fixed=3)
 
     def plot(self, ax: Axes | None = None) -> Axes:

@@ -81,6 +81,16 @@ class ReusePrices(Record):
         display.legend(ax)
         return ax
 
+    def youngest(self) -> list[tuple[object, ...]]:
+        """A row for each member: name, MFLOP, ms, and its gap at every step where what it leans on is youngest."""
+        rows: list[tuple[object, ...]] = []
+        for name in self._own():
+            columns = sorted((c for c, own in enumerate(self.names) if own == name), key=lambda c: self.lags[c])
+            gaps = [next((row[c] for c in columns if np.isfinite(row[c])), np.nan) for row in self.gap]
+            first = columns[0]
+            rows.append((name, self.flops[first] / 1e6, self.ms[first], *(float(gap) for gap in gaps)))
+        return rows
+
     def _own(self) -> list[str]:
         return list(dict.fromkeys(self.names))
 

@@ -8,13 +8,15 @@ error is about what it was shortly before, times the weight with which their ans
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from phasewise.errors import PhasewiseError
+from phasewise.denoisers.reuse import check_place
+from phasewise.errors import PhasewiseError, PhasewiseWarning
 from phasewise.results import Array, PriceList, ReusePrices
 from phasewise.sampling.solvers import get_solver
 from phasewise.scheduling.penalty import Penalty, check_prices, get_penalty, step_penalties
@@ -60,10 +62,13 @@ class Charges:
         self.by: dict[str, dict[tuple[int, ...], int]] = {}
         self.of: dict[str, str] = {}
         if reuse is not None:
-            if get_solver(solver).calls > 1:
-                raise PhasewiseError(
-                    f"{reuse.names[0]} is kept from step to step, but {solver} calls a denoiser twice a step; take a "
-                    "solver with one call, such as exp_ab2 or sde_dpmpp_2m"
+            check_place(reuse.names[0], solver)
+            if get_solver(solver).stochastic != (reuse.trajectories == "noised"):
+                warnings.warn(
+                    f"{reuse.names[0]} was priced on {reuse.trajectories} trajectories, which {solver} does not "
+                    f"follow; measure with price_list(..., solver={solver!r})",
+                    PhasewiseWarning,
+                    stacklevel=3,
                 )
             lost, error = self._reused(reuse)
             self.value, self.stderr = np.hstack([self.value, lost]), np.hstack([self.stderr, error])

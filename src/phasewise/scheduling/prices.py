@@ -20,7 +20,7 @@ from phasewise.data import ImageData, as_images, condition_of_part
 from phasewise.denoisers.base import Condition, Denoiser, denoisers_by_name
 from phasewise.denoisers.condition import bind, condition_rows, first_rows
 from phasewise.denoisers.guided import guided_in, interval_of
-from phasewise.denoisers.reuse import ReusedFeatures, reuser_of
+from phasewise.denoisers.reuse import ReusedFeatures, check_place, reuser_of
 from phasewise.diagnosis.losses import measure_losses, warn_of_pixels
 from phasewise.errors import PhasewiseError, PhasewiseWarning
 from phasewise.metrics import FeatureNetwork
@@ -94,7 +94,7 @@ def price_list(
     not by "kl" or "flow", which would leave all guidance out.
 
     Raises PhasewiseError for a guided denoiser with an interval: its cost changes with the time, and a price list has
-    one for each member.
+    one for each member; and for one that leans on earlier steps with a ``solver`` of two calls a step.
     """
     warn_of_pixels(denoisers, data)
     data = as_images(data)
@@ -118,6 +118,8 @@ def price_list(
         )
     if features is not None:
         features.extract(images[:2])  # first: a network that does not fit is refused at once
+    for name in (n for n in everybody if n not in denoisers):
+        check_place(name, solver)
     leaning = {**denoisers, **_worth_it(everybody, flops, rows)}
     table = measure_losses(
         denoisers, images, times, reference=reference, cond=rows, seed=seed, correlations=correlations

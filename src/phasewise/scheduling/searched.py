@@ -151,7 +151,7 @@ def search_grid(
     given = [denoisers] * steps if isinstance(denoisers, Denoiser) else list(denoisers)
     if len(given) != steps:
         raise PhasewiseError(f"give one denoiser, or one for each of {steps} steps; got {len(given)}")
-    distinct = {id(d): str(k) for k, d in reversed(list(enumerate(given)))}
+    distinct = {id(d): f"member {k + 1} of the list" for k, d in reversed(list(enumerate(given)))}
     members = {distinct[id(d)]: d for d in given}
     path = given[-1].path
 

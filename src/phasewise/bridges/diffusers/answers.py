@@ -156,8 +156,8 @@ Forward = Callable[..., Any]
 class Answers:
     """``denoiser`` behind ``interface``: called with a network's arguments, answers what the network would.
 
-    Raises PhasewiseError for a denoiser of images of another shape, and where the scheduler needs variances that a
-    member does not know.
+    Raises PhasewiseError for a denoiser of images of another shape, for one that leans on earlier steps, and where the
+    scheduler needs variances that a member does not know.
     """
 
     def __init__(self, denoiser: Denoiser, interface: Interface) -> None:
@@ -167,6 +167,11 @@ class Answers:
             raise PhasewiseError(
                 f"the network is for images {interface.image_shape}, the denoiser for {denoiser.image_shape}; put only "
                 "denoisers of the same images together"
+            )
+        if denoiser.reused_members():
+            raise PhasewiseError(
+                f"a pipeline keeps nothing from step to step, which {denoiser.reused_members()[0]!r} leans on; take a "
+                "schedule without such members, or sample by phasewise.sample"
             )
         self.denoiser, self.interface = denoiser, interface
         self._found: dict[tuple[float, float], tuple[float, float]] = {}
