@@ -246,8 +246,11 @@ class Members(Study[Options]):
     def tables(self, answers: Answers) -> dict[str, str]:
         texts = {}
         for place in dict.fromkeys(name.split("/")[0] for name in answers):
-            texts[f"{place} ranks"] = ranks(rows_of(answers, place))
-            texts[f"{place} without"] = without(answers, place)
+            rows = rows_of(answers, place)
+            if sum(bool(row["penalties"]) for row in rows.values()) > 2:
+                texts[f"{place} ranks"] = ranks(rows)
+            if rows_of(answers, place, ("without",)):
+                texts[f"{place} without"] = without(answers, place)
             texts[place] = first_table(rows_of(answers, place))
             if any(name.startswith(f"{place}/final/") for name in answers):
                 texts[f"{place} final"] = final_table(answers, place)
