@@ -7,6 +7,7 @@ from phasewise.exact.base import ExactModel, Regions, WindowGroup, regions, wind
 from phasewise.exact.discrete import DiscreteSystem, LayerRecovery
 from phasewise.exact.gaussian import GaussianField, GaussianModel, gaussian_cmi
 from phasewise.exact.ising import IsingChain, IsingDenoiser, IsingStrip
+from phasewise.exact.mixture import GaussianMixture, MixtureDenoiser
 from phasewise.exact.torus import TorusField, TorusModes
 from phasewise.exact.two_mode import TwoMode, TwoModeDenoiser
 from phasewise.exact.wiener import GaussianDenoiser
@@ -16,11 +17,13 @@ __all__ = [
     "ExactModel",
     "GaussianDenoiser",
     "GaussianField",
+    "GaussianMixture",
     "GaussianModel",
     "IsingChain",
     "IsingDenoiser",
     "IsingStrip",
     "LayerRecovery",
+    "MixtureDenoiser",
     "Regions",
     "TorusField",
     "TorusModes",
