@@ -22,7 +22,7 @@ LEARNED = ("density", "mmse", "mine", "nwj", "infonce", "smile", "classifier")
 
 
 def case(block: int, draws: int) -> Case:
-    """A smooth and a rough field of unit variance, equally likely: which one it is, many pixels tell and one does not."""
+    """A smooth or a rough field, both of unit variance: many pixels tell which one it is, one pixel does not."""
     fields = [pw.exact.GaussianField((SIDE, SIDE), mass) for mass in MASSES]
     mixture = pw.exact.GaussianMixture(fields)
     return Case("mixture", mixture, (block,), RADII, TIMES, {"n": draws, "seed": 9})

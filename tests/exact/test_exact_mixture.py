@@ -27,7 +27,7 @@ def textures(mean: float = 0.0) -> GaussianMixture:
 
 
 def test_two_pixels_against_quadrature():
-    """``I(A : C)`` of a density on a grid: the trapezoidal rule is exact to rounding for smooth functions that decay."""
+    """``I(A : C)`` of a density on a grid: the trapezoidal rule is exact for smooth functions that decay."""
     model, t = two_pixels(), 0.3
     axis = torch.linspace(-9, 9, 721, dtype=torch.float64)
     grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1)

@@ -206,7 +206,7 @@ def _log_density(covariance: Tensor, centred: Tensor) -> Tensor:
     """``log N(centred; 0, covariance)`` up to ``(2 pi)^(-m/2)``: (g or 1, m, m) and (n, g, m) -> (n, g)."""
     factor, info = torch.linalg.cholesky_ex(covariance)
     pivots = factor.diagonal(dim1=1, dim2=2)
-    if bool(info.any()) or float((pivots.amin(1) / pivots.amax(1)).min()) < 1e-7:  # its square is rounding
+    if bool(info.any()) or bool((pivots < 1e-7 * pivots[:, :1]).any()):  # its square is rounding
         raise PhasewiseError("the covariance of a component is singular here, so it has no density; take t > 0")
     # (g, m, n): one triangular solve for all images
     white = torch.linalg.solve_triangular(factor, centred.permute(1, 2, 0), upper=False)
