@@ -28,44 +28,41 @@ def case(block: int, draws: int) -> Case:
     return Case("mixture", mixture, (block,), RADII, TIMES, {"n": draws, "seed": 9})
 
 
-def measured(name: str, block: int, n: int, steps: int, draws: int, folder: Path) -> dict[str, Any]:
-    """A map of ``n`` images by one estimator, the truth, and what the label alone accounts for."""
-    held, options = case(block, draws), {"steps": steps} if name in LEARNED else {}
+def truth(block: int, draws: int) -> dict[str, Any]:
+    """True values with their errors, and what they are where the field is known."""
+    held = case(block, draws)
+    return {**held.exact(block), "given": [[held.model.cmi_given_component(t, r, block) for r in RADII] for t in TIMES]}
+
+
+def measured(name: str, block: int, n: int, steps: int, folder: Path) -> dict[str, Any]:
+    """A map of ``n`` images by one estimator."""
+    options: dict[str, Any] = {"steps": steps} if name in LEARNED else {}
     if name in ("density", "mmse"):
         options["max_scored"] = n
-    start = time.perf_counter()
-    found = cmi_map(
-        held.model.sample(n, 1), RADII, TIMES, block=block, estimator=name, accuracy=1.0, folder=folder, **options
-    )
-    seconds = time.perf_counter() - start
-    known = [[held.model.cmi_given_component(t, r, block) for r in RADII] for t in TIMES]
-    return {"map": found.to_dict(), **held.exact(block), "given": known, "seconds": seconds}
+    images, start = case(block, 1).model.sample(n, 1), time.perf_counter()
+    found = cmi_map(images, RADII, TIMES, block=block, estimator=name, accuracy=1.0, folder=folder, **options)
+    return {"map": found.to_dict(), "seconds": time.perf_counter() - start}
 
 
 def tables(answers: Answers) -> dict[str, str]:
-    """Cells of the map beside the truth, and the errors of every estimator."""
-    return {"mixture": _cells(answers), "coverage": _errors(answers)}
-
-
-def _errors(answers: Answers) -> str:
-    rows = []
-    for name, content in answers.items():
-        held = Held.of(content)
-        inside = int((np.abs(held.error) <= 2 * held.stderr + 1e-5).sum())
-        told = row(f"{name.split('/')[1]}, {name.split('/')[2]}", content)
-        rms = float(np.sqrt(((held.error / held.stderr.clip(1e-5)) ** 2).mean()))
-        rows.append([*told[:3], f"{inside}/{held.error.size}", f"{rms:.1f}", *told[4:7], told[8]])
-    return markdown([*HEADS[:3], "within 2 se", "rms z", *HEADS[4:7], "s"], rows)
-
-
-def _cells(answers: Answers) -> str:
-    heads, rows, said = ["block, estimator", *(f"t = {t:g}, r = {r}" for t, r in SHOWN)], [], set()
-    for name, content in sorted(answers.items(), key=lambda pair: pair[0].split("/")[2]):
-        _, estimator, block = name.split("/")
-        held, at = Held.of(content), [(TIMES.index(t), RADII.index(r)) for t, r in SHOWN]
-        if block not in said:
-            said.add(block)
-            rows.append([f"**{block}, exact**", *(pm(held.truth[i], held.truth_error[i]) for i in at)])
-            rows.append([f"{block}, exact, field known", *(f"{np.array(content['given'])[i]:.4f}" for i in at)])
-        rows.append([f"{block}, {estimator}", *(pm(held.found.value[i], held.found.stderr[i]) for i in at)])
-    return markdown(heads, rows)
+    """Cells of the maps beside the truth, and the errors of every estimator."""
+    found = {n.removeprefix("mixture/"): content for n, content in answers.items() if n.startswith("mixture/")}
+    cells: list[list[str]] = []
+    errors: list[list[str]] = []
+    at = [(TIMES.index(t), RADII.index(r)) for t, r in SHOWN]
+    for block in sorted({name.split("/")[0] for name in found}):
+        known = found[f"{block}/truth"]
+        true, error, given = (np.array(known[key]) for key in ("truth", "truth_stderr", "given"))
+        cells.append([f"{block}, **exact**", *(pm(true[i], error[i]) for i in at)])
+        cells.append([f"{block}, exact, field known", *(f"{given[i]:.4f}" for i in at)])
+        for name in (n for n in found if n.startswith(f"{block}/") and n != f"{block}/truth"):
+            content = {**known, **found[name]}
+            held, label = Held.of(content), name.replace("/", ", ")
+            cells.append([label, *(pm(held.found.value[i], held.found.stderr[i]) for i in at)])
+            inside = int((np.abs(held.error) <= 2 * held.stderr + 1e-5).sum())
+            rms = float(np.sqrt(((held.error / held.stderr.clip(1e-5)) ** 2).mean()))
+            told = row(label, content)
+            errors.append([*told[:3], f"{inside}/{held.error.size}", f"{rms:.1f}", *told[4:7], told[8]])
+    heads = ["block, estimator", *(f"t = {t:g}, r = {r}" for t, r in SHOWN)]
+    of_errors = ["block, estimator", *HEADS[1:3], "within 2 se", "rms z", *HEADS[4:7], "s"]
+    return {"mixture": markdown(heads, cells), "coverage": markdown(of_errors, errors)}

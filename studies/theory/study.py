@@ -38,14 +38,16 @@ class Theory(Study[Options]):
         o = self.options
         if "mixture" in o.parts:
             for block in o.blocks:
+                yield Cell(f"mixture/{block}x{block}/truth", {"draws": o.draws}, (mixture.truth, block, o.draws))
                 for name in o.estimators:
-                    asked = {"n": o.n, "steps": o.steps, "draws": o.draws}
-                    yield Cell(f"mixture/{name}/{block}x{block}", asked, (name, block))
+                    asked = {"n": o.n, "steps": o.steps}
+                    what = (mixture.measured, name, block, o.n, o.steps, self.work)
+                    yield Cell(f"mixture/{block}x{block}/{name}", asked, what)
 
     def measure(self, cell: Cell) -> dict[str, Any]:
-        o = self.options
-        name, block = cell.what
-        return mixture.measured(name, block, o.n, o.steps, o.draws, self.work)
+        function, *given = cell.what
+        answer: dict[str, Any] = function(*given)
+        return answer
 
     def tables(self, answers: Answers) -> dict[str, str]:
-        return mixture.tables({n: a for n, a in answers.items() if n.startswith("mixture/")})
+        return mixture.tables(answers)

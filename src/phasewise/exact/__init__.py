@@ -8,6 +8,7 @@ from phasewise.exact.discrete import DiscreteSystem, LayerRecovery
 from phasewise.exact.gaussian import GaussianField, GaussianModel, gaussian_cmi
 from phasewise.exact.ising import IsingChain, IsingDenoiser, IsingStrip
 from phasewise.exact.mixture import GaussianMixture, MixtureDenoiser
+from phasewise.exact.quantum import QuantumState, Recovery
 from phasewise.exact.torus import TorusField, TorusModes
 from phasewise.exact.two_mode import TwoMode, TwoModeDenoiser
 from phasewise.exact.wiener import GaussianDenoiser
@@ -24,6 +25,8 @@ __all__ = [
     "IsingStrip",
     "LayerRecovery",
     "MixtureDenoiser",
+    "QuantumState",
+    "Recovery",
     "Regions",
     "TorusField",
     "TorusModes",

@@ -84,7 +84,7 @@ class DiscreteSystem:
 
     def noisy(self, t: float) -> Array:
         """The distribution of ``X_t``, (2,) * n."""
-        return _flip(self.p, range(self.n), _flip_chance(0.0, t))
+        return _flip(self.p, range(self.n), flip_chance(0.0, t))
 
     @checks.checked(n=checks.count, seed=checks.seed, t=checks.unit)
     def sample(self, n: int, seed: int, t: float = 0.0) -> Tensor:
@@ -106,7 +106,7 @@ class DiscreteSystem:
         if radius is not None:
             check_radius_or_zero(radius)
         out = np.full((2,) * self.n + (self.n,), np.nan)
-        noisy, chance = self.noisy(t), _flip_chance(0.0, t)
+        noisy, chance = self.noisy(t), flip_chance(0.0, t)
         for i, window in self._windows(radius):
             far = tuple(k for k in range(self.n) if k not in window)
             on = self.p.copy()
@@ -126,17 +126,17 @@ class DiscreteSystem:
     def recovery_kl(self, t: float, s: float, radius: int, block: int = 1, center: Center | None = None) -> float:
         """``KL(P_t || R E P_t)`` in nats: A noised from t on to s >= t, then undone from A' and B alone."""
         p, region = self.noisy(t), regions(self.shape, radius, block, center)
-        chance = _flip_chance(t, s)
+        chance = flip_chance(t, s)
         return _kl(p, _recover(_flip(p, region.a.tolist(), chance), p, region, chance))
 
     def recovery_bound(self, t: float, s: float, radius: int, block: int = 1, center: Center | None = None) -> float:
         """``I(A_t : C | B) - I(A_s : C | B)`` with B and C at level t: the middle of inequality (1), nats."""
         p, region = self.noisy(t), regions(self.shape, radius, block, center)
-        return _cmi(p, region) - _cmi(_flip(p, region.a.tolist(), _flip_chance(t, s)), region)
+        return _cmi(p, region) - _cmi(_flip(p, region.a.tolist(), flip_chance(t, s)), region)
 
     def layer_recovery(self, t: float, s: float, radius: int) -> LayerRecovery:
         """Both sides of inequality (2): all pixels noised from t to s and undone one by one with radius ``radius``."""
-        chance, states, terms = _flip_chance(t, s), [self.noisy(t)], []
+        chance, states, terms = flip_chance(t, s), [self.noisy(t)], []
         places = [regions(self.shape, radius, 1, (k // self.shape[1], k % self.shape[1])) for k in range(self.n)]
         for k, region in enumerate(places):
             states.append(_flip(states[-1], [k], chance))
@@ -154,7 +154,7 @@ class DiscreteSystem:
         return f"DiscreteSystem(n={self.n}, shape={self.shape})"
 
 
-def _flip_chance(t: float, s: float) -> float:
+def flip_chance(t: float, s: float) -> float:
     """Chance that takes level t to level s."""
     t, s = checks.unit(t, "noise level t"), checks.unit(s, "noise level s")
     if not t <= s:
