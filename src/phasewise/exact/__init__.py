@@ -8,7 +8,7 @@ from phasewise.exact.discrete import DiscreteSystem, LayerRecovery
 from phasewise.exact.gaussian import GaussianField, GaussianModel, gaussian_cmi
 from phasewise.exact.ising import IsingChain, IsingDenoiser, IsingStrip
 from phasewise.exact.mixture import GaussianMixture, MixtureDenoiser
-from phasewise.exact.quantum import QuantumState, Recovery
+from phasewise.exact.quantum import PetzMap, QuantumState, Recovery, fidelity
 from phasewise.exact.torus import TorusField, TorusModes
 from phasewise.exact.two_mode import TwoMode, TwoModeDenoiser
 from phasewise.exact.wiener import GaussianDenoiser
@@ -25,6 +25,7 @@ __all__ = [
     "IsingStrip",
     "LayerRecovery",
     "MixtureDenoiser",
+    "PetzMap",
     "QuantumState",
     "Recovery",
     "Regions",
@@ -33,6 +34,7 @@ __all__ = [
     "TwoMode",
     "TwoModeDenoiser",
     "WindowGroup",
+    "fidelity",
     "gaussian_cmi",
     "regions",
     "windows",

@@ -185,12 +185,12 @@ class QuantumState:
         ends = np.cumsum([0, len(a), len(b), len(c)])
         a, b, c = (list(range(first, last)) for first, last in itertools.pairwise(ends.tolist()))
         noised, held = _depolarise(rho, a, strength), _Held(rho)
-        undo = _Undo(_reduced(rho, a + b), len(a), strength)
+        undo = PetzMap(_reduced(rho, a + b), len(a), strength)
         tau = np.arange(-REACH, REACH + STEP / 2, STEP)
         kernel = 1 / (np.cosh(np.pi * tau) + 1)
         kernel /= kernel.sum()
         turned = [undo(noised, float(x)) for x in tau]
-        petz, average = undo(noised, 0.0), np.tensordot(kernel, turned, 1)
+        petz, average = undo(noised), np.tensordot(kernel, turned, 1)
         cmi = _cmi(rho, a, b, c)
         return Recovery(
             cmi=cmi,
@@ -206,20 +206,34 @@ class QuantumState:
         return f"QuantumState(n={self.n}, shape={self.shape})"
 
 
-class _Undo:
-    """The maps ``R_tau`` of one pair (``near`` = rho_AB, depolarising of its first ``size`` qubits), beside any C."""
+class PetzMap:
+    """The maps ``R_tau`` that undo depolarising of A, from A' and B alone.
+
+    Args:
+        near: ``rho_AB``, a density matrix with A's qubits first.
+        size: qubits of A.
+        strength: of the noise on each, in [0, 1].
+    """
 
     def __init__(self, near: Array, size: int, strength: float) -> None:
         self.size, self.strength = size, strength
         self.before, self.after = _spectrum(near), _spectrum(_depolarise(near, range(size), strength))
 
-    def __call__(self, state: Array, tau: float) -> Array:
-        """``R_tau`` on the first qubits of ``state``."""
+    def __call__(self, state: Array, tau: float = 0.0) -> Array:
+        """``R_tau`` on the first qubits of ``state`` (those of A' and B, then any others); tau = 0 is Petz' own."""
         inner = _power(self.after, (-1 + 1j * tau) / 2)
         outer = _power(self.before, (1 - 1j * tau) / 2)
         # depolarising is its own adjoint
         back = _depolarise(_sandwich(inner, state), range(self.size), self.strength)
         return _sandwich(outer, back)
+
+
+@checks.checked(rho=checks.made(np.ndarray, "a matrix"), sigma=checks.made(np.ndarray, "a matrix"))
+def fidelity(rho: Array, sigma: Array) -> float:
+    """``F = || rho^(1/2) sigma^(1/2) ||_1`` in [0, 1] of two density matrices of one size (not its square)."""
+    if rho.shape != sigma.shape:
+        raise PhasewiseError(f"two states of one size have a fidelity, got {rho.shape} and {sigma.shape}")
+    return math.exp(-_Held(rho).distance(sigma) / 2)
 
 
 class _Held:
@@ -233,7 +247,8 @@ class _Held:
         values, vectors = _spectrum(sigma)
         # within the two supports alone: rounding's square roots stay outside
         overlap = (self.vectors * np.sqrt(self.values)).conj().T @ (vectors * np.sqrt(values))
-        return -2 * math.log(float(np.linalg.svd(overlap, compute_uv=False).sum()))
+        overlaps = float(np.linalg.svd(overlap, compute_uv=False).sum())
+        return -2 * math.log(overlaps) if overlaps > 0 else math.inf
 
     def relative_entropy(self, sigma: Array) -> float:
         """``D(rho || sigma) = Tr rho (log rho - log sigma)`` in nats; infinite where sigma lacks a part of rho."""
