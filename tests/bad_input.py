@@ -19,7 +19,15 @@ from phasewise.diagnosis import (
     measure_recovery,
     path_kl,
 )
-from phasewise.exact import DiscreteSystem, GaussianField, GaussianMixture, IsingChain, IsingStrip, QuantumState, TwoMode
+from phasewise.exact import (
+    DiscreteSystem,
+    GaussianField,
+    GaussianMixture,
+    IsingChain,
+    IsingStrip,
+    QuantumState,
+    TwoMode,
+)
 from phasewise.information import make_estimator, make_geometry, make_problem
 from phasewise.results import LossTable, PriceList
 from phasewise.runs import make_config

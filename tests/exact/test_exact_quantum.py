@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.linalg import fractional_matrix_power, sqrtm
+from scipy.linalg import expm, fractional_matrix_power, sqrtm
 from scipy.special import rel_entr
 
 from phasewise.errors import PhasewiseError
-from phasewise.exact import DiscreteSystem, PetzMap, QuantumState, fidelity
+from phasewise.exact import DiscreteSystem, PetzMap, QuantumState, ensembles, fidelity
 
 LOG2 = math.log(2)
 PAULIS = (np.array([[0, 1], [1, 0]]), np.array([[0, -1j], [1j, 0]]), np.diag([1, -1]))
@@ -161,6 +161,18 @@ def test_the_cluster_state_is_known_from_two_neighbours():
     # X_i Z_(i-1) Z_(i+1) is 1: outcome of the middle qubit is the parity of its neighbours'
     p = cluster.measured("zzxzzz").p.sum((0, 4, 5))
     assert p[0, 0, 0] + p[0, 1, 1] + p[1, 1, 0] + p[1, 0, 1] == pytest.approx(1)
+
+
+def test_the_chain_in_a_field_is_the_exponential_of_its_energy():
+    x, _, z = PAULIS
+    energy = -sum(on(z, i, 3) @ on(z, i + 1, 3) for i in range(2)) - 0.8 * sum(on(x, i, 3) for i in range(3))
+    weight = expm(-1.3 * energy)
+    state = QuantumState.ising(3, 1.3, 0.8)
+    np.testing.assert_allclose(state.rho, weight / np.trace(weight), atol=1e-13)
+    lost = state.recovery(0.0, 1.0, 1, center=(0, 0))
+    assert lost.rotated <= lost.kernel <= lost.drop
+    bare = QuantumState.ising(4, 0.6, 0.0)
+    np.testing.assert_allclose(bare.measured().p, ensembles.ising((1, 4), 0.6).p, atol=1e-14)
 
 
 @pytest.mark.parametrize("axes", ["x", "yzx"])

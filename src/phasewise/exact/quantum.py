@@ -135,6 +135,18 @@ class QuantumState:
         return cls.pure((-1.0) ** (bits[:, 1:] * bits[:, :-1]).sum(1))
 
     @classmethod
+    @checks.checked(n=checks.whole(1, MAX_QUBITS), beta=checks.number, field=checks.number)
+    def ising(cls, n: int, beta: float, field: float) -> QuantumState:
+        """``exp(-beta H) / Z`` of an open chain, ``H = -sum Z_i Z_(i+1) - field sum X_i``: where the two terms do not
+        commute, the Petz map and its rotations differ.  Without a field, the classical chain."""
+        z, x = np.diag([1.0, -1.0]), np.array([[0.0, 1.0], [1.0, 0.0]])
+        energy = sum((-field * _on(x, i, n) for i in range(n)), np.zeros((2**n, 2**n)))
+        energy = energy - sum(_on(z, i, n) @ _on(z, i + 1, n) for i in range(n - 1))
+        values, vectors = np.linalg.eigh(energy)
+        weights = np.exp(-beta * values + (beta * values).min())
+        return cls((vectors * (weights / weights.sum())) @ vectors.T)
+
+    @classmethod
     @checks.checked(n=checks.whole(1, MAX_QUBITS), seed=checks.seed, rank=checks.count)
     def random(cls, n: int, seed: int, rank: int = 2**MAX_QUBITS) -> QuantumState:
         """``G G* / Tr`` with G of standard complex normal numbers (2^n, min(rank, 2^n)), numpy's default generator."""
@@ -261,6 +273,11 @@ class _Held:
 
 def _qubits(region: Regions) -> tuple[list[int], list[int], list[int]]:
     return region.a.tolist(), region.b.tolist(), region.c.tolist()
+
+
+def _on(op: Array, qubit: int, n: int) -> Array:
+    """``op`` on one of n qubits."""
+    return np.kron(np.kron(np.eye(2**qubit), op), np.eye(2 ** (n - qubit - 1)))
 
 
 def _reduced(rho: Array, keep: Sequence[int]) -> Array:
