@@ -28,6 +28,7 @@ from studies.resolution import Resolution
 from studies.sensitivity import Sensitivity
 from studies.speed import Speed
 from studies.study import Study
+from studies.theory import Theory
 from studies.train import TrainGlobal, TrainLocals
 
 STUDIES: dict[str, type[Study[Any]]] = {
@@ -61,5 +62,6 @@ STUDIES: dict[str, type[Study[Any]]] = {
         GlobalFID,
         GPUQueue,
         Guests,
+        Theory,
     )
 }

@@ -19,7 +19,15 @@ from phasewise.diagnosis import (
     measure_recovery,
     path_kl,
 )
-from phasewise.exact import DiscreteSystem, GaussianField, IsingChain, IsingStrip, TwoMode
+from phasewise.exact import (
+    DiscreteSystem,
+    GaussianField,
+    GaussianMixture,
+    IsingChain,
+    IsingStrip,
+    QuantumState,
+    TwoMode,
+)
 from phasewise.information import make_estimator, make_geometry, make_problem
 from phasewise.results import LossTable, PriceList
 from phasewise.runs import make_config
@@ -432,6 +440,13 @@ CALLS = {
         "n=0 draws": lambda: IsingChain(5, 0.3).cmi(0.5, 1, n=0),
         "p of text": lambda: DiscreteSystem("abc"),
         "p that does not sum to 1": lambda: DiscreteSystem(np.ones(4)),
+        "rho of text": lambda: QuantumState("abc"),
+        "rho that is no state": lambda: QuantumState(np.ones((4, 4))),
+        "GHZ of seven qubits": lambda: QuantumState.ghz(7),
+        "radius=-1 of a state": lambda: QuantumState.ghz(3).cmi(0.0, -1),
+        "a mixture of text": lambda: GaussianMixture(["a", "b"]),
+        "weights that do not sum to 1": lambda: GaussianMixture([GaussianField((4, 4))] * 2, [0.5, 0.6]),
+        "n=0 draws of a mixture": lambda: GaussianMixture([GaussianField((4, 4))]).cmi(0.5, 1, n=0),
     },
     "data and runs": {
         "load_images(3)": lambda: pw.load_images(3),

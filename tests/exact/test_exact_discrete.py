@@ -127,6 +127,33 @@ def test_a_layer_costs_at_most_the_sum_of_its_terms(seed, t, sparse):
     assert system.layer_recovery(t, t + 0.15, 2).kl == pytest.approx(0, abs=1e-10)
 
 
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10**6), st.booleans(), st.sampled_from(["raster", "colours"]))
+def test_many_layers_cost_at_most_the_sum_of_all_terms(seed, sparse, order):
+    system, levels = random_system(seed, (2, 3), sparse), (0.0, 0.2, 0.5, 1.0)
+    for radius in (0, 1):
+        path = system.path_recovery(levels, radius, order)
+        assert -1e-12 <= path.kl <= sum(path.terms) + 1e-12
+        for own, term, cmi in zip(path.own, path.terms, path.cmi, strict=True):
+            assert -1e-12 <= own <= term + 1e-12
+            assert term <= cmi + 1e-12
+        assert len(path.own) == 18
+    back = system.undone(system.noisy(1.0), levels, 2, order)
+    np.testing.assert_allclose(back, system.p, atol=1e-12)
+
+
+def test_pixels_of_one_colour_do_not_hear_of_each_other():
+    """Undone in colours, a bit of the far end cannot depend on noise beyond (colours x radius) pixels a layer."""
+    system, radius = random_system(3, (1, 8)), 1
+    q = np.random.default_rng(4).dirichlet(np.ones(256)).reshape((2,) * 8)
+    other = q.sum((4, 5, 6, 7), keepdims=True) * np.random.default_rng(5).dirichlet(np.ones(16)).reshape((2,) * 4)
+    kept = (2, 3, 4, 5, 6, 7)
+    seen = [system.undone(x, (0.1, 0.6), radius, "colours").sum(kept) for x in (q, other)]
+    np.testing.assert_allclose(seen[0], seen[1], atol=1e-15)
+    seen = [system.undone(x, (0.1, 0.3, 0.6), radius, "colours").sum(kept) for x in (q, other)]
+    assert np.abs(seen[0] - seen[1]).max() > 1e-10
+
+
 def test_a_layer_without_context_loses_all_correlations_of_ghz():
     """Radius 0 and full noise: each pixel comes back as a fair coin, 5 of 6 bits wrong in KL; the bound holds with
     equality because nothing is left of the far pixels."""
@@ -199,6 +226,9 @@ def test_noise_composes():
         (lambda: DiscreteSystem(np.ones(4) / 4, (1, 3)), "fill"),
         (lambda: DiscreteSystem(GHZ).recovery_kl(0.5, 0.2, 1), "t <= s"),
         (lambda: DiscreteSystem(GHZ).mmse(0.5, -1), "radius"),
+        (lambda: DiscreteSystem(GHZ).path_recovery((0.5, 0.2), 1), "ascend"),
+        (lambda: DiscreteSystem(GHZ).path_recovery((0.0, 0.2), 1, "rows"), "order"),
+        (lambda: DiscreteSystem(GHZ).undone(np.ones(4), (0.0, 0.2), 1), "shape"),
     ],
 )
 def test_bad_input_is_refused(make, words):

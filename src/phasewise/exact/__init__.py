@@ -3,10 +3,14 @@
 Ground truth for every estimator: nothing here shares code with :mod:`phasewise.information`, so it can refute it.
 """
 
+from phasewise.exact import ensembles
 from phasewise.exact.base import ExactModel, Regions, WindowGroup, regions, windows
 from phasewise.exact.discrete import DiscreteSystem, LayerRecovery
 from phasewise.exact.gaussian import GaussianField, GaussianModel, gaussian_cmi
 from phasewise.exact.ising import IsingChain, IsingDenoiser, IsingStrip
+from phasewise.exact.mixture import GaussianMixture, MixtureDenoiser
+from phasewise.exact.quantum import PetzMap, QuantumState, Recovery, fidelity
+from phasewise.exact.reverse import Reversal, reverse_bits, reverse_field, score_gap
 from phasewise.exact.torus import TorusField, TorusModes
 from phasewise.exact.two_mode import TwoMode, TwoModeDenoiser
 from phasewise.exact.wiener import GaussianDenoiser
@@ -16,18 +20,29 @@ __all__ = [
     "ExactModel",
     "GaussianDenoiser",
     "GaussianField",
+    "GaussianMixture",
     "GaussianModel",
     "IsingChain",
     "IsingDenoiser",
     "IsingStrip",
     "LayerRecovery",
+    "MixtureDenoiser",
+    "PetzMap",
+    "QuantumState",
+    "Recovery",
     "Regions",
+    "Reversal",
     "TorusField",
     "TorusModes",
     "TwoMode",
     "TwoModeDenoiser",
     "WindowGroup",
+    "ensembles",
+    "fidelity",
     "gaussian_cmi",
     "regions",
+    "reverse_bits",
+    "reverse_field",
+    "score_gap",
     "windows",
 ]

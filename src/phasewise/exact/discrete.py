@@ -15,13 +15,17 @@ and for a layer, where pixels are noised one after another, P^0 -> P^1 -> ... ->
 
     KL(P^0 || R_1 ... R_n P^n) <= sum_k [ I(A_k : C_k | B_k)_{P^{k-1}} - I(A_k : C_k | B_k)_{P^k} ]           (2)
 
-by the chain rule for the backward trajectory and data processing.  All information is in nats.
+by the chain rule for the backward trajectory and data processing; so it does for many layers, and in any order.
+In the order "colours", pixels of equal row and column modulo ``radius + 1`` come together: none is in another's ring,
+so each colour is one local channel, and a layer is a circuit of ``(radius + 1)^2`` of them (on a chain, radius + 1).
+All information is in nats.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,14 +47,29 @@ from phasewise.exact.base import (
 
 Array = np.ndarray
 MAX_BITS = 16
+ORDERS = ("raster", "colours")
+
+
+def _levels(value: object, name: str) -> tuple[float, ...]:
+    """Noise levels in [0, 1], ascending, at least two."""
+    found = checks.each(checks.unit, least=2)(value, name)
+    if any(t > s for t, s in itertools.pairwise(found)):
+        raise PhasewiseError(f"{name} must ascend, got {list(found)}")
+    return found
 
 
 @dataclass(frozen=True)
 class LayerRecovery:
-    """Inequality (2): ``kl`` = left side, ``terms[k]`` = the k-th summand on the right (pixels in raster order)."""
+    """Inequality (2): ``kl`` = left side, ``terms[k]`` = the k-th summand on the right, in the order of the noise.
+
+    ``own[k]`` is the error of the k-th step alone, ``KL(P^{k-1} || R_k P^k)``, and ``cmi[k]`` the information before
+    it: ``own <= terms <= cmi`` by (1).
+    """
 
     kl: float
     terms: tuple[float, ...]
+    own: tuple[float, ...] = ()
+    cmi: tuple[float, ...] = ()
 
 
 class DiscreteSystem:
@@ -84,7 +103,7 @@ class DiscreteSystem:
 
     def noisy(self, t: float) -> Array:
         """The distribution of ``X_t``, (2,) * n."""
-        return _flip(self.p, range(self.n), _flip_chance(0.0, t))
+        return _flip(self.p, range(self.n), flip_chance(0.0, t))
 
     @checks.checked(n=checks.count, seed=checks.seed, t=checks.unit)
     def sample(self, n: int, seed: int, t: float = 0.0) -> Tensor:
@@ -106,8 +125,8 @@ class DiscreteSystem:
         if radius is not None:
             check_radius_or_zero(radius)
         out = np.full((2,) * self.n + (self.n,), np.nan)
-        noisy, chance = self.noisy(t), _flip_chance(0.0, t)
-        for i, window in self._windows(radius):
+        noisy, chance = self.noisy(t), flip_chance(0.0, t)
+        for i, window in self.windows(radius):
             far = tuple(k for k in range(self.n) if k not in window)
             on = self.p.copy()
             np.moveaxis(on, i, 0)[0] = 0
@@ -126,27 +145,55 @@ class DiscreteSystem:
     def recovery_kl(self, t: float, s: float, radius: int, block: int = 1, center: Center | None = None) -> float:
         """``KL(P_t || R E P_t)`` in nats: A noised from t on to s >= t, then undone from A' and B alone."""
         p, region = self.noisy(t), regions(self.shape, radius, block, center)
-        chance = _flip_chance(t, s)
+        chance = flip_chance(t, s)
         return _kl(p, _recover(_flip(p, region.a.tolist(), chance), p, region, chance))
 
     def recovery_bound(self, t: float, s: float, radius: int, block: int = 1, center: Center | None = None) -> float:
         """``I(A_t : C | B) - I(A_s : C | B)`` with B and C at level t: the middle of inequality (1), nats."""
         p, region = self.noisy(t), regions(self.shape, radius, block, center)
-        return _cmi(p, region) - _cmi(_flip(p, region.a.tolist(), _flip_chance(t, s)), region)
+        return _cmi(p, region) - _cmi(_flip(p, region.a.tolist(), flip_chance(t, s)), region)
 
     def layer_recovery(self, t: float, s: float, radius: int) -> LayerRecovery:
         """Both sides of inequality (2): all pixels noised from t to s and undone one by one with radius ``radius``."""
-        chance, states, terms = _flip_chance(t, s), [self.noisy(t)], []
-        places = [regions(self.shape, radius, 1, (k // self.shape[1], k % self.shape[1])) for k in range(self.n)]
-        for k, region in enumerate(places):
-            states.append(_flip(states[-1], [k], chance))
-            terms.append(_cmi(states[-2], region) - _cmi(states[-1], region))
-        recovered = states[-1]
-        for k in reversed(range(self.n)):
-            recovered = _recover(recovered, states[k], places[k], chance)
-        return LayerRecovery(_kl(states[0], recovered), tuple(terms))
+        return self.path_recovery((t, s), radius)
 
-    def _windows(self, radius: int | None) -> list[tuple[int, set[int]]]:
+    @checks.checked(levels=_levels, order=checks.one_of(ORDERS))
+    def path_recovery(self, levels: Sequence[float], radius: int, order: str = "raster") -> LayerRecovery:
+        """Both sides of inequality (2) for a layer from each of ``levels`` to the next: noised to the last of them,
+        undone down to the first.  ``order`` of the pixels in a layer: "raster" or "colours"."""
+        terms, own, cmi = [], [], []
+        for t, s in itertools.pairwise(levels):
+            for before, region, chance in self._layer(t, s, radius, order):
+                after = _flip(before, region.a.tolist(), chance)
+                cmi.append(_cmi(before, region))
+                terms.append(cmi[-1] - _cmi(after, region))
+                own.append(_kl(before, _recover(after, before, region, chance)))
+        recovered = self.undone(self.noisy(levels[-1]), levels, radius, order)
+        return LayerRecovery(_kl(self.noisy(levels[0]), recovered), tuple(terms), tuple(own), tuple(cmi))
+
+    @checks.checked(q=checks.made(np.ndarray, "an array of probabilities"), levels=_levels, order=checks.one_of(ORDERS))
+    def undone(self, q: Array, levels: Sequence[float], radius: int, order: str = "raster") -> Array:
+        """What the local reversal of *this* system's noise makes of any distribution ``q`` (2,) * n at the last level,
+        at the first.  Chance that leads where this system never is may be missing from the result."""
+        if q.shape != self.p.shape:
+            raise PhasewiseError(f"q must have the shape {self.p.shape} of this system, got {q.shape}")
+        for t, s in reversed(list(itertools.pairwise(levels))):
+            for before, region, chance in reversed(list(self._layer(t, s, radius, order))):
+                q = _recover(q, before, region, chance)
+        return q
+
+    def _layer(self, t: float, s: float, radius: int, order: str) -> Iterator[tuple[Array, Regions, float]]:
+        """Pixel by pixel: the distribution before it is noised from t to s, its regions, its chance to flip."""
+        chance, state, modulus = flip_chance(t, s), self.noisy(t), radius + 1
+        places = [(k // self.shape[1], k % self.shape[1]) for k in range(self.n)]
+        if order == "colours":
+            places.sort(key=lambda at: (at[0] % modulus, at[1] % modulus, at))
+        for at in places:
+            region = regions(self.shape, radius, 1, at)
+            yield state, region, chance
+            state = _flip(state, region.a.tolist(), chance)
+
+    def windows(self, radius: int | None) -> list[tuple[int, set[int]]]:
         groups = windows(self.shape, radius)
         return [(int(i), set(w.tolist())) for g in groups for i, w in zip(g.pixels, g.indices, strict=True)]
 
@@ -154,7 +201,7 @@ class DiscreteSystem:
         return f"DiscreteSystem(n={self.n}, shape={self.shape})"
 
 
-def _flip_chance(t: float, s: float) -> float:
+def flip_chance(t: float, s: float) -> float:
     """Chance that takes level t to level s."""
     t, s = checks.unit(t, "noise level t"), checks.unit(s, "noise level s")
     if not t <= s:
