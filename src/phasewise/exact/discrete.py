@@ -24,7 +24,6 @@ All information is in nats.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -227,12 +226,12 @@ def _cmi(p: Array, region: Regions) -> float:
     a, b, c = region.a.tolist(), region.b.tolist(), region.c.tolist()
     if not c:
         return 0.0
-    entropies = [math.fsum(entr(_marginal(p, keep)).reshape(-1)) for keep in (a + b, b + c, b, a + b + c)]
+    entropies = [float(entr(_marginal(p, keep)).sum()) for keep in (a + b, b + c, b, a + b + c)]
     return entropies[0] + entropies[1] - entropies[2] - entropies[3]
 
 
 def _kl(p: Array, q: Array) -> float:
-    return math.fsum(rel_entr(p, q).reshape(-1))
+    return float(rel_entr(p, q).sum())
 
 
 def _recover(noised: Array, before: Array, region: Regions, chance: float) -> Array:
