@@ -156,7 +156,7 @@ class DiscreteSystem:
         """Both sides of inequality (2): all pixels noised from t to s and undone one by one with radius ``radius``."""
         return self.path_recovery((t, s), radius)
 
-    @checks.checked(levels=_levels, order=checks.one_of(ORDERS))
+    @checks.checked(levels=_levels, radius=checks.pixels, order=checks.one_of(ORDERS))
     def path_recovery(self, levels: Sequence[float], radius: int, order: str = "raster") -> LayerRecovery:
         """Both sides of inequality (2) for a layer from each of ``levels`` to the next: noised to the last of them,
         undone down to the first.  ``order`` of the pixels in a layer: "raster" or "colours"."""
@@ -170,7 +170,12 @@ class DiscreteSystem:
         recovered = self.undone(self.noisy(levels[-1]), levels, radius, order)
         return LayerRecovery(_kl(self.noisy(levels[0]), recovered), tuple(terms), tuple(own), tuple(cmi))
 
-    @checks.checked(q=checks.made(np.ndarray, "an array of probabilities"), levels=_levels, order=checks.one_of(ORDERS))
+    @checks.checked(
+        q=checks.made(np.ndarray, "an array of chances"),
+        levels=_levels,
+        radius=checks.pixels,
+        order=checks.one_of(ORDERS),
+    )
     def undone(self, q: Array, levels: Sequence[float], radius: int, order: str = "raster") -> Array:
         """What the local reversal of *this* system's noise makes of any distribution ``q`` (2,) * n at the last level,
         at the first.  Chance that leads where this system never is may be missing from the result."""
