@@ -27,6 +27,9 @@ from phasewise.exact import (
     IsingStrip,
     QuantumState,
     TwoMode,
+    ensembles,
+    reverse_bits,
+    reverse_field,
 )
 from phasewise.information import make_estimator, make_geometry, make_problem
 from phasewise.results import LossTable, PriceList
@@ -443,6 +446,12 @@ CALLS = {
         "rho of text": lambda: QuantumState("abc"),
         "rho that is no state": lambda: QuantumState(np.ones((4, 4))),
         "GHZ of seven qubits": lambda: QuantumState.ghz(7),
+        "levels that fall": lambda: DiscreteSystem(np.ones(4) / 4).path_recovery((0.5, 0.2), 1),
+        "radius='a' of a path": lambda: DiscreteSystem(np.ones(4) / 4).path_recovery((0.2, 0.5), "a"),
+        "an Ising model of text": lambda: ensembles.ising((2, 2), "cold"),
+        "too many bits": lambda: ensembles.ghz((5, 5)),
+        "reverse_bits from t = 0": lambda: reverse_bits(DiscreteSystem(np.ones(4) / 4), 1, 0.0, 0.5),
+        "reverse_field of text": lambda: reverse_field("field", 1),
         "radius=-1 of a state": lambda: QuantumState.ghz(3).cmi(0.0, -1),
         "a mixture of text": lambda: GaussianMixture(["a", "b"]),
         "weights that do not sum to 1": lambda: GaussianMixture([GaussianField((4, 4))] * 2, [0.5, 0.6]),

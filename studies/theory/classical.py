@@ -22,14 +22,14 @@ FIELDS: dict[str, tuple[tuple[int, int], float, bool]] = {
 
 
 def systems(shape: tuple[int, int]) -> dict[str, DiscreteSystem]:
-    """By name; loops need two dimensions."""
+    """By name; loops need two dimensions, and an even number of columns."""
     found = {
         "product .8": ensembles.product(shape, 0.8),
         "Ising .3": ensembles.ising(shape, 0.3),
         "Ising .7": ensembles.ising(shape, 0.7),
         "GHZ": ensembles.ghz(shape),
     }
-    if shape[0] > 1:
+    if shape[0] > 1 and shape[1] % 2 == 0:
         found |= {"loops, even": ensembles.loops(shape, 0), "loops, either": ensembles.loops(shape)}
     return found
 

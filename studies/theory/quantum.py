@@ -8,7 +8,7 @@ import numpy as np
 
 from phasewise.exact import QuantumState
 
-TIMES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+TIMES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 STATES = {"GHZ": "z", "cluster": "xz", "Ising in a field": "z"}
 """Axes, repeated along the chain, that every qubit of the twin was measured along."""
 TOLERANCE = 1e-9

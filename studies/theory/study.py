@@ -27,10 +27,10 @@ class Options:
     chains: tuple[int, ...] = choice(CHAINS, "lengths", quick=(4,), flag=False)
     squares: tuple[tuple[int, int], ...] = choice(SQUARES, "sizes", quick=((2, 2),), flag=False)
     fields: tuple[str, ...] = choice(tuple(classical.FIELDS), "by name", quick=("ring of 24",), flag=False)
-    solver: int = choice(60, "steps of the reverse process", quick=20, flag=False)
+    solver: int = choice(40, "steps of the reverse process", quick=20, flag=False)
     qubits: int = choice(6, "of the states", quick=4, flag=False)
     times: tuple[float, ...] = choice(quantum.TIMES, "noise levels of them", quick=(0.0, 0.4), flag=False)
-    tries: int = choice(400, "random states", quick=8, flag=False)
+    tries: int = choice(240, "random states", quick=8, flag=False)
 
 
 class Theory(Study[Options]):

@@ -121,6 +121,8 @@ def test_samples_posteriors_and_limits():
     q = model.posterior(x, 1e-3)
     assert float(q[:, 1][label == 1].mean()) > 0.9 > 0.6 > float(q[:, 1][label == 0].mean())
     torch.testing.assert_close(model.posterior(x, 1.0)[0], torch.tensor(WEIGHTS, dtype=torch.float64))
+    nothing = model.posterior(x[:1], 0.3, torch.tensor([], dtype=torch.long))
+    torch.testing.assert_close(nothing[0], torch.tensor(WEIGHTS, dtype=torch.float64))
     assert model.mmse(0.0).value == 0
     torch.testing.assert_close(model.denoiser(1)(x[:4], 0.0), x[:4])
     assert model.cmi(0.5, 3).value == 0, "nothing is left for C"
@@ -133,5 +135,7 @@ def test_bad_input_is_refused():
         GaussianMixture([GaussianField((4, 3)), GaussianField((3, 4))])
     with pytest.raises(PhasewiseError, match="sum to 1"):
         GaussianMixture([GaussianField((4, 3))] * 2, np.array([0.5, 0.4]))
+    with pytest.raises(PhasewiseError, match="numbers from 0 to 11"):
+        textures().posterior(torch.zeros(1, 1, 4, 3), 0.5, torch.tensor([12]))
     with pytest.raises(PhasewiseError, match="no density"):
         GaussianMixture([GaussianField((4, 3), mass=0)] * 2).posterior(torch.zeros(1, 1, 4, 3), 0.0)

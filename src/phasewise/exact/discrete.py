@@ -24,7 +24,6 @@ All information is in nats.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -157,7 +156,7 @@ class DiscreteSystem:
         """Both sides of inequality (2): all pixels noised from t to s and undone one by one with radius ``radius``."""
         return self.path_recovery((t, s), radius)
 
-    @checks.checked(levels=_levels, order=checks.one_of(ORDERS))
+    @checks.checked(levels=_levels, radius=checks.pixels, order=checks.one_of(ORDERS))
     def path_recovery(self, levels: Sequence[float], radius: int, order: str = "raster") -> LayerRecovery:
         """Both sides of inequality (2) for a layer from each of ``levels`` to the next: noised to the last of them,
         undone down to the first.  ``order`` of the pixels in a layer: "raster" or "colours"."""
@@ -171,7 +170,12 @@ class DiscreteSystem:
         recovered = self.undone(self.noisy(levels[-1]), levels, radius, order)
         return LayerRecovery(_kl(self.noisy(levels[0]), recovered), tuple(terms), tuple(own), tuple(cmi))
 
-    @checks.checked(q=checks.made(np.ndarray, "an array of probabilities"), levels=_levels, order=checks.one_of(ORDERS))
+    @checks.checked(
+        q=checks.made(np.ndarray, "an array of chances"),
+        levels=_levels,
+        radius=checks.pixels,
+        order=checks.one_of(ORDERS),
+    )
     def undone(self, q: Array, levels: Sequence[float], radius: int, order: str = "raster") -> Array:
         """What the local reversal of *this* system's noise makes of any distribution ``q`` (2,) * n at the last level,
         at the first.  Chance that leads where this system never is may be missing from the result."""
@@ -227,12 +231,12 @@ def _cmi(p: Array, region: Regions) -> float:
     a, b, c = region.a.tolist(), region.b.tolist(), region.c.tolist()
     if not c:
         return 0.0
-    entropies = [math.fsum(entr(_marginal(p, keep)).reshape(-1)) for keep in (a + b, b + c, b, a + b + c)]
+    entropies = [float(entr(_marginal(p, keep)).sum()) for keep in (a + b, b + c, b, a + b + c)]
     return entropies[0] + entropies[1] - entropies[2] - entropies[3]
 
 
 def _kl(p: Array, q: Array) -> float:
-    return math.fsum(rel_entr(p, q).reshape(-1))
+    return float(rel_entr(p, q).sum())
 
 
 def _recover(noised: Array, before: Array, region: Regions, chance: float) -> Array:

@@ -77,8 +77,10 @@ class GaussianMixture(ExactModel):
         Raises :class:`PhasewiseError` where a component's covariance is singular: at sigma = 0 of a massless field.
         """
         flat = check_images(x, self.image_shape).flatten(1)
-        everywhere = torch.arange(flat.shape[1])
-        return self._log_posterior(flat, t, everywhere if pixels is None else pixels, path).exp()
+        seen = torch.arange(flat.shape[1]) if pixels is None else pixels.reshape(-1).long()
+        if bool(((seen < 0) | (seen >= flat.shape[1])).any()):
+            raise PhasewiseError(f"pixels are numbers from 0 to {flat.shape[1] - 1}, got {seen.tolist()}")
+        return self._log_posterior(flat, t, seen, path).exp()
 
     def denoiser(self, radius: int | None = None, path: NoisePath | None = None) -> MixtureDenoiser:
         """The exact posterior mean, of the image or of each pixel given its window."""

@@ -181,7 +181,7 @@ class QuantumState:
         for all.  Depolarising before is flipping the outcomes after."""
         if not axes or set(axes) - set(AXES) or len(axes) not in (1, self.n):
             raise PhasewiseError(f"axes are 1 or {self.n} letters of x, y and z, got {axes!r}")
-        turn = reduce(np.kron, [AXES[a] for a in (axes * self.n)[: self.n]])
+        turn: Array = reduce(np.kron, [AXES[a] for a in (axes * self.n)[: self.n]], np.ones((1, 1)))
         p = (turn @ self.rho @ turn.conj().T).diagonal().real.clip(min=0)
         return DiscreteSystem(p / p.sum(), self.shape)
 
