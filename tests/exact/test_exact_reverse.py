@@ -39,17 +39,17 @@ def lost(system: DiscreteSystem, t: float, radius: int, step: float) -> float:
     return sum(system.recovery_bound(t, s, radius, 1, (k // width, k % width)) for k in range(system.n))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.1, 0.9))
 def test_the_score_gap_is_the_information_that_single_pixels_lose(seed, t):
-    system = random_system(seed, (2, 3))
+    system = random_system(seed, (4, 2))  # its windows come in groups, not in the order of pixels
     for radius in (0, 1):
         h = 2e-3
         # three steps of halving size: the derivative at 0 to fourth order
         coarse, fine, finest = (lost(system, t, radius, h / k) * k / h for k in (1, 2, 4))
         slope = (coarse - 6 * fine + 8 * finest) / 3
         assert score_gap(system, t, radius) == pytest.approx(slope, abs=1e-8)
-    assert score_gap(system, t, 2) == pytest.approx(0, abs=1e-12)
+    assert score_gap(system, t, 3) == pytest.approx(0, abs=1e-12)
 
 
 def test_rates_against_a_generator_written_out():
@@ -78,10 +78,10 @@ def test_rates_against_a_generator_written_out():
 
 @pytest.mark.parametrize("name", ["ghz", "ising", "random"])
 def test_it_is_the_limit_of_thin_layers(name):
-    system = {"ghz": ensembles.ghz((1, 4)), "ising": ensembles.ising((2, 2), 0.5), "random": random_system(2, (1, 4))}
+    system = {"ghz": ensembles.ghz((1, 4)), "ising": ensembles.ising((4, 2), 0.5), "random": random_system(2, (1, 4))}
     levels = [1 / (1 + np.exp(-np.linspace(-2.5, 2.5, k + 1))) for k in (16, 32, 64)]
     ends = float(levels[0][0]), float(levels[0][-1])
-    radius = 0 if name == "ising" else 1
+    radius = 1
     found = reverse_bits(system[name], radius, *ends, steps=40)
     layers = [system[name].path_recovery(x, radius, "colours") for x in levels]
     for value, thin in ((found.kl, [x.kl for x in layers]), (found.bound, [sum(x.terms) for x in layers])):

@@ -198,6 +198,7 @@ class DiscreteSystem:
             state = _flip(state, region.a.tolist(), chance)
 
     def windows(self, radius: int | None) -> list[tuple[int, set[int]]]:
+        """Each pixel and those of its window ``N_radius``; pixels with windows of one form follow each other."""
         groups = windows(self.shape, radius)
         return [(int(i), set(w.tolist())) for g in groups for i, w in zip(g.pixels, g.indices, strict=True)]
 

@@ -39,6 +39,7 @@ from phasewise.exact.gaussian import GaussianModel
 from phasewise.paths import LinearPath, NoisePath
 
 Array = np.ndarray
+ROUNDING = -1e-12
 S = TypeVar("S", Array, Tensor)
 
 
@@ -89,8 +90,10 @@ def reverse_bits(
 
     q = _integrated(slope, system.noisy(t_max), high, low, steps)
     p = system.noisy(t_min)
-    if float(q.min()) <= 0:
+    if float(q.min()) < ROUNDING:
         raise PhasewiseError(f"{steps} steps are too few for this process; take more")
+    # a state this rare counts for nothing, and rounding may have left it a chance below 0
+    q = q.clip(min=np.finfo(float).tiny)
     grid = np.linspace(low, high, 2 * (steps // 2) + 1)
     rates = [score_gap(system, t, radius) * t for t in (1 / (1 + np.exp(-grid))).tolist()]
     return Reversal(float((p * np.log(p / q)).sum()), _simpson(rates, (high - low) / (len(grid) - 1)))
@@ -132,7 +135,8 @@ def reverse_field(
 
 def _near(system: DiscreteSystem, p: Array, radius: int) -> list[Array]:
     """Of every bit: the law of its window, summed axes kept with length 1."""
-    return [p.sum(tuple(set(range(system.n)) - window), keepdims=True) for _, window in system.windows(radius)]
+    found = dict(system.windows(radius))
+    return [p.sum(tuple(set(range(system.n)) - found[i]), keepdims=True) for i in range(system.n)]
 
 
 def _logit(t_min: float, t_max: float) -> tuple[float, float]:
