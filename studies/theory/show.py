@@ -130,8 +130,9 @@ def figures(answers: Answers) -> dict[str, bytes]:
     for name, content in part(answers, "bridges").items():
         axes[0].plot(classical.LEVELS[1:], [max(x, 1e-5) for x in content["kl"][name]], "o-", ms=3, label=name)
     axes[0].set(title="bits: noise undone locally", ylabel="KL(true || recovered), nats", yscale="log", ylim=(1e-4, 3))
-    for ax, (name, content) in zip(axes[1:], part(answers, "quantum").items(), strict=False):
-        rows = content["rows"]
+    of_qubits = part(answers, "quantum")
+    for ax, name in zip(axes[1:], ("GHZ", "cluster"), strict=True):
+        rows = of_qubits[name]["rows"] if name in of_qubits else []
         t = [row["t"] for row in rows]
         for colour, prefix, label in (("C0", "", "qubits"), ("C1", "twin_", "classical twin")):
             ax.plot(t, [row[f"{prefix}cmi"] for row in rows], "o-", ms=3, color=colour, label=f"I(A : C | B), {label}")

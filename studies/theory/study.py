@@ -22,7 +22,7 @@ class Options:
     steps: int = choice(500, "training steps of learned estimators", quick=1)
     draws: int = choice(200_000, "images that the mixture's truth averages", quick=200, flag=False)
     estimators: tuple[str, ...] = choice(("density", "gaussian", "mmse"), "of CMI", quick=("gaussian",))
-    blocks: tuple[int, ...] = choice((1, 2), "sides of A for them", quick=(1,), flag=False)
+    blocks: tuple[int, ...] = choice((1,), "sides of A for them, pixels")
     side: int = choice(4, "of the squares, pixels", quick=2, flag=False)
     chains: tuple[int, ...] = choice(CHAINS, "lengths", quick=(4,), flag=False)
     squares: tuple[tuple[int, int], ...] = choice(SQUARES, "sizes", quick=((2, 2),), flag=False)
@@ -35,7 +35,8 @@ class Options:
 
 class Theory(Study[Options]):
     """Exact, by enumeration or in closed form, but for the mixture's truth, an average of exact posteriors.  All
-    reversals go colour by colour, so that each layer is a local circuit.  It resumes cell by cell."""
+    reversals go colour by colour, so that each layer is a local circuit.  About ten minutes of one core; it resumes cell
+    by cell."""
 
     name = "theory"
     question = "Do the theorems hold on systems small enough to check, and how tight are they?"
