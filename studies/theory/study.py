@@ -35,8 +35,7 @@ class Options:
 
 class Theory(Study[Options]):
     """Exact, by enumeration or in closed form, but for the mixture's truth, an average of exact posteriors.  All
-    reversals go colour by colour, so that each layer is a local circuit.  About ten minutes of one core; it resumes cell
-    by cell."""
+    reversals go colour by colour, so that each layer is a local circuit.  About ten minutes of one core."""
 
     name = "theory"
     question = "Do the theorems hold on systems small enough to check, and how tight are they?"
