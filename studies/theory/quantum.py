@@ -38,12 +38,12 @@ def beside_twin(name: str, n: int, times: tuple[float, ...]) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def tried(count: int, seed: int) -> dict[str, Any]:
+def tried(count: int) -> dict[str, Any]:
     """Random states of three qubits in a row, of ranks 1 to 8, A noised by .3 or lost: how often each left side exceeds
     the information lost, and the largest ratio."""
     found: dict[str, list[float]] = {"rotated": [], "kernel": [], "petz": [], "petz_kl": [], "rotated_kl": []}
     for k in range(count):
-        state = QuantumState.random(3, seed + k, rank=(1, 2, 4, 8)[k % 4])
+        state = QuantumState.random(3, k, rank=(1, 2, 4, 8)[k % 4])
         held = state.recovery(0.0, (0.3, 1.0)[(k // 4) % 2], 1, center=(0, 0))
         for name, values in found.items():
             excess = getattr(held, name) - held.drop

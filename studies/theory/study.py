@@ -95,7 +95,7 @@ class Theory(Study[Options]):
             yield name, quantum.beside_twin, name, self.options.qubits, self.options.times
 
     def of_maps(self) -> Iterator[tuple[Any, ...]]:
-        yield "random", quantum.tried, self.options.tries, 0
+        yield "random", quantum.tried, self.options.tries
 
     def of_mixture(self) -> Iterator[tuple[Any, ...]]:
         o = self.options

@@ -39,6 +39,7 @@ from phasewise.exact.discrete import DiscreteSystem, flip_chance
 Array = np.ndarray
 MAX_QUBITS = 6
 SUPPORT = 1e-13  # eigenvalues below this share of the largest are 0 that rounding has moved
+_matrix = checks.made(np.ndarray, "a matrix", "an array of numpy")
 STEP, REACH = 0.1, 8.0  # of the kernel's integral: the trapezoidal rule, to some 1e-11
 AXES = {
     "x": np.array([[1, 1], [1, -1]]) / math.sqrt(2),
@@ -105,7 +106,10 @@ class QuantumState:
     @classmethod
     def pure(cls, vector: Array, shape: Shape | None = None) -> QuantumState:
         """``|v><v|`` of a vector (2^n,) of any length but 0."""
-        v = np.asarray(vector, dtype=np.complex128)
+        try:
+            v = np.asarray(vector, dtype=np.complex128)
+        except (TypeError, ValueError) as error:
+            raise PhasewiseError(f"a pure state is a vector of numbers, got {checks.shown(vector)}") from error
         if v.ndim != 1 or not np.isfinite(v).all() or not float(np.abs(v).max(initial=0)):
             raise PhasewiseError(f"a pure state is a vector (2^n,) other than 0, got {checks.shown(vector)}")
         v = v / np.linalg.norm(v)
@@ -225,9 +229,14 @@ class PetzMap:
         near: ``rho_AB``, a density matrix with A's qubits first.
         size: qubits of A.
         strength: of the noise on each, in [0, 1].
+
+    Raises :class:`PhasewiseError` where A has more qubits than ``near``.
     """
 
+    @checks.checked(near=_matrix, size=checks.count, strength=checks.unit)
     def __init__(self, near: Array, size: int, strength: float) -> None:
+        if near.shape != (len(near), len(near)) or 2**size > len(near):
+            raise PhasewiseError(f"near must be the density matrix of {size} or more qubits, got shape {near.shape}")
         self.size, self.strength = size, strength
         self.before, self.after = _spectrum(near), _spectrum(_depolarise(near, range(size), strength))
 
@@ -240,7 +249,7 @@ class PetzMap:
         return _sandwich(outer, back)
 
 
-@checks.checked(rho=checks.made(np.ndarray, "a matrix"), sigma=checks.made(np.ndarray, "a matrix"))
+@checks.checked(rho=_matrix, sigma=_matrix)
 def fidelity(rho: Array, sigma: Array) -> float:
     """``F = || rho^(1/2) sigma^(1/2) ||_1`` in [0, 1] of two density matrices of one size (not its square)."""
     if rho.shape != sigma.shape:

@@ -94,7 +94,7 @@ def reverse_bits(
         raise PhasewiseError(f"{steps} steps are too few for this process; take more")
     # a state this rare counts for nothing, and rounding may have left it a chance below 0
     q = q.clip(min=np.finfo(float).tiny)
-    grid = np.linspace(low, high, 2 * (steps // 2) + 1)
+    grid = np.linspace(low, high, 2 * max(steps // 2, 1) + 1)
     rates = [score_gap(system, t, radius) * t for t in (1 / (1 + np.exp(-grid))).tolist()]
     return Reversal(float((p * np.log(p / q)).sum()), _simpson(rates, (high - low) / (len(grid) - 1)))
 
