@@ -31,7 +31,7 @@ MAPS = {
 """Maps of the study cmi_images that are put on the axis, and their sets."""
 ESTIMATORS: dict[str, dict[str, Any]] = {
     "gaussian": {"folds": 2},
-    "density": {"folds": 2, "batch": 128, "draws": 2, "max_scored": 4000, "steps": 60},
+    "density": {"folds": 2, "batch": 128, "draws": 2, "max_scored": 4000},
 }
 """Options of the estimators of CMI given the class; the first sees second moments alone."""
 TRAINING = {"global": 400, "r3": 400}
