@@ -30,6 +30,7 @@ from studies.speed import Speed
 from studies.study import Study
 from studies.theory import Theory
 from studies.train import TrainGlobal, TrainLocals
+from studies.transitions import TransitionsStudy
 
 STUDIES: dict[str, type[Study[Any]]] = {
     study.name: study
@@ -63,5 +64,6 @@ STUDIES: dict[str, type[Study[Any]]] = {
         GPUQueue,
         Guests,
         Theory,
+        TransitionsStudy,
     )
 }

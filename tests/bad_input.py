@@ -14,10 +14,12 @@ from phasewise.denoisers import DiTDenoiser, for_inference
 from phasewise.diagnosis import (
     AttentionWithin,
     gap_window,
+    measure_cloning,
     measure_influence,
     measure_losses,
     measure_recovery,
     path_kl,
+    speciation,
 )
 from phasewise.exact import (
     DiscreteSystem,
@@ -112,6 +114,12 @@ def boundary(**given):
     return pw.boundary(
         **{"early": w.members["r1"], "late": w.members["global"], "data": w.x, "n": 4, "steps": 2, **given}
     )
+
+
+def clones(**given):
+    asked = {"denoiser": world().net, "images": world().x[:4], "times": [0.5], "steps": 1}
+    asked |= {"classify": lambda x: torch.arange(len(x)) % 2, **given}
+    return measure_cloning(**asked)
 
 
 def cmi(**given):
@@ -306,6 +314,19 @@ CALLS = {
             denoiser=DiTDenoiser((1, 6, 6), width=4, heads=1, patch=2), windows=[3]
         ),
         "influence of one image": lambda: measure_influence(world().net, world().x[:1], (0.5,)),
+        "speciation of a name": lambda: speciation("digits"),
+        "speciation of one image": lambda: speciation(world().x[:1]),
+        "speciation, NaN images": lambda: speciation(spoiled(world().x)),
+        "speciation, three labels": lambda: speciation(world().x, labels=[0, 1, 2]),
+        "speciation, draws=1": lambda: speciation(world().x, draws=1),
+        "clones, times=[0]": lambda: clones(times=[0.0]),
+        "clones, steps=0": lambda: clones(steps=0),
+        "clones, a solver without noise": lambda: clones(solver="ddim"),
+        "clones, classify=3": lambda: clones(classify=3),
+        "clones, classes that are no whole numbers": lambda: clones(classify=lambda x: x.mean((1, 2, 3))),
+        "clones of one class": lambda: clones(classify=lambda x: torch.zeros(len(x), dtype=torch.int64)),
+        "clones, NaN images": lambda: clones(images=spoiled(world().x)),
+        "clones of a function": lambda: clones(denoiser=abs),
         "attention, windows=[0.5]": lambda: reach(windows=[0.5]),
         "attention within -1": lambda: AttentionWithin(world().net, -1, 1),
         "attention within patches of 0": lambda: AttentionWithin(world().net, 1, 0),
@@ -439,6 +460,8 @@ CALLS = {
         "block='a'": lambda: TwoMode((4, 4)).cmi(0.5, 1, block="a"),
         "amplitude=0": lambda: TwoMode((4, 4), 0),
         "beta=inf": lambda: IsingChain(5, INF),
+        "class terms of no samples": lambda: GaussianMixture([GaussianField((4, 4))] * 2).class_terms(0.5, 1, n=0),
+        "a class of an even number of spins": lambda: IsingStrip(2, 3, 0.4).class_terms(0.5, 1),
         "a strip too wide": lambda: IsingStrip(3, 40, 0.3),
         "n=0 draws": lambda: IsingChain(5, 0.3).cmi(0.5, 1, n=0),
         "p of text": lambda: DiscreteSystem("abc"),

@@ -25,6 +25,7 @@ from phasewise.display import LINES
 from phasewise.errors import PhasewiseError
 from phasewise.results import (
     AttentionWindows,
+    Cloning,
     CMIMap,
     DataRecord,
     Estimate,
@@ -42,7 +43,9 @@ from phasewise.results import (
     Recovery,
     ReusePrices,
     SearchedGrid,
+    Speciation,
     StepErrors,
+    SymmetryBreaking,
     TrainingRecord,
     WindowedAnswer,
 )
@@ -82,6 +85,12 @@ REUSE = ReusePrices(
     distance_stderr=np.ones((2, 2)) / 9, weights=np.full((2, 2, 3), NAN), flops=np.array([10.0, 1e6]),
     ms=np.array([0.1, 1.0]),
     n=7, seed=3, trajectories="noised", frechet=TABLE[:2], frechet_stderr=TABLE[:2],
+)  # fmt: skip
+SPECIATION = Speciation(4.0, 3.5, 4.5, 2 / 3, 0.65, 0.68, -1.4, 0.31, 100, 3, {"name": "linear"}, 2, 1.0, t_between=0.5)
+CLONING = Cloning(
+    np.array([0.5, 0.9]), np.array([0.0, -4.4]), np.array([1.0, 0.6]), np.array([0.0, 0.1]), np.array([1.0, 0.5]),
+    np.array([0.0, 0.1]), 0.5, 0.775, 0.8, NAN, NAN, 0.8, 0.7, INF, 0.6, NAN, 2, 16, "ancestral", 100, 3,
+    {"name": "linear"},
 )  # fmt: skip
 EXAMPLES: list[Record] = [
     Estimate(0.1 + 0.2, 1e-9, 17, unit="pixels", seed=4),
@@ -124,6 +133,10 @@ EXAMPLES: list[Record] = [
     JudgeScore("sliced Wasserstein distance", 0.02, 1e-3, 100, 200),
     JudgesVerdict("hybrid", "global", ("FID", "unseen FID"), np.array([-0.5, 0.1]), np.array([0.1, 0.1]),
                   np.array([2.0, NAN]), 100),
+    SPECIATION,
+    CLONING,
+    SymmetryBreaking(SPECIATION, CLONING),
+    SymmetryBreaking(dataclasses.replace(SPECIATION, classes=None)),
 ]  # fmt: skip
 every_record = pytest.mark.parametrize("record", EXAMPLES, ids=lambda r: type(r).__name__)
 

@@ -76,7 +76,7 @@ COMMANDS: dict[str, Command] = {
     "diagnose": Command(
         "Measure losses, gaps and recovery. With --cmi: conditional mutual information alone.",
         "phasewise diagnose --cmi --data mnist --data-dir data --out runs/cmi",
-        ("data", "diagnose", "reach", "recovery", "cmi", "machine"),
+        ("data", "diagnose", "reach", "symmetry", "recovery", "cmi", "machine"),
         brief=("data", "recovery"),
     ),
     "schedule": Command(

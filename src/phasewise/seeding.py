@@ -31,6 +31,9 @@ class Purpose(IntEnum):
     REACH_NOISE = 13
     REACH_PIXELS = 14
     REACH_SIGNS = 15
+    CLONING = 17
+    CLONE = 18
+    SPECIATION = 19
     CMI_FOLDS = 20
     CMI_FOLD = 21
     CMI_CLASS = 22
@@ -77,6 +80,7 @@ class Stage(IntEnum):
     UNSEEN = 8
     PLACING = 9
     PLACED = 10
+    SYMMETRY = 11
 
 
 def stage_seed(seed: int, stage: Stage) -> int:

@@ -72,6 +72,19 @@ def test_networks_that_are_not_there_are_refused(tmp_path):
         check(images(60), networks=str(tmp_path))
 
 
+def test_a_cmi_given_the_class_needs_labels_and_images_of_each():
+    asked = config(cmi=True, cmi_estimator="gaussian", cmi_given="class")
+    with pytest.raises(PhasewiseError, match="needs a label of every image"):
+        check_before(asked, images(60), ["data", "cmi"])
+    data = pw.load_images("digits")
+    check_before(asked, data, ["data", "cmi"])
+    few = config(cmi=True, cmi_estimator="gaussian", cmi_given="class", cmi_options={"folds": 100})
+    with pytest.raises(PhasewiseError, match="of class 0: gaussian: 100 folds"):
+        check_before(few, data, ["data", "cmi"])
+    with pytest.raises(PhasewiseError, match="cmi_given"):
+        config(cmi_given="weather")
+
+
 def test_folds_are_counted_against_the_images():
     asked = config(cmi=True, cmi_estimator="gaussian", cmi_options={"folds": 31})
     with pytest.raises(PhasewiseError, match="31 folds of 60 images"):

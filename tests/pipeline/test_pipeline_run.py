@@ -445,9 +445,27 @@ def test_which_stages_a_command_goes_through():
         c = changed_config(**changes)
         return [s.name for s in wanted(command, all_stages(c)) if not s.name.startswith("train-")]
 
-    assert names("run") == ["data", "features", "diagnose", "recovery", "cmi", "schedule", "evaluate", "report"]
-    assert names("run", cmi=False) == ["data", "features", "diagnose", "recovery", "schedule", "evaluate", "report"]
-    assert names("diagnose") == ["data", "features", "diagnose", "recovery"]
+    assert names("run") == [
+        "data",
+        "features",
+        "diagnose",
+        "symmetry",
+        "recovery",
+        "cmi",
+        "schedule",
+        "evaluate",
+        "report",
+    ]
+    assert names("run", cmi=False, symmetry=False) == [
+        "data",
+        "features",
+        "diagnose",
+        "recovery",
+        "schedule",
+        "evaluate",
+        "report",
+    ]
+    assert names("diagnose") == ["data", "features", "diagnose", "symmetry", "recovery"]
     assert "cmi" not in names("evaluate")
     assert "cmi" in names("schedule", window="cmi")
     assert names("cmi") == ["data", "cmi"]
@@ -539,3 +557,53 @@ def test_the_command_that_repeats_a_run_says_its_networks():
     assert said == "phasewise run --size smoke --data digits --cheap-globals coarse,small --networks nets"
     assert make_config(28).train.cheap_globals == ("coarse",)
     assert command(make_config(28, cheap_globals=())) == "phasewise run --size cpu --data digits --cheap-globals none"
+
+
+# --- when symmetries break ------------------------------------------------------------------------------------------
+
+
+def test_a_run_knows_when_symmetries_break(smoke_run):
+    run = open_run(smoke_run)
+    found = run.symmetry
+    assert found is not None
+    assert found.speciation.n == run.data.sizes["train"]
+    assert found.speciation.classes == 10
+    assert found.cloning is not None
+    assert found.cloning.n == 20
+    page = (smoke_run / "report.html").read_text(encoding="utf-8")
+    assert "When symmetries break" in page
+    assert f"Speciation at t = {found.speciation.t_s:.3g}" in page
+
+
+def test_symmetry_is_measured_again_only_where_its_choices_change(copy):
+    before = {f.name: f.read_bytes() for f in (copy / "records").glob("*.json")}
+    done, _ = collect(copy, make_config(8, "smoke", clone_images=0), command="diagnose", update=True)
+    assert done == ["symmetry"]
+    assert open_run(copy).symmetry.cloning is None
+    after = {f.name: f.read_bytes() for f in (copy / "records").glob("*.json")}
+    assert {n for n in before if before[n] != after.get(n)} == {"symmetry.json"}  # no other stream has moved
+    assert "symmetry" not in [s.name for s in all_stages(make_config(8, "smoke", symmetry=False))]
+
+
+def test_what_the_network_is_told_is_not_cloned():
+    from phasewise.denoisers import LocalDenoiser
+    from phasewise.metrics.features import RandomFeatures
+    from phasewise.pipeline.symmetry import said_of, symmetry_of
+
+    data, asked, lines = load_images("digits"), make_config(8, "smoke").symmetry, []
+    told = LocalDenoiser((1, 8, 8), 1, classes=10)
+    found = symmetry_of(told, data, RandomFeatures(data.image_shape), asked, 0, lambda *said: lines.append(said[0]))
+    assert found.cloning is None
+    assert "nothing here tells classes" in lines[0]
+    assert said_of(found).startswith("symmetries break: speciation at t = ")
+
+
+def test_cmi_given_the_class_is_asked_for_by_one_word(tmp_path):
+    folder = tmp_path / "run"
+    words = ["diagnose", "--cmi", "--data", "digits", "--out", str(folder), "--size", "smoke", "--given", "class"]
+    words += ["--estimator", "gaussian", "--cmi-radii", "1", "--cmi-times", "0.5"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    known = CMIMap.load(folder / "records" / "cmi.json")
+    assert len(known.config["classes"]) == 10
+    assert "--given class" in command(changed_config(cmi_given="class"))

@@ -1,4 +1,4 @@
-"""Where in time far pixels matter: losses and gaps, Markov length, critical windows, recovery, reach of a network."""
+"""Where in time far pixels matter: losses, gaps, Markov length, windows; symmetry breaking, recovery, reach."""
 
 from phasewise.diagnosis.attention_window import AttentionWithin, measure_attention_windows
 from phasewise.diagnosis.claims import check_claims, guess
@@ -7,6 +7,7 @@ from phasewise.diagnosis.losses import gap_window, measure_losses, path_kl
 from phasewise.diagnosis.markov import markov_length, t_c
 from phasewise.diagnosis.reaching import reach
 from phasewise.diagnosis.recovery import measure_recovery
+from phasewise.diagnosis.symmetry import measure_cloning, speciation
 from phasewise.diagnosis.window import critical_window
 from phasewise.diagnosis.windowed import measure_windowed_answer
 
@@ -21,6 +22,7 @@ __all__ = [
     "guess",
     "markov_length",
     "measure_attention_windows",
+    "measure_cloning",
     "measure_influence",
     "measure_losses",
     "measure_reach_of",
@@ -28,5 +30,6 @@ __all__ = [
     "measure_windowed_answer",
     "path_kl",
     "reach",
+    "speciation",
     "t_c",
 ]

@@ -4,7 +4,7 @@ Ground truth for every estimator: nothing here shares code with :mod:`phasewise.
 """
 
 from phasewise.exact import ensembles
-from phasewise.exact.base import ExactModel, Regions, WindowGroup, regions, windows
+from phasewise.exact.base import ClassTerms, ExactModel, Regions, WindowGroup, regions, windows
 from phasewise.exact.discrete import DiscreteSystem, LayerRecovery
 from phasewise.exact.gaussian import GaussianField, GaussianModel, gaussian_cmi
 from phasewise.exact.ising import IsingChain, IsingDenoiser, IsingStrip
@@ -16,6 +16,7 @@ from phasewise.exact.two_mode import TwoMode, TwoModeDenoiser
 from phasewise.exact.wiener import GaussianDenoiser
 
 __all__ = [
+    "ClassTerms",
     "DiscreteSystem",
     "ExactModel",
     "GaussianDenoiser",

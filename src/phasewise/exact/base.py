@@ -93,6 +93,41 @@ class ClosedForm(ExactModel):
 
 
 @dataclass(frozen=True)
+class ClassTerms:
+    """What a class S of the clean image has to do with locality, at one time; information in nats, all pixels noisy.
+
+    ``cmi`` I(A : C | B); ``given`` I(A : C | B, S); ``near`` I(A : S | B); ``far`` I(A : S | B, C), which by the chain
+    rule are related as ``cmi - given = near - far``.  ``gap`` E|D - D_r|^2 of the one pixel A in squared pixel units,
+    with D from all of the image and D_r from A and B; ``gap_given``: the same where both know S; NaN for larger A.
+    ``agreement``: how often two draws from the posterior of the clean image are of one class.
+    """
+
+    cmi: Estimate
+    given: Estimate
+    near: Estimate
+    far: Estimate
+    gap: Estimate
+    gap_given: Estimate
+    agreement: Estimate
+
+    @property
+    def a(self) -> float:
+        """The largest a with ``I(A : C | B, S) <= (1 - a) I(A : C | B)``; NaN where no information is there."""
+        return 1 - self.given.value / self.cmi.value if self.cmi.value > 0 else float("nan")
+
+
+def closed(value: float, unit: str = "nats") -> Estimate:
+    """A closed form among estimates: no error, no samples."""
+    return Estimate(float(value), 0.0, 0, unit)
+
+
+def averaged(terms: Tensor, seed: int, unit: str = "nats") -> Estimate:
+    """The mean of exact terms (n,) over samples, with its standard error."""
+    stderr = float(terms.std()) / len(terms) ** 0.5 if len(terms) > 1 else float("nan")
+    return Estimate(float(terms.mean()), stderr, len(terms), unit=unit, seed=seed)
+
+
+@dataclass(frozen=True)
 class Regions:
     """Flat pixel numbers of A, B and C, int64, ascending."""
 

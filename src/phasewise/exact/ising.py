@@ -27,9 +27,11 @@ from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.exact.base import (
     Center,
+    ClassTerms,
     ExactModel,
     Regions,
     Shape,
+    averaged,
     check_images,
     check_radius_or_zero,
     check_shape,
@@ -103,14 +105,52 @@ class IsingModel(ExactModel):
             terms = _pixel_kl(q_far, q_near, gamma)
         else:
             terms = _block_kl(q_far, q_near, gamma, len(region.a), rng)
-        return _estimate(terms, seed)
+        return averaged(terms, seed)
+
+    @checks.checked(n=checks.count, seed=checks.seed)
+    def class_terms(
+        self,
+        t: float,
+        radius: int,
+        center: Center | None = None,
+        path: NoisePath | None = None,
+        n: int = 2048,
+        seed: int = 0,
+    ) -> ClassTerms:
+        """What the sign of the magnetisation, S, has to do with locality at one pixel A: means over ``n`` samples.
+
+        Every term is exact given its sample: the joint posterior of S and of A's spin comes from messages that also
+        count the spins that are up (:meth:`RowChain.signed_spin_weights`).  Raises :class:`PhasewiseError` for an even
+        number of pixels, whose magnetisation may be 0.
+        """
+        if self.shape[0] * self.shape[1] % 2 == 0:
+            raise PhasewiseError(
+                f"the magnetisation of {self.shape[0] * self.shape[1]} spins may be 0 and has no sign then; take an "
+                "odd number of pixels"
+            )
+        region, gamma = regions(self.shape, radius, 1, center), self._snr(t, path)
+        fields, _ = self._observed(gamma, n, seed)
+        seen = {"b": region.b, "bc": torch.cat([region.b, region.c])}
+        seen |= {f"a{name}": torch.cat([region.a, pixels]) for name, pixels in seen.items()}
+        joint = {name: self._signed_posterior(fields, pixels, int(region.a)) for name, pixels in seen.items()}
+        return _class_terms(joint, gamma, seed)
+
+    def _signed_posterior(self, fields: Tensor, seen: Tensor, pixel: int) -> Tensor:
+        """(n, 2, 2): posterior of the spin at flat place ``pixel`` (axis 1: -1, +1) and of S, given those ``seen``."""
+        mask = torch.zeros(self.shape[0] * self.shape[1], dtype=torch.float64)
+        mask[seen] = 1
+        grid = self._grid(fields * mask.reshape(self.shape))
+        row, col = divmod(pixel, self.shape[1])
+        at = (col, row) if self._transposed else (row, col)
+        weights = torch.cat([self._engine.signed_spin_weights(f, *at) for f in grid.split(CHUNK)])
+        return weights / weights.sum((1, 2), keepdim=True)
 
     @checks.checked(n=checks.count, seed=checks.seed)
     def mmse(
         self, t: float, radius: int | None = None, path: NoisePath | None = None, n: int = 2048, seed: int = 0
     ) -> Estimate:
         """``E|D_radius - X_0|^2`` per image: the mean over noisy samples of ``sum_i (1 - D_i^2)``."""
-        return _estimate((1 - self._means(t, radius, path, n, seed) ** 2).sum((1, 2)), seed, "squared pixel units")
+        return averaged((1 - self._means(t, radius, path, n, seed) ** 2).sum((1, 2)), seed, "squared pixel units")
 
     @checks.checked(n=checks.count, seed=checks.seed)
     def denoising_gap(
@@ -118,7 +158,7 @@ class IsingModel(ExactModel):
     ) -> Estimate:
         """``E|D - D_radius|^2`` per image; the same as ``mmse_r - mmse`` by orthogonality."""
         difference = self._means(t, None, path, n, seed) - self._means(t, radius, path, n, seed)
-        return _estimate((difference**2).sum((1, 2)), seed, "squared pixel units")
+        return averaged((difference**2).sum((1, 2)), seed, "squared pixel units")
 
     def _means(self, t: float, radius: int | None, path: NoisePath | None, n: int, seed: int) -> Tensor:
         gamma = self._snr(t, path)
@@ -217,6 +257,38 @@ def _pixel_kl(q: Tensor, p: Tensor, gamma: float) -> Tensor:
     return total
 
 
+def _class_terms(joint: dict[str, Tensor], gamma: float, seed: int) -> ClassTerms:
+    """From the posteriors (n, 2, 2) of spin and class given B, BC, AB and ABC."""
+    near, far = joint["b"], joint["bc"]
+    terms = {name: torch.zeros(len(near), dtype=torch.float64) for name in ("given", "near", "far", "gap_given")}
+    for k in (0, 1):
+        q_near, q_far = _of_class(near, k), _of_class(far, k)
+        share_near, share_far = near[:, :, k].sum(1), far[:, :, k].sum(1)
+        terms["given"] += share_far * _pixel_kl(q_far, q_near, gamma)
+        terms["near"] += share_near * _pixel_kl(q_near, near.sum(2), gamma)
+        terms["far"] += share_far * _pixel_kl(q_far, far.sum(2), gamma)
+        means = [_of_class(joint[name], k) @ torch.tensor([-1.0, 1.0], dtype=torch.float64) for name in ("abc", "ab")]
+        terms["gap_given"] += joint["abc"][:, :, k].sum(1) * (means[0] - means[1]).square()
+    spins = torch.tensor([-1.0, 1.0], dtype=torch.float64)
+    gap = ((joint["abc"].sum(2) - joint["ab"].sum(2)) @ spins).square()
+    return ClassTerms(
+        cmi=averaged(_pixel_kl(far.sum(2), near.sum(2), gamma), seed),
+        **{name: averaged(terms[name], seed) for name in ("given", "near", "far")},
+        gap=averaged(gap, seed, "squared pixel units"),
+        gap_given=averaged(terms["gap_given"], seed, "squared pixel units"),
+        agreement=averaged(joint["abc"].sum(1).square().sum(1), seed, "share"),
+    )
+
+
+def _of_class(joint: Tensor, k: int) -> Tensor:
+    """(n, 2): the spin's posterior given that the class is number ``k``; even where that class has no chance."""
+    part = joint[:, :, k]
+    total = part.sum(1, keepdim=True)
+    return torch.where(
+        total > 0, part / torch.where(total > 0, total, torch.ones_like(total)), torch.full_like(part, 0.5)
+    )
+
+
 def _log_mixture(q: Tensor, f: Tensor) -> Tensor:
     """``log sum_s q_s e^{s f}``, (n, 2) and (M,) -> (n, M)."""
     log_q = q.log()
@@ -232,8 +304,3 @@ def _block_kl(q: Tensor, p: Tensor, gamma: float, k: int, rng: np.random.Generat
     exponent = (gamma * spins[state] + math.sqrt(gamma) * z) @ spins.T  # (n, REDRAWS, 2^k)
     log_q, log_p = (torch.logsumexp(exponent + w.log()[:, None, :], -1) for w in (q, p))
     return (log_q - log_p).mean(1)
-
-
-def _estimate(terms: Tensor, seed: int, unit: str = "nats") -> Estimate:
-    stderr = float(terms.std()) / math.sqrt(len(terms)) if len(terms) > 1 else math.nan
-    return Estimate(float(terms.mean()), stderr, len(terms), unit=unit, seed=seed)

@@ -25,7 +25,17 @@ from torch import Tensor
 from phasewise import checks
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
-from phasewise.exact.base import Center, ExactModel, check_images, check_radius_or_zero, noise_level, regions
+from phasewise.exact.base import (
+    Center,
+    ClassTerms,
+    ExactModel,
+    averaged,
+    check_images,
+    check_radius_or_zero,
+    closed,
+    noise_level,
+    regions,
+)
 from phasewise.exact.gaussian import GaussianModel, gaussian_cmi
 from phasewise.paths import NoisePath, Time, as_time
 from phasewise.results import Estimate
@@ -109,6 +119,49 @@ class GaussianMixture(ExactModel):
         assert isinstance(terms, Tensor)
         return _estimate(given, terms, seed)
 
+    @checks.checked(n=checks.count, seed=checks.seed)
+    def class_terms(
+        self,
+        t: float,
+        radius: int,
+        block: int = 1,
+        center: Center | None = None,
+        path: NoisePath | None = None,
+        n: int = 4096,
+        seed: int = 0,
+    ) -> ClassTerms:
+        """What the label, as a class, has to do with locality at time t > 0: means over ``n`` noisy images; what is
+        said given the label is closed."""
+        region = regions(self.shape, radius, block, center, self.wrap)
+        a, b, c = region.a, region.b, region.c
+        x, given = self._noisy(t, n, seed, path), self.cmi_given_component(t, radius, block, center, path)
+        seen = {"b": b, "ab": torch.cat([a, b]), "bc": torch.cat([b, c]), "abc": torch.cat([a, b, c])}
+        posterior = {name: self._log_posterior(x, t, pixels, path).exp() for name, pixels in seen.items()}
+        unknown = {name: torch.special.entr(q).sum(1) for name, q in posterior.items()}
+        near, far = unknown["b"] - unknown["ab"], unknown["bc"] - unknown["abc"]
+        gap, known = torch.full((n,), math.nan, dtype=torch.float64), math.nan
+        if len(a) == 1:
+            means, left = zip(*(self._pixel(x, t, int(a), seen[name], path) for name in ("ab", "abc")), strict=True)
+            apart = (posterior["abc"] * means[1]).sum(1) - (posterior["ab"] * means[0]).sum(1)
+            gap, known = apart.square(), left[0] - left[1]
+        return ClassTerms(
+            cmi=averaged(given + near - far, seed), given=closed(given), near=averaged(near, seed),
+            far=averaged(far, seed), gap=averaged(gap, seed, "squared pixel units"),
+            gap_given=closed(known, "squared pixel units"),
+            agreement=averaged(posterior["abc"].square().sum(1), seed, "share"),
+        )  # fmt: skip
+
+    def _pixel(self, x: Tensor, t: float, pixel: int, seen: Tensor, path: NoisePath | None) -> tuple[Tensor, float]:
+        """Of one clean pixel given the noisy ``seen`` ones and the label: posterior means (n, K), mean variance."""
+        alpha, _ = noise_level(t, path)
+        columns, left = [], 0.0
+        for weight, c in zip(self.weights, self.components, strict=True):
+            cross = alpha * c.covariance[pixel, seen]
+            gain = torch.linalg.solve(c.noisy_covariance(t, path)[seen][:, seen], cross)
+            columns.append(c.mean[pixel] + (x[:, seen] - alpha * c.mean[seen]) @ gain)
+            left += weight * float(c.covariance[pixel, pixel] - cross @ gain)
+        return torch.stack(columns, 1), left
+
     def cmi_given_component(
         self, t: float, radius: int, block: int = 1, center: Center | None = None, path: NoisePath | None = None
     ) -> float:
@@ -122,7 +175,7 @@ class GaussianMixture(ExactModel):
         self, t: float, radius: int | None = None, path: NoisePath | None = None, n: int = 20_000, seed: int = 0
     ) -> Estimate:
         """``E|D_radius - X_0|^2`` per image by (2), summed over pixels, in squared pixel units."""
-        closed = sum(w * c.mmse(t, radius, path) for w, c in zip(self.weights, self.components, strict=True))
+        own = sum(w * c.mmse(t, radius, path) for w, c in zip(self.weights, self.components, strict=True))
         denoiser, terms = self.denoiser(radius, path), []
         if noise_level(t, path)[1] == 0:
             return Estimate(0.0, 0.0, n, "squared pixel units", seed)
@@ -130,7 +183,7 @@ class GaussianMixture(ExactModel):
             means, chances = denoiser.by_component(part, t)
             apart = means - (chances * means).sum(2, keepdim=True)
             terms.append((chances * apart**2).sum((1, 2)))
-        return _estimate(closed, torch.cat(terms), seed, "squared pixel units")
+        return _estimate(own, torch.cat(terms), seed, "squared pixel units")
 
     def _noisy(self, t: float, n: int, seed: int, path: NoisePath | None) -> Tensor:
         """``n`` noisy images (n, N) in float64, drawn from the mixture at time t."""

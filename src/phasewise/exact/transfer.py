@@ -107,6 +107,31 @@ class RowChain:
         up = self.up(fields, rows.stop - 1, self.height - 1)
         return _normalise((message * up[:, None, :]).sum(-1))
 
+    def signed_spin_weights(self, fields: Tensor, row: int, col: int) -> Tensor:
+        """(B, 2, 2): weights, up to a factor per image, of one spin's value (-1, +1) together with the sign of the sum
+        of all spins (-, +), given fields (B, H, W), for an odd number of spins.
+
+        The messages (B, 2, count, S) carry, besides the row's state, the spin's value and how many spins are up so far;
+        all is sums of what is not negative, so nothing cancels.
+        """
+        ups = (self.spins > 0).sum(1)
+        most = self.height * self.width
+        own = torch.stack([self.spins[:, col] < 0, self.spins[:, col] > 0]).double()[:, None]
+        message = torch.zeros(len(fields), 2, most + 1, len(self.spins), dtype=torch.float64)
+        message[:, :, 0] = 1.0
+        for h in range(self.height):
+            here = message * self.evidence(fields[:, h])[:, None, None]
+            here = here * own if h == row else here
+            counted = torch.zeros_like(here)
+            for k in range(self.width + 1):  # states with k spins up move the count by k
+                states = (ups == k).nonzero().reshape(-1)
+                counted[:, :, k:, states] = here[:, :, : most + 1 - k, states]
+            message = counted if h == self.height - 1 else counted @ self.transfer
+            message = message / message.sum((1, 2, 3), keepdim=True)
+        total = message.sum(3)
+        half = most // 2 + 1
+        return torch.stack([total[:, :, :half].sum(2), total[:, :, half:].sum(2)], dim=2)
+
     def sample(self, uniforms: Tensor) -> Tensor:
         """Perfect samples (n, H, W) of +-1 from uniform numbers (n, H): row after row, given the row above."""
         states = torch.empty(uniforms.shape, dtype=torch.long)

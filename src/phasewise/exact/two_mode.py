@@ -38,10 +38,12 @@ from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.exact.base import (
     Center,
+    ClassTerms,
     ClosedForm,
     Shape,
     check_images,
     check_shape,
+    closed,
     noise_level,
     regions,
     windows,
@@ -103,6 +105,29 @@ class TwoMode(ClosedForm):
         e = [equivocation(n * self._snr(t, path) if n else 0.0) for n in (b, a + b, b + c, a + b + c)]
         # I(A : C | B) = I(s : A | B) - I(s : A | B, C): A and C share s alone; each a fall in what is unknown of s
         return (e[0] - e[1]) - (e[2] - e[3])
+
+    def class_terms(
+        self, t: float, radius: int, block: int = 1, center: Center | None = None, path: NoisePath | None = None
+    ) -> ClassTerms:
+        """What the sign s, as a class, has to do with locality; all closed forms.
+
+        Given s the pixels are independent, so ``given`` is 0; two posterior draws agree with chance
+        ``1 - M(N gamma a^2) / 2``, which is .774 at ``N gamma a^2 = 1``.
+        """
+        region, snr = regions(self.shape, radius, block, center), self._snr(t, path)
+        shared = self.carriers.reshape(-1)
+        a, b, c = (int(shared[r].sum()) for r in (region.a, region.b, region.c))
+        at = {n: n * snr if n else 0.0 for n in (b, a + b, b + c, a + b + c)}
+        near = equivocation(at[b]) - equivocation(at[a + b])
+        far = equivocation(at[b + c]) - equivocation(at[a + b + c])
+        gap = self.amplitude**2 * (bit_error(at[a + b]) - bit_error(at[a + b + c])) if a else 0.0
+        lone = len(region.a) == 1
+        return ClassTerms(
+            cmi=closed(near - far), given=closed(0.0), near=closed(near), far=closed(far),
+            gap=closed(gap if lone else math.nan, "squared pixel units"),
+            gap_given=closed(0.0 if lone else math.nan, "squared pixel units"),
+            agreement=closed(1 - bit_error(at[a + b + c]) / 2, "share"),
+        )  # fmt: skip
 
     def mmse(self, t: float, radius: int | None = None, path: NoisePath | None = None) -> float:
         """``a^2 sum_i M(n_i gamma a^2)``: per image, summed over pixels, in squared pixel units."""

@@ -52,6 +52,7 @@ def check_before(config: RunConfig, data: ImageData, stages: Iterable[str], *, i
     stages = set(stages)
     if "cmi" in stages:
         check_cmi(config, data.image_shape, sum(data.sizes.values()))
+        check_given(config, data)
     if not any(name.startswith(("train-", "take-")) for name in stages):
         return
     opened = check_members(config, data.image_shape, data)
@@ -141,6 +142,23 @@ def check_cmi(config: RunConfig, image_shape: Shape, n: int | None = None) -> No
     image_shape = (channels, height, width)
     for center in asked.center or (None,):
         make_problem(torch.zeros(20, *image_shape), times, asked.radii, block=asked.block, center=center)
+
+
+def check_given(config: RunConfig, data: ImageData) -> None:
+    """Refuse a CMI map given the class of images without labels, or of classes too small for the estimator."""
+    if not (config.cmi.measure and config.cmi.given):
+        return
+    labels = [part for part in (data.labels_train, data.labels_validation, data.labels_test) if part is not None]
+    if len(labels) < 3:
+        raise PhasewiseError(f"--given class needs a label of every image, and {data.name} has none; leave it out")
+    estimator = make_estimator(config.cmi.estimator, **config.cmi.options)
+    for label, number in zip(*(v.tolist() for v in torch.cat(labels).unique(return_counts=True)), strict=True):
+        try:
+            estimator.check_number(number)
+        except PhasewiseError as error:
+            raise PhasewiseError(
+                f"--given class measures each class by itself, and of class {label}: {error}"
+            ) from error
 
 
 def check_budget(config: RunConfig, image_shape: Shape, opened: Mapping[str, Denoiser] | None = None) -> None:

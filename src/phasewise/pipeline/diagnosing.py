@@ -24,7 +24,8 @@ def measure_cmi(data: ImageData, config: RunConfig, run: Run, say: Teller) -> Ma
     asked = config.cmi
     record = cmi_map(
         _cropped(data, asked.crop), asked.radii, asked.times, block=asked.block, center=asked.center,
-        estimator=asked.estimator, seed=stage_seed(config.data.seed, Stage.CMI), accuracy=asked.accuracy,
+        estimator=asked.estimator, cond="labels" if asked.given else None,
+        seed=stage_seed(config.data.seed, Stage.CMI), accuracy=asked.accuracy,
         folder=run.path("cells"), say=lambda line: say(f"  {line}", VERBOSE), **asked.options,
     )  # fmt: skip
     run.write("cmi", record)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from phasewise.pipeline.estimate import BOUNDARY_STEPS, REACHED, NetworkCost, placing_calls
+from phasewise.pipeline.estimate import BOUNDARY_STEPS, REACHED, NetworkCost, clone_calls, placing_calls
 from phasewise.pipeline.folder import Stage
 from phasewise.runs.config import RunConfig
 from phasewise.runs.parts import USER_STEPS
@@ -33,6 +33,7 @@ def efforts(
     found = {f"train-{n}": BACKWARD * c.flops * n_train * (c.member.epochs or 0) for n, c in trained.items()}
     found["diagnose"] = all_calls * config.diagnose.n_losses * len(config.diagnose.times)
     found["reach"] = REACHED * whole
+    found["symmetry"] = whole * clone_calls(config)
     found["boundary"] = all_calls * config.diagnose.n_losses * BOUNDARY_STEPS
     # from half way on average
     found["recovery"] = all_calls * config.recovery.n_recovery * len(config.recovery.recovery_times) * steps / 2

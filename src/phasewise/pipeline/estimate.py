@@ -221,6 +221,8 @@ def estimate_run(
         rest += config.diagnose.n_losses * len(config.diagnose.times) * everyone
     if "reach" in todo:
         rest += REACHED * forward["global"]
+    if "symmetry" in todo:
+        rest += clone_calls(config) * forward["global"]
     if "boundary" in todo:
         rest += config.diagnose.n_losses * BOUNDARY_STEPS * everyone
     if "recovery" in todo:
@@ -240,6 +242,12 @@ def estimate_run(
     now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     left = {"features": "the feature network", "cmi": "conditional mutual information"}
     return RunEstimate(training, rest, now + grown, tuple(said for name, said in left.items() if name in todo))
+
+
+def clone_calls(config: RunConfig) -> float:
+    """Calls of the global network on one image that cloning comes to."""
+    asked = config.symmetry
+    return 2.0 * asked.images * len(asked.times) * asked.steps
 
 
 def placing_calls(config: RunConfig, steps: float) -> float:

@@ -38,6 +38,7 @@ from phasewise.pipeline.panel import run_judges, second_network
 from phasewise.pipeline.placing import Placing, place_schedules
 from phasewise.pipeline.recording import to_uint8, write_judgement
 from phasewise.pipeline.reusing import members_of_reuse, reused_in
+from phasewise.pipeline.symmetry import said_of, symmetry_of
 from phasewise.pipeline.teachers import classes_of
 from phasewise.pipeline.telling import VERBOSE, Teller
 from phasewise.report import build_report
@@ -222,6 +223,19 @@ def do_reach(ctx: Context) -> None:
         ctx.say(f"  {line}", VERBOSE)
 
 
+def do_symmetry(ctx: Context) -> None:
+    found = symmetry_of(
+        ctx.denoisers()[REFERENCE],
+        ctx.data,
+        ctx.features,
+        ctx.config.symmetry,
+        ctx.seed(seeding.Stage.SYMMETRY),
+        ctx.say,
+    )
+    ctx.run.write("symmetry", found)
+    ctx.say(said_of(found))
+
+
 def do_boundary(ctx: Context) -> None:
     found = boundaries_of(ctx.denoisers(), ctx.data, ctx.features, ctx.config, ctx.seed(seeding.Stage.BOUNDARY))
     ctx.run.write("boundaries", {k: {"boundary": b.to_dict(), "units": units} for k, (b, units) in found.items()})
@@ -373,7 +387,7 @@ HOW_TO_TRAIN = [o.field for o in options_of(TrainOptions) if not o.makes_members
 """What the training of a member depends on besides its own fields."""
 
 
-LATER = ("crop", "user_steps", "place", "reuse")
+LATER = ("crop", "user_steps", "place", "reuse", "given")
 """Options that came when there were runs already."""
 
 
@@ -415,6 +429,7 @@ def all_stages(config: RunConfig) -> list[Stage]:
     stages += [
         Stage("diagnose", trained, part["diagnose"], ("losses", "gap"), do_diagnose),
         *_reach_stage(config, trained),
+        *_symmetry_stage(config, trained),
         Stage("recovery", trained, part["grid"] | part["recovery"], ("recovery",), do_recovery),
     ]
     if config.cmi.measure:
@@ -436,7 +451,7 @@ def all_stages(config: RunConfig) -> list[Stage]:
             Stage("export", ("schedule",), {}, ("exports",), do_export),
         ]
         shown = (*shown, "boundary", "export")
-    shown = (*shown, *("reach",) * config.reach.measure)
+    shown = (*shown, *("reach",) * config.reach.measure, *("symmetry",) * config.symmetry.measure)
     stages.append(Stage("report", ("evaluate", "diagnose", "recovery", *shown), {}, ("report",), do_report))
     return stages
 
@@ -447,6 +462,15 @@ def _reach_stage(config: RunConfig, trained: tuple[str, ...]) -> list[Stage]:
         return []
     first = next(t for t in trained if t.endswith(f"-{REFERENCE}"))
     return [Stage("reach", (first,), {"n": min(MOST_IMAGES, config.recovery.n_recovery)}, ("reach",), do_reach)]
+
+
+def _symmetry_stage(config: RunConfig, trained: tuple[str, ...]) -> list[Stage]:
+    """Of the data, of the reference, and of the features that know classes."""
+    if not config.symmetry.measure:
+        return []
+    first = next(t for t in trained if t.endswith(f"-{REFERENCE}"))
+    choices = config.symmetry.to_dict()
+    return [Stage("symmetry", ("data", "features", first), choices, ("symmetry",), do_symmetry)]
 
 
 def last_stage(command: str, stages: list[Stage]) -> str:

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from phasewise import checks
 from phasewise.errors import RunFolderError
 from phasewise.files import write_bytes, write_text
-from phasewise.report import causes, cmi, outcome, switching
+from phasewise.report import causes, cmi, outcome, switching, symmetry
 from phasewise.report.blocks import Listing, Pairs, Section
 from phasewise.report.reasons import of_model
 from phasewise.report.style import NIGHT, Palette, night_colors, num
@@ -80,6 +80,7 @@ def build_sections(run: Run) -> list[Section]:
         outcome.evaluation(run),
         outcome.schedules(run, palette),
         causes.diagnosis(run, palette),
+        *([symmetry.section(run, palette)] if run.symmetry is not None else []),
         causes.prices(run, palette),
         causes.recovery(run, palette),
         cmi.section(run),

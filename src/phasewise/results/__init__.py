@@ -7,8 +7,8 @@ Every record prints as a line or a small table (``print(record)``, and in a note
 ``record.table()`` and ``record.to_frame()``, and draws itself with ``record.plot()`` where a picture says it.
 
 What a record is stands in :mod:`phasewise.results.base`; how far a network sees, in :mod:`phasewise.results.reach`;
-what leaning on earlier steps costs, in :mod:`phasewise.results.reuse`; what several judges say of samples, in
-:mod:`phasewise.results.judges`.
+when symmetries break, in :mod:`phasewise.results.symmetry`; what leaning on earlier steps costs, in
+:mod:`phasewise.results.reuse`; what several judges say of samples, in :mod:`phasewise.results.judges`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ from phasewise.results.reach import Reach as Reach
 from phasewise.results.reach import WindowedAnswer as WindowedAnswer
 from phasewise.results.reuse import ReusePrices as ReusePrices
 from phasewise.results.searched import SearchedGrid as SearchedGrid
+from phasewise.results.symmetry import Cloning as Cloning
+from phasewise.results.symmetry import Speciation as Speciation
+from phasewise.results.symmetry import SymmetryBreaking as SymmetryBreaking
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -26,6 +26,7 @@ from phasewise.runs.parts import (
     ReachOptions,
     RecoveryOptions,
     ScheduleOptions,
+    SymmetryOptions,
     TrainOptions,
 )
 from phasewise.runs.sizes import SIZES, SMOKE_STEPS, bounded, of_models
@@ -42,6 +43,7 @@ class RunConfig(Record):
     grid: GridOptions = field(default_factory=GridOptions)
     diagnose: DiagnoseOptions = field(default_factory=DiagnoseOptions)
     reach: ReachOptions = field(default_factory=ReachOptions)
+    symmetry: SymmetryOptions = field(default_factory=SymmetryOptions)
     recovery: RecoveryOptions = field(default_factory=RecoveryOptions)
     cmi: CMIOptions = field(default_factory=CMIOptions)
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
@@ -246,6 +248,7 @@ def command(config: RunConfig, verb: str = "run", parts: Iterable[str] = tuple(P
     usual = {**RunConfig().flat(), **SIZES.get(config.size, {}), "data": None}  # None: the data are always named
     if config.train.model:  # what is usual there depends on the images, so it is said
         usual |= {"control": False, "cheap_globals": (), "cmi": False, "reach": True, "radii": None, "penalty": None}
+        usual |= {"clone_images": 0}
     words = ["phasewise", verb, "--size", config.size]
     for name, value in config.flat().items():
         # as JSON has it, like the flat config

@@ -3,7 +3,7 @@
 run.json                    config, members, version, command
 records/                    data, features, training/NAME, cmi, markov, losses, gap, recovery, prices, fronts,
                             schedules, explanations, evaluation, trials/NAME-SEED; of a model: claims/NAME,
-                            classes, reach, boundaries
+                            classes, reach, boundaries; symmetry, of when symmetries break
 cmi/ESTIMATOR-KEY/          finished cells and folds of a CMI map
 models/NAME/                config.json, weights.safetensors, training.json (checkpoint.safetensors while training)
 models/features/            feature networks trained on the data; moments/JUDGE.safetensors, what judges compare with
@@ -45,6 +45,7 @@ ITEMS: dict[str, Item] = {
     "losses": Item("records/losses.json", "phasewise diagnose"),
     "gap": Item("records/gap.json", "phasewise diagnose"),
     "reach": Item("records/reach.json", "phasewise diagnose --reach"),
+    "symmetry": Item("records/symmetry.json", "phasewise diagnose"),
     "boundaries": Item("records/boundaries.json"),
     "recovery": Item("records/recovery.json", "phasewise diagnose"),
     "recovered": Item("samples/recovery.safetensors", "phasewise diagnose"),
@@ -81,8 +82,8 @@ ITEMS: dict[str, Item] = {
     "shipped_sliced": Item("features/sliced.safetensors"),
 }
 REPORTED = (
-    "data", "training", "losses", "gap", "recovery", "recovered", "cmi", "markov", "prices", "fronts", "schedules",
-    "evaluations", "samples",
+    "data", "training", "losses", "gap", "symmetry", "recovery", "recovered", "cmi", "markov", "prices", "fronts",
+    "schedules", "evaluations", "samples",
 )  # fmt: skip
 """What a report can show; a folder with none of it has nothing to report."""
 

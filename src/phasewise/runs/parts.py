@@ -294,6 +294,25 @@ class ReachOptions(Options):
     measure: bool = option(False, "Measure how far the reference sees.", name="reach")
 
 
+_CLONE_TIMES = (0.4, 0.55, 0.7, 0.8, 0.9, 0.96)
+
+
+@dataclass(frozen=True)
+class SymmetryOptions(Options):
+    """When symmetries break: speciation of the training images (:func:`phasewise.diagnosis.speciation`), and the class
+    of test images that the reference noises and denoises twice (:func:`phasewise.diagnosis.measure_cloning`).
+
+    ``images`` to clone; 0: none, the speciation time alone.
+    """
+
+    prefix: ClassVar[str] = "clone_"
+
+    measure: bool = option(True, "Measure when symmetries break.", name="symmetry")
+    images: int = option(100, "Images to noise and denoise twice; 0: none.", least=0, check=_not_one)
+    times: tuple[float, ...] = option(_CLONE_TIMES, "Noise times of the clones.", check=noise_times)
+    steps: int = option(16, "Steps from each of these times.", least=2, check=kind(checks.steps))
+
+
 @dataclass(frozen=True)
 class RecoveryOptions(Options):
     """The receptive-field ablation: noise to t, denoise back."""
@@ -306,6 +325,7 @@ class RecoveryOptions(Options):
 class CMIOptions(Options):
     """Conditional mutual information: as for :func:`phasewise.cmi_map`.
 
+    ``given`` "class": of what far pixels tell beyond B *and* the class, which takes images with labels.
     ``crop``: C ends at the border of a central square of this side in pixels, for large images; None: the whole image.
     ``tolerance``: nats above which a time belongs to the critical window.
     """
@@ -318,6 +338,7 @@ class CMIOptions(Options):
     estimator: str = option(
         "density", "CMI: density, mmse, mine, knn, gaussian, ...", flag="--estimator", known=_estimators
     )
+    given: str | None = option(None, "CMI: what is known beside B: class.", flag="--given", known=lambda: ("class",))
     options: dict[str, Any] = option(
         {}, "CMI: an option of the estimator; repeatable.", flag="--cmi-option", metavar="NAME=VALUE"
     )
@@ -418,6 +439,7 @@ PARTS: dict[str, type[Options]] = {
     "grid": GridOptions,
     "diagnose": DiagnoseOptions,
     "reach": ReachOptions,
+    "symmetry": SymmetryOptions,
     "recovery": RecoveryOptions,
     "cmi": CMIOptions,
     "schedule": ScheduleOptions,

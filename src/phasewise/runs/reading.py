@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import torch
 
 from phasewise.errors import RunFolderError
 from phasewise.files import read_json
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
     from phasewise.scheduling import Boundary, BoundaryUnits
 
 T = TypeVar("T")
+
+
+def log_snr_of(times: Array, path: Any, data_std: float) -> Array:
+    """log(alpha^2 / sigma^2) + 2 log(data_std) at times (T,) of a path by its config; None: the linear one."""
+    levels = path_from_config({"name": "linear"} if path is None else path).log_snr(torch.as_tensor(times))
+    found: Array = levels.numpy() + 2 * np.log(data_std)
+    return found
 
 
 @dataclass(frozen=True)

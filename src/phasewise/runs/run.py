@@ -25,6 +25,7 @@ from phasewise.results import (
     Reach,
     Record,
     Recovery,
+    SymmetryBreaking,
     TrainingRecord,
     plain,
 )
@@ -186,6 +187,11 @@ class Run:
     @cached_property
     def reach(self) -> Reach | None:
         return self._read("reach", Reach.from_dict)
+
+    @cached_property
+    def symmetry(self) -> SymmetryBreaking | None:
+        """When symmetries break, in the data and in the reference's samples."""
+        return self._read("symmetry", SymmetryBreaking.from_dict)
 
     @cached_property
     def boundaries(self) -> dict[str, tuple[Boundary, BoundaryUnits]]:

@@ -17,7 +17,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "radii": (1, 2), "window_radius": 1, "global_width": 8, "global_epochs": 4, "local_epochs": 4, "steps": 5,
         "times": (0.1, 0.3, 0.5, 0.7, 0.9), "recovery_times": (0.3, 0.6), "n_losses": 100, "n_recovery": 20,
         "n_samples": 150, "n_grid": 16, "cmi_radii": (1, 2), "cmi_times": (0.3, 0.6), "cmi_accuracy": 0.1,
-        "cmi_options": {"steps": 20, "folds": 2}, "cmi_crop": 16, "place": 2,
+        "cmi_options": {"steps": 20, "folds": 2}, "cmi_crop": 16, "place": 2, "clone_images": 20, "clone_steps": 4,
     },
 }  # fmt: skip
 """Named sizes: "small" for images up to 16 pixels (minutes), "cpu" for larger ones (somewhat over an hour on 2 cores),
@@ -43,13 +43,13 @@ LOCAL_SIDE = 28
 
 def of_models(side: int, several: bool, distil: bool = False) -> dict[str, Any]:
     """What is usual where networks are taken as they are: nothing that is there for training, closed-form local
-    denoisers of small images, how far the network sees, and no CMI, which asks the images alone.  Its steps stay those
-    of a scheduler: searching for better ones samples it some hundred times.
+    denoisers of small images, how far the network sees, no CMI, which asks the images alone, and no clones.  Its steps
+    stay those of a scheduler: searching for better ones samples it some hundred times.
 
     ``several``: where there are further networks, losses on held-out images choose; a distance from the reference would
     never call a network better than it.
     """
-    students = {"control": False, "cmi": False, "reach": True}
+    students = {"control": False, "cmi": False, "reach": True, "clone_images": 0}
     if distil:  # local and coarse students of the network are what they are in any run
         return students | ({"penalty": "kl"} if several else {})
     radii = tuple(r for r in (1, 2, 3) if r < side) if side <= LOCAL_SIDE else ()
