@@ -74,10 +74,10 @@ COMMANDS: dict[str, Command] = {
         brief=("data", "train"),
     ),
     "diagnose": Command(
-        "Measure losses, gaps and recovery. With --cmi: conditional mutual information alone.",
+        "Measure losses, gaps, symmetry breaking, recovery. With --cmi: CMI alone.",
         "phasewise diagnose --cmi --data mnist --data-dir data --out runs/cmi",
         ("data", "diagnose", "reach", "symmetry", "recovery", "cmi", "machine"),
-        brief=("data", "recovery"),
+        brief=("data", "symmetry", "recovery"),
     ),
     "schedule": Command(
         "Price the denoisers of a run and optimise its schedule.",
