@@ -26,10 +26,8 @@ from studies.timing import seconds_of
 
 class Members(Study[Options]):
     """On one grid each step is given to a network, a closed form, the answer of the steps before held or carried on, or
-    the global network with its inside kept.  Judged from the same noise: what the optimiser finds by each penalty, with
-    every kind of member and with each left out; schedules that no penalty chose; random ones of all kinds, for the rank
-    correlation of penalty and judges.  Finalists are judged again on other noise by all judges, paired with the global
-    network at every step, and timed."""
+    the global network with its inside kept.  Judged from the same noise: what the optimiser finds, leads, random ones.
+    Finalists are judged again on other noise by all judges, paired with a rival, and timed."""
 
     name = "members"
     question = "What does every kind of cheap member add to the front, and does the penalty rank mixtures of all kinds?"
