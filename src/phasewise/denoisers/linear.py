@@ -17,7 +17,7 @@ from phasewise import checks
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.memory import mean_and_covariance
-from phasewise.paths import NoisePath, Time, a_path, as_scale, as_time
+from phasewise.paths import ModePath, NoisePath, Time, a_path, as_scale, as_time, isotropic
 from phasewise.shapes import ImageShape
 
 LARGEST_DENSE = 4096
@@ -55,6 +55,11 @@ class WienerDenoiser(Denoiser):
             raise PhasewiseError(
                 f"a windowed Wiener denoiser stores a {size} x {size} matrix per time; images of at most "
                 f"{LARGEST_DENSE} numbers are supported (use the global one, which is low-rank there)"
+            )
+        if self.path.modes is not None and self.rank < size:
+            raise PhasewiseError(
+                f"on an anisotropic path a Wiener denoiser keeps all eigenvectors, {LARGEST_DENSE} at most, and was "
+                f"asked for {self.rank} of {size}; use smaller images, or an isotropic path"
             )
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("eigenvalues", torch.ones(self.rank))
@@ -105,7 +110,7 @@ class WienerDenoiser(Denoiser):
         if tuple(x_t.shape[1:]) != self.image_shape:
             raise PhasewiseError(f"x_t has shape {tuple(x_t.shape)}; this denoiser takes (B, *{self.image_shape})")
         s = as_time(t, x_t)
-        if self.radius is not None:
+        if self.radius is not None or self.path.modes is not None:
             # a number stays one: a GPU is not asked for it
             return self._windowed(x_t, s, None if isinstance(t, Tensor) else float(torch.tensor(t, dtype=x_t.dtype)))
         mean, values, vectors = (b.to(x_t.dtype) for b in (self.mean, self.eigenvalues, self.eigenvectors))
@@ -136,7 +141,8 @@ class WienerDenoiser(Denoiser):
 
     @property
     def jumps(self) -> bool:
-        return self.radius is None  # a windowed filter is no posterior mean of one Gaussian
+        # a windowed filter is no posterior mean of one Gaussian
+        return self.radius is None and self.path.modes is None
 
     def jump(self, x_t: Tensor, t: float, s: float, cond: Tensor | None = None) -> Tensor | None:
         """The Gaussian flow: each eigen-coordinate moves by the ratio of its standard deviations at s and t,
@@ -158,7 +164,13 @@ class WienerDenoiser(Denoiser):
 
     def _windowed(self, x_t: Tensor, s: Tensor, known: float | None) -> Tensor:
         mean = self.mean.to(x_t.dtype)
-        centred = (x_t - as_scale(self.path.alpha(s), x_t) * mean.view(self.image_shape)).flatten(1)
+        signal = mean.view(1, *self.image_shape)
+        if self.path.modes is None:
+            signal = as_scale(self.path.alpha(s), x_t) * signal
+        else:  # what of the mean is in x_t
+            signal = signal.expand(s.numel(), -1, -1, -1)
+            signal = self.path.add_noise(signal, torch.zeros_like(signal), s.reshape(-1))
+        centred = (x_t - signal).flatten(1)
         times = s.reshape(-1)
         if times.numel() == 1:
             time = float(times) if known is None else known
@@ -170,7 +182,8 @@ class WienerDenoiser(Denoiser):
         return out.view_as(x_t)
 
     def matrix(self, t: float) -> Tensor:
-        """The windowed filter at time t as (inputs, outputs), exactly zero outside the window."""
+        """The windowed filter at time t as (inputs, outputs), exactly zero outside the window; on an anisotropic path
+        the global one, too."""
         if t not in self._matrices:
             if len(self._matrices) >= max(1, CACHE_NUMBERS // self.mean.numel() ** 2):
                 self._matrices.pop(next(iter(self._matrices)))
@@ -181,11 +194,9 @@ class WienerDenoiser(Denoiser):
     def _solve(self, t: float) -> Tensor:
         vectors = self.eigenvectors.double()
         covariance = (vectors * self.eigenvalues.double()) @ vectors.T
-        s = torch.tensor(t, dtype=torch.float64, device=covariance.device)
-        alpha, sigma = self.path.alpha(s), self.path.sigma(s)
-        noisy = alpha**2 * covariance
-        # a ridge: at sigma = 0 a covariance may be singular
-        noisy.diagonal().add_(sigma**2 + 1e-10 * self.eigenvalues.double().max())
+        noisy, cross = self._seen(covariance, t)
+        if self.radius is None:
+            return torch.linalg.solve(noisy, cross).float()
         channels, height, width = self.image_shape
         matrix = torch.zeros_like(covariance)
         plane = torch.arange(channels, device=matrix.device)[:, None] * height * width
@@ -194,11 +205,26 @@ class WienerDenoiser(Denoiser):
                 near = _window(row, column, int(self.radius or 0), height, width).to(matrix.device)
                 near = (plane + near).reshape(-1)
                 here = (plane + row * width + column).reshape(-1)
-                cross = alpha * covariance[near][:, here]
                 # normal equations of pixel i's best guess from its window
-                solved = torch.linalg.solve(noisy[near][:, near], cross)
+                solved = torch.linalg.solve(noisy[near][:, near], cross[near][:, here])
                 matrix[near[:, None], here[None, :]] = solved
         return matrix.float()
+
+    def _seen(self, covariance: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        """Covariances of x_t, and of x_t with the image, (inputs, outputs) float64."""
+        ridge = 1e-10 * self.eigenvalues.double().max()  # at sigma = 0 a covariance may be singular
+        s = torch.tensor(t, dtype=torch.float64, device=covariance.device)
+        if isinstance(self.path, ModePath):
+            channels = torch.eye(self.image_shape[0], dtype=torch.float64)
+            signal, noise = (torch.kron(channels, m).to(covariance.device) for m in self.path.matrices(s))
+            cross = signal @ covariance
+            noisy = cross @ signal.T + noise
+            noisy.diagonal().add_(ridge)
+            return noisy, cross
+        alpha, sigma = self.path.alpha(s), self.path.sigma(s)
+        noisy = alpha**2 * covariance
+        noisy.diagonal().add_(sigma**2 + ridge)
+        return noisy, alpha * covariance
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._matrices = {}  # they are on the old device
@@ -230,6 +256,7 @@ class PixelDenoiser(Denoiser):
     @checks.checked(image_shape=checks.image_shape, path=a_path)
     def __init__(self, image_shape: ImageShape, path: NoisePath | None = None) -> None:
         super().__init__(image_shape, path, 0)
+        isotropic(self.path, "what a pixel says of itself alone")
         self.register_buffer("mean", torch.zeros(self.image_shape))
         self.register_buffer("variance", torch.ones(self.image_shape))
         self.flops_per_image = 5 * self.mean.numel()  # two products, two sums and alpha m, for each number

@@ -36,7 +36,7 @@ from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.denoisers.pooled import Lift, factor_kind, pooled_shape
 from phasewise.denoisers.unet import UNetDenoiser
 from phasewise.errors import PhasewiseError
-from phasewise.paths import NoisePath
+from phasewise.paths import NoisePath, isotropic
 from phasewise.shapes import ImageShape
 
 PLACES = 8
@@ -93,6 +93,7 @@ class PlanDenoiser(NetworkDenoiser):
                 f"the local network is told one of {local.classes} classes, the planner of {planner.classes or 'none'}"
             )
         super().__init__(local.image_shape, local.path, classes=planner.classes)
+        isotropic(self.path, "the noise of a pooled plan")
         self.planner, self.local = planner, local
         self.factor, self.weight, self.frozen = int(factor), float(weight), bool(frozen)
         self.lift = Lift(self.image_shape, self.factor)

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from phasewise import checks
 from phasewise.denoisers.base import Denoiser, a_denoiser
 from phasewise.errors import PhasewiseError
-from phasewise.paths import NoisePath, Time, a_path, as_scale, as_time, translate
+from phasewise.paths import NoisePath, Time, a_path, as_scale, as_time, isotropic, translate
 from phasewise.shapes import ImageShape, check_image_shape
 
 REACH = 2
@@ -169,6 +169,7 @@ class PooledDenoiser(Denoiser):
                 f"{member.image_shape}"
             )
         super().__init__(image_shape, member.path if path is None else path)
+        isotropic(self.path, "what pooling leaves of the noise")
         self.member, self.factor = member, int(factor)
         self.lift = Lift(self.image_shape, self.factor)
 

@@ -25,7 +25,7 @@ from phasewise import checks, registry
 from phasewise.denoisers.base import Denoiser, Wrapping, a_denoiser
 from phasewise.denoisers.kept import VARIABLES, Answer, Memory, Wanted, carried, current, key_of, linear_time
 from phasewise.errors import PhasewiseError
-from phasewise.paths import NoisePath, Time, a_path
+from phasewise.paths import NoisePath, Time, a_path, isotropic
 from phasewise.shapes import ImageShape
 
 QUANTITIES = ("x", "eps", "v")
@@ -63,6 +63,8 @@ class ReusedAnswer(Denoiser):
         path: NoisePath | None = None,
     ) -> None:
         super().__init__(image_shape, path)
+        if quantity != "x":
+            isotropic(self.path, f"the noise of a reused answer (quantity={quantity!r})")
         self.order, self.variable, self.quantity = order, variable, quantity
         self.clamp = None if clamp is None else (float(clamp[0]), float(clamp[1]))
         numbers = self.image_shape[0] * self.image_shape[1] * self.image_shape[2]

@@ -14,7 +14,7 @@ from phasewise.denoisers.base import Denoiser, as_rows
 from phasewise.denoisers.predictions import LEAST_SIGNAL, Clock, Prediction, a_clock, a_prediction
 from phasewise.denoisers.trust import on_trust
 from phasewise.errors import PhasewiseError
-from phasewise.paths import LinearPath, NoisePath, Time, a_path, as_time, in_pixels, path_from_config
+from phasewise.paths import LinearPath, NoisePath, Time, a_path, as_time, in_pixels, isotropic, path_from_config
 from phasewise.shapes import ImageShape
 
 Module = Callable[..., Any]
@@ -54,6 +54,7 @@ class WrappedDenoiser(Denoiser):
         clamp: tuple[float, float] | None = None,
     ) -> None:
         low, high = pixel_range or (0.0, 1.0)
+        isotropic(path, "what a wrapped network predicts")
         super().__init__(image_shape, in_pixels(path, pixel_range), radius)
         self.module = module
         self.prediction, self.clock, self.inner = prediction, clock, path

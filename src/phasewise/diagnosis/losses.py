@@ -33,7 +33,7 @@ from phasewise.denoisers.base import denoisers_by_name
 from phasewise.errors import PhasewiseError, PhasewiseWarning
 from phasewise.memory import called
 from phasewise.modes import in_evaluation
-from phasewise.paths import NoisePath, a_path
+from phasewise.paths import NoisePath, a_path, isotropic
 from phasewise.results import Estimate, LossTable, a_loss_table
 
 PAIRED = ("gap", "distance")
@@ -194,6 +194,7 @@ def path_kl(table: LossTable, path: NoisePath, *, t_low: float = 0.0, t_high: fl
     Trapezoid in log-SNR on the measured times; the standard error treats times as independent (fresh noise at each;
     the images are shared, so it is a little low).
     """
+    isotropic(path, "the path KL")
     # at t = 1, where gamma = 0 and log-SNR is infinite, there is no trapezoid
     keep = np.flatnonzero((table.times >= t_low) & (table.times <= t_high) & np.isfinite(table.log_snr))
     if len(keep) < 2:

@@ -26,7 +26,7 @@ from torch import Tensor
 from phasewise import checks
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
-from phasewise.paths import LinearPath, NoisePath, a_path
+from phasewise.paths import LinearPath, NoisePath, a_path, isotropic
 from phasewise.results import Estimate
 from phasewise.shapes import ImageShape
 
@@ -87,7 +87,7 @@ class ClosedForm(ExactModel):
 
     def path_kl(self, radius: int, t_min: float, t_max: float, path: NoisePath | None = None) -> float:
         """``K_r = 1/2 int Delta_r d gamma = F_r(t_min) - F_r(t_max)`` over t in [t_min, t_max], nats per image."""
-        if not _noise_time(t_min, "t_min") <= _noise_time(t_max, "t_max"):
+        if not noise_time(t_min, "t_min") <= noise_time(t_max, "t_max"):
             raise PhasewiseError(f"need t_min <= t_max, got {t_min} and {t_max}")
         return self.potential(t_min, radius, path) - self.potential(t_max, radius, path)
 
@@ -222,13 +222,13 @@ def check_shape(shape: Shape) -> ImageShape:
     return (1, height, width)
 
 
-_noise_time = checks.interval(0, 1, hint=" (0 = data, 1 = noise)")
+noise_time = checks.interval(0, 1, hint=" (0 = data, 1 = noise)")
 
 
 def noise_level(t: float, path: NoisePath | None = None) -> tuple[float, float]:
     """(alpha, sigma) at time t in [0, 1] of ``path`` (default: linear), computed in float64."""
-    t = _noise_time(t, "noise time t")
-    path = LinearPath() if path is None else a_path(path, "path")
+    t = noise_time(t, "noise time t")
+    path = isotropic(LinearPath() if path is None else a_path(path, "path"), "this exact form")
     s = torch.tensor(float(t), dtype=torch.float64)
     return float(path.alpha(s)), float(path.sigma(s))
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from phasewise.errors import PhasewiseError
-from phasewise.exact.base import Shape, WindowGroup, check_shape, windows
+from phasewise.exact.base import Shape, WindowGroup, check_shape, noise_time, windows
+from phasewise.paths import ModePath
 
 
 class PixelCovariance:
@@ -59,3 +60,24 @@ class PixelCovariance:
         """Covariances (g, m, m) of the group's windows, or (1, m, m), that of all of them, where it is stationary."""
         indices = group.indices[:1] if self.stationary else group.indices
         return self.matrix[indices[:, :, None], indices[:, None, :]]
+
+    def seen(self, path: ModePath, t: float) -> tuple[Tensor, Tensor, Tensor]:
+        """On an anisotropic path at time t: (A, K_t, A K), each (N, N), with ``x_t = A x + noise``, ``K_t = A K A^T +
+        S`` the covariance of x_t, and A K its covariance with the image, rows x_t."""
+        signal, noise = path.matrices(noise_time(t, "noise time t"))
+        if path.shape != self.shape:
+            raise PhasewiseError(f"the path is for images of {path.shape}, and these are {self.shape}")
+        cross = signal @ self.matrix
+        return signal, cross @ signal.T + noise, cross
+
+    def filters(self, noisy: Tensor, cross: Tensor, radius: int | None) -> Tensor:
+        """(N, N): the weights of the best linear guess of each pixel, a row, from x_t on its window."""
+        if radius is None:
+            return torch.linalg.solve(noisy, cross).T
+        out = torch.zeros_like(noisy)
+        for group in self.windows(radius):
+            seen = group.indices
+            of_window = noisy[seen[:, :, None], seen[:, None, :]]
+            weights = torch.linalg.solve(of_window, cross[seen, group.pixels[:, None]])
+            out[group.pixels[:, None], seen] = weights
+        return out

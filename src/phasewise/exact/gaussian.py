@@ -26,7 +26,7 @@ from phasewise.errors import PhasewiseError
 from phasewise.exact.base import Center, ClosedForm, Shape, check_shape, noise_level, regions
 from phasewise.exact.covariance import PixelCovariance
 from phasewise.exact.wiener import GaussianDenoiser
-from phasewise.paths import NoisePath
+from phasewise.paths import ModePath, NoisePath
 
 
 def gaussian_cmi(covariance: Tensor, a: Tensor, b: Tensor, c: Tensor) -> float:
@@ -99,12 +99,18 @@ class GaussianModel(ClosedForm):
         return gaussian_cmi(self.noisy_covariance(t, path), region.a, region.b, region.c)
 
     def noisy_covariance(self, t: float, path: NoisePath | None = None) -> Tensor:
-        """``K_t = alpha^2 K + sigma^2 I``, (N, N) float64."""
+        """``K_t = alpha^2 K + sigma^2 I``, (N, N) float64; on an anisotropic path ``A K A^T + S``."""
+        if isinstance(path, ModePath):
+            return self.pixels.seen(path, t)[1]
         alpha, sigma = noise_level(t, path)
         return alpha**2 * self.covariance + sigma**2 * torch.eye(len(self.covariance), dtype=torch.float64)
 
     def mmse(self, t: float, radius: int | None = None, path: NoisePath | None = None) -> float:
         """``E|D_radius(X_t, t) - X_0|^2`` per image, summed over pixels, in squared pixel units."""
+        if isinstance(path, ModePath):
+            _, noisy, cross = self.pixels.seen(path, t)
+            weights = self.pixels.filters(noisy, cross, radius)
+            return float(self.covariance.trace() - (weights * cross.T).sum())
         alpha, sigma = noise_level(t, path)
         count, values, weights = self._window_spectra(radius)
         if sigma == 0:

@@ -1,6 +1,7 @@
 r"""Ising models with +-1 pixels: posteriors by message passing, information as a Monte Carlo average of exact terms.
 
-``p(s) ~ exp(beta sum_<ij> s_i s_j)`` over nearest neighbours, free boundaries, ``X_0 = s``.  A noisy pixel
+``p(s) ~ exp(beta sum_<ij> s_i s_j + field sum_i s_i)`` over nearest neighbours, free boundaries, ``X_0 = s``; a
+``field`` other than 0 breaks the symmetry of the two signs.  A noisy pixel
 ``x = alpha s + sigma z`` acts as a field ``f = alpha x / sigma^2`` on its spin; given s, ``f ~ N(gamma s, gamma)`` with
 gamma = alpha^2/sigma^2.  Posteriors given any set of noisy pixels are exact (:mod:`phasewise.exact.transfer`).
 
@@ -9,7 +10,12 @@ Given x_B (and x_C), x_A is a mixture over the clean states of A with exactly kn
     I(A : C | B) = h(A|B) - h(A|B,C) = E_{x_B, x_C} KL( sum_s q(s|x_B,x_C) N(f; gamma s, gamma)
                                                      || sum_s q(s|x_B)     N(f; gamma s, gamma) )
 
-averaged over samples of the model.  For one pixel the inner KL is a one-dimensional quadrature, so every term is
+averaged over samples of the model.  On an anisotropic path whose noise is a free field, a chain's noise is a Markov
+chain as the spins are, and densities of any set of pixels come from one forward pass over (s_i, x_i)::
+
+    p(x_j, s_j | x_i, s_i) = P^(j-i)(s_j | s_i) N(x_j - alpha s_j; c (x_i - alpha s_i), v),   c = S_ij / S_ii
+
+For one pixel the inner KL is a one-dimensional quadrature, so every term is
 exact and non-negative; for larger blocks x_A is drawn again ``REDRAWS`` times from the first mixture.
 """
 
@@ -39,7 +45,7 @@ from phasewise.exact.base import (
     regions,
 )
 from phasewise.exact.transfer import RowChain
-from phasewise.paths import NoisePath, Time, as_time
+from phasewise.paths import ModePath, NoisePath, Time, as_time, isotropic
 from phasewise.results import Estimate
 
 MAX_WIDTH = 10
@@ -54,12 +60,13 @@ class IsingModel(ExactModel):
     """What the chain and the strip share. ``_engine`` runs over the rows of a grid; ``_transposed`` lays the image
     (1, 1, L) of a chain on an L x 1 grid."""
 
-    def __init__(self, shape: Shape, beta: float, transposed: bool) -> None:
+    def __init__(self, shape: Shape, beta: float, transposed: bool, field: float = 0.0) -> None:
         self.image_shape = check_shape(shape)
-        self.beta = float(beta)
+        self.beta, self.field = float(beta), float(field)
         self._transposed = transposed
         height, width = self.shape
-        self._engine = RowChain(width, height, self.beta) if transposed else RowChain(height, width, self.beta)
+        rows = (width, height) if transposed else (height, width)
+        self._engine = RowChain(*rows, self.beta, self.field)
 
     @checks.checked(n=checks.count, seed=checks.seed)
     def sample(self, n: int, seed: int) -> Tensor:
@@ -198,28 +205,102 @@ class IsingModel(ExactModel):
 
 
 class IsingChain(IsingModel):
-    """A free chain of ``length`` spins, image shape (1, 1, length): ``E s_i s_j = tanh(beta)^|i-j|``."""
+    """A free chain of ``length`` spins, image shape (1, 1, length): ``E s_i s_j = tanh(beta)^|i-j|`` if field is 0."""
 
-    @checks.checked(length=checks.count, beta=checks.number)
-    def __init__(self, length: int, beta: float) -> None:
-        super().__init__((1, length), beta, transposed=True)
+    @checks.checked(length=checks.count, beta=checks.number, field=checks.number)
+    def __init__(self, length: int, beta: float, field: float = 0.0) -> None:
+        super().__init__((1, length), beta, transposed=True, field=field)
+
+    @checks.checked(n=checks.count, seed=checks.seed)
+    def cmi(
+        self,
+        t: float,
+        radius: int,
+        block: int = 1,
+        center: Center | None = None,
+        path: NoisePath | None = None,
+        n: int = 2048,
+        seed: int = 0,
+    ) -> Estimate:
+        """As of all Ising models; on an anisotropic path whose noise is a Markov chain the mean of exact log densities,
+        a block of any size.
+
+        Raises :class:`PhasewiseError` where it is none: take ``ModePath((1, length), power=1, mass=...)``.
+        """
+        if not isinstance(path, ModePath):
+            return super().cmi(t, radius, block, center, path, n, seed)
+        hidden = ColouredChain(self, path, t)
+        region = regions(self.shape, radius, block, center)
+        if len(region.c) == 0:
+            return Estimate(0.0, 0.0, n, seed=seed)
+        x = hidden.draw(n, seed)
+        a, b, c = (set(r.tolist()) for r in (region.a, region.b, region.c))
+        told, near = hidden.log_density(x, a | b | c) - hidden.log_density(x, b | c), a | b
+        return _estimate(told - hidden.log_density(x, near) + hidden.log_density(x, b), seed)
 
     def __repr__(self) -> str:
-        return f"IsingChain({self.shape[1]}, beta={self.beta})"
+        return f"IsingChain({self.shape[1]}, beta={self.beta}{_in_field(self.field)})"
+
+
+class ColouredChain:
+    """A chain at time t of an anisotropic path whose noise is a Markov chain too: draws, densities of any pixels."""
+
+    def __init__(self, chain: IsingChain, path: ModePath, t: float) -> None:
+        if path.shape != chain.shape:
+            raise PhasewiseError(f"the path is for images of {path.shape}, and these are {chain.shape}")
+        signal, self.noise = path.matrices(t)
+        length = chain.shape[1]
+        self.alpha = float(signal[0, 0])
+        plain = bool(torch.allclose(signal, self.alpha * torch.eye(length, dtype=torch.float64), atol=1e-9))
+        precision = torch.linalg.inv(self.noise)
+        beyond = torch.triu(precision, 2).abs().max() if length > 2 else precision.new_zeros(())
+        if not plain or chain.field or float(beyond) > 1e-6 * float(precision.abs().max()):
+            raise PhasewiseError(
+                "a chain on an anisotropic path is exact without a field, where its noise is a Markov chain and the "
+                "image is not blurred: ModePath((1, length), power=1, mass=...)"
+            )
+        self.chain, self.length = chain, length
+        self.root = torch.linalg.cholesky(self.noise)
+
+    def draw(self, n: int, seed: int) -> Tensor:
+        """``n`` noisy chains (n, length) float64."""
+        rng = np.random.default_rng([seed, NOISE_STREAM])
+        spins = self.chain.sample(n, seed)[:, 0, 0].double()
+        return self.alpha * spins + torch.from_numpy(rng.standard_normal((n, self.length))) @ self.root.T
+
+    def log_density(self, x: Tensor, pixels: set[int]) -> Tensor:
+        """(n,): log p(x on ``pixels``), nats; 0 of none."""
+        total = x.new_zeros(len(x))
+        noise = x[:, :, None] - self.alpha * torch.tensor([-1.0, 1.0], dtype=torch.float64)  # (n, length, s)
+        last: int | None = None
+        message = x.new_full((len(x), 2), 0.5)
+        for j in sorted(pixels):
+            if last is None:
+                weight = message * _normal(noise[:, j], self.noise[j, j])
+            else:
+                kept = math.tanh(self.chain.beta) ** (j - last)
+                turn = torch.tensor([[1 + kept, 1 - kept], [1 - kept, 1 + kept]], dtype=torch.float64) / 2
+                drift = self.noise[last, j] / self.noise[last, last]
+                spread = self.noise[j, j] - drift * self.noise[last, j]
+                step = turn * _normal(noise[:, j, None, :] - drift * noise[:, last, :, None], spread)
+                weight = (message[:, :, None] * step).sum(1)
+            scale = weight.sum(1, keepdim=True).clamp_min(1e-300)
+            message, total, last = weight / scale, total + scale[:, 0].log(), j
+        return total
 
 
 class IsingStrip(IsingModel):
     """A free ``height x width`` grid, ``width <= 10`` (the transfer matrix has ``2^width`` states), any height."""
 
-    @checks.checked(height=checks.count, width=checks.count, beta=checks.number)
-    def __init__(self, height: int, width: int, beta: float) -> None:
+    @checks.checked(height=checks.count, width=checks.count, beta=checks.number, field=checks.number)
+    def __init__(self, height: int, width: int, beta: float, field: float = 0.0) -> None:
         check_shape((height, width))
         if width > MAX_WIDTH:
             raise PhasewiseError(f"a strip of width {width} needs 2^{width} states; take width <= {MAX_WIDTH}")
-        super().__init__((height, width), beta, transposed=False)
+        super().__init__((height, width), beta, transposed=False, field=field)
 
     def __repr__(self) -> str:
-        return f"IsingStrip({self.shape[0]}, {self.shape[1]}, beta={self.beta})"
+        return f"IsingStrip({self.shape[0]}, {self.shape[1]}, beta={self.beta}{_in_field(self.field)})"
 
 
 class IsingDenoiser(Denoiser):
@@ -227,6 +308,7 @@ class IsingDenoiser(Denoiser):
 
     def __init__(self, model: IsingModel, radius: int | None = None, path: NoisePath | None = None) -> None:
         super().__init__(model.image_shape, path, radius)
+        isotropic(self.path, "the posterior mean of an Ising model")
         self._model = model
 
     def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
@@ -237,6 +319,15 @@ class IsingDenoiser(Denoiser):
         fields = alpha * x / torch.where(sigma == 0, torch.ones_like(sigma), sigma) ** 2
         means = self._model.posterior_mean(fields, self.radius)
         return torch.where((sigma == 0).expand_as(x), x / alpha, means)[:, None].to(x_t)
+
+
+def _in_field(field: float) -> str:
+    return f", field={field}" if field else ""
+
+
+def _normal(x: Tensor, variance: Tensor) -> Tensor:
+    """Density of a centred normal number."""
+    return torch.exp(-(x**2) / (2 * variance)) / torch.sqrt(2 * math.pi * variance)
 
 
 def _pixel_kl(q: Tensor, p: Tensor, gamma: float) -> Tensor:

@@ -1,7 +1,7 @@
 r"""Exact message passing over the rows of an Ising strip with free boundaries.
 
-Prior ``p(s) ~ exp(beta sum_<ij> s_i s_j)`` over nearest neighbours of an H x W grid; a row is one of ``S = 2^W``
-states, so rows form a Markov chain with weights (in-row bonds) and a transfer matrix (bonds between rows).
+Prior ``p(s) ~ exp(beta sum_<ij> s_i s_j + field sum_i s_i)`` over nearest neighbours of an H x W grid; a row is one of
+``S = 2^W`` states, so rows form a Markov chain with weights (in-row bonds) and a transfer matrix (bonds between rows).
 Observations enter as fields ``f`` (B, H, W): pixel j observed through Gaussian noise adds ``f_j s_j`` to the
 exponent, ``f_j = alpha x_j / sigma^2``, and an unobserved pixel has f = 0.  So one pass serves any set of observed
 pixels: what is not observed is summed out by the same recursion that handles the rest.
@@ -20,11 +20,13 @@ from torch import Tensor
 class RowChain:
     """Transfer-matrix engine of a strip of ``height`` rows, ``width`` spins each; cost ``4^width`` per row."""
 
-    def __init__(self, height: int, width: int, beta: float) -> None:
+    def __init__(self, height: int, width: int, beta: float, field: float = 0.0) -> None:
         self.height, self.width = height, width
         bits = (torch.arange(2**width)[:, None] >> torch.arange(width)) & 1
         self.spins = (2 * bits - 1).double()  # (S, W)
         self.row_weight = torch.exp(beta * (self.spins[:, 1:] * self.spins[:, :-1]).sum(1) - abs(beta) * (width - 1))
+        if field:  # a spin's own weight e^{field s}, at most 1
+            self.row_weight = self.row_weight * torch.exp(field * self.spins.sum(1) - abs(field) * width)
         self.transfer = torch.exp(beta * self.spins @ self.spins.T - abs(beta) * width)
         flat = torch.full((1, len(self.spins)), 1.0 / len(self.spins), dtype=torch.float64)
         self._prior = [flat]  # message into row h from h unobserved rows; by symmetry the same from above and below

@@ -20,6 +20,16 @@ With ``carriers`` only those pixels share s; every other one is +-a by a sign of
 read off itself alone: n counts carriers, and the others add ``a^2 M(gamma a^2)`` each to every mmse and nothing else.
 Few carriers near A and many far away make a field of two levels whose far pixels tell up to log 2.
 
+A ``bias`` b makes the two signs unlike, ``p(s) ~ e^{b s}``, as a field that breaks the symmetry does: then ``D = a
+tanh(h + b)``, and E and M are means over both signs of ``H_2(sigmoid(2(h + b)))`` and ``(s - tanh(h + b))^2``.
+
+On an anisotropic path given s the noise has a covariance S, and a set R knows s through ``kappa = u_R^T S_RR^{-1} u_R``
+with u the image a 1 as the path leaves it, and ``h = u_R^T S_RR^{-1} x_R``.  What A and C share beyond s is noise::
+
+    I(A:C|B) = E(B) - E(AB) - E(BC) + E(ABC) + I(A:C|B) of the noise alone,
+
+which is 0 where the noise is a Markov field.
+
 The integrals are even in h and analytic, so the trapezoidal rule converges geometrically: better here than
 Gauss-Hermite, whose nodes are too coarse for the width of ``1/cosh`` at large kappa.
 """
@@ -28,6 +38,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -45,24 +56,31 @@ from phasewise.exact.base import (
     check_shape,
     closed,
     noise_level,
+    noise_time,
     regions,
     windows,
 )
-from phasewise.paths import NoisePath, Time, as_time
+from phasewise.exact.gaussian import gaussian_cmi
+from phasewise.paths import ModePath, NoisePath, Time, as_time
 
 
 class TwoMode(ClosedForm):
     """Images that are ``+amplitude`` everywhere or ``-amplitude`` everywhere, shape (H, W).
 
     ``carriers``, bool (H, W): the pixels of which that holds; the others are +-amplitude independently.  None: all.
+    ``bias``: ``p(+) / p(-) = e^{2 bias}``, for the carriers; 0: equal chance.
     """
 
-    @checks.checked(amplitude=checks.positive)
+    @checks.checked(amplitude=checks.positive, bias=checks.number)
     def __init__(
-        self, shape: Shape = (28, 28), amplitude: float = 1.0, carriers: Tensor | np.ndarray | None = None
+        self,
+        shape: Shape = (28, 28),
+        amplitude: float = 1.0,
+        carriers: Tensor | np.ndarray | None = None,
+        bias: float = 0.0,
     ) -> None:
         self.image_shape = check_shape(shape)
-        self.amplitude = float(amplitude)
+        self.amplitude, self.bias = float(amplitude), float(bias)
         self.carriers = torch.ones(self.shape, dtype=torch.bool) if carriers is None else torch.as_tensor(carriers)
         if self.carriers.shape != self.shape or self.carriers.dtype != torch.bool:
             raise PhasewiseError(
@@ -84,6 +102,8 @@ class TwoMode(ClosedForm):
         """(n, 1, H, W) float32, each image constant on its carriers."""
         rng = np.random.default_rng(seed)
         signs = rng.integers(0, 2, n) * 2 - 1
+        if self.bias:
+            signs = np.where(rng.random(n) < 1 / (1 + math.exp(-2 * self.bias)), 1, -1)
         values = torch.from_numpy(signs).float() * self.amplitude
         images = values.reshape(n, 1, 1, 1).expand(n, *self.image_shape).clone()
         free = rng.integers(0, 2, (n, int((~self.carriers).sum()))) * 2 - 1
@@ -99,10 +119,20 @@ class TwoMode(ClosedForm):
     ) -> float:
         """``I(A : C | B)`` at time t, nats; at most log 2, and 0 when A or C holds no carrier."""
         region = regions(self.shape, radius, block, center)
+        if isinstance(path, ModePath):
+            signal, noise = self._law(t, path)
+            sets = (
+                region.b,
+                torch.cat([region.a, region.b]),
+                torch.cat([region.b, region.c]),
+                torch.arange(len(signal)),
+            )
+            e = [equivocation(_known(signal, noise, r), self.bias) for r in sets]
+            return (e[0] - e[1]) - (e[2] - e[3]) + gaussian_cmi(noise, region.a, region.b, region.c)
         a, b, c = (int(self.carriers.reshape(-1)[r].sum()) for r in (region.a, region.b, region.c))
         if a == 0 or c == 0:
             return 0.0
-        e = [equivocation(n * self._snr(t, path) if n else 0.0) for n in (b, a + b, b + c, a + b + c)]
+        e = [equivocation(n * self._snr(t, path) if n else 0.0, self.bias) for n in (b, a + b, b + c, a + b + c)]
         # I(A : C | B) = I(s : A | B) - I(s : A | B, C): A and C share s alone; each a fall in what is unknown of s
         return (e[0] - e[1]) - (e[2] - e[3])
 
@@ -131,21 +161,38 @@ class TwoMode(ClosedForm):
 
     def mmse(self, t: float, radius: int | None = None, path: NoisePath | None = None) -> float:
         """``a^2 sum_i M(n_i gamma a^2)``: per image, summed over pixels, in squared pixel units."""
+        if isinstance(path, ModePath):
+            signal, noise = self._law(t, path)
+            if radius is None:
+                return self.amplitude**2 * len(signal) * bit_error(_known(signal, noise), self.bias)
+            seen = [row for group in windows(self.shape, radius) for row in group.indices]
+            return self.amplitude**2 * sum(bit_error(_known(signal, noise, row), self.bias) for row in seen)
         snr = self._snr(t, path)
-        shared = sum(k * bit_error(n * snr) for n, k in self._window_sizes(radius).items())
+        shared = sum(k * bit_error(n * snr, self.bias) for n, k in self._window_sizes(radius).items())
         return self.amplitude**2 * (shared + int((~self.carriers).sum()) * bit_error(snr))
 
     def potential(self, t: float, radius: int, path: NoisePath | None = None) -> float:
         """``F_r(t)`` of the module docstring; finite at t = 0 too."""
         snr = self._snr(t, path)
         pixels = int(self.carriers.sum())
-        local = sum(k * equivocation(n * snr) / n for n, k in self._window_sizes(radius).items())
-        return equivocation(pixels * snr) - local
+        local = sum(k * equivocation(n * snr, self.bias) / n for n, k in self._window_sizes(radius).items())
+        return equivocation(pixels * snr, self.bias) - local
 
     def _snr(self, t: float, path: NoisePath | None) -> float:
         """``gamma a^2``, infinite at sigma = 0."""
         alpha, sigma = noise_level(t, path)
         return math.inf if sigma == 0 else (alpha * self.amplitude / sigma) ** 2
+
+    def _law(self, t: float, path: ModePath) -> tuple[Tensor, Tensor]:
+        """(u, S) of the module docstring, (N,) and (N, N); PhasewiseError at sigma = 0, and where some do not share."""
+        if path.shape != self.shape:
+            raise PhasewiseError(f"the path is for images of {path.shape}, and these are {self.shape}")
+        if not bool(self.carriers.all()):
+            raise PhasewiseError("on an anisotropic path all pixels are carriers; leave carriers out")
+        if noise_time(t, "noise time t") == 0:
+            raise PhasewiseError("without noise all is known on an anisotropic path too; take t > 0")
+        signal, noise = path.matrices(t)
+        return self.amplitude * signal.sum(1), noise
 
     def _window_sizes(self, radius: int | None) -> Counter[int]:
         """How many carriers have a window with n carriers in it, themselves included."""
@@ -157,6 +204,7 @@ class TwoMode(ClosedForm):
 
     def __repr__(self) -> str:
         some = "" if bool(self.carriers.all()) else f", {int(self.carriers.sum())} carriers"
+        some += f", bias={self.bias}" if self.bias else ""
         return f"TwoMode({self.shape}, amplitude={self.amplitude}{some})"
 
 
@@ -167,19 +215,40 @@ class TwoModeDenoiser(Denoiser):
 
     def __init__(self, model: TwoMode, radius: int | None = None, path: NoisePath | None = None) -> None:
         super().__init__(model.image_shape, path, radius)
-        self.amplitude = model.amplitude
+        self.amplitude, self.bias, self._model = model.amplitude, model.bias, model
         self.register_buffer("carriers", model.carriers.clone())
 
     def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
         """(B, 1, H, W), t a float or (B,) -> (B, 1, H, W)."""
         x = check_images(x_t, self.image_shape)
         s = as_time(t, x)
+        if isinstance(self.path, ModePath):
+            return (self.amplitude * torch.tanh(self._told(x, s) + self.bias)).to(x_t.dtype)
         alpha, sigma = self.path.alpha(s), self.path.sigma(s)
         # a pixel that shares nothing is read off itself alone
         total = torch.where(self.carriers, self._window_sum(x * self.carriers), x)
         clean = (sigma == 0).expand_as(total)
         h = alpha * self.amplitude * total / torch.where(sigma == 0, torch.ones_like(sigma), sigma) ** 2
-        return (self.amplitude * torch.where(clean, total.sign(), torch.tanh(h))).to(x_t.dtype)
+        return (self.amplitude * torch.where(clean, total.sign(), torch.tanh(h + self.bias))).to(x_t.dtype)
+
+    def _told(self, x: Tensor, s: Tensor) -> Tensor:
+        """``h`` of every pixel's window on an anisotropic path, (B, 1, H, W)."""
+        out, path = torch.empty_like(x), self.path
+        assert isinstance(path, ModePath)
+        times = s.reshape(-1).expand(len(x))
+        for time in times.unique():
+            signal, noise = self._model._law(float(time), path)
+            weights = torch.zeros_like(noise)
+            if self.radius is None:
+                weights[:] = torch.linalg.solve(noise, signal)
+            else:
+                for group in windows(self.image_shape[1:], self.radius):
+                    seen = group.indices
+                    solved = torch.linalg.solve(noise[seen[:, :, None], seen[:, None, :]], signal[seen][..., None])
+                    weights[group.pixels[:, None], seen] = solved[..., 0]
+            rows = times == time
+            out[rows] = (x[rows].flatten(1) @ weights.T.to(x.device)).view(-1, *self.image_shape)
+        return out
 
     def _window_sum(self, x: Tensor) -> Tensor:
         if self.radius is None:
@@ -190,18 +259,48 @@ class TwoModeDenoiser(Denoiser):
         return torch.nn.functional.conv2d(summed, column.transpose(2, 3), padding=(0, r))
 
 
-def equivocation(kappa: float) -> float:
-    """``H(s | h)`` in nats for ``h ~ N(s kappa, kappa)``: log 2 at kappa = 0, 0 at infinity."""
+def _known(signal: Tensor, noise: Tensor, pixels: Tensor | None = None) -> float:
+    """``u_R^T S_RR^{-1} u_R`` of the pixels R, all of them where None."""
+    if pixels is not None:
+        signal, noise = signal[pixels], noise[pixels][:, pixels]
+    return float(signal @ torch.linalg.solve(noise, signal)) if len(signal) else 0.0
+
+
+def equivocation(kappa: float, bias: float = 0.0) -> float:
+    """``H(s | h)`` in nats for ``h ~ N(s kappa, kappa)``, ``p(s) ~ e^{bias s}``: that of s at kappa = 0 (log 2 without
+    bias), 0 at infinity."""
+    if bias:
+        # -log p(s | h) = log(1 + e^{-2 s (h + bias)})
+        return _mean(kappa, bias, lambda sign, h: np.logaddexp(0, -2 * sign * (h + bias)))
     h, mass = _half_line(kappa)
     decay = np.exp(-2 * h)
     entropy = 0.5 * np.exp(h) * (1 + decay) * np.log1p(decay) + h * np.exp(-h)  # cosh(h) H_2(sigmoid(2h))
     return float((mass * entropy).sum())
 
 
-def bit_error(kappa: float) -> float:
-    """``E (s - tanh h)^2`` for ``h ~ N(s kappa, kappa)``: 1 at kappa = 0, 0 at infinity."""
+def bit_error(kappa: float, bias: float = 0.0) -> float:
+    """``E (s - tanh(h + bias))^2`` for ``h ~ N(s kappa, kappa)``, ``p(s) ~ e^{bias s}``: without bias 1 at kappa = 0; 0
+    at infinity."""
+    if bias:
+        return _mean(kappa, bias, lambda sign, h: (sign - np.tanh(h + bias)) ** 2)
     h, mass = _half_line(kappa)
     return float((mass / np.cosh(h)).sum())
+
+
+def _mean(kappa: float, bias: float, of: Callable[[float, np.ndarray], np.ndarray]) -> float:
+    """The mean over ``p(s) ~ e^{bias s}`` and ``h ~ N(s kappa, kappa)``, by the trapezoidal rule."""
+    if not kappa >= 0:
+        raise PhasewiseError(f"kappa is a signal-to-noise ratio, >= 0, got {kappa!r}")
+    if math.isinf(kappa):
+        return 0.0
+    total, width = 0.0, math.sqrt(kappa)
+    nodes = max(2 * math.ceil(12 * width / 0.1) + 1, 241)
+    z = np.linspace(-12, 12, min(nodes, 200_001))
+    mass = np.exp(-(z**2) / 2)
+    for sign in (-1.0, 1.0):
+        share = 1 / (1 + math.exp(-2 * sign * bias))
+        total += share * float((mass / mass.sum() * of(sign, sign * kappa + width * z)).sum())
+    return total
 
 
 def _half_line(kappa: float) -> tuple[np.ndarray, np.ndarray]:

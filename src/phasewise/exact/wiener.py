@@ -6,7 +6,8 @@ r"""The exact denoisers of a Gaussian with covariance K and mean m, global and w
     D_r(x)_i  = m_i + alpha k_i^T (alpha^2 K_ii + sigma^2 I)^{-1} (x - alpha m)_{N_r(i)}
 
 with ``K_ii`` the covariance of the window ``N_r(i)`` and ``k_i`` its column of pixel i.  At sigma = 0 both are
-``x / alpha``.
+``x / alpha``.  On an anisotropic path ``x_t = A x + noise`` of covariance S, the same with A for alpha and S for
+sigma^2 I.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 from phasewise.denoisers.base import Denoiser
 from phasewise.exact.base import check_images, noise_level
 from phasewise.exact.covariance import PixelCovariance
-from phasewise.paths import NoisePath, Time, as_time
+from phasewise.paths import ModePath, NoisePath, Time, as_time
 
 
 class GaussianDenoiser(Denoiser):
@@ -40,12 +41,15 @@ class GaussianDenoiser(Denoiser):
         super().__init__(pixels.image_shape, path, radius)
         self.register_buffer("mean", mean, persistent=False)
         self._weights: OrderedDict[float, Tensor] = OrderedDict()
-        if radius is None:
+        self._pixels = pixels
+        if isinstance(self.path, ModePath):
+            pixels.seen(self.path, 0.5)  # a path for other images is refused here
+        elif radius is None:
             values, vectors = pixels.spectrum
             self.register_buffer("values", values, persistent=False)
             self.register_buffer("vectors", vectors, persistent=False)
         else:
-            self._pixels, self._groups = pixels, pixels.windows(radius)
+            self._groups = pixels.windows(radius)
             self._row = torch.cat([g.pixels[:, None].expand_as(g.indices).reshape(-1) for g in self._groups])
             self._col = torch.cat([g.indices.reshape(-1) for g in self._groups])
 
@@ -53,6 +57,11 @@ class GaussianDenoiser(Denoiser):
         """(B, 1, H, W), t a float or (B,) -> (B, 1, H, W)."""
         x = check_images(x_t, self.image_shape)
         s = as_time(t, x).reshape(-1, 1)
+        if isinstance(self.path, ModePath):
+            mean = self.mean.double().expand(len(s), -1).view(-1, *self.image_shape)
+            signal = self.path.add_noise(mean, torch.zeros_like(mean), s[:, 0])
+            out = self._windowed(x.flatten(1) - signal.flatten(1), s)
+            return (out + self.mean.double()).reshape(x.shape).to(x_t.dtype)
         alpha, sigma = self.path.alpha(s), self.path.sigma(s)
         centred = x.reshape(len(x), -1) - alpha * self.mean.double()
         out = self._global(centred, alpha, sigma) if self.radius is None else self._windowed(centred, s)
@@ -76,17 +85,22 @@ class GaussianDenoiser(Denoiser):
         return out
 
     def matrix(self, t: float) -> Tensor:
-        """The windowed map (N, N) float64 at time t, zero outside the windows: ``D_r = m + M (x_t - alpha m)``."""
+        """The windowed map (N, N) float64 at time t, zero outside the windows: ``D_r = m + M (x_t - alpha m)``; on an
+        anisotropic path the global one, too."""
         if t not in self._weights:
-            self._weights[t] = self._solve(*noise_level(t, self.path))
+            self._weights[t] = self._solve(t)
             if len(self._weights) > 64:
                 self._weights.popitem(last=False)
         self._weights.move_to_end(t)
+        if isinstance(self.path, ModePath):
+            return self._weights[t]
         n = self.mean.numel()
         return torch.zeros(n, n, dtype=torch.float64).index_put((self._row, self._col), self._weights[t])
 
-    def _solve(self, alpha: float, sigma: float) -> Tensor:
-        parts = []
+    def _solve(self, t: float) -> Tensor:
+        if isinstance(self.path, ModePath):
+            return self._pixels.filters(*self._pixels.seen(self.path, t)[1:], self.radius)
+        (alpha, sigma), parts = noise_level(t, self.path), []
         for group in self._groups:
             k = self._pixels.within(group)
             if sigma == 0:

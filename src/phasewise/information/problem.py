@@ -16,7 +16,7 @@ from torch import Tensor
 from phasewise import checks
 from phasewise.errors import PhasewiseError, PhasewiseWarning
 from phasewise.information.regions import Center, Geometry, make_geometry
-from phasewise.paths import LinearPath, NoisePath, a_path
+from phasewise.paths import LinearPath, NoisePath, a_path, isotropic
 from phasewise.shapes import ImageShape
 
 LEAST_IMAGES = 20
@@ -51,7 +51,11 @@ class Problem:
         return entries[self.flat[:, entries].std(0) > 1e-6]
 
     def levels(self) -> tuple[Tensor, Tensor]:
-        """(alpha, sigma) at the times, each (T,) float64."""
+        """(alpha, sigma) at the times, each (T,) float64.
+
+        Raises PhasewiseError on an anisotropic path, which no estimator knows yet.
+        """
+        isotropic(self.path, "CMI of images")
         t = torch.tensor(self.times, dtype=torch.float64)
         return self.path.alpha(t), self.path.sigma(t)
 

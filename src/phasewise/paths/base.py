@@ -11,7 +11,8 @@ logarithm, decreasing in t).  Given the posterior mean ``D = E[x | x_t]``::
     score    = -eps / sigma
     velocity = alpha' D + sigma' eps          (dx/dt of the probability-flow ODE)
 
-All isotropic Gaussian paths are one path up to a rescaling of ``x_t`` and a relabelling of ``t`` by
+Paths here are isotropic but for :class:`phasewise.paths.ModePath`, whose modes have laws of their own.  All isotropic
+Gaussian paths are one path up to a rescaling of ``x_t`` and a relabelling of ``t`` by
 ``gamma`` (Kingma et al. 2021, arXiv 2107.00630); :func:`translate` is that relabelling.
 """
 
@@ -71,6 +72,8 @@ class NoisePath(ABC):
     """
 
     name: str = "path"
+    modes: NoisePath | None = None
+    """Of an anisotropic path, the law of every mode (:class:`phasewise.paths.ModePath`); None: all are noised alike."""
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor: ...
@@ -103,6 +106,10 @@ class NoisePath(ABC):
         """``x_t = alpha(t) x + sigma(t) z``; x and z (B, ...), t a float or (B,)."""
         s = as_time(t, x)
         return self.alpha(s) * x + self.sigma(s) * z
+
+    def pure_noise(self, z: Tensor, t: float) -> Tensor:
+        """White noise ``z`` (B, ...) as the noise that ``x_t`` has at time t, in its dtype."""
+        return z * float(self.sigma(torch.tensor(t, dtype=torch.float64)))
 
     # Conversions. x_t and the second argument are (B, ...); t is a float or (B,). Dividing by sigma they
     # need t > 0; the inverses that divide by alpha need alpha > 0.
@@ -154,6 +161,21 @@ class NoisePath(ABC):
 
 a_path = checks.made(NoisePath, "a noise path", "such as phasewise.LinearPath()")
 """A noise path, as an argument."""
+
+
+def isotropic(path: NoisePath, what: str) -> NoisePath:
+    """``path`` where it noises all modes alike, as ``what`` needs.
+
+    Raises PhasewiseError for an anisotropic one.
+    """
+    if path.modes is not None:
+        raise PhasewiseError(
+            f"{what} is known on isotropic paths alone, where one signal-to-noise ratio says all; {path!r} has one for "
+            "every mode. Use phasewise.LinearPath() or another isotropic path"
+        )
+    return path
+
+
 PATHS: Registry[type[NoisePath]] = Registry("path")
 """Classes of paths by name, the one their :meth:`NoisePath.config` holds."""
 
@@ -266,6 +288,8 @@ def translate(x_t: Tensor, t: Time, source: NoisePath, target: NoisePath) -> tup
     """The same noisy image in another path's units: (x_t', t') at equal log-SNR.
 
     ``t'`` has the shape of ``t`` (() or (B,)).  A log-SNR beyond the target's range goes to its nearer end.
+
+    Raises PhasewiseError between an anisotropic path and any other: no time makes their noisy images the same.
     """
     # a single time is translated on the CPU, where the next to look at it need not wait for a GPU
     many = isinstance(t, Tensor) and (t.numel() != 1 or t.device.type != "cpu")
@@ -273,6 +297,8 @@ def translate(x_t: Tensor, t: Time, source: NoisePath, target: NoisePath) -> tup
     s = s if s.dim() == 0 else s.reshape(-1)
     if source == target:
         return x_t, s
+    for path in (source, target):
+        isotropic(path, "the same noisy image on another path")
     # Equal log-SNR is equal alpha / sigma: the two noisy images then differ by one factor, that of their norms.
     u = target.t_of_log_snr(source.log_snr(s)).clamp(0, 1)
     norm = torch.sqrt(target.alpha(u) ** 2 + target.sigma(u) ** 2)

@@ -24,7 +24,7 @@ from phasewise.memory import out_of_memory
 from phasewise.modes import evaluating
 from phasewise.sampling.batches import Progress, in_batches
 from phasewise.sampling.loop import HOW, check_start, integrate, rows_on, sampling_plan, start_of
-from phasewise.sampling.noise import Between, RowNoise, StepNoise, noise_kind, solver_noise
+from phasewise.sampling.noise import Between, RowNoise, StepNoise, check_noise, solver_noise
 
 WARM_UP = 2
 """Loops before the capture: libraries choose their kernels, filters and compiled code are made."""
@@ -71,7 +71,7 @@ def for_sampling(
     plan = sampling_plan(
         denoiser, steps=steps, solver=solver, times=times, t_start=t_start, t_min=t_min, spacing=spacing
     )
-    noise_kind(noise)  # an unknown one is refused at once
+    check_noise(noise, denoiser.path)  # at once
     faster = for_inference(denoiser, compile=compile, precision=precision)
     return CompiledSampler(faster, plan, batch, graph, t_start, noise)
 

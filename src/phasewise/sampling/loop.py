@@ -21,7 +21,7 @@ from phasewise.modes import evaluating
 from phasewise.results import DEFAULT_SOLVER
 from phasewise.sampling.batches import Progress, in_batches
 from phasewise.sampling.grid import SPACINGS, time_grid
-from phasewise.sampling.noise import RowNoise, StepNoise, noise_kind, solver_noise
+from phasewise.sampling.noise import RowNoise, StepNoise, check_noise, solver_noise
 from phasewise.sampling.solvers import get_solver, solver_name, take_step
 from phasewise.sampling.steps import Carry
 
@@ -96,7 +96,7 @@ def sample(
     plan = sampling_plan(
         denoiser, steps=steps, solver=solver, times=times, t_start=t_start, t_min=t_min, spacing=spacing
     )
-    noise_kind(noise)  # an unknown one is refused at once
+    check_noise(noise, denoiser.path)  # at once
     x_init = check_start(x_init, t_start, denoiser)
     n = n if x_init is None else len(x_init)
     if n < 1:
@@ -166,10 +166,8 @@ def start_of(
     """(n, C, H, W) float32 at time ``t`` on ``device``: those rows of ``x_init``, or pure noise."""
     if x_init is not None:
         return x_init[first : first + n].float().to(device)
-    # pure noise at the scale that the path has at this time
-    sigma = denoiser.path.sigma(torch.tensor(t, dtype=torch.float64))
     noise = RowNoise(n, denoiser.image_shape, seed, first, torch.device(device))
-    return noise() * float(sigma)
+    return denoiser.path.pure_noise(noise(), t)
 
 
 def check_start(x_init: Tensor | None, t_start: float | None, denoiser: Denoiser) -> Tensor | None:

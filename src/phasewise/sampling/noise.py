@@ -14,6 +14,7 @@ from torch import Tensor
 
 from phasewise import checks, seeding
 from phasewise.errors import PhasewiseError, unknown
+from phasewise.paths import NoisePath, isotropic
 from phasewise.sampling.brownian import step_weights
 from phasewise.shapes import ImageShape
 
@@ -93,3 +94,10 @@ def noise_kind(name: str) -> type[RowNoise]:
     if name not in NOISES:
         raise PhasewiseError(unknown("noise", name, NOISES))
     return NOISES[name]
+
+
+def check_noise(name: str, path: NoisePath) -> None:
+    """Raises PhasewiseError for an unknown source, and for one Brownian path where modes have one each."""
+    noise_kind(name)
+    if name == "path":
+        isotropic(path, 'one Brownian path for all grids, noise="path",')

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from phasewise import checks
 from phasewise.denoisers.base import Denoiser
+from phasewise.paths import ModePath
 from phasewise.registry import Registry
 from phasewise.sampling.steps import (
     Carry,
+    InModes,
     Step,
     ancestral_step,
     ddim_step,
@@ -84,7 +86,12 @@ for _name, _solver in {
 
 
 def take_step(solver: Solver, denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry) -> Tensor:
-    """One step by the denoiser's own flow where it knows it and the solver keeps no history, else by the solver."""
+    """One step by the denoiser's own flow where it knows it and the solver keeps no history, else by the solver.
+
+    On an anisotropic path the step is taken in the modes of its basis, each with coefficients of its own."""
+    if isinstance(denoiser.path, ModePath):
+        basis = denoiser.path.basis
+        return basis.to_pixels(solver.step(InModes(denoiser), basis.to_modes(x), t, s, carry))
     jumped = None if solver.multistep else denoiser.jump(x, t, s)
     return solver.step(denoiser, x, t, s, carry) if jumped is None else jumped
 

@@ -5,6 +5,9 @@ trajectory takes along: the posterior mean of the step before (multistep) and a 
 
 Deterministic steps solve the probability-flow ODE ``dx/dt = velocity(x, t) = alpha' D + sigma' (x - alpha D) / sigma``,
 the same as ``d(x / sigma) = D d(alpha / sigma)``; stochastic ones a reverse SDE with the same marginals.
+
+On an anisotropic path each mode has coefficients of its own: ``denoiser``, ``x`` and ``carry`` are then in the modes of
+its basis (:class:`InModes`), and what is a number here is a tensor (H, W).  On all others it is a float.
 """
 
 from __future__ import annotations
@@ -18,8 +21,11 @@ from torch import Tensor
 
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
-from phasewise.paths import NoisePath
-from phasewise.sampling.noise import Between, StepNoise
+from phasewise.paths import ModePath, NoisePath, Time
+from phasewise.sampling.noise import StepNoise
+
+Level = float | Tensor
+"""A coefficient of a step: a number, or one for every mode, (H, W) float64."""
 
 CHURN = 0.15
 """By how much ``heun_churn`` raises the noise-to-signal ratio sigma/alpha before each step, relatively."""
@@ -30,15 +36,31 @@ class Carry:
     """What a trajectory carries: ``last`` = (the solver's own time, posterior mean) at the start of the step before;
     ``noise`` makes standard normal noise shaped like x, one stream per sample."""
 
-    last: tuple[float, Tensor] | None = None
+    last: tuple[Level, Tensor] | None = None
     noise: StepNoise | Callable[[], Tensor] | None = None
 
-    def draw(self, between: Between | None = None) -> Tensor:
+    def draw(self, between: tuple[Level, Level] | None = None) -> Tensor:
         """Standard normal noise; ``between``, the signal-to-noise ratios at the ends of the step that it is for, lets
-        it come from one path for all grids."""
+        it come from one path for all grids.  Modes have no ratio in common: theirs is fresh."""
         if self.noise is None:
             raise PhasewiseError("a stochastic solver needs a source of noise; use phasewise.sample")
-        return self.noise(between) if isinstance(self.noise, StepNoise) else self.noise()
+        if not isinstance(self.noise, StepNoise):
+            return self.noise()
+        start, end = (None, None) if between is None else between
+        return self.noise((start, end) if isinstance(start, float) and isinstance(end, float) else None)
+
+
+class InModes(Denoiser):
+    """``member`` on an anisotropic path, spoken to in the modes of the path's basis: amplitudes (B, C, H, W) of the
+    noisy image in, of the posterior mean out."""
+
+    def __init__(self, member: Denoiser) -> None:
+        assert isinstance(member.path, ModePath)
+        super().__init__(member.image_shape, member.path.modes)
+        self.member, self.basis = member, member.path.basis
+
+    def forward(self, x_t: Tensor, t: Time, cond: Tensor | None = None) -> Tensor:
+        return self.basis.to_modes(self.member(self.basis.to_pixels(x_t), t, cond))
 
 
 Step = Callable[[Denoiser, Tensor, float, float, Carry], Tensor]
@@ -84,7 +106,7 @@ def exp_ab2_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carry
     """
     here, there = _linear_time(denoiser.path, t), _linear_time(denoiser.path, s)
     # alpha / sigma = 1 / w - 1, so D's slope in w weighs as the mean of (w - w_t) under d(1 / w) from w_t to w_s
-    ahead = (here / there - 1 - math.log(here / there)) / (1 / here - 1 / there)
+    ahead = (here / there - 1 - _log(here / there)) / (1 / here - 1 / there)
     return _along(denoiser.path, x, _carried_on(denoiser(x, t), carry, here, ahead), t, s)
 
 
@@ -99,7 +121,11 @@ def dpmpp_2m_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Carr
     mean = found = denoiser(x, t)
     if carry.last is not None:
         before, earlier = carry.last
-        if math.isfinite(before):  # D half-way through the step, on the line through the two last
+        # D half-way through the step, on the line through the two last
+        if isinstance(before, Tensor):
+            ahead = torch.where(before.isfinite(), (there - here) / (2 * (here - before)), torch.zeros_like(before))
+            mean = found + _as(ahead, found) * (found - earlier)
+        elif math.isfinite(before):
             mean = found + (there - here) / (2 * (here - before)) * (found - earlier)
     carry.last = (here, found)
     return _along(denoiser.path, x, mean, t, s)
@@ -130,7 +156,7 @@ def sde_dpmpp_2m_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: 
     here, there = sigma_t / (alpha_t + sigma_t), sigma_s / (alpha_s + sigma_s)
     gamma_t, gamma_s = (alpha_t / sigma_t) ** 2, (alpha_s / sigma_s) ** 2
     # integral of gamma = (1 / w - 1)^2 over w from w_t to w_s; by parts it gives the mean of (w - w_t) under d gamma
-    area = there - here - 2 * math.log(there / here) - 1 / there + 1 / here
+    area = there - here - 2 * _log(there / here) - 1 / there + 1 / here
     mean = _carried_on(denoiser(x, t), carry, here, ((there - here) * gamma_s - area) / (gamma_s - gamma_t))
     return _draw(denoiser.path, x, mean, t, s, carry)
 
@@ -140,6 +166,11 @@ def heun_churn_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Ca
     calls.  At alpha = 0 there is nothing to raise."""
     path = denoiser.path
     alpha, sigma = _scales(path, t)
+    if isinstance(alpha, Tensor) or isinstance(sigma, Tensor):
+        raise PhasewiseError(
+            "heun_churn raises the noise by going back in time, which modes of an anisotropic path do by different "
+            "amounts; use another stochastic solver, such as sde_dpmpp_2m"
+        )
     if alpha > 0:
         ratio = (1 + CHURN) * sigma / alpha
         # at most the noise the path ends with; rounding never lowers it
@@ -153,18 +184,18 @@ def heun_churn_step(denoiser: Denoiser, x: Tensor, t: float, s: float, carry: Ca
     return heun_step(denoiser, x, t, s, carry)
 
 
-def _carried_on(found: Tensor, carry: Carry, here: float, ahead: float) -> Tensor:
+def _carried_on(found: Tensor, carry: Carry, here: Level, ahead: Level) -> Tensor:
     """The posterior mean ``found`` at the solver's time ``here``, carried on by ``ahead`` along the line through the
     one before, if there is one; remembered for the next step."""
     before, carry.last = carry.last, (here, found)
-    return found if before is None else found + ahead / (here - before[0]) * (found - before[1])
+    return found if before is None else found + _as(ahead / (here - before[0]), found) * (found - before[1])
 
 
 def _along(path: NoisePath, x: Tensor, mean: Tensor, t: float, s: float) -> Tensor:
     """``d(x / sigma) = mean d(alpha / sigma)`` from t to s, exactly, with ``mean`` held."""
     alpha_t, sigma_t = _scales(path, t)
     alpha_s, sigma_s = _scales(path, s)
-    return sigma_s / sigma_t * x + (alpha_s - alpha_t * sigma_s / sigma_t) * mean
+    return _as(sigma_s / sigma_t, x) * x + _as(alpha_s - alpha_t * sigma_s / sigma_t, x) * mean
 
 
 def _draw(path: NoisePath, x: Tensor, mean: Tensor, t: float, s: float, carry: Carry) -> Tensor:
@@ -172,23 +203,46 @@ def _draw(path: NoisePath, x: Tensor, mean: Tensor, t: float, s: float, carry: C
     alpha_t, sigma_t = _scales(path, t)
     alpha_s, sigma_s = _scales(path, s)
     forward = alpha_t / alpha_s
-    added = max(sigma_t**2 - (forward * sigma_s) ** 2, 0.0)  # variance that the forward path adds from s to t
+    added = _above_0(sigma_t**2 - (forward * sigma_s) ** 2)  # variance that the forward path adds from s to t
     # mean and variance of q: Ho et al. 2020, eq. 7
-    middle = forward * (sigma_s / sigma_t) ** 2 * x + alpha_s * added / sigma_t**2 * mean
+    middle = _as(forward * (sigma_s / sigma_t) ** 2, x) * x + _as(alpha_s * added / sigma_t**2, x) * mean
     noise = carry.draw(((alpha_t / sigma_t) ** 2, (alpha_s / sigma_s) ** 2))
-    return middle + math.sqrt(added) * sigma_s / sigma_t * noise
+    return middle + _as(_root(added) * sigma_s / sigma_t, x) * noise
 
 
-def _scales(path: NoisePath, t: float) -> tuple[float, float]:
+def _scales(path: NoisePath, t: float) -> tuple[Level, Level]:
     at = torch.tensor(t, dtype=torch.float64)
-    return float(path.alpha(at)), float(path.sigma(at))
+    return _level(path.alpha(at)), _level(path.sigma(at))
 
 
-def _linear_time(path: NoisePath, t: float) -> float:
+def _linear_time(path: NoisePath, t: float) -> Level:
     """``w = sigma / (alpha + sigma)``: the linear path's time at the same log-SNR."""
     alpha, sigma = _scales(path, t)
     return sigma / (alpha + sigma)
 
 
-def _half_log_snr(path: NoisePath, t: float) -> float:
-    return float(path.log_snr(t)) / 2
+def _half_log_snr(path: NoisePath, t: float) -> Level:
+    return _level(path.log_snr(t)) / 2
+
+
+# numbers stay numbers: one level for all modes is computed as it always was
+
+
+def _level(value: Tensor) -> Level:
+    return value if value.dim() else float(value)
+
+
+def _as(level: Level, x: Tensor) -> Level:
+    return level.to(x) if isinstance(level, Tensor) else level
+
+
+def _log(level: Level) -> Level:
+    return level.log() if isinstance(level, Tensor) else math.log(level)
+
+
+def _root(level: Level) -> Level:
+    return level.sqrt() if isinstance(level, Tensor) else math.sqrt(level)
+
+
+def _above_0(level: Level) -> Level:
+    return level.clamp_min(0) if isinstance(level, Tensor) else max(level, 0.0)

@@ -26,7 +26,7 @@ from phasewise.errors import PhasewiseError, PhasewiseWarning
 from phasewise.metrics import FeatureNetwork
 from phasewise.metrics.cost import count_flops, measure_ms
 from phasewise.metrics.feature_base import a_feature_network
-from phasewise.paths import path_from_config
+from phasewise.paths import isotropic, path_from_config
 from phasewise.results import DEFAULT_SOLVER, LossTable, PriceList, a_price_list
 from phasewise.sampling.solvers import calls_per_step, solver_name
 from phasewise.scheduling.perception import measure_frechet
@@ -105,6 +105,8 @@ def price_list(
                 f"{name} is guided in an interval of time, so a call has two costs; give the guided one without its "
                 "interval and the plain one as two members: the schedule finds the interval"
             )
+    if reference in denoisers:
+        isotropic(denoisers[reference].path, "the price of a step")
     images = data.validation[:n]
     rows = condition_rows(first_rows(condition_of_part(data, "validation", cond), n), len(images), denoisers.values())
     # first: a member that does not fit, or whose cost cannot be counted, is refused at once

@@ -23,6 +23,7 @@ from phasewise.denoisers.base import Condition, Denoiser, a_denoiser, denoisers_
 from phasewise.denoisers.condition import bind, condition_rows, first_rows
 from phasewise.errors import PhasewiseError
 from phasewise.modes import in_evaluation
+from phasewise.paths import isotropic
 from phasewise.results import StepErrors
 from phasewise.sampling import Carry, get_solver, integrate, starting_noise
 from phasewise.sampling.loop import check_time_grid
@@ -56,6 +57,7 @@ def measure_step_errors(
     Raises PhasewiseError for a stochastic solver (the penalty ``kl`` knows its steps' length already), a grid that does
     not decrease, or fewer than 2 images.
     """
+    isotropic(denoiser.path, "the error of a step")
     grid, chosen = check_time_grid(times), get_solver(solver)
     if chosen.stochastic:
         raise PhasewiseError(f"{solver} has no ODE path to stray from; use penalty 'kl'")

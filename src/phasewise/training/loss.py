@@ -23,7 +23,7 @@ from phasewise.denoisers import NetworkDenoiser, PlanDenoiser
 from phasewise.denoisers.base import a_denoiser
 from phasewise.denoisers.plan import watched_plans
 from phasewise.denoisers.pooled import PooledPath
-from phasewise.paths import NoisePath
+from phasewise.paths import NoisePath, isotropic
 
 LOSSES, TIMES = ("flow", "paper"), ("logit_normal", "uniform", "mixed")
 
@@ -44,6 +44,8 @@ def denoising_loss(
 
     ``cond``, a row for each image, is told to a network that takes a condition.
     """
+    if kind == "paper":
+        isotropic(denoiser.path, 'the published loss ("paper")')
     path, told = denoiser.path, cond if denoiser.takes_condition else None
     target = x if target is None else target
     with watched_plans() as plans:
