@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from studies.boundary import BoundaryStudy
+from studies.bypass import Bypass
 from studies.closed_forms import ClosedForms
 from studies.cmi import CMIEstimators, CMIExact, CMIImages, CMIRecipe
 from studies.designs import Designs
@@ -65,5 +66,6 @@ STUDIES: dict[str, type[Study[Any]]] = {
         Guests,
         Theory,
         TransitionsStudy,
+        Bypass,
     )
 }
