@@ -93,6 +93,13 @@ def reach(**given):
     return pw.reach(**{"denoiser": w.net, "data": w.x, "times": (0.5,), "n": 4, **given})
 
 
+class Silent(pw.LinearPath):
+    """A path that adds no noise."""
+
+    def sigma(self, t):
+        return 0 * t
+
+
 class Lost(pw.LinearPath):
     """A path whose noise is no number: so are the answers on it."""
 
@@ -192,6 +199,29 @@ CALLS = {
         "time_grid(2.5)": lambda: pw.time_grid(2.5),
         "time_grid(path='linear')": lambda: pw.time_grid(4, path="linear"),
         "starting_noise(shape of two)": lambda: starting_noise(2, (6, 6)),
+    },
+    "anisotropic paths": {
+        "Haar on odd sides": lambda: pw.ModePath((27, 27), "haar"),
+        "basis='fourier'": lambda: pw.ModePath((6, 6), "fourier"),
+        "basis=3": lambda: pw.ModePath((6, 6), 3),
+        "shape of three": lambda: pw.ModePath((1, 6, 6)),
+        "shape=6": lambda: pw.ModePath(6),
+        "three paths for two bands": lambda: pw.ModePath((6, 6), "haar", [pw.LinearPath()] * 3),
+        "of='linear'": lambda: pw.ModePath((6, 6), of="linear"),
+        "a band without noise": lambda: pw.ModePath((6, 6), "haar", [pw.LinearPath(), Silent()]),
+        "a band of bands": lambda: pw.ModePath((6, 6), of=pw.ModePath((6, 6))),
+        "power=nan": lambda: pw.ModePath((6, 6), power=NAN),
+        "mass=0": lambda: pw.ModePath((6, 6), power=1, mass=0),
+        "blur=-1": lambda: pw.ModePath((6, 6), blur=-1),
+        "colour of Haar": lambda: pw.ModePath((6, 6), "haar", power=1),
+        "images of another size": lambda: pw.LocalDenoiser((1, 6, 6), 1, path=pw.ModePath((4, 4)))(world().x, 0.5),
+        "translated": lambda: world().net.on(pw.ModePath((6, 6), power=1))(world().x, 0.5),
+        "priced": lambda: pw.price_list(
+            {"global": pw.LocalDenoiser((1, 6, 6), 1, path=pw.ModePath((6, 6), power=1))}, world().x, (1.0, 0.5)
+        ),
+        "solver='heun_churn'": lambda: pw.sample(
+            pw.LocalDenoiser((1, 6, 6), 1, path=pw.ModePath((6, 6), power=1)), 2, steps=3, solver="heun_churn"
+        ),
     },
     "denoisers": {
         "radius=1.5": lambda: pw.LocalDenoiser((1, 6, 6), 1.5),

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from phasewise.metrics import fid as fid
     from phasewise.paths import CosinePath as CosinePath
     from phasewise.paths import LinearPath as LinearPath
+    from phasewise.paths import ModePath as ModePath
     from phasewise.paths import TablePath as TablePath
     from phasewise.paths import VarianceExplodingPath as VarianceExplodingPath
     from phasewise.pipeline import distil as distil
@@ -79,7 +80,7 @@ _HOMES = {
     "errors": ("PhasewiseError", "PhasewiseWarning"),
     "information": ("cmi_map",),
     "metrics": ("fid", "count_flops"),
-    "paths": ("LinearPath", "CosinePath", "TablePath", "VarianceExplodingPath"),
+    "paths": ("LinearPath", "CosinePath", "ModePath", "TablePath", "VarianceExplodingPath"),
     "diagnosis": ("markov_length", "critical_window", "check_claims", "guess", "reach"),
     "scheduling": ("price_list", "optimise_schedule", "pareto_front", "explain", "boundary"),
     "pipeline": ("distil",),

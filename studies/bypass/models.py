@@ -1,6 +1,6 @@
 r"""Exact models by size: how far a window must reach on each way round the transition.
 
-The *reach* of a path is the least radius r at which the CMI of all pixels together stays small at every time::
+A path *needs* the least radius r at which the CMI of all pixels together stays small at every time::
 
     max over t of  N I(pixel : C | B_r)  <=  NATS
 
@@ -23,6 +23,8 @@ FIELD = 0.05
 """Of the third way: on every pixel, in units where exp(field * s) weighs a sign."""
 RADII = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
+LONG = 8
+"""Length of a chain's noise, in chains: its long waves have to drown the mean of a few domains."""
 MORE = 10
 """Times as many samples of a chain under coloured noise, whose terms are log ratios, not exact divergences."""
 
@@ -70,7 +72,7 @@ def chain_curves(length: int, n: int) -> dict[str, Curve]:
     """An Ising chain whose correlation length is half its own, by ``n`` samples."""
     beta = math.atanh(math.exp(-2 / length))
     plain, held = IsingChain(length, beta), IsingChain(length, beta, field=FIELD)
-    own = coloured(1, length, length / 2)
+    own = coloured(1, length, LONG * length)
 
     def curve(model: IsingChain, path: NoisePath | None) -> Curve:
         many = n if path is None else MORE * n
@@ -84,9 +86,9 @@ def chain_curves(length: int, n: int) -> dict[str, Curve]:
     return {"isotropic": curve(plain, None), "coloured": curve(plain, own), "field": curve(held, None)}
 
 
-def reach(curve: Curve, log_snrs: tuple[float, ...], most: int) -> dict[str, Any]:
-    """The reach, None where no radius up to ``most`` does; the most that is left at radius 1, and at a quarter of the
-    side, each as (nats, error, log-SNR)."""
+def needed_radius(curve: Curve, log_snrs: tuple[float, ...], most: int) -> dict[str, Any]:
+    """The least radius, None where none up to ``most`` does; the most that is left at radius 1, and at a quarter of
+    the side, each as (nats, error, log-SNR)."""
     quarter = max((most + 1) // 2, 1)
     known: dict[int, tuple[float, float, float]] = {}
 
@@ -96,4 +98,4 @@ def reach(curve: Curve, log_snrs: tuple[float, ...], most: int) -> dict[str, Any
         return known[radius]
 
     found = next((r for r in RADII if r <= most and worst(r)[0] <= NATS), None)
-    return {"reach": found, "near": worst(1), "far": worst(quarter), "quarter": quarter}
+    return {"radius": found, "near": worst(1), "far": worst(quarter), "quarter": quarter}

@@ -1,4 +1,4 @@
-"""Tables and figure: reach by size, CMI and gap of digits along each path, what local networks generate."""
+"""Tables and figure: needed radius by size, CMI and gap of digits along each path, what local networks generate."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def exact_of(answers: Answers) -> dict[tuple[str, int], dict[str, Any]]:
     return dict(sorted(found.items(), key=lambda pair: (list(KINDS).index(pair[0][0]), pair[0][1])))
 
 
-def reach_table(answers: Answers) -> str:
-    """Reach of each way, and what is left beyond a ring of one pixel."""
+def radius_table(answers: Answers) -> str:
+    """Radius that each way needs, and what is left beyond a ring of one pixel."""
     found = exact_of(answers)
     ways = list(dict.fromkeys(way for content in found.values() for way in content))
     rows = [
@@ -41,9 +41,9 @@ def reach_table(answers: Answers) -> str:
 
 
 def _cell(found: dict[str, Any], size: int) -> str:
-    reach = f"> {max(size // 2 - 1, 1)}" if found["reach"] is None else str(found["reach"])
+    radius = f"> {max(size // 2 - 1, 1)}" if found["radius"] is None else str(found["radius"])
     nats, error, _ = found["near"]
-    return f"{reach} ({nats:.2g}{f' ± {error:.1g}' if error else ''})"
+    return f"{radius} ({nats:.2g}{f' ± {error:.1g}' if error else ''})"
 
 
 def curve_table(answers: Answers) -> str:

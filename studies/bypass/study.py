@@ -16,13 +16,15 @@ from phasewise.results import JudgeScore
 from phasewise.sampling import time_grid
 from studies import subject
 from studies.bypass.digits import LOG_SNR, PATHS, RADIUS, curves, given_class
-from studies.bypass.models import chain_curves, field_curves, reach, two_mode_curves
-from studies.bypass.show import curve_table, figure, generation_table, reach_table
+from studies.bypass.models import chain_curves, field_curves, needed_radius, two_mode_curves
+from studies.bypass.show import curve_table, figure, generation_table, radius_table
 from studies.options import choice
 from studies.study import Answers, Cell, Study
 
 WIDE = tuple(np.linspace(-9.0, 5.0, 15).round(6).tolist())
 """Log-SNR at which exact models are looked at."""
+NARROW = WIDE[4:12]
+"""And chains, which are sampled."""
 TOLD = "isotropic, told the class"
 HYBRID = "shipped hybrid"
 
@@ -31,7 +33,7 @@ HYBRID = "shipped hybrid"
 class Options:
     sides: tuple[int, ...] = choice((8, 12, 16, 24), "of fields and two modes, pixels", quick=(4,))
     chains: tuple[int, ...] = choice((16, 32, 64), "lengths of Ising chains", quick=(6,))
-    n_exact: int = choice(2000, "samples of each chain's CMI", quick=16)
+    n_exact: int = choice(1000, "samples of each chain's CMI", quick=16)
     data: str = choice("mnist", "images of the networks, 28 x 28", quick=subject.STAND_IN)
     data_dir: str | None = choice(None, "folder that holds them")
     images: int = choice(20_000, "that the Gaussians are fitted to", quick=256)
@@ -59,7 +61,7 @@ class Bypass(Study[Options]):
         o = self.options
         for kind, sizes in (("field", o.sides), ("two modes", o.sides), ("chain", o.chains)):
             for size in sizes:
-                asked = {"size": size, **({"n": o.n_exact} if kind == "chain" else {})}
+                asked: dict[str, Any] = {"size": size, **({"n": o.n_exact} if kind == "chain" else {})}
                 yield Cell(f"exact/{kind}/{size}", asked)
         for name in o.paths:
             yield Cell(f"curves/{name}", {"data": o.data, "images": o.images, "block": o.block}, name)
@@ -76,10 +78,11 @@ class Bypass(Study[Options]):
 
     def exact(self, kind: str, size: int) -> dict[str, Any]:
         if kind == "chain":
-            found, most = chain_curves(size, self.options.n_exact), size // 2 - 1
+            found, log_snrs = chain_curves(size, self.options.n_exact), NARROW
         else:
-            found, most = (field_curves if kind == "field" else two_mode_curves)(size), size // 2 - 1
-        return {"ways": {way: reach(curve, WIDE, max(most, 1)) for way, curve in found.items()}}
+            found, log_snrs = (field_curves if kind == "field" else two_mode_curves)(size), WIDE
+        most = max(size // 2 - 1, 1)
+        return {"ways": {way: needed_radius(curve, log_snrs, most) for way, curve in found.items()}}
 
     @cached_property
     def subject(self) -> subject.Subject:
@@ -114,7 +117,7 @@ class Bypass(Study[Options]):
         network = self.trained(name)
         if network.takes_condition:
             assert data.labels_test is not None
-            network = network.given(data.labels_test[torch.arange(o.n) % len(data.labels_test)])  # type: ignore[assignment]
+            network = network.given(data.labels_test[torch.arange(o.n) % len(data.labels_test)])
         times = time_grid(o.steps, path=network.path)
         images = pw.sample(network, n=o.n, seed=0, times=times, solver="sde_dpmpp_2m", batch=64)
         return images.clamp(*data.pixel_range)
@@ -133,7 +136,7 @@ class Bypass(Study[Options]):
 
     def tables(self, answers: Answers) -> dict[str, str]:
         return {
-            "reach": reach_table(answers), "curves": curve_table(answers), "generated": generation_table(answers)
+            "radius": radius_table(answers), "curves": curve_table(answers), "generated": generation_table(answers)
         }  # fmt: skip
 
     def figures(self, answers: Answers) -> dict[str, bytes]:

@@ -106,7 +106,9 @@ def mixture(model: TwoMode, path: ModePath, t: float, n: int) -> tuple[Tensor, T
     signal, noise = path.matrices(t)
     signs = np.where(rng.random(n) < 1 / (1 + math.exp(-2 * model.bias)), 1.0, -1.0)
     mean = model.amplitude * signal.sum(1)
-    x = torch.from_numpy(signs)[:, None] * mean + torch.from_numpy(rng.multivariate_normal(np.zeros(12), noise.numpy(), n))
+    x = torch.from_numpy(signs)[:, None] * mean + torch.from_numpy(
+        rng.multivariate_normal(np.zeros(12), noise.numpy(), n)
+    )
     return torch.from_numpy(signs), x, mean
 
 
