@@ -208,7 +208,8 @@ def test_a_network_is_saved_with_its_path_and_trains_and_samples_on_it(tmp_path:
         (lambda: ModePath((4,)), "shape must have 2"),  # type: ignore[arg-type]
         (lambda: ModePath((4, 4), power=1.0, mass=0.0), "mass must be"),
         (lambda: ModePath((4, 4), blur=-1.0), "blur must be"),
-        (lambda: ModePath((4, 4)).add_noise(*pair(), 0.5), "noises images of 4 x 4 pixels"),
+        (lambda: ModePath((4, 4)).add_noise(*pair(), 0.5), "for images of 4 x 4 pixels"),
+        (lambda: pw.LocalDenoiser((1, 6, 6), 1, path=ModePath((4, 4))), "for images of 4 x 4 pixels"),
         (lambda: ModePath(SIDE).add_noise(*pair(), 1.5), r"must lie in \[0, 1\]"),
     ],
 )
@@ -240,7 +241,7 @@ def field() -> Tensor:
         lambda: translate(torch.zeros(SHAPE), 0.5, LinearPath(), COLOURED),
         lambda: pw.LocalDenoiser(SHAPE, 1).on(COLOURED)(torch.zeros(1, *SHAPE), 0.5),
         lambda: pw.PixelDenoiser(SHAPE, COLOURED),
-        lambda: pw.PooledDenoiser(pw.LocalDenoiser((1, 2, 2), 1, path=COLOURED), SHAPE, 2),
+        lambda: pw.PooledDenoiser(pw.LocalDenoiser((1, 2, 2), 1), SHAPE, 2, COLOURED),
         lambda: pw.PlanDenoiser.of_shape((1, 8, 8), 2, 1, path=ModePath((8, 8))),
         lambda: pw.ReusedAnswer(SHAPE, quantity="eps", path=COLOURED),
         lambda: pw.wrap(lambda x, t: x, SHAPE, predicts="eps", path=COLOURED),

@@ -20,11 +20,11 @@ from phasewise.paths import LinearPath, ModePath, NoisePath
 NATS = 0.1
 """CMI of all pixels together that is small, nats an image."""
 FIELD = 0.05
-"""Of the third way: on every pixel, in units where exp(field * s) weighs a sign."""
+"""Of the third way: on every pixel of two modes, in units where exp(field * s) weighs a sign."""
+ON_CHAINS = 0.2
+"""The same of chains, whose correlations it cuts at about 1 / (2 field) pixels."""
 RADII = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
-LONG = 8
-"""Length of a chain's noise, in chains: its long waves have to drown the mean of a few domains."""
 MORE = 10
 """Times as many samples of a chain under coloured noise, whose terms are log ratios, not exact divergences."""
 
@@ -71,8 +71,8 @@ def two_mode_curves(side: int) -> dict[str, Curve]:
 def chain_curves(length: int, n: int) -> dict[str, Curve]:
     """An Ising chain whose correlation length is half its own, by ``n`` samples."""
     beta = math.atanh(math.exp(-2 / length))
-    plain, held = IsingChain(length, beta), IsingChain(length, beta, field=FIELD)
-    own = coloured(1, length, LONG * length)
+    plain, held = IsingChain(length, beta), IsingChain(length, beta, field=ON_CHAINS)
+    own = coloured(1, length, length / 2)
 
     def curve(model: IsingChain, path: NoisePath | None) -> Curve:
         many = n if path is None else MORE * n

@@ -11,8 +11,6 @@ from studies.pages import markdown
 from studies.study import Answers
 
 KINDS = {"field": "Gaussian field", "two modes": "two modes", "chain": "Ising chain"}
-SHOWN = (-4.0, -2.0, 0.0, 2.0)
-"""Log-SNR of the table of curves."""
 
 
 def _of(answers: Answers, kind: str) -> dict[str, dict[str, Any]]:
@@ -48,13 +46,12 @@ def _cell(found: dict[str, Any], size: int) -> str:
 
 def curve_table(answers: Answers) -> str:
     """CMI of the centre block and gap of windows, by log-SNR."""
-    rows = []
-    for name, content in _of(answers, "curves").items():
-        at = [content["log_snr"].index(x) for x in SHOWN]
-        peak = f"{max(content['cmi']):.3f}"
-        gaps = f"{max(content['gap']):.3f}" if "gap" in content else ""
-        rows.append([name, *(f"{content['cmi'][k]:.3f}" for k in at), peak, gaps])
-    heads = ["path", *(f"log-SNR {x:g}" for x in SHOWN), "largest CMI", "largest gap"]
+    rows, found = [], _of(answers, "curves")
+    shown = next(iter(found.values()))["asked"]["log_snr"]
+    for name, content in found.items():
+        gap = f"{max(content['gap']):.3f}" if "gap" in content else ""
+        rows.append([name, *(f"{value:.3f}" for value in content["cmi"]), gap])
+    heads = ["path", *(f"log-SNR {x:g}" for x in shown), "largest gap"]
     note = (
         "CMI in nats of the centre block beyond a ring of three pixels, and the loss that windows of that radius add, "
         "as a share of the global one; of Gaussians of the digits' covariance."
@@ -97,7 +94,7 @@ def figure(answers: Answers) -> bytes:
     axes[0].set(xscale="log", yscale="log", xlabel="side", ylabel="nats an image beyond r = 1", ylim=(1e-4, None))
     axes[0].legend(fontsize=6)
     for name, content in _of(answers, "curves").items():
-        axes[1].plot(content["log_snr"], content["cmi"], marker="o", ms=3, label=name)
+        axes[1].plot(content["asked"]["log_snr"], content["cmi"], marker="o", ms=3, label=name)
     axes[1].set(xlabel="log-SNR of a pixel", ylabel="CMI of the centre block, nats", title="digits, Gaussian, r = 3")
     axes[1].legend(fontsize=6)
     return png(figure)

@@ -15,7 +15,7 @@ import phasewise as pw
 from phasewise.results import JudgeScore
 from phasewise.sampling import time_grid
 from studies import subject
-from studies.bypass.digits import LOG_SNR, PATHS, RADIUS, curves, given_class
+from studies.bypass.digits import PATHS, RADIUS, curves, given_class
 from studies.bypass.models import chain_curves, field_curves, needed_radius, two_mode_curves
 from studies.bypass.show import curve_table, figure, generation_table, radius_table
 from studies.options import choice
@@ -37,6 +37,7 @@ class Options:
     data: str = choice("mnist", "images of the networks, 28 x 28", quick=subject.STAND_IN)
     data_dir: str | None = choice(None, "folder that holds them")
     images: int = choice(20_000, "that the Gaussians are fitted to", quick=256)
+    log_snr: tuple[float, ...] = choice((-6.0, -4.0, -2.0, 0.0, 2.0, 4.0), "of a pixel, there", quick=(0.0,))
     block: int = choice(4, "side of the centre block A, pixels")
     paths: tuple[str, ...] = choice(tuple(PATHS), "ways to train on", quick=("isotropic", "coarse first, by level"))
     training: int = choice(400, "steps of training", quick=1)
@@ -63,9 +64,9 @@ class Bypass(Study[Options]):
             for size in sizes:
                 asked: dict[str, Any] = {"size": size, **({"n": o.n_exact} if kind == "chain" else {})}
                 yield Cell(f"exact/{kind}/{size}", asked)
-        for name in o.paths:
-            yield Cell(f"curves/{name}", {"data": o.data, "images": o.images, "block": o.block}, name)
-        yield Cell("curves/" + TOLD, {"data": o.data, "images": o.images, "block": o.block}, TOLD)
+        asked = {"data": o.data, "images": o.images, "log_snr": o.log_snr, "block": o.block}
+        for name in (*o.paths, TOLD):
+            yield Cell(f"curves/{name}", asked, name)
         asked = {"data": o.data, "training": o.training, "batch": o.batch, "steps": o.steps, "n": o.n}
         for name in (*o.paths, TOLD, HYBRID):
             yield Cell(f"generated/{name}", {**asked, "first": o.paths[0]}, name)
@@ -89,12 +90,12 @@ class Bypass(Study[Options]):
         return subject.of_shipped("mnist", self.options.data, self.options.data_dir)
 
     def curves(self, name: str) -> dict[str, Any]:
-        images = self.subject.data.train[: self.options.images]
+        o, images = self.options, self.subject.data.train[: self.options.images]
         if name != TOLD:
-            return {"log_snr": list(LOG_SNR), **curves(images, PATHS[name], self.options.block)}
+            return curves(images, PATHS[name], o.log_snr, o.block)
         labels = self.subject.data.labels_train
         assert labels is not None
-        return {"log_snr": list(LOG_SNR), "cmi": given_class(images, labels[: len(images)], self.options.block)}
+        return {"cmi": given_class(images, labels[: len(images)], o.log_snr, o.block)}
 
     def generated(self, name: str) -> dict[str, Any]:
         scores, first = self.subject.judged(self.samples(name)), self.first

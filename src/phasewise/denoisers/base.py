@@ -59,6 +59,7 @@ class Denoiser(nn.Module, ABC):
         super().__init__()
         self.image_shape = check_image_shape(image_shape)
         self.path = LinearPath() if path is None else a_path(path, "path")
+        self.path.check_side(self.image_shape[1:])
         # 0: a pixel from itself alone
         self.radius = radius if radius is None or radius == 0 else check_radius(radius, self.image_shape)
 

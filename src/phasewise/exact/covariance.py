@@ -64,9 +64,8 @@ class PixelCovariance:
     def seen(self, path: ModePath, t: float) -> tuple[Tensor, Tensor, Tensor]:
         """On an anisotropic path at time t: (A, K_t, A K), each (N, N), with ``x_t = A x + noise``, ``K_t = A K A^T +
         S`` the covariance of x_t, and A K its covariance with the image, rows x_t."""
+        path.check_side(self.shape)
         signal, noise = path.matrices(noise_time(t, "noise time t"))
-        if path.shape != self.shape:
-            raise PhasewiseError(f"the path is for images of {path.shape}, and these are {self.shape}")
         cross = signal @ self.matrix
         return signal, cross @ signal.T + noise, cross
 

@@ -246,8 +246,7 @@ class ColouredChain:
     """A chain at time t of an anisotropic path whose noise is a Markov chain too: draws, densities of any pixels."""
 
     def __init__(self, chain: IsingChain, path: ModePath, t: float) -> None:
-        if path.shape != chain.shape:
-            raise PhasewiseError(f"the path is for images of {path.shape}, and these are {chain.shape}")
+        path.check_side(chain.shape)
         signal, self.noise = path.matrices(t)
         length = chain.shape[1]
         self.alpha = float(signal[0, 0])

@@ -185,8 +185,7 @@ class TwoMode(ClosedForm):
 
     def _law(self, t: float, path: ModePath) -> tuple[Tensor, Tensor]:
         """(u, S) of the module docstring, (N,) and (N, N); PhasewiseError at sigma = 0, and where some do not share."""
-        if path.shape != self.shape:
-            raise PhasewiseError(f"the path is for images of {path.shape}, and these are {self.shape}")
+        path.check_side(self.shape)
         if not bool(self.carriers.all()):
             raise PhasewiseError("on an anisotropic path all pixels are carriers; leave carriers out")
         if noise_time(t, "noise time t") == 0:

@@ -42,9 +42,9 @@ class GaussianDenoiser(Denoiser):
         self.register_buffer("mean", mean, persistent=False)
         self._weights: OrderedDict[float, Tensor] = OrderedDict()
         self._pixels = pixels
-        if isinstance(self.path, ModePath):
-            pixels.seen(self.path, 0.5)  # a path for other images is refused here
-        elif radius is None:
+        if isinstance(self.path, ModePath):  # no basis is known to all of its times
+            return
+        if radius is None:
             values, vectors = pixels.spectrum
             self.register_buffer("values", values, persistent=False)
             self.register_buffer("vectors", vectors, persistent=False)

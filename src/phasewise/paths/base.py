@@ -107,6 +107,9 @@ class NoisePath(ABC):
         s = as_time(t, x)
         return self.alpha(s) * x + self.sigma(s) * z
 
+    def check_side(self, side: tuple[int, ...]) -> None:  # noqa: B027
+        """Raises PhasewiseError where this path is for images of another (H, W); an isotropic one is for all."""
+
     def pure_noise(self, z: Tensor, t: float) -> Tensor:
         """White noise ``z`` (B, ...) as the noise that ``x_t`` has at time t, in its dtype."""
         return z * float(self.sigma(torch.tensor(t, dtype=torch.float64)))

@@ -228,7 +228,7 @@ class ModePath(NoisePath):
 
     def pure_noise(self, z: Tensor, t: float) -> Tensor:
         """White noise ``z`` (B, C, H, W), float32 or so, as the noise that this path has at time t."""
-        self._fit(z)
+        self.check_side(z.shape[-2:])
         sigma = self.by_mode.sigma(torch.tensor(t, dtype=torch.float64))
         return self.basis.to_pixels(sigma.to(z) * self.basis.to_modes(z))
 
@@ -243,14 +243,14 @@ class ModePath(NoisePath):
 
     def _converted(self, convert: Callable[[Tensor, Tensor, Time], Tensor], a: Tensor, b: Tensor, t: Time) -> Tensor:
         as_time(t, a)  # times that do not fit are refused in the words of all paths
-        self._fit(a)
+        self.check_side(a.shape[-2:])
         return self.basis.to_pixels(convert(self.basis.to_modes(a), self.basis.to_modes(b), t))
 
-    def _fit(self, x: Tensor) -> None:
-        if tuple(x.shape[-2:]) != self.shape:
+    def check_side(self, side: tuple[int, ...]) -> None:
+        if tuple(side) != self.shape:
             raise PhasewiseError(
-                f"this path noises images of {self.shape[0]} x {self.shape[1]} pixels, and these are "
-                f"{tuple(x.shape[-2:])}; make one of their shape"
+                f"the path is for images of {self.shape[0]} x {self.shape[1]} pixels, and these are {tuple(side)}; "
+                "make one of their shape"
             )
 
     def gamma(self, t: Time) -> Tensor:
