@@ -242,7 +242,9 @@ def field() -> Tensor:
         lambda: pw.LocalDenoiser(SHAPE, 1).on(COLOURED)(torch.zeros(1, *SHAPE), 0.5),
         lambda: pw.PixelDenoiser(SHAPE, COLOURED),
         lambda: pw.PooledDenoiser(pw.LocalDenoiser((1, 2, 2), 1), SHAPE, 2, COLOURED),
-        lambda: pw.PlanDenoiser.of_shape((1, 8, 8), 2, 1, path=ModePath((8, 8))),
+        lambda: pw.PlanDenoiser(
+            pw.LocalDenoiser((1, 2, 2), 1), pw.LocalDenoiser(SHAPE, 1, context=1, path=COLOURED), 2
+        ),
         lambda: pw.ReusedAnswer(SHAPE, quantity="eps", path=COLOURED),
         lambda: pw.wrap(lambda x, t: x, SHAPE, predicts="eps", path=COLOURED),
         lambda: pw.sample(pw.LocalDenoiser(SHAPE, 1, path=COLOURED), 2, solver="ancestral", noise="path"),
