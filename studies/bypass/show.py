@@ -13,6 +13,9 @@ from studies.study import Answers
 KINDS = {"field": "Gaussian field", "two modes": "two modes", "chain": "Ising chain"}
 
 
+KEPT = ("cmi", "gap")
+
+
 def _of(answers: Answers, kind: str) -> dict[str, dict[str, Any]]:
     return {name.removeprefix(kind + "/"): content for name, content in answers.items() if name.startswith(kind + "/")}
 
@@ -49,12 +52,18 @@ def curve_table(answers: Answers) -> str:
     rows, found = [], _of(answers, "curves")
     shown = next(iter(found.values()))["asked"]["log_snr"]
     for name, content in found.items():
-        gap = f"{max(content['gap']):.3f}" if "gap" in content else ""
-        rows.append([name, *(f"{value:.3f}" for value in content["cmi"]), gap])
-    heads = ["path", *(f"log-SNR {x:g}" for x in shown), "largest gap"]
+        cells = [
+            ", ".join(
+                f"{content[kind][k]:.2g} ± {content[kind + '_stderr'][k]:.1g}" for kind in KEPT if kind in content
+            )
+            for k in range(len(shown))
+        ]
+        rows.append([name, *cells])
+    heads = ["path", *(f"log-SNR {x:g}" for x in shown)]
     note = (
-        "CMI in nats of the centre block beyond a ring of three pixels, and the loss that windows of that radius add, "
-        "as a share of the global one; of Gaussians of the digits' covariance."
+        "CMI in nats of the centre block beyond a ring of three pixels, then the loss that windows of that radius add, "
+        "as a share of the global one; ± half of what two halves of the images differ by. Of Gaussians of the digits' "
+        "covariance."
     )
     return markdown(heads, rows, note)
 
