@@ -249,7 +249,7 @@ def field() -> Tensor:
         lambda: pw.wrap(lambda x, t: x, SHAPE, predicts="eps", path=COLOURED),
         lambda: pw.sample(pw.LocalDenoiser(SHAPE, 1, path=COLOURED), 2, solver="ancestral", noise="path"),
         lambda: pw.sampling.for_sampling(pw.LocalDenoiser(SHAPE, 1, path=COLOURED), noise="path"),
-        lambda: pw.cmi_map(field(), [1], [0.5], path=COLOURED, estimator="knn"),
+        lambda: pw.cmi_map(field(), [1], [0.5], path=COLOURED, estimator="knn", accuracy=1),
         lambda: pw.price_list({"global": pw.LocalDenoiser(SHAPE, 1, path=COLOURED)}, field(), (1.0, 0.5)),
         lambda: TwoMode((4, 4)).path_kl(1, 0.1, 0.9, COLOURED),
         lambda: COLOURED.gamma(0.5),
