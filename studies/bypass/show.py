@@ -35,7 +35,8 @@ def radius_table(answers: Answers) -> str:
         for (kind, size), content in found.items()
     ]
     note = (
-        "Least radius at which the CMI of all pixels together is at most a tenth of a nat at every time; in brackets "
+        "Least radius at which the CMI of all pixels together is at most a tenth of a nat at every time (> n: none up "
+        "to n, the largest tried); in brackets "
         "what it is at most beyond radius 1, nats an image."
     )
     return markdown(["model", "side", *ways], rows, note)
@@ -98,7 +99,7 @@ def figure(answers: Answers) -> bytes:
             far = [found[kind, s][way]["near"][0] for s in sizes if way in found[kind, s]]
             if far:
                 axes[0].plot(
-                    sizes, np.maximum(far, 1e-6), shade, color=colour, marker="o", ms=3, label=f"{kind}, {way}"
+                    sizes, np.maximum(far, 1e-6), shade, color=colour, marker="o", ms=3, label=f"{KINDS[kind]}, {way}"
                 )
     axes[0].set(xscale="log", yscale="log", xlabel="side", ylabel="nats an image beyond r = 1", ylim=(1e-4, None))
     axes[0].legend(fontsize=6)
