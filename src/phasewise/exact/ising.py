@@ -236,7 +236,7 @@ class IsingChain(IsingModel):
         x = hidden.draw(n, seed)
         a, b, c = (set(r.tolist()) for r in (region.a, region.b, region.c))
         told, near = hidden.log_density(x, a | b | c) - hidden.log_density(x, b | c), a | b
-        return _estimate(told - hidden.log_density(x, near) + hidden.log_density(x, b), seed)
+        return averaged(told - hidden.log_density(x, near) + hidden.log_density(x, b), seed)
 
     def __repr__(self) -> str:
         return f"IsingChain({self.shape[1]}, beta={self.beta}{_in_field(self.field)})"
