@@ -148,15 +148,15 @@ class TwoMode(ClosedForm):
         shared = self.carriers.reshape(-1)
         a, b, c = (int(shared[r].sum()) for r in (region.a, region.b, region.c))
         at = {n: n * snr if n else 0.0 for n in (b, a + b, b + c, a + b + c)}
-        near = equivocation(at[b]) - equivocation(at[a + b])
-        far = equivocation(at[b + c]) - equivocation(at[a + b + c])
-        gap = self.amplitude**2 * (bit_error(at[a + b]) - bit_error(at[a + b + c])) if a else 0.0
+        near = equivocation(at[b], self.bias) - equivocation(at[a + b], self.bias)
+        far = equivocation(at[b + c], self.bias) - equivocation(at[a + b + c], self.bias)
+        gap = self.amplitude**2 * (bit_error(at[a + b], self.bias) - bit_error(at[a + b + c], self.bias)) if a else 0.0
         lone = len(region.a) == 1
         return ClassTerms(
             cmi=closed(near - far), given=closed(0.0), near=closed(near), far=closed(far),
             gap=closed(gap if lone else math.nan, "squared pixel units"),
             gap_given=closed(0.0 if lone else math.nan, "squared pixel units"),
-            agreement=closed(1 - bit_error(at[a + b + c]) / 2, "share"),
+            agreement=closed(1 - bit_error(at[a + b + c], self.bias) / 2, "share"),
         )  # fmt: skip
 
     def mmse(self, t: float, radius: int | None = None, path: NoisePath | None = None) -> float:
