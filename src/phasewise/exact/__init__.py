@@ -12,6 +12,7 @@ from phasewise.exact.mixture import GaussianMixture, MixtureDenoiser
 from phasewise.exact.quantum import PetzMap, QuantumState, Recovery, fidelity
 from phasewise.exact.reverse import Reversal, reverse_bits, reverse_field, score_gap
 from phasewise.exact.torus import TorusField, TorusModes
+from phasewise.exact.torus_plan import PooledPlan
 from phasewise.exact.two_mode import TwoMode, TwoModeDenoiser
 from phasewise.exact.wiener import GaussianDenoiser
 
@@ -30,6 +31,7 @@ __all__ = [
     "PetzMap",
     "QuantumState",
     "Recovery",
+    "PooledPlan",
     "Regions",
     "Reversal",
     "TorusField",

@@ -25,6 +25,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.exact.base import check_radius_or_zero, check_shape, noise_level
@@ -90,6 +91,29 @@ class TorusField:
         alpha, sigma = noise_level(t, path)
         apart = self.gain(t, radius, path, plan=plan) - self.gain(t, None, path)
         return float((self.count * apart**2 * (alpha**2 * self.spectrum + sigma**2)).sum())
+
+    def cmi(self, t: float, radius: int, block: int = 1, path: NoisePath | None = None) -> float:
+        """``I(A : C | B)`` at time t in nats: A a block of so many pixels a side, B the ring of ``radius`` round it,
+        C the rest of the torus; 0 where nothing is left for C.  The block and its ring are in one dense matrix."""
+        r, size = check_radius_or_zero(radius), checks.count(block, "block")
+        if size > self.side:
+            raise PhasewiseError(f"a block of {size} pixels is wider than the torus of side {self.side}")
+        alpha, sigma = noise_level(t, path)
+        if size + 2 * r >= self.side or alpha == 0:
+            return 0.0
+        noisy = alpha**2 * torch.fft.fft2(self.correlation).real + sigma**2
+        at = torch.arange(-r, size + r)
+        pixels = torch.cartesian_prod(at, at)
+        inside = ((pixels >= 0) & (pixels < size)).all(1)
+
+        def within(spectrum: Tensor, of: Tensor) -> Tensor:
+            apart = (of[:, None] - of[None, :]) % self.side
+            return torch.fft.ifft2(spectrum).real[apart[..., 0], apart[..., 1]]
+
+        near = torch.linalg.cholesky(within(noisy, torch.cat([pixels[~inside], pixels[inside]])))
+        # det Var(A | B) by the last pivots, det Var(A | B, C) by the block of the inverse
+        beside = 2 * near.diagonal()[-(size**2) :].log().sum()
+        return 0.5 * float(beside + torch.logdet(within(1 / noisy, pixels[inside])))
 
     def denoiser(
         self, radius: int | None = None, path: NoisePath | None = None, *, plan: int | None = None

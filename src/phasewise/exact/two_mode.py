@@ -20,6 +20,14 @@ With ``carriers`` only those pixels share s; every other one is +-a by a sign of
 read off itself alone: n counts carriers, and the others add ``a^2 M(gamma a^2)`` each to every mmse and nothing else.
 Few carriers near A and many far away make a field of two levels whose far pixels tell up to log 2.
 
+**Told a plan.**  Told s itself, a window lacks nothing.  Told one bit read off noisy pixels, the *vote*
+``S = sign(h_near + h_far)`` of what it sees and what it does not, a window knows
+
+    log-odds of s = 2 h_near + log Phi((h_near + kappa_far) / sqrt(kappa_far)) - log Phi((h_near - kappa_far) / ...)
+
+where S = 1, so that what it still lacks is one integral over h_near, and ``I(A : C | B, S)``, the vote being that of B
+and C, another over h_A.
+
 The integrals are even in h and analytic, so the trapezoidal rule converges geometrically: better here than
 Gauss-Hermite, whose nodes are too coarse for the width of ``1/cosh`` at large kappa.
 """
@@ -47,6 +55,10 @@ from phasewise.exact.base import (
     windows,
 )
 from phasewise.paths import NoisePath, Time, as_time
+
+
+PLANS = ("mode", "vote")
+"""What a window may be told: s, or the more likely s by all pixels that the plan is read off."""
 
 
 class TwoMode(ClosedForm):
@@ -92,22 +104,50 @@ class TwoMode(ClosedForm):
         """``a tanh(alpha a sum_window x / sigma^2)``."""
         return TwoModeDenoiser(self, radius, path)
 
+    @checks.checked(given=checks.one_of(PLANS))
     def cmi(
-        self, t: float, radius: int, block: int = 1, center: Center | None = None, path: NoisePath | None = None
+        self,
+        t: float,
+        radius: int,
+        block: int = 1,
+        center: Center | None = None,
+        path: NoisePath | None = None,
+        *,
+        given: str | None = None,
     ) -> float:
-        """``I(A : C | B)`` at time t, nats; at most log 2, and 0 when A or C holds no carrier."""
+        """``I(A : C | B)`` at time t, nats; at most log 2, and 0 when A or C holds no carrier.
+
+        ``given`` a plan S, one of :data:`PLANS`: ``I(A : C | B, S)``, 0 where S is the mode, for given it all pixels are
+        independent; the vote is that of B and C, without A.
+        """
+        if given == "mode":
+            return 0.0
         region = regions(self.shape, radius, block, center)
         a, b, c = (int(self.carriers.reshape(-1)[r].sum()) for r in (region.a, region.b, region.c))
         if a == 0 or c == 0:
             return 0.0
-        e = [equivocation(n * self._snr(t, path) if n else 0.0) for n in (b, a + b, b + c, a + b + c)]
+        snr = self._snr(t, path)
+        e = [equivocation(n * snr if n else 0.0) for n in (b, a + b, b + c, a + b + c)]
+        if given == "vote":
+            near, far = (n * snr if n else 0.0 for n in (b, c))
+            e[:2] = voted(near, far)[0], voted(near, far, a * snr)[0]
         # I(A : C | B) = I(s : A | B) - I(s : A | B, C): A and C share s alone; each a fall in what is unknown of s
         return (e[0] - e[1]) - (e[2] - e[3])
 
-    def mmse(self, t: float, radius: int | None = None, path: NoisePath | None = None) -> float:
-        """``a^2 sum_i M(n_i gamma a^2)``: per image, summed over pixels, in squared pixel units."""
-        snr = self._snr(t, path)
-        shared = sum(k * bit_error(n * snr) for n, k in self._window_sizes(radius).items())
+    @checks.checked(given=checks.one_of(PLANS))
+    def mmse(
+        self, t: float, radius: int | None = None, path: NoisePath | None = None, *, given: str | None = None
+    ) -> float:
+        """``a^2 sum_i M(n_i gamma a^2)``: per image, summed over pixels, in squared pixel units; ``given`` a plan, one
+        of :data:`PLANS`, the vote that of all pixels."""
+        snr, pixels = self._snr(t, path), int(self.carriers.sum())
+
+        def error(n: int) -> float:
+            if given is None:
+                return bit_error(n * snr)
+            return 0.0 if given == "mode" else voted(n * snr, (pixels - n) * snr if n < pixels else 0.0)[1]
+
+        shared = sum(k * error(n) for n, k in self._window_sizes(radius).items())
         return self.amplitude**2 * (shared + int((~self.carriers).sum()) * bit_error(snr))
 
     def potential(self, t: float, radius: int, path: NoisePath | None = None) -> float:
@@ -177,6 +217,37 @@ def bit_error(kappa: float) -> float:
     """``E (s - tanh h)^2`` for ``h ~ N(s kappa, kappa)``: 1 at kappa = 0, 0 at infinity."""
     h, mass = _half_line(kappa)
     return float((mass / np.cosh(h)).sum())
+
+
+def voted(near: float, far: float, more: float = 0.0) -> tuple[float, float]:
+    """``H(s | h, S)`` in nats and ``E (s - E[s | h, S])^2``: h of kappa ``near``, S the sign of it and of unseen pixels
+    of kappa ``far`` together, and ``more`` the kappa of pixels that are seen and have no vote."""
+    if not all(k >= 0 for k in (near, far, more)):
+        raise PhasewiseError(f"kappas are signal-to-noise ratios, >= 0, got {near!r}, {far!r} and {more!r}")
+    if math.isinf(near + far + more) or near + far == 0:  # nothing is unknown, or nobody votes
+        return equivocation(near + far + more), bit_error(near + far + more)
+    if far == 0:  # the vote is known already
+        return equivocation(near + more), bit_error(near + more)
+    z, mass = _normal(min(0.05, 0.25 / math.sqrt(near), 0.25 * math.sqrt(far / near)) if near else 9.0)
+    w, share = _normal(min(0.05, 0.25 / math.sqrt(more)) if more else 9.0)
+    h = near + math.sqrt(near) * z[:, None]  # given s = 1
+    beside, weight = more + math.sqrt(more) * w[None, :], mass[:, None] * share[None, :]
+    entropy, error = 0.0, 0.0
+    for vote in (1.0, -1.0):
+        likely, unlikely = (torch.special.log_ndtr(vote * (h + s * far) / math.sqrt(far)) for s in (1.0, -1.0))
+        odds = 2 * (h + beside) + likely - unlikely
+        chance = weight * likely.exp()
+        # -log of the posterior of the true s, averaged, and E (1 - tanh)^2 at s = 1: both by symmetry for either s
+        entropy += float((chance * torch.nn.functional.softplus(-odds)).sum())
+        error += float((chance * (1 - torch.tanh(odds / 2)) ** 2).sum())
+    return entropy, error
+
+
+def _normal(step: float) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of the trapezoidal rule for a standard normal; a step of 9 is for what is never noisy."""
+    z = torch.linspace(-9, 9, 2 * min(math.ceil(9 / step), 8000) + 1, dtype=torch.float64)
+    mass = torch.exp(-(z**2) / 2)
+    return z, mass / mass.sum()
 
 
 def _half_line(kappa: float) -> tuple[np.ndarray, np.ndarray]:
