@@ -22,6 +22,7 @@ from studies.locality import LocalityPays
 from studies.members import Members
 from studies.placed import Placed
 from studies.plan import PlanStudy
+from studies.plans_needed import PlansNeeded
 from studies.random_search import RandomSearch
 from studies.readme_picture import ReadmePicture
 from studies.resolution import Resolution
@@ -30,6 +31,7 @@ from studies.speed import Speed
 from studies.study import Study
 from studies.theory import Theory
 from studies.train import TrainGlobal, TrainLocals
+from studies.window_against_side import WindowAgainstSide
 
 STUDIES: dict[str, type[Study[Any]]] = {
     study.name: study
@@ -40,6 +42,7 @@ STUDIES: dict[str, type[Study[Any]]] = {
         LocalityPays,
         Resolution,
         PlanStudy,
+        PlansNeeded,
         Front,
         Members,
         Field,
@@ -63,5 +66,6 @@ STUDIES: dict[str, type[Study[Any]]] = {
         GPUQueue,
         Guests,
         Theory,
+        WindowAgainstSide,
     )
 }

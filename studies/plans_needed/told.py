@@ -84,7 +84,9 @@ class Told(nn.Module):
         lifted = told * (plan - local.data_mean) / local.data_std
         # were the plan exact: the best linear guess from it and the pixel, beyond that from the pixel alone
         left = (self.missed[kind].view(-1, 1, 1, 1) / local.data_std**2).clamp(LEAST, 1.0) * local.data_std**2
-        guess = (sigma**2 * (lifted * local.data_std + local.data_mean) + alpha * left * x_t) / (alpha**2 * left + sigma**2)
+        guess = (sigma**2 * (lifted * local.data_std + local.data_mean) + alpha * left * x_t) / (
+            alpha**2 * left + sigma**2
+        )
         more = told * (guess - skip) / scale
         time = self.embed(log_snr)
         seen = torch.cat(
@@ -139,7 +141,9 @@ def bank(teacher: pw.Denoiser, images: Tensor, span: tuple[float, float], file: 
     return x_t, times, load(file.read_bytes())["answers"].float()
 
 
-def train(net: Told, images: Tensor, labels: Tensor, made: tuple[Tensor, Tensor, Tensor], steps: int, batch: int) -> None:
+def train(
+    net: Told, images: Tensor, labels: Tensor, made: tuple[Tensor, Tensor, Tensor], steps: int, batch: int
+) -> None:
     """All kinds alike: of each batch every image gets one at random.  What is learnt is the teacher's answer; the clean
     image where a class is told, of which the teacher knows nothing.  In the network's own unit of error."""
     x_t, times, answer = made
@@ -169,7 +173,9 @@ def measured(
     """By kind: ``apart``, squared distance from the teacher's answer, and ``loss``, squared error, an image, each
     [value, standard error] by time; and the same errors' difference from the teacher's own (``over``), paired.  ``gap``:
     the loss above that of the kind told the whole answer, without a class and with it."""
-    found: dict[str, dict[str, list[list[float]]]] = {k: {"apart": [], "loss": [], "over": []} for k in (*KINDS, "global")}
+    found: dict[str, dict[str, list[list[float]]]] = {
+        k: {"apart": [], "loss": [], "over": []} for k in (*KINDS, "global")
+    }
     for kind in ("none", "class"):
         found[kind]["gap"] = []
     for t in times:

@@ -45,7 +45,9 @@ def dense_gap(side, plan, radius, t):
                 for i in range(-radius, radius + 1) for j in range(-radius, radius + 1)]  # fmt: skip
         own = seen[[*rows, *range(side**2, len(seen))]]
         cross = (1 - t) * own @ clean[:, [pixel]]
-        joint = torch.cat([torch.cat([own @ noisy @ own.T, cross], 1), torch.cat([cross.T, clean[[pixel]][:, [pixel]]], 1)])
+        joint = torch.cat(
+            [torch.cat([own @ noisy @ own.T, cross], 1), torch.cat([cross.T, clean[[pixel]][:, [pixel]]], 1)]
+        )
         total += float(left_of(joint, torch.tensor([len(own)]), torch.arange(len(own))))
     return total - float((clean - (1 - t) * answer @ clean).trace())
 
@@ -96,7 +98,9 @@ def test_cmi_beside_a_plan_is_that_of_dense_schur_complements(side, plan, radius
 def test_cmi_of_the_torus_is_that_of_the_dense_model(radius, block, t):
     noisy = dense(8, t)[1]
     where = regions((8, 8), radius, block, wrap=True)
-    assert TorusField(8, MASS).cmi(t, radius, block) == pytest.approx(gaussian_cmi(noisy, where.a, where.b, where.c), abs=1e-10)
+    assert TorusField(8, MASS).cmi(t, radius, block) == pytest.approx(
+        gaussian_cmi(noisy, where.a, where.b, where.c), abs=1e-10
+    )
     assert GaussianModel(dense(8, t)[0], (8, 8), wrap=True).cmi(t, radius, block) == pytest.approx(
         TorusField(8, MASS).cmi(t, radius, block), abs=1e-10
     )

@@ -202,7 +202,9 @@ def seen_by(near: float, far: float, more: float, n: int = 400_000) -> tuple[tor
     vote = (h + unseen).sign()
     normal = torch.distributions.Normal(0.0, 1.0)
     # by Bayes over the two signs, from the chances of the vote given h and s alone
-    chance = torch.stack([normal.cdf(vote * (h + s * far) / math.sqrt(far)) * torch.exp(s * (h + extra)) for s in (1, -1)])
+    chance = torch.stack(
+        [normal.cdf(vote * (h + s * far) / math.sqrt(far)) * torch.exp(s * (h + extra)) for s in (1, -1)]
+    )
     right = chance[0] / chance.sum(0)
     return -right.log(), (2 - 2 * right) ** 2
 

@@ -12,6 +12,8 @@ from phasewise.exact.mixture import GaussianMixture, MixtureDenoiser
 from phasewise.exact.quantum import PetzMap, QuantumState, Recovery, fidelity
 from phasewise.exact.reverse import Reversal, reverse_bits, reverse_field, score_gap
 from phasewise.exact.torus import TorusField, TorusModes
+from phasewise.exact.ising_torus import IsingTorus
+from phasewise.exact.torus import TorusField, TorusModes, periodogram
 from phasewise.exact.torus_plan import PooledPlan
 from phasewise.exact.two_mode import TwoMode, TwoModeDenoiser
 from phasewise.exact.wiener import GaussianDenoiser
@@ -26,6 +28,7 @@ __all__ = [
     "IsingChain",
     "IsingDenoiser",
     "IsingStrip",
+    "IsingTorus",
     "LayerRecovery",
     "MixtureDenoiser",
     "PetzMap",
@@ -42,6 +45,7 @@ __all__ = [
     "ensembles",
     "fidelity",
     "gaussian_cmi",
+    "periodogram",
     "regions",
     "reverse_bits",
     "reverse_field",

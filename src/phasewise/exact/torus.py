@@ -45,8 +45,28 @@ class TorusField:
         self.side = check_shape((side, side))[1]
         if not 0 < mass < float("inf"):
             raise PhasewiseError(f"mass must be a number > 0, got {mass!r}")
-        self.mass = float(mass)
-        spectrum = torus_spectrum((self.side, self.side), self.mass)
+        self.mass: float | None = float(mass)
+        self._take(torus_spectrum((self.side, self.side), self.mass))
+
+    @classmethod
+    @checks.checked(spectrum=checks.real_tensor)
+    def of_spectrum(cls, spectrum: Tensor) -> TorusField:
+        """The field of any spectrum (side, side), mode by mode as torch numbers them, such as :func:`periodogram`'s,
+        averaged over turns and reflections and scaled to unit variance; ``mass`` is None.
+
+        Raises PhasewiseError for a spectrum that is not square, negative or 0 somewhere, or not finite.
+        """
+        s = spectrum.detach().to("cpu", torch.float64)
+        if s.dim() != 2 or s.shape[0] != s.shape[1] or not bool((torch.isfinite(s) & (s > 0)).all()):
+            raise PhasewiseError(f"a spectrum is square, finite and above 0 everywhere; got {checks.shown(spectrum)}")
+        field = cls.__new__(cls)
+        field.side, field.mass = len(s), None
+        for axis in (0, 1):
+            s = (s + s.roll(-1, axis).flip(axis)) / 2  # k and -k
+        field._take((s + s.T) / 2)
+        return field
+
+    def _take(self, spectrum: Tensor) -> None:
         spectrum = spectrum / spectrum.mean()
         self.correlation = torch.fft.ifft2(spectrum).real
         """(side, side): covariance of two pixels by their displacement."""
@@ -58,7 +78,7 @@ class TorusField:
         self._windows: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
 
     def __repr__(self) -> str:
-        return f"TorusField({self.side}, mass={self.mass})"
+        return f"TorusField({self.side}, {'of a spectrum' if self.mass is None else f'mass={self.mass}'})"
 
     def gain(
         self, t: float, radius: int | None = None, path: NoisePath | None = None, *, plan: int | None = None
@@ -173,6 +193,36 @@ class TorusField:
             cosines = (kx * rows).cos() * (ky * cols).cos() + (kx * cols).cos() * (ky * rows).cos()
             self._windows[r, most] = values, vectors.T @ column, (cosines / 2 * size.sqrt()) @ vectors
         return self._windows[r, most]
+
+
+@checks.checked(images=checks.images)
+def periodogram(images: Tensor) -> Tensor:
+    """Mean squared Fourier modes of square images (n, C, side, side) about their mean image, (side, side) float64, all
+    channels alike: the spectrum of a Gaussian field on the torus with their second moments, places averaged out.
+
+    Opposite borders do not meet in a picture, which would look like an edge; so of each image the periodic component
+    is taken (Moisan 2011, "Periodic plus smooth image decomposition"), which is the image less the smoothest one of the
+    same jumps.  Raises PhasewiseError for images that are not square, or fewer than two.
+    """
+    if images.dim() != 4 or images.shape[-1] != images.shape[-2] or len(images) < 2:
+        raise PhasewiseError(f"need at least two square images (n, C, side, side), got {checks.shown(images)}")
+    side = images.shape[-1]
+    waves = 2 - 2 * torch.cos(2 * torch.pi * torch.arange(side, dtype=torch.float64) / side)
+    energy = waves[:, None] + waves[None, :]
+    energy[0, 0] = 1.0  # the jumps sum to 0
+    mean = images.double().mean(0)
+    total = torch.zeros(side, side, dtype=torch.float64)
+    for part in images.split(256):
+        x = part.double() - mean
+        jumps = torch.zeros_like(x)
+        rows, columns = x[..., -1, :] - x[..., 0, :], x[..., :, -1] - x[..., :, 0]
+        jumps[..., 0, :] += rows
+        jumps[..., -1, :] -= rows
+        jumps[..., :, 0] += columns
+        jumps[..., :, -1] -= columns
+        # the smooth part solves the discrete Poisson equation of the jumps
+        total += (torch.fft.fft2(x) + torch.fft.fft2(jumps) / energy).abs().square().sum((0, 1))
+    return total / (len(images) * images.shape[1] * side**2)
 
 
 class TorusModes(Denoiser):

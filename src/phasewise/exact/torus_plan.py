@@ -33,6 +33,8 @@ from phasewise.paths import NoisePath
 
 RELATIVE = 1e-14
 """Modes of the plan below this share of the largest are nothing but rounding."""
+ROUNDING = 1e-13
+"""A share of a variance that is known to be rounding."""
 AT_ONCE = 2**22
 """Numbers of a chunk of places."""
 
@@ -163,6 +165,13 @@ class PooledPlan:
 
 
 def _last_logdet(matrices: Tensor, size: int) -> Tensor:
-    """(n,): log det of the last entries' variance given those before them."""
-    factor = torch.linalg.cholesky(matrices)
-    return 2 * factor.diagonal(dim1=1, dim2=2)[:, -size:].log().sum(1)
+    """(n,): log det of the last entries' variance given those before them.  What the plan tells of those to within
+    rounding (whole blocks of it in a window, at little noise) can tell nothing more and is left out."""
+    factor, failed = torch.linalg.cholesky_ex(matrices)
+    if not bool(failed.any()):
+        return 2 * factor.diagonal(dim1=1, dim2=2)[:, -size:].log().sum(1)
+    values, vectors = torch.linalg.eigh(matrices[:, :-size, :-size])
+    known = values > ROUNDING * matrices.diagonal(dim1=1, dim2=2).amax(1, keepdim=True)
+    cross = vectors.mT @ matrices[:, :-size, -size:]
+    inverse = torch.where(known, 1 / torch.where(known, values, 1.0), 0.0)
+    return torch.logdet(matrices[:, -size:, -size:] - cross.mT @ (inverse[..., None] * cross))
