@@ -20,7 +20,7 @@ def plans_of(side: int) -> tuple[int, ...]:
 
 
 def left(field: TorusField, radius: int, log_snr: tuple[float, ...] = LOG_SNR) -> dict[str, Any]:
-    """By log-SNR: the window's gap over the global loss, its CMI in nats, and by plan the share of both that is left."""
+    """By log-SNR a window's gap over the global loss, its CMI in nats, and by plan the share that is left of both."""
     found: dict[str, Any] = {"log_snr": list(log_snr), "gap": [], "cmi": [], "plans": list(plans_of(field.side))}
     found |= {"gap left": [], "cmi left": []}
     for t in (float(LinearPath().t_of_log_snr(x)) for x in log_snr):

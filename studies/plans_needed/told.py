@@ -171,8 +171,8 @@ def measured(
     net: Told, teacher: NetworkDenoiser, images: Tensor, labels: Tensor, times: tuple[float, ...], batch: int = 100
 ) -> Mapping[str, dict[str, list[list[float]]]]:
     """By kind: ``apart``, squared distance from the teacher's answer, and ``loss``, squared error, an image, each
-    [value, standard error] by time; and the same errors' difference from the teacher's own (``over``), paired.  ``gap``:
-    the loss above that of the kind told the whole answer, without a class and with it."""
+    [value, standard error] by time; and the same errors' difference from the teacher's own (``over``), paired.
+    ``gap``: the loss above that of the kind told the whole answer, without a class and with it."""
     found: dict[str, dict[str, list[list[float]]]] = {
         k: {"apart": [], "loss": [], "over": []} for k in (*KINDS, "global")
     }

@@ -61,7 +61,7 @@ def scaling_table(answers: Answers) -> str:
 
 
 def window_table(answers: Answers) -> str:
-    """By set and side: where the picture forms, the span in which the radius fails, the share of cost that is global."""
+    """By set and side: where the picture forms, the span in which the radius fails, and what a schedule saves."""
     rows = []
     for name, each in _split(answers, "images").items():
         for side, content in each.items():
@@ -78,8 +78,8 @@ def window_table(answers: Answers) -> str:
         *(f"{s['network']}, {s['steps'] - 1} steps" for s in some["savings"]),
     ]  # fmt: skip
     note = (
-        "Spans of log-SNR about a pixel's variance, in brackets their width. Then the rival's FLOPs over the hybrid's; in "
-        "brackets the hybrid's global and local steps, and the share of its FLOPs that is global."
+        "Spans of log-SNR about a pixel's variance, in brackets their width. Then the rival's FLOPs over the hybrid's; "
+        "in brackets the hybrid's global and local steps, and the share of its FLOPs that is global."
     )
     return markdown(heads, rows, note)
 

@@ -43,7 +43,7 @@ def test_posterior_means_are_those_of_all_states(gamma):
 
 
 def test_clean_images_have_the_energy_of_all_states():
-    spins, weight = states()
+    _, weight = states()
     p = np.exp(weight - weight.max())
     p /= p.sum()
     wanted = float((p * weight).sum()) / BETA / 32

@@ -85,8 +85,10 @@ def test_the_gap_is_that_of_dense_least_squares(side, plan, radius, t):
     assert found.mmse(radius) == pytest.approx(found.whole + found.denoising_gap(radius))
 
 
-@pytest.mark.parametrize(("side", "plan", "radius", "block"),
-                         [(8, 1, 1, 1), (8, 2, 1, 1), (8, 2, 1, 2), (6, 3, 1, 1), (6, 2, 0, 2), (8, 8, 1, 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("side", "plan", "radius", "block"),
+    [(8, 1, 1, 1), (8, 2, 1, 1), (8, 2, 1, 2), (6, 3, 1, 1), (6, 2, 0, 2), (8, 8, 1, 1)],
+)
 @pytest.mark.parametrize("t", [0.1, 0.5, 0.9])
 def test_cmi_beside_a_plan_is_that_of_dense_schur_complements(side, plan, radius, block, t):
     found = PooledPlan(TorusField(side, MASS), plan, t).cmi(radius, block)

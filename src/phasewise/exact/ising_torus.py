@@ -14,8 +14,8 @@ the chains, apart from each other, so that their noise adds nothing.  It is the 
 its own signal g while B and C stay, then ``d I(A_g : C | B) / d g = G / 2``, A in the middle of the window AB.  So
 ``gamma G / 2`` is in nats per unit of log-SNR.
 
-At ``beta_c = log(1 + sqrt 2) / 2`` spins a distance d apart agree like d^(-1/4), so noise of signal gamma is felt at the
-scale ``xi ~ gamma^(-4/7)``: gamma couples to a product of two spins, of scaling dimension 2 - 2/8 = 7/4.
+At ``beta_c = log(1 + sqrt 2) / 2`` spins a distance d apart agree like d^(-1/4), so noise of signal gamma is felt at
+the scale ``xi ~ gamma^(-4/7)``: gamma couples to a product of two spins, of scaling dimension 2 - 2/8 = 7/4.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ class IsingTorus:
         return out
 
     def means(self, fields: Array, rng: np.random.Generator, start: Array, *, sweeps: int, forget: int) -> Array:
-        """Posterior means by two runs, (2, n, side, side), for fields (n, side, side), 0 where nothing is seen, the first
-        run from a draw ``start``, the second from where the first ends."""
+        """Posterior means by two runs, (2, n, side, side), for fields (n, side, side), 0 where nothing is seen: the
+        first run from a draw ``start``, the second from where the first ends."""
         spins, total = start, np.zeros((2, *fields.shape))
         for run in total:
             for k in range(forget + sweeps):

@@ -10,8 +10,8 @@ of the blocks are independent, so what is left of a window given S costs p^2 num
 
 **The gap** is of windows that see their own noisy pixels and S; what is denoised is the clean pixel.
 
-**CMI.**  From B, C and S together A would be known exactly, for S was read off A too: I(A : C | B, S) would be infinite.
-So there the plan is read off the image without A, the mean given B and C alone, and by data processing
+**CMI.**  From B, C and S together A would be known exactly, for S was read off A too: I(A : C | B, S) would be
+infinite.  So there the plan is read off the image without A, the mean given B and C alone, and by data processing
 ``I(A : C | B, S) = I(A : C | B) - I(A : S | B)``: what the plan leaves of the CMI, between 0 and all of it.  With Q the
 inverse of K_t, E the columns of A, G = (Q_AA)^-1 the variance of A given the rest, and V = P D E ::
 

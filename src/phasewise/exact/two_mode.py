@@ -56,7 +56,6 @@ from phasewise.exact.base import (
 )
 from phasewise.paths import NoisePath, Time, as_time
 
-
 PLANS = ("mode", "vote")
 """What a window may be told: s, or the more likely s by all pixels that the plan is read off."""
 
@@ -117,8 +116,8 @@ class TwoMode(ClosedForm):
     ) -> float:
         """``I(A : C | B)`` at time t, nats; at most log 2, and 0 when A or C holds no carrier.
 
-        ``given`` a plan S, one of :data:`PLANS`: ``I(A : C | B, S)``, 0 where S is the mode, for given it all pixels are
-        independent; the vote is that of B and C, without A.
+        ``given`` a plan S, one of :data:`PLANS`: ``I(A : C | B, S)``, 0 where S is the mode, for given it all pixels
+        are independent; the vote is that of B and C, without A.
         """
         if given == "mode":
             return 0.0
