@@ -34,7 +34,7 @@ class Options:
     bank: int = choice(24_000, "noisy images to train on", quick=32)
     training: int = choice(2500, "steps of training", quick=2)
     batch: int = choice(96, "images a step", quick=8)
-    test: int = choice(1000, "test images", quick=8)
+    test: int = choice(500, "test images", quick=8)
     times: tuple[float, ...] = choice((0.1, 0.2, 0.3, 0.44, 0.6, 0.75, 0.9), "of the networks", quick=(0.3, 0.6))
 
 

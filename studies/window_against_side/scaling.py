@@ -82,7 +82,8 @@ def collapsed(
 ) -> tuple[float, float, float]:
     """(1 / nu, a, spread) for which the curves ``L^a value`` over ``log gamma + log L / nu`` lie on one another best:
     least squares over all pairs of sides where both are known, between points by cubics, each difference weighed by its
-    variance and a hundredth of the top; a is ``fall`` where that is known.  The spread is what is left, a root mean square over that of the curves."""
+    variance and a hundredth of the top; a is ``fall`` where that is known.  The spread is what is left, a root mean
+    square over that of the curves."""
 
     def apart(asked: Array) -> float:
         y, a = asked[0], asked[1] if fall is None else fall

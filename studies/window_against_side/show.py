@@ -11,10 +11,12 @@ from studies.figures import png, style
 from studies.pages import markdown
 from studies.resolution.show import CLOSE, forming, saving, window
 from studies.study import Answers
-from studies.window_against_side.scaling import EXPECTED, MODELS, exponent
+from studies.window_against_side.scaling import EXPECTED, FALL, MODELS, exponent
 
 RADIUS = 3
 """Of the window whose span is shown."""
+DRAWS = 20
+"""Fits to redrawn curves, for the error of an exponent."""
 Curves = dict[int, dict[str, Any]]
 
 
@@ -33,7 +35,7 @@ def scaling_table(answers: Answers) -> str:
     found, rows = _split(answers, "scaling"), []
     for model in (m for m in MODELS if m in found):
         curves = found[model]
-        fit = exponent(curves)
+        known, free = exponent(curves, DRAWS, FALL[model]), exponent(curves, DRAWS)
         peaks = []
         for side, c in curves.items():
             top = int(np.argmax(c["value"]))
@@ -43,9 +45,9 @@ def scaling_table(answers: Answers) -> str:
             [
                 model,
                 f"{EXPECTED[model]:.3f}",
-                f"{fit['nu']:.3f} ± {fit['error']:.3f}",
-                f"{fit['amplitude']:.2f}",
-                f"{fit['spread']:.2f}",
+                f"{known['nu']:.3f} ± {known['error']:.3f}",
+                f"{free['nu']:.3f} ± {free['error']:.3f} ({free['amplitude']:.2f})",
+                f"{known['spread']:.2f}",
                 "; ".join(peaks),
             ]
         )
@@ -53,11 +55,15 @@ def scaling_table(answers: Answers) -> str:
         "model",
         "nu expected",
         "nu fitted",
-        "height as L to the",
+        "height free (power of L)",
         "spread",
-        "side: log-SNR of the peak, nats there",
+        "side: log-SNR of the top, nats",
     ]
-    return markdown(heads, rows, "The spread: what is left between the collapsed curves, a share of their size.")
+    note = (
+        "Fitted with the height's power of L by theory, 0 or on the chain -1, and with it free. The spread: what is "
+        "left between the collapsed curves, a share of their size, weighed by errors."
+    )
+    return markdown(heads, rows, note)
 
 
 def window_table(answers: Answers) -> str:
@@ -97,7 +103,7 @@ def _saving(found: dict[str, Any]) -> str:
 def trained_table(answers: Answers) -> str:
     """The window of shipped networks of radius 3 beside that of the field of their images' spectrum."""
     fields, rows = _split(answers, "images"), []
-    heads = ["pictures", "share lost by", "widest"]
+    heads = ["pictures", "share lost by"]
     for name, content in ((n.split("/")[1], c) for n, c in answers.items() if n.startswith("trained/")):
         table = LossTable.from_dict(content["table"])
         place = table.names.index("r3")
@@ -120,7 +126,7 @@ def figure(answers: Answers) -> bytes:
     models = [m for m in MODELS if m in found]
     figure, axes = plt.subplots(1, len(models) + 1, figsize=(2.7 * (len(models) + 1), 3.1), layout="constrained")
     for ax, model in zip(axes, models, strict=False):
-        fit = exponent(found[model], draws=2)
+        fit = exponent(found[model], 2, FALL[model])
         least = min(found[model])
         for shade, (side, c) in zip(np.linspace(0.75, 0, len(found[model])), found[model].items(), strict=True):
             x = np.array(c["log_snr"]) + np.log(side) / fit["nu"]

@@ -19,14 +19,14 @@ SIDES = {
     "fashion_mnist": (14, 28, 56),
     "cifar10": (16, 32),
     "clothing128": (32, 64, 128),
-    subject.STAND_IN: (14, 28),
+    subject.STAND_IN: (14,),
 }
 """At which each set's pictures are taken."""
 
 
 @dataclass(frozen=True)
 class Options:
-    models: tuple[str, ...] = choice(scaling.MODELS, "to scale", quick=("two modes", "chain", "Ising"))
+    models: tuple[str, ...] = choice(scaling.MODELS, "to scale", quick=("two modes", "chain"))
     sides: tuple[int, ...] = choice((16, 32, 64, 128), "of the models, pixels", quick=(8, 16))
     share: float = choice(1.0, "of the usual number of images of the models", quick=0.02)
     sets: tuple[str, ...] = choice(

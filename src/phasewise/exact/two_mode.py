@@ -225,8 +225,9 @@ def voted(near: float, far: float, more: float = 0.0) -> tuple[float, float]:
         raise PhasewiseError(f"kappas are signal-to-noise ratios, >= 0, got {near!r}, {far!r} and {more!r}")
     if math.isinf(near + far + more) or near + far == 0:  # nothing is unknown, or nobody votes
         return equivocation(near + far + more), bit_error(near + far + more)
-    if far == 0:  # the vote is known already
-        return equivocation(near + more), bit_error(near + more)
+    alone = equivocation(near + more), bit_error(near + more)
+    if far == 0 or max(alone) < 1e-15:  # the vote is known already, or tells nothing more
+        return alone
     z, mass = _normal(min(0.05, 0.25 / math.sqrt(near), 0.25 * math.sqrt(far / near)) if near else 9.0)
     w, share = _normal(min(0.05, 0.25 / math.sqrt(more)) if more else 9.0)
     h = near + math.sqrt(near) * z[:, None]  # given s = 1
