@@ -164,6 +164,9 @@ class TwoMode(ClosedForm):
     def _window_sizes(self, radius: int | None) -> Counter[int]:
         """How many carriers have a window with n carriers in it, themselves included."""
         shared = self.carriers.reshape(-1)
+        if radius is None:
+            pixels = int(shared.sum())
+            return Counter({pixels: pixels})
         sizes: Counter[int] = Counter()
         for group in windows(self.shape, radius):
             sizes.update(shared[group.indices].sum(1)[shared[group.pixels]].tolist())
