@@ -23,6 +23,7 @@ from studies.locality import LocalityPays
 from studies.members import Members
 from studies.placed import Placed
 from studies.plan import PlanStudy
+from studies.plans_needed import PlansNeeded
 from studies.random_search import RandomSearch
 from studies.readme_picture import ReadmePicture
 from studies.resolution import Resolution
@@ -32,6 +33,7 @@ from studies.study import Study
 from studies.theory import Theory
 from studies.train import TrainGlobal, TrainLocals
 from studies.transitions import TransitionsStudy
+from studies.window_against_side import WindowAgainstSide
 
 STUDIES: dict[str, type[Study[Any]]] = {
     study.name: study
@@ -42,6 +44,7 @@ STUDIES: dict[str, type[Study[Any]]] = {
         LocalityPays,
         Resolution,
         PlanStudy,
+        PlansNeeded,
         Front,
         Members,
         Field,
@@ -67,5 +70,6 @@ STUDIES: dict[str, type[Study[Any]]] = {
         Theory,
         TransitionsStudy,
         Bypass,
+        WindowAgainstSide,
     )
 }

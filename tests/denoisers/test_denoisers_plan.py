@@ -271,7 +271,7 @@ def test_trained_together_or_the_plan_first() -> None:
     (lambda: pool_images(noise(2, 1, 9, 6), 2), "does not divide; take one of 3"),
     (lambda: pool_images(noise(2, 1, 7, 5), 2), "resize"),
     (lambda: pool_images(noise(2, 1, 4, 8), 5), "larger than the image"),
-    (lambda: pool_images(noise(2, 1, 4, 8), 1), "at least 2"),
+    (lambda: pool_images(noise(2, 1, 4, 8), 1), "whole number of pixels >= 2"),
     (lambda: PooledDenoiser(unet(), (2, 8, 8), 2), "member is for"),
     (lambda: PooledDenoiser(unet(), (2, 4, 6), 8), "larger than the image"),
     (lambda: PooledDenoiser(unet(), SHAPE, 2).fit(noise(2, 2, 4, 4)), "do not fit"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from phasewise.errors import PhasewiseError
-from phasewise.exact import GaussianField, GaussianModel, TorusField
+from phasewise.exact import GaussianField, GaussianModel, TorusField, periodogram
 from phasewise.paths import CosinePath
 
 MASS = 0.3
@@ -99,3 +99,31 @@ def test_a_plan_of_the_whole_image_is_the_whole_image():
     torch.testing.assert_close(field.gain(0.4, 1, plan=8), field.gain(0.4))
     x = torch.ones(1, 1, 1, len(field.spectrum), dtype=torch.float64)
     torch.testing.assert_close(field.denoiser(1, plan=3)(x, 0.4).flatten(), field.gain(0.4, 1, plan=3))
+
+
+def test_a_field_of_a_spectrum_is_that_of_its_mass():
+    field = TorusField(7, MASS)
+    twin = TorusField.of_spectrum(5 * torch.fft.fft2(field.correlation).real)
+    torch.testing.assert_close(twin.spectrum, field.spectrum)
+    assert twin.mmse(0.4, 2) == pytest.approx(field.mmse(0.4, 2))
+    with pytest.raises(PhasewiseError, match="above 0"):
+        TorusField.of_spectrum(torch.zeros(4, 4))
+    with pytest.raises(PhasewiseError, match="square"):
+        TorusField.of_spectrum(torch.ones(4, 5))
+
+
+def test_a_periodogram_finds_the_spectrum_and_no_edge_where_borders_do_not_meet():
+    images = GaussianField((16, 16), MASS).sample(3000, 0)
+    spectrum = torch.fft.fft2(TorusField(16, MASS).correlation).real
+    found = periodogram(images)
+    inner = (torch.fft.fftfreq(16).abs() > 0.1).double()
+    short = (inner[:, None] * inner[None, :]).bool()  # long waves are those that a smooth part may take away
+    assert float((found / spectrum)[short].sub(1).abs().max()) < 0.15
+    # a slope: its jump at the border would be in all waves; a picture of it has the long ones alone
+    slope = torch.randn(200, 1, 1, 1, generator=torch.Generator().manual_seed(0)) * torch.linspace(-1, 1, 16).expand(
+        16, 16
+    )
+    jumping = torch.fft.fft2(slope.double()).abs().square().mean((0, 1))
+    assert float(periodogram(slope)[0, 8] * 256) < 1e-2 * float(jumping[0, 8])
+    with pytest.raises(PhasewiseError, match="square"):
+        periodogram(torch.zeros(3, 1, 4, 5))

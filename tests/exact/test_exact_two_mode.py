@@ -15,7 +15,7 @@ from scipy.integrate import quad
 from phasewise.errors import PhasewiseError
 from phasewise.exact import TwoMode
 from phasewise.exact.base import regions
-from phasewise.exact.two_mode import bit_error, equivocation
+from phasewise.exact.two_mode import bit_error, equivocation, voted
 from phasewise.paths import CosinePath, LinearPath
 
 
@@ -193,3 +193,47 @@ def test_all_pixels_carry_by_default():
     assert every.path_kl(1, 0.2, 0.9) == TwoMode((4, 5)).path_kl(1, 0.2, 0.9)
     with pytest.raises(PhasewiseError, match="carriers are yes or no for each pixel"):
         TwoMode((4, 5), carriers=torch.ones(4, 5))
+
+
+def seen_by(near: float, far: float, more: float, n: int = 400_000) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draws of the posterior mean of s = 1 given h of ``near`` and of ``more`` and the vote, and what it says of s."""
+    z = torch.randn(3, n, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    h, unseen, extra = (k + math.sqrt(k) * v for k, v in zip((near, far, more), z, strict=True))
+    vote = (h + unseen).sign()
+    normal = torch.distributions.Normal(0.0, 1.0)
+    # by Bayes over the two signs, from the chances of the vote given h and s alone
+    chance = torch.stack(
+        [normal.cdf(vote * (h + s * far) / math.sqrt(far)) * torch.exp(s * (h + extra)) for s in (1, -1)]
+    )
+    right = chance[0] / chance.sum(0)
+    return -right.log(), (2 - 2 * right) ** 2
+
+
+@pytest.mark.parametrize(("near", "far", "more"), [(0.5, 1.0, 0.0), (2.0, 0.3, 0.7), (0.1, 8.0, 0.4), (0.3, 0.2, 0.0)])
+def test_what_a_vote_leaves_is_that_of_draws(near, far, more):
+    for value, draws in zip(voted(near, far, more), seen_by(near, far, more), strict=True):
+        assert abs(value - float(draws.mean())) < 4 * float(draws.std()) / math.sqrt(len(draws))
+
+
+def test_a_vote_says_less_than_its_voters_and_more_than_nothing():
+    for near, far in ((0.2, 0.5), (1.0, 30.0), (5.0, 0.01)):
+        for with_vote, alone, all_of_it in zip(
+            voted(near, far), (equivocation(near), bit_error(near)), (equivocation(near + far), bit_error(near + far)),
+            strict=True,
+        ):  # fmt: skip
+            assert all_of_it - 1e-9 < with_vote < alone
+    assert voted(0.7, 0.0) == (equivocation(0.7), bit_error(0.7))
+    # a single bit that nobody sees: the chance that the vote is wrong, as an entropy
+    wrong = 0.5 * math.erfc(math.sqrt(2.0 / 2))
+    assert voted(0.0, 2.0)[0] == pytest.approx(-(wrong * math.log(wrong) + (1 - wrong) * math.log(1 - wrong)), rel=1e-6)
+    assert voted(0.3, math.inf) == (0, 0)
+
+
+@pytest.mark.parametrize("t", [0.3, 0.6, 0.8, 0.95])
+def test_a_window_told_the_mode_lacks_nothing_and_told_the_vote_little(t):
+    model = TwoMode((9, 9))
+    assert model.cmi(t, 1, given="mode") == model.mmse(t, 1, given="mode") == 0
+    assert 0 <= model.cmi(t, 1, given="vote") <= model.cmi(t, 1)
+    assert model.mmse(t) - 1e-9 <= model.mmse(t, 1, given="vote") <= model.mmse(t, 1)
+    with pytest.raises(PhasewiseError, match="given"):
+        model.cmi(t, 1, given="class")

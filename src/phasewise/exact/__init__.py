@@ -8,10 +8,12 @@ from phasewise.exact.base import ClassTerms, ExactModel, Regions, WindowGroup, r
 from phasewise.exact.discrete import DiscreteSystem, LayerRecovery
 from phasewise.exact.gaussian import GaussianField, GaussianModel, gaussian_cmi
 from phasewise.exact.ising import IsingChain, IsingDenoiser, IsingStrip
+from phasewise.exact.ising_torus import IsingTorus
 from phasewise.exact.mixture import GaussianMixture, MixtureDenoiser
 from phasewise.exact.quantum import PetzMap, QuantumState, Recovery, fidelity
 from phasewise.exact.reverse import Reversal, reverse_bits, reverse_field, score_gap
-from phasewise.exact.torus import TorusField, TorusModes
+from phasewise.exact.torus import TorusField, TorusModes, periodogram
+from phasewise.exact.torus_plan import PooledPlan
 from phasewise.exact.two_mode import TwoMode, TwoModeDenoiser
 from phasewise.exact.wiener import GaussianDenoiser
 
@@ -26,9 +28,11 @@ __all__ = [
     "IsingChain",
     "IsingDenoiser",
     "IsingStrip",
+    "IsingTorus",
     "LayerRecovery",
     "MixtureDenoiser",
     "PetzMap",
+    "PooledPlan",
     "QuantumState",
     "Recovery",
     "Regions",
@@ -41,6 +45,7 @@ __all__ = [
     "ensembles",
     "fidelity",
     "gaussian_cmi",
+    "periodogram",
     "regions",
     "reverse_bits",
     "reverse_field",

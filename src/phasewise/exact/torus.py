@@ -25,6 +25,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from phasewise import checks
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
 from phasewise.exact.base import check_radius_or_zero, check_shape, noise_level
@@ -44,8 +45,28 @@ class TorusField:
         self.side = check_shape((side, side))[1]
         if not 0 < mass < float("inf"):
             raise PhasewiseError(f"mass must be a number > 0, got {mass!r}")
-        self.mass = float(mass)
-        spectrum = torus_spectrum((self.side, self.side), self.mass)
+        self.mass: float | None = float(mass)
+        self._take(torus_spectrum((self.side, self.side), self.mass))
+
+    @classmethod
+    @checks.checked(spectrum=checks.real_tensor)
+    def of_spectrum(cls, spectrum: Tensor) -> TorusField:
+        """The field of any spectrum (side, side), mode by mode as torch numbers them, such as :func:`periodogram`'s,
+        averaged over turns and reflections and scaled to unit variance; ``mass`` is None.
+
+        Raises PhasewiseError for a spectrum that is not square, negative or 0 somewhere, or not finite.
+        """
+        s = spectrum.detach().to("cpu", torch.float64)
+        if s.dim() != 2 or s.shape[0] != s.shape[1] or not bool((torch.isfinite(s) & (s > 0)).all()):
+            raise PhasewiseError(f"a spectrum is square, finite and above 0 everywhere; got {checks.shown(spectrum)}")
+        field = cls.__new__(cls)
+        field.side, field.mass = len(s), None
+        for axis in (0, 1):
+            s = (s + s.roll(-1, axis).flip(axis)) / 2  # k and -k
+        field._take((s + s.T) / 2)
+        return field
+
+    def _take(self, spectrum: Tensor) -> None:
         spectrum = spectrum / spectrum.mean()
         self.correlation = torch.fft.ifft2(spectrum).real
         """(side, side): covariance of two pixels by their displacement."""
@@ -57,7 +78,7 @@ class TorusField:
         self._windows: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
 
     def __repr__(self) -> str:
-        return f"TorusField({self.side}, mass={self.mass})"
+        return f"TorusField({self.side}, {'of a spectrum' if self.mass is None else f'mass={self.mass}'})"
 
     def gain(
         self, t: float, radius: int | None = None, path: NoisePath | None = None, *, plan: int | None = None
@@ -90,6 +111,29 @@ class TorusField:
         alpha, sigma = noise_level(t, path)
         apart = self.gain(t, radius, path, plan=plan) - self.gain(t, None, path)
         return float((self.count * apart**2 * (alpha**2 * self.spectrum + sigma**2)).sum())
+
+    def cmi(self, t: float, radius: int, block: int = 1, path: NoisePath | None = None) -> float:
+        """``I(A : C | B)`` at time t in nats: A a block of so many pixels a side, B the ring of ``radius`` round it,
+        C the rest of the torus; 0 where nothing is left for C.  The block and its ring are in one dense matrix."""
+        r, size = check_radius_or_zero(radius), checks.count(block, "block")
+        if size > self.side:
+            raise PhasewiseError(f"a block of {size} pixels is wider than the torus of side {self.side}")
+        alpha, sigma = noise_level(t, path)
+        if size + 2 * r >= self.side or alpha == 0:
+            return 0.0
+        noisy = alpha**2 * torch.fft.fft2(self.correlation).real + sigma**2
+        at = torch.arange(-r, size + r)
+        pixels = torch.cartesian_prod(at, at)
+        inside = ((pixels >= 0) & (pixels < size)).all(1)
+
+        def within(spectrum: Tensor, of: Tensor) -> Tensor:
+            apart = (of[:, None] - of[None, :]) % self.side
+            return torch.fft.ifft2(spectrum).real[apart[..., 0], apart[..., 1]]
+
+        near = torch.linalg.cholesky(within(noisy, torch.cat([pixels[~inside], pixels[inside]])))
+        # det Var(A | B) by the last pivots, det Var(A | B, C) by the block of the inverse
+        beside = 2 * near.diagonal()[-(size**2) :].log().sum()
+        return 0.5 * float(beside + torch.logdet(within(1 / noisy, pixels[inside])))
 
     def denoiser(
         self, radius: int | None = None, path: NoisePath | None = None, *, plan: int | None = None
@@ -149,6 +193,36 @@ class TorusField:
             cosines = (kx * rows).cos() * (ky * cols).cos() + (kx * cols).cos() * (ky * rows).cos()
             self._windows[r, most] = values, vectors.T @ column, (cosines / 2 * size.sqrt()) @ vectors
         return self._windows[r, most]
+
+
+@checks.checked(images=checks.images)
+def periodogram(images: Tensor) -> Tensor:
+    """Mean squared Fourier modes of square images (n, C, side, side) about their mean image, (side, side) float64, all
+    channels alike: the spectrum of a Gaussian field on the torus with their second moments, places averaged out.
+
+    Opposite borders do not meet in a picture, which would look like an edge; so of each image the periodic component
+    is taken (Moisan 2011, "Periodic plus smooth image decomposition"), which is the image less the smoothest one of the
+    same jumps.  Raises PhasewiseError for images that are not square, or fewer than two.
+    """
+    if images.dim() != 4 or images.shape[-1] != images.shape[-2] or len(images) < 2:
+        raise PhasewiseError(f"need at least two square images (n, C, side, side), got {checks.shown(images)}")
+    side = images.shape[-1]
+    waves = 2 - 2 * torch.cos(2 * torch.pi * torch.arange(side, dtype=torch.float64) / side)
+    energy = waves[:, None] + waves[None, :]
+    energy[0, 0] = 1.0  # the jumps sum to 0
+    mean = images.double().mean(0)
+    total = torch.zeros(side, side, dtype=torch.float64)
+    for part in images.split(256):
+        x = part.double() - mean
+        jumps = torch.zeros_like(x)
+        rows, columns = x[..., -1, :] - x[..., 0, :], x[..., :, -1] - x[..., :, 0]
+        jumps[..., 0, :] += rows
+        jumps[..., -1, :] -= rows
+        jumps[..., :, 0] += columns
+        jumps[..., :, -1] -= columns
+        # the smooth part solves the discrete Poisson equation of the jumps
+        total += (torch.fft.fft2(x) + torch.fft.fft2(jumps) / energy).abs().square().sum((0, 1))
+    return total / (len(images) * images.shape[1] * side**2)
 
 
 class TorusModes(Denoiser):

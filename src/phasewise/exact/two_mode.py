@@ -30,6 +30,14 @@ with u the image a 1 as the path leaves it, and ``h = u_R^T S_RR^{-1} x_R``.  Wh
 
 which is 0 where the noise is a Markov field.
 
+**Told a plan.**  Told s itself, a window lacks nothing.  Told one bit read off noisy pixels, the *vote*
+``S = sign(h_near + h_far)`` of what it sees and what it does not, a window knows
+
+    log-odds of s = 2 h_near + log Phi((h_near + kappa_far) / sqrt(kappa_far)) - log Phi((h_near - kappa_far) / ...)
+
+where S = 1, so that what it still lacks is one integral over h_near, and ``I(A : C | B, S)``, the vote being that of B
+and C, another over h_A.
+
 The integrals are even in h and analytic, so the trapezoidal rule converges geometrically: better here than
 Gauss-Hermite, whose nodes are too coarse for the width of ``1/cosh`` at large kappa.
 """
@@ -62,6 +70,9 @@ from phasewise.exact.base import (
 )
 from phasewise.exact.gaussian import gaussian_cmi
 from phasewise.paths import ModePath, NoisePath, Time, as_time
+
+PLANS = ("mode", "vote")
+"""What a window may be told: s, or the more likely s by all pixels that the plan is read off."""
 
 
 class TwoMode(ClosedForm):
@@ -114,10 +125,27 @@ class TwoMode(ClosedForm):
         """``a tanh(alpha a sum_window x / sigma^2)``."""
         return TwoModeDenoiser(self, radius, path)
 
+    @checks.checked(given=checks.one_of(PLANS))
     def cmi(
-        self, t: float, radius: int, block: int = 1, center: Center | None = None, path: NoisePath | None = None
+        self,
+        t: float,
+        radius: int,
+        block: int = 1,
+        center: Center | None = None,
+        path: NoisePath | None = None,
+        *,
+        given: str | None = None,
     ) -> float:
-        """``I(A : C | B)`` at time t, nats; at most log 2, and 0 when A or C holds no carrier."""
+        """``I(A : C | B)`` at time t, nats; at most log 2, and 0 when A or C holds no carrier.
+
+        ``given`` a plan S, one of :data:`PLANS`: ``I(A : C | B, S)``, 0 where S is the mode, for given it all pixels
+        are independent (not of what coloured noise shares); the vote is that of B and C, without A.
+
+        Raises PhasewiseError for the vote where the signs are unlike or the path is anisotropic.
+        """
+        self._check_vote(given, path)
+        if given == "mode" and not isinstance(path, ModePath):
+            return 0.0
         region = regions(self.shape, radius, block, center)
         if isinstance(path, ModePath):
             signal, noise = self._law(t, path)
@@ -127,14 +155,25 @@ class TwoMode(ClosedForm):
                 torch.cat([region.b, region.c]),
                 torch.arange(len(signal)),
             )
+            apart = gaussian_cmi(noise, region.a, region.b, region.c)
+            if given == "mode":  # what they share beyond s
+                return apart
             e = [equivocation(_known(signal, noise, r), self.bias) for r in sets]
-            return (e[0] - e[1]) - (e[2] - e[3]) + gaussian_cmi(noise, region.a, region.b, region.c)
+            return (e[0] - e[1]) - (e[2] - e[3]) + apart
         a, b, c = (int(self.carriers.reshape(-1)[r].sum()) for r in (region.a, region.b, region.c))
         if a == 0 or c == 0:
             return 0.0
-        e = [equivocation(n * self._snr(t, path) if n else 0.0, self.bias) for n in (b, a + b, b + c, a + b + c)]
+        snr = self._snr(t, path)
+        e = [equivocation(n * snr if n else 0.0, self.bias) for n in (b, a + b, b + c, a + b + c)]
+        if given == "vote":
+            near, far = (n * snr if n else 0.0 for n in (b, c))
+            e[:2] = voted(near, far)[0], voted(near, far, a * snr)[0]
         # I(A : C | B) = I(s : A | B) - I(s : A | B, C): A and C share s alone; each a fall in what is unknown of s
         return (e[0] - e[1]) - (e[2] - e[3])
+
+    def _check_vote(self, given: str | None, path: NoisePath | None) -> None:
+        if given == "vote" and (self.bias or isinstance(path, ModePath)):
+            raise PhasewiseError("a vote is for equal signs on an isotropic path; take bias=0, or given='mode'")
 
     def class_terms(
         self, t: float, radius: int, block: int = 1, center: Center | None = None, path: NoisePath | None = None
@@ -159,16 +198,32 @@ class TwoMode(ClosedForm):
             agreement=closed(1 - bit_error(at[a + b + c], self.bias) / 2, "share"),
         )  # fmt: skip
 
-    def mmse(self, t: float, radius: int | None = None, path: NoisePath | None = None) -> float:
-        """``a^2 sum_i M(n_i gamma a^2)``: per image, summed over pixels, in squared pixel units."""
+    @checks.checked(given=checks.one_of(PLANS))
+    def mmse(
+        self, t: float, radius: int | None = None, path: NoisePath | None = None, *, given: str | None = None
+    ) -> float:
+        """``a^2 sum_i M(n_i gamma a^2)``: per image, summed over pixels, in squared pixel units; ``given`` a plan, one
+        of :data:`PLANS`, the vote that of all pixels.
+
+        Raises PhasewiseError for the vote where the signs are unlike or the path is anisotropic.
+        """
+        self._check_vote(given, path)
         if isinstance(path, ModePath):
             signal, noise = self._law(t, path)
+            if given == "mode":
+                return 0.0
             if radius is None:
                 return self.amplitude**2 * len(signal) * bit_error(_known(signal, noise), self.bias)
             seen = [row for group in windows(self.shape, radius) for row in group.indices]
             return self.amplitude**2 * sum(bit_error(_known(signal, noise, row), self.bias) for row in seen)
-        snr = self._snr(t, path)
-        shared = sum(k * bit_error(n * snr, self.bias) for n, k in self._window_sizes(radius).items())
+        snr, pixels = self._snr(t, path), int(self.carriers.sum())
+
+        def error(n: int) -> float:
+            if given is None:
+                return bit_error(n * snr, self.bias)
+            return 0.0 if given == "mode" else voted(n * snr, (pixels - n) * snr if n < pixels else 0.0)[1]
+
+        shared = sum(k * error(n) for n, k in self._window_sizes(radius).items())
         return self.amplitude**2 * (shared + int((~self.carriers).sum()) * bit_error(snr))
 
     def potential(self, t: float, radius: int, path: NoisePath | None = None) -> float:
@@ -196,6 +251,9 @@ class TwoMode(ClosedForm):
     def _window_sizes(self, radius: int | None) -> Counter[int]:
         """How many carriers have a window with n carriers in it, themselves included."""
         shared = self.carriers.reshape(-1)
+        if radius is None:
+            pixels = int(shared.sum())
+            return Counter({pixels: pixels})
         sizes: Counter[int] = Counter()
         for group in windows(self.shape, radius):
             sizes.update(shared[group.indices].sum(1)[shared[group.pixels]].tolist())
@@ -300,6 +358,38 @@ def _mean(kappa: float, bias: float, of: Callable[[float, np.ndarray], np.ndarra
         share = 1 / (1 + math.exp(-2 * sign * bias))
         total += share * float((mass / mass.sum() * of(sign, sign * kappa + width * z)).sum())
     return total
+
+
+def voted(near: float, far: float, more: float = 0.0) -> tuple[float, float]:
+    """``H(s | h, S)`` in nats and ``E (s - E[s | h, S])^2``: h of kappa ``near``, S the sign of it and of unseen pixels
+    of kappa ``far`` together, and ``more`` the kappa of pixels that are seen and have no vote."""
+    if not all(k >= 0 for k in (near, far, more)):
+        raise PhasewiseError(f"kappas are signal-to-noise ratios, >= 0, got {near!r}, {far!r} and {more!r}")
+    if math.isinf(near + far + more) or near + far == 0:  # nothing is unknown, or nobody votes
+        return equivocation(near + far + more), bit_error(near + far + more)
+    alone = equivocation(near + more), bit_error(near + more)
+    if far == 0 or max(alone) < 1e-15:  # the vote is known already, or tells nothing more
+        return alone
+    z, mass = _normal(min(0.05, 0.25 / math.sqrt(near), 0.25 * math.sqrt(far / near)) if near else 9.0)
+    w, share = _normal(min(0.05, 0.25 / math.sqrt(more)) if more else 9.0)
+    h = near + math.sqrt(near) * z[:, None]  # given s = 1
+    beside, weight = more + math.sqrt(more) * w[None, :], mass[:, None] * share[None, :]
+    entropy, error = 0.0, 0.0
+    for vote in (1.0, -1.0):
+        likely, unlikely = (torch.special.log_ndtr(vote * (h + s * far) / math.sqrt(far)) for s in (1.0, -1.0))
+        odds = 2 * (h + beside) + likely - unlikely
+        chance = weight * likely.exp()
+        # -log of the posterior of the true s, averaged, and E (1 - tanh)^2 at s = 1: both by symmetry for either s
+        entropy += float((chance * torch.nn.functional.softplus(-odds)).sum())
+        error += float((chance * (1 - torch.tanh(odds / 2)) ** 2).sum())
+    return entropy, error
+
+
+def _normal(step: float) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of the trapezoidal rule for a standard normal; a step of 9 is for what is never noisy."""
+    z = torch.linspace(-9, 9, 2 * min(math.ceil(9 / step), 8000) + 1, dtype=torch.float64)
+    mass = torch.exp(-(z**2) / 2)
+    return z, mass / mass.sum()
 
 
 def _half_line(kappa: float) -> tuple[np.ndarray, np.ndarray]:
