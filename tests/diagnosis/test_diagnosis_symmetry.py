@@ -16,7 +16,7 @@ from phasewise.denoisers import LocalDenoiser
 from phasewise.diagnosis import measure_cloning, speciation, symmetry
 from phasewise.errors import PhasewiseError
 from phasewise.exact import GaussianField, TwoMode
-from phasewise.paths import CosinePath
+from phasewise.paths import CosinePath, ModePath
 from phasewise.results import Cloning
 from phasewise.results.symmetry import crossing
 
@@ -90,6 +90,8 @@ def test_labels_of_a_set_are_its_own() -> None:
         (lambda: speciation(torch.zeros(1, 1, 4, 4)), "at least 2"),
         (lambda: speciation(torch.zeros(5, 1, 4, 4)), "all images are alike"),
         (lambda: speciation(torch.randn(5, 1, 4, 4), labels=[0, 1]), "one for each of the 5"),
+        (lambda: speciation(torch.randn(3, 1, 4, 4), labels=[0.5, 1, 2]), "whole numbers"),
+        (lambda: speciation(torch.randn(5, 1, 4, 4), path=ModePath((4, 4))), "isotropic paths alone"),
     ],
 )
 def test_what_has_no_speciation_is_refused(call, said) -> None:

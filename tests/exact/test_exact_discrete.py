@@ -234,3 +234,9 @@ def test_noise_composes():
 def test_bad_input_is_refused(make, words):
     with pytest.raises(PhasewiseError, match=words):
         make()
+
+
+def test_chances_to_be_undone_sum_to_one():
+    system = DiscreteSystem(np.full((2,) * 4, 1 / 16))
+    with pytest.raises(PhasewiseError, match="chances that sum to 1, got a sum of 16"):
+        system.undone(np.ones((2,) * 4), [0, 1], 1)

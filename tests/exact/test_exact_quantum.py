@@ -210,6 +210,10 @@ def test_relative_entropy_of_two_distributions():
         (lambda: QuantumState.ghz(3).measured("xz"), "axes"),
         (lambda: QuantumState.ghz(3).recovery(0.5, 0.2, 1), "t <= s"),
         (lambda: fidelity(np.eye(2) / 2, np.eye(4) / 4), "one size"),
+        (lambda: fidelity(np.eye(4), np.eye(4) / 4), "rho must have trace 1, got 4"),
+        (lambda: fidelity(np.eye(2) / 2, np.diag([1.5, -0.5])), "sigma must be positive, and has an eigenvalue -0.5"),
+        (lambda: PetzMap(np.eye(4), 1, 0.5), "near must have trace 1"),
+        (lambda: PetzMap(np.eye(4) / 4, 1, 0.5)(np.eye(2) / 2), "matrices 4 wide"),
     ],
 )
 def test_bad_input_is_refused(make, words):

@@ -37,7 +37,7 @@ from phasewise.data.images import images_or_set
 from phasewise.denoisers import Denoiser
 from phasewise.denoisers.base import a_denoiser
 from phasewise.errors import PhasewiseError
-from phasewise.paths import LinearPath, NoisePath, a_path
+from phasewise.paths import LinearPath, NoisePath, a_path, isotropic
 from phasewise.results import Cloning, Speciation
 from phasewise.results.base import Array
 from phasewise.results.symmetry import crossing
@@ -75,12 +75,14 @@ def speciation(
     Intervals: the images are drawn anew ``draws`` times, within the space of the 16 leading eigenvectors.  With fewer
     images than some ten a pixel the eigenvalue itself reads high, which no bootstrap sees.
 
-    Raises PhasewiseError for fewer than 2 images, images that are all alike, or labels of another number.
+    Raises PhasewiseError for fewer than 2 images, images that are all alike, labels of another number or that are no
+    whole numbers, and an anisotropic path.
     """
     images = data.train if isinstance(data, ImageData) else data
     if isinstance(data, ImageData) and labels is None:
         labels = data.labels_train
     path = LinearPath() if path is None else path
+    isotropic(path, "a time of speciation, one SNR for all directions,")
     if len(images) < 2:
         raise PhasewiseError("a covariance takes at least 2 images")
     flat = images.flatten(1).cpu()
@@ -97,6 +99,8 @@ def speciation(
         known = torch.as_tensor(labels).cpu().numpy()
         if known.shape != (len(images),):
             raise PhasewiseError(f"labels are one for each of the {len(images)} images, got shape {known.shape}")
+        if not np.equal(np.mod(known, 1), 0).all():
+            raise PhasewiseError("labels are whole numbers, one for each class")
         number, member = np.unique(known, return_inverse=True)
         classes, one_hot = len(number), np.eye(len(number))[member]
         starts = range(0, len(flat), CHUNK)

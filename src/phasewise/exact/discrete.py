@@ -181,6 +181,8 @@ class DiscreteSystem:
         at the first.  Chance that leads where this system never is may be missing from the result."""
         if q.shape != self.p.shape:
             raise PhasewiseError(f"q must have the shape {self.p.shape} of this system, got {q.shape}")
+        if not (q >= 0).all() or abs(float(q.sum()) - 1) > 1e-9:
+            raise PhasewiseError(f"q must be chances that sum to 1, got a sum of {float(q.sum()):.6g}")
         for t, s in reversed(list(itertools.pairwise(levels))):
             for before, region, chance in reversed(list(self._layer(t, s, radius, order))):
                 q = _recover(q, before, region, chance)

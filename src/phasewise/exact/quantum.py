@@ -88,11 +88,7 @@ class QuantumState:
         n = max(len(rho) if rho.ndim else 0, 1).bit_length() - 1
         if rho.shape != (2**n, 2**n) or not 1 <= n <= MAX_QUBITS:
             raise PhasewiseError(f"rho must be (2^n, 2^n) with 1 <= n <= {MAX_QUBITS}, got shape {rho.shape}")
-        if not np.isfinite(rho).all() or float(np.abs(rho - rho.conj().T).max()) > 1e-9:
-            raise PhasewiseError("rho must be finite and hermitian; take (rho + rho.conj().T) / 2")
-        rho = (rho + rho.conj().T) / 2
-        if abs(float(np.trace(rho).real) - 1) > 1e-9 or float(np.linalg.eigvalsh(rho)[0]) < -1e-9:
-            raise PhasewiseError("rho must be positive with trace 1; divide it by its trace")
+        rho = _state(rho, "rho")
         self.image_shape = check_shape((1, n) if shape is None else shape)
         if self.image_shape[1] * self.image_shape[2] != n:
             raise PhasewiseError(f"rho is of {n} qubits, which do not fill an image of shape {shape}")
@@ -237,11 +233,19 @@ class PetzMap:
     def __init__(self, near: Array, size: int, strength: float) -> None:
         if near.shape != (len(near), len(near)) or 2**size > len(near):
             raise PhasewiseError(f"near must be the density matrix of {size} or more qubits, got shape {near.shape}")
+        near = _state(near, "near")
         self.size, self.strength = size, strength
         self.before, self.after = _spectrum(near), _spectrum(_depolarise(near, range(size), strength))
 
     def __call__(self, state: Array, tau: float = 0.0) -> Array:
-        """``R_tau`` on the first qubits of ``state`` (those of A' and B, then any others); tau = 0 is Petz' own."""
+        """``R_tau`` on the first qubits of ``state`` (those of A' and B, then any others); tau = 0 is Petz' own.
+
+        Raises :class:`PhasewiseError` for a state of fewer qubits than the map is of.
+        """
+        if state.ndim != 2 or state.shape[0] != state.shape[1] or len(state) % len(self.before[1]):
+            raise PhasewiseError(
+                f"this map is of matrices {len(self.before[1])} wide and of more qubits, got shape {state.shape}"
+            )
         inner = _power(self.after, (-1 + 1j * tau) / 2)
         outer = _power(self.before, (1 - 1j * tau) / 2)
         # depolarising is its own adjoint
@@ -254,7 +258,21 @@ def fidelity(rho: Array, sigma: Array) -> float:
     """``F = || rho^(1/2) sigma^(1/2) ||_1`` in [0, 1] of two density matrices of one size (not its square)."""
     if rho.shape != sigma.shape:
         raise PhasewiseError(f"two states of one size have a fidelity, got {rho.shape} and {sigma.shape}")
+    rho, sigma = _state(rho, "rho"), _state(sigma, "sigma")
     return math.exp(-_Held(rho).distance(sigma) / 2)
+
+
+def _state(rho: Array, name: str) -> Array:
+    """A square matrix as a density matrix, hermitian to the bit; PhasewiseError where it is none."""
+    if not np.isfinite(rho).all() or float(np.abs(rho - rho.conj().T).max()) > 1e-9:
+        raise PhasewiseError(f"{name} must be finite and hermitian; take ({name} + {name}.conj().T) / 2")
+    rho = (rho + rho.conj().T) / 2
+    trace, least = float(np.trace(rho).real), float(np.linalg.eigvalsh(rho)[0])
+    if abs(trace - 1) > 1e-9:
+        raise PhasewiseError(f"{name} must have trace 1, got {trace:.6g}; divide it by its trace")
+    if least < -1e-9:
+        raise PhasewiseError(f"{name} must be positive, and has an eigenvalue {least:.3g}: it is no state")
+    return rho
 
 
 class _Held:

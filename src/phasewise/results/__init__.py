@@ -662,10 +662,14 @@ class CMIMap(Record):
         """A row for each time and radius."""
         return ("t", "radius", "value", "stderr"), _long(self.times, self.radii, value=self.value, stderr=self.stderr)
 
+    def _what(self) -> str:
+        """The information by its symbols; Y is the class, where it was given."""
+        return "I(A:C|B,Y)" if self.config.get("classes") else "I(A:C|B)"
+
     def view(self) -> View:
         """Times down, radii across."""
         cells = _cells(self.value, self.stderr)
-        title = f"CMIMap: I(A:C|B) in {self.unit}, by {self.estimator}; A is {self.block} × {self.block} pixels, "
+        title = f"CMIMap: {self._what()} in {self.unit}, by {self.estimator}; A is {self.block} × {self.block} pixels, "
         rows = [(t, *row) for t, row in zip(self.times.tolist(), cells, strict=True)]
         return View(f"{title}n = {self.n}, seed {self.seed}", ("t", *(f"r = {r}" for r in self.radii)), rows)
 
@@ -674,7 +678,7 @@ class CMIMap(Record):
         ax = display.axes_or_new(ax)
         order = np.argsort(self.times, kind="stable")
         value, stderr = self.value[order], self.stderr[order]
-        display.draw_heat(ax, value, self.radii, self.times[order], f"I(A:C|B) ({self.unit})")
+        display.draw_heat(ax, value, self.radii, self.times[order], f"{self._what()} ({self.unit})")
         rows, columns = np.nonzero(np.abs(value) <= display.BAND * stderr)
         ax.plot(columns + 0.5, rows + 0.5, ".", color="white", label="within 2 standard errors of 0")
         title = "Conditional mutual information" + (" (dots: within 2 standard errors of 0)" if len(rows) else "")
