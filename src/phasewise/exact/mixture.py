@@ -29,6 +29,7 @@ from phasewise.exact.base import (
     Center,
     ClassTerms,
     ExactModel,
+    Regions,
     averaged,
     check_images,
     check_radius_or_zero,
@@ -113,11 +114,8 @@ class GaussianMixture(ExactModel):
         if len(region.c) == 0:
             return Estimate(0.0, 0.0, n, seed=seed)
         given = self.cmi_given_component(t, radius, block, center, path)
-        x, a, b, c = self._noisy(t, n, seed, path), region.a, region.b, region.c
-        places = ((torch.cat([a, b, c]), 1), (b, 1), (torch.cat([a, b]), -1), (torch.cat([b, c]), -1))
-        terms = sum(sign * _entropy(self._log_posterior(x, t, where, path)) for where, sign in places)
-        assert isinstance(terms, Tensor)
-        return _estimate(given, terms, seed)
+        _, near, far = self._told(self._noisy(t, n, seed, path), t, region, path)
+        return averaged(given + near - far, seed)
 
     @checks.checked(n=checks.count, seed=checks.seed)
     def class_terms(
@@ -133,15 +131,12 @@ class GaussianMixture(ExactModel):
         """What the label, as a class, has to do with locality at time t > 0: means over ``n`` noisy images; what is
         said given the label is closed."""
         region = regions(self.shape, radius, block, center, self.wrap)
-        a, b, c = region.a, region.b, region.c
         x, given = self._noisy(t, n, seed, path), self.cmi_given_component(t, radius, block, center, path)
-        seen = {"b": b, "ab": torch.cat([a, b]), "bc": torch.cat([b, c]), "abc": torch.cat([a, b, c])}
-        posterior = {name: self._log_posterior(x, t, pixels, path).exp() for name, pixels in seen.items()}
-        unknown = {name: torch.special.entr(q).sum(1) for name, q in posterior.items()}
-        near, far = unknown["b"] - unknown["ab"], unknown["bc"] - unknown["abc"]
+        posterior, near, far = self._told(x, t, region, path)
         gap, known = torch.full((n,), math.nan, dtype=torch.float64), math.nan
-        if len(a) == 1:
-            means, left = zip(*(self._pixel(x, t, int(a), seen[name], path) for name in ("ab", "abc")), strict=True)
+        if len(region.a) == 1:
+            seen, a = _seen(region), int(region.a)
+            means, left = zip(*(self._pixel(x, t, a, seen[name], path) for name in ("ab", "abc")), strict=True)
             apart = (posterior["abc"] * means[1]).sum(1) - (posterior["ab"] * means[0]).sum(1)
             gap, known = apart.square(), left[0] - left[1]
         return ClassTerms(
@@ -150,6 +145,15 @@ class GaussianMixture(ExactModel):
             gap_given=closed(known, "squared pixel units"),
             agreement=averaged(posterior["abc"].square().sum(1), seed, "share"),
         )  # fmt: skip
+
+    def _told(
+        self, x: Tensor, t: float, region: Regions, path: NoisePath | None
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """The label's chances (n, K) given B, AB, BC and ABC by name, and what A tells of it beside B, and beside B and
+        C: (n,) nats."""
+        posterior = {name: self._log_posterior(x, t, pixels, path).exp() for name, pixels in _seen(region).items()}
+        unknown = {name: torch.special.entr(q).sum(1) for name, q in posterior.items()}
+        return posterior, unknown["b"] - unknown["ab"], unknown["bc"] - unknown["abc"]
 
     def _pixel(self, x: Tensor, t: float, pixel: int, seen: Tensor, path: NoisePath | None) -> tuple[Tensor, float]:
         """Of one clean pixel given the noisy ``seen`` ones and the label: posterior means (n, K), mean variance."""
@@ -183,7 +187,7 @@ class GaussianMixture(ExactModel):
             means, chances = denoiser.by_component(part, t)
             apart = means - (chances * means).sum(2, keepdim=True)
             terms.append((chances * apart**2).sum((1, 2)))
-        return _estimate(own, torch.cat(terms), seed, "squared pixel units")
+        return averaged(own + torch.cat(terms), seed, "squared pixel units")
 
     def _noisy(self, t: float, n: int, seed: int, path: NoisePath | None) -> Tensor:
         """``n`` noisy images (n, N) in float64, drawn from the mixture at time t."""
@@ -268,11 +272,6 @@ def _log_density(covariance: Tensor, centred: Tensor) -> Tensor:
     return -0.5 * white.square().sum(1).T - pivots.log().sum(1)
 
 
-def _entropy(log_q: Tensor) -> Tensor:
-    """``H(q)`` in nats, (n, K) -> (n,)."""
-    return torch.special.entr(log_q.exp()).sum(1)
-
-
-def _estimate(closed: float, terms: Tensor, seed: int, unit: str = "nats") -> Estimate:
-    stderr = float(terms.std()) / math.sqrt(len(terms)) if len(terms) > 1 else math.nan
-    return Estimate(closed + float(terms.mean()), stderr, len(terms), unit=unit, seed=seed)
+def _seen(region: Regions) -> dict[str, Tensor]:
+    a, b, c = region.a, region.b, region.c
+    return {"b": b, "ab": torch.cat([a, b]), "bc": torch.cat([b, c]), "abc": torch.cat([a, b, c])}

@@ -35,6 +35,7 @@ from phasewise.runs.members import MEMBER_KINDS
 from phasewise.sampling import sample
 from phasewise.scheduling import baselines, by_frechet, prices_at, schedule_from_assignment, search_grid
 from phasewise.scheduling.optimise import AS_LONG
+from phasewise.scheduling.prices import calls_of
 from phasewise.scheduling.searched import ENDS
 
 AGAIN = 1000
@@ -195,9 +196,9 @@ class Placing:
     def cost(self, assignment: Sequence[str]) -> float:
         """MFLOP an image of the run's solver with these members, opened as every schedule here."""
         who = self.opened(assignment)
-        # a rival leans on no step: of the prices the costs alone are read, which every penalty leaves alone
-        prices = replace(prices_at(self.prices, self._even(len(who))), reuse=None)
-        return schedule_from_assignment(prices, who, solver=self.config.grid.solver, penalty="kl").mflop or 0.0
+        columns = [self.prices.names.index(name) for name in who]
+        calls = calls_of(self.prices, self.config.grid.solver, len(who))[range(len(who)), columns]
+        return float((calls * self.prices.flops[columns]).sum() / 1e6)
 
 
 def place_schedules(
