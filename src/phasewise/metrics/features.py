@@ -192,13 +192,25 @@ def default_features(
         return PCAFeatures.fit(images, seed=seed, pixel_range=bounds).to(device)
     if isinstance(data, Tensor):
         raise PhasewiseError("classifier features need labels; give an ImageData with labels, or features 'pca'")
-    return cached_classifier(data, seed, cache_dir, progress, device)
+    return cached_classifier(data, seed, cache_dir, progress, device, **_recipe(data.image_shape[0], unseen=False))
 
 
-UNSEEN: dict[str, Any] = {"architecture": "residual", "width": 16}
-"""What makes the second judge's classifier another one than the first's; about half a million weights."""
-MOST_PASSES = 10
-"""Over its images: it learns in fewer than the first, and takes longer for each."""
+RECIPES: dict[tuple[bool, bool], dict[str, Any]] = {
+    (False, False): {},
+    (False, True): {"architecture": "residual", "width": 16, "most": 10},
+    (True, False): {"architecture": "residual", "width": 24, "flip": True},
+    (True, True): {"architecture": "plain", "width": 64, "flip": True},
+}
+"""By (colour, unseen): what the two judges' classifiers are trained by.  They differ in architecture.  A few plain
+convolutions tell grey shapes apart, but not what photographs show; there, mirror images are as likely."""
+
+
+def _recipe(channels: int, unseen: bool) -> dict[str, Any]:
+    found = dict(RECIPES[channels > 1, unseen])
+    # there since torch 2.12 or so; a processor without matrix instructions is slower in bfloat16
+    if channels > 1 and getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"):
+        found["precision"] = "bfloat16"
+    return found
 
 
 @checks.checked(
@@ -219,19 +231,20 @@ def unseen_features(
     """A second feature network beside ``default_features(.., kind=kind)`` of the same ``seed``, for a judge that no
     penalty sees: of another architecture, with weights, order of images and shifts of its own.
 
-    A residual classifier where ``data`` has labels of two or more classes; else random features, or principal
-    components where the first are random.  A classifier is kept in ``cache_dir`` and found there next time.
+    A classifier where ``data`` has labels of two or more classes, residual for grey images as the first one is for
+    colour (:data:`RECIPES`); else random features, or principal components where the first are random.  A classifier is kept in ``cache_dir`` and found there next time.
     """
     labels = None if isinstance(data, Tensor) else data.labels_train
     own = _unseen_seed(seed)
     if isinstance(data, Tensor) or labels is None or int(labels.min()) == int(labels.max()):
         return default_features(data, own, device=device, kind="pca" if kind == "random" else "random")
-    return cached_classifier(data, own, cache_dir, progress, device, MOST_PASSES, **UNSEEN)
+    return cached_classifier(data, own, cache_dir, progress, device, **_recipe(data.image_shape[0], unseen=True))
 
 
-def kept_name(fingerprint: str, seed: int, unseen: bool = False) -> str:
-    """Name of the folder that keeps the classifier of :func:`default_features`, or of :func:`unseen_features`."""
-    return cache_name(fingerprint, _unseen_seed(seed), **UNSEEN) if unseen else cache_name(fingerprint, seed)
+def kept_name(fingerprint: str, channels: int, seed: int, unseen: bool = False) -> str:
+    """Name of the folder that keeps the classifier of :func:`default_features`, or of :func:`unseen_features`, of
+    images of so many ``channels``."""
+    return cache_name(fingerprint, _unseen_seed(seed) if unseen else seed, **RECIPES[channels > 1, unseen])
 
 
 def _unseen_seed(seed: int) -> int:

@@ -345,8 +345,9 @@ class Run:
         """Where a classifier is kept."""
         from phasewise.metrics.features import kept_name
 
-        fingerprint, seed = self.data.fingerprint if self.data else "", self.config.data.seed if self.config else 0
-        return self.path("networks", kept_name(fingerprint, seed, unseen))
+        fingerprint, channels = (self.data.fingerprint, self.data.image_shape[0]) if self.data else ("", 1)
+        seed = self.config.data.seed if self.config else 0
+        return self.path("networks", kept_name(fingerprint, channels, seed, unseen))
 
     @checks.checked(unseen=checks.flag)
     def reference_moments(self, unseen: bool = False) -> FrechetReference:
