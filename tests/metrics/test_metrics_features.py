@@ -22,8 +22,10 @@ from phasewise.metrics import (
     frechet_distance,
     inception_features,
     train_classifier,
+    unseen_features,
 )
 from phasewise.metrics.classifier import random_shift
+from phasewise.metrics.features import kept_name
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,20 @@ def test_default_trains_once_and_finds_its_classifier_again(few: Images, tmp_pat
     assert trained > 0
     assert len(calls) == trained
     assert torch.equal(first.extract(few.test), again.extract(few.test))
+
+
+def test_colour_images_are_judged_by_two_architectures_the_residual_one_first(few: Images, tmp_path: Path) -> None:
+    tint = torch.tensor([1.0, 0.7, 0.4]).reshape(1, 3, 1, 1)
+    parts = {k: getattr(few, k)[:60] * tint for k in ("train", "test")}
+    labels = {f"labels_{k}": getattr(few, f"labels_{k}")[:60] for k in parts}
+    colour = replace(few, **parts, **labels)
+    first, unseen = default_features(colour, cache_dir=tmp_path), unseen_features(colour, cache_dir=tmp_path)
+    assert isinstance(first, ClassifierFeatures)
+    assert isinstance(unseen, ClassifierFeatures)
+    assert (first.architecture, first.width) == ("residual", 32)
+    assert (unseen.architecture, unseen.width) == ("plain", 64)
+    kept = {kept_name(colour.fingerprint, 3, 0, unseen) for unseen in (False, True)}
+    assert kept == {folder.name for folder in tmp_path.iterdir()}
 
 
 def test_default_without_labels_is_plainly_named(digits: Images) -> None:

@@ -290,7 +290,7 @@ def train_classifier(
 
     Args:
         seed: fixes initial weights, order of images and shifts; the caller's random state is untouched.
-        epochs: None gives about 1,500 steps within 4 (12 in colour) to 20 passes.
+        epochs: None gives about 1,500 steps within 4 (14 in colour) to 20 passes.
         progress: called as ``progress(steps done, steps in all)`` after each step.
         architecture: "plain", "residual" or "mixer" (:class:`ClassifierFeatures`); the latter two learn much better in
             colour, and take longer.  flip: mirror every other image at random.
@@ -345,7 +345,7 @@ def _batch(n: int) -> int:
 
 def _epochs(images: Tensor) -> int:
     steps = max(1, images.shape[0] // _batch(images.shape[0]))
-    return min(20, max(4 if images.shape[1] == 1 else 12, math.ceil(1500 / steps)))
+    return min(20, max(4 if images.shape[1] == 1 else 14, math.ceil(1500 / steps)))
 
 
 def _fit(

@@ -198,7 +198,7 @@ def default_features(
 RECIPES: dict[tuple[bool, bool], dict[str, Any]] = {
     (False, False): {},
     (False, True): {"architecture": "residual", "width": 16, "most": 10},
-    (True, False): {"architecture": "residual", "width": 24, "flip": True},
+    (True, False): {"architecture": "residual", "width": 32, "flip": True},
     (True, True): {"architecture": "plain", "width": 64, "flip": True},
 }
 """By (colour, unseen): what the two judges' classifiers are trained by.  They differ in architecture.  A few plain

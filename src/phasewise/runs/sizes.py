@@ -26,9 +26,15 @@ SMOKE_SIDE, SMOKE_PIXELS, SMOKE_LEAST = 16, 1_000_000, 100
 """Up to which side smoke does as it says; beyond, pixels of all training images together, and the fewest of them."""
 
 
+GREY_SIDE = 28
+"""Up to which side "cpu" trains local networks for its full number of passes."""
+
+
 def bounded(size: str, side: int) -> dict[str, Any]:
     """What keeps the promise of a size whatever the images: smoke of larger ones takes a few of them, and no control,
-    whose every pixel sees the whole image."""
+    whose every pixel sees the whole image; of photographs, "cpu" leaves more of its time to the global network."""
+    if size == "cpu" and side > GREY_SIDE:
+        return {"global_epochs": 15, "local_epochs": 4}
     if size != "smoke" or side <= SMOKE_SIDE:
         return {}
     # local networks cost about as much there as its tiny global one: any budget below would refuse the run
