@@ -232,7 +232,8 @@ def unseen_features(
     penalty sees: of another architecture, with weights, order of images and shifts of its own.
 
     A classifier where ``data`` has labels of two or more classes, residual for grey images as the first one is for
-    colour (:data:`RECIPES`); else random features, or principal components where the first are random.  A classifier is kept in ``cache_dir`` and found there next time.
+    colour (:data:`RECIPES`); else random features, or principal components where the first are random.  A classifier is
+    kept in ``cache_dir`` and found there next time.
     """
     labels = None if isinstance(data, Tensor) else data.labels_train
     own = _unseen_seed(seed)
