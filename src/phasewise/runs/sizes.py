@@ -34,7 +34,7 @@ def bounded(size: str, side: int) -> dict[str, Any]:
     """What keeps the promise of a size whatever the images: smoke of larger ones takes a few of them, and no control,
     whose every pixel sees the whole image; of photographs, "cpu" leaves more of its time to the global network."""
     if size == "cpu" and side > GREY_SIDE:
-        return {"global_epochs": 15, "local_epochs": 4}
+        return {"global_epochs": 12, "local_epochs": 4}
     if size != "smoke" or side <= SMOKE_SIDE:
         return {}
     # local networks cost about as much there as its tiny global one: any budget below would refuse the run
