@@ -14,7 +14,7 @@ from phasewise.denoisers import WienerDenoiser
 from phasewise.denoisers import linear as linear_module
 from phasewise.errors import PhasewiseError
 from phasewise.exact import GaussianField
-from phasewise.paths import CosinePath, LinearPath, NoisePath, VarianceExplodingPath
+from phasewise.paths import CosinePath, LinearPath, ModePath, NoisePath, VarianceExplodingPath
 
 SHAPE = (2, 4, 5)
 PATHS: list[NoisePath] = [LinearPath(), CosinePath(), VarianceExplodingPath(0.05, 10.0)]
@@ -213,9 +213,11 @@ def test_fitting_at_low_rank_is_repeatable_and_leaves_the_random_state_alone() -
 
 
 def test_large_images_are_cut_to_a_lower_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_module, "LARGEST_FULL", 30)
+    assert WienerDenoiser.fit(photographs()[:20]).rank == 19
+    assert WienerDenoiser.fit(photographs()[:20], radius=1).rank == 40  # a window needs them all
+    assert WienerDenoiser.fit(photographs()[:20], path=ModePath(SHAPE[1:])).rank == 40
     monkeypatch.setattr(linear_module, "LARGEST_DENSE", 30)
-    wiener = WienerDenoiser.fit(photographs()[:20])
-    assert wiener.rank == 19
     with pytest.raises(PhasewiseError, match="images of at most 30 numbers"):
         WienerDenoiser.fit(photographs(), radius=1)
 

@@ -21,6 +21,9 @@ from phasewise.paths import ModePath, NoisePath, Time, a_path, as_scale, as_time
 from phasewise.shapes import ImageShape
 
 LARGEST_DENSE = 4096
+LARGEST_FULL = 2048
+"""Numbers in an image up to which all eigenvectors are kept: beyond, they cost what a small network does."""
+USUAL_RANK = 512
 CACHE_NUMBERS = 1 << 26
 """Numbers kept in windowed filters, all times together: 256 MB of float32."""
 
@@ -72,13 +75,14 @@ class WienerDenoiser(Denoiser):
     def fit(
         cls, images: Tensor, radius: int | None = None, rank: int | None = None, path: NoisePath | None = None
     ) -> WienerDenoiser:
-        """Mean and covariance of training images (N, C, H, W); above 4096 numbers an image the rank is cut to 512."""
+        """Mean and covariance of training images (N, C, H, W).  Above 2048 numbers an image the rank is cut to 512,
+        unless it is given, or the denoiser is windowed, or its path anisotropic, which take all up to 4096."""
         n = images.shape[0]
         flat = images.reshape(n, -1)
         size = flat.shape[1]
         if n < 2:
             raise PhasewiseError("need at least 2 images to fit a covariance")
-        if rank is None:
+        if rank is None and (path is None or path.modes is None or size > LARGEST_DENSE):
             rank = usual_rank(size, radius, n)
         if rank is not None and rank < size and rank > n:
             raise PhasewiseError(f"rank {rank} needs at least as many images; there are {n}")
@@ -298,9 +302,9 @@ class PixelDenoiser(Denoiser):
 
 def usual_rank(size: int, radius: int | None, n: int | None = None) -> int | None:
     """Rank that a fit to ``n`` images of ``size`` numbers is cut to; None for the full one."""
-    if size <= LARGEST_DENSE or radius is not None:
+    if size <= LARGEST_FULL or radius is not None:
         return None
-    return 512 if n is None else min(512, n - 1)
+    return USUAL_RANK if n is None else min(USUAL_RANK, n - 1)
 
 
 def _gain(alpha: Tensor, sigma: Tensor, variance: Tensor) -> Tensor:

@@ -96,8 +96,9 @@ def copy_records(run: Run, target: Run, names: list[str]) -> None:
 
 
 def write_features(features: ClassifierFeatures, target: Run, train: torch.Tensor, test: torch.Tensor) -> None:
-    """The feature network, moments of the training images, and features of some held-out ones."""
-    features.save(target.path("shipped_features"))
+    """The feature network in half precision, moments of the training images in its features once they are rounded, and
+    features of some held-out ones."""
+    features.halved().save(target.path("shipped_features"), half=True)
     FrechetReference.of_images(train, features).save(target.moments("first"))
     _write_real(features, target.path("shipped_real"), test)
 
