@@ -21,9 +21,10 @@ from phasewise.pipeline import Teller, compare_runs, make_config, run_pipeline
 from phasewise.pipeline.beside import evaluate_beside, plan_from
 from phasewise.pipeline.demo import open_demo
 from phasewise.pipeline.telling import QUIET, VERBOSE
-from phasewise.pipeline.trials import over_seeds, read_schedules, scores
+from phasewise.pipeline.trials import read_schedules
 from phasewise.runs import open_run
 from phasewise.runs.lock import alone_in
+from phasewise.runs.trials import over_seeds, scores
 
 MINE = {"times": [1.0, 0.6, 0.2], "assignment": ["wiener", "global", "control"], "solver": "heun"}
 

@@ -12,7 +12,7 @@ from synthetic_run import NAMES, evaluations, training, write, write_run
 from phasewise.files import write_json
 from phasewise.report import causes, outcome
 from phasewise.report.reasons import answer, control_share, gap_in_words, late_fall, local_saving, looks_back, reasons
-from phasewise.report.style import Palette
+from phasewise.report.style import Palette, pm
 from phasewise.report.verdict import verdict
 from phasewise.results import Estimate, Evaluation, TrainingRecord
 from phasewise.runs import open_run
@@ -296,6 +296,25 @@ def test_rows_that_share_noise_and_rows_that_do_not(folder: Path) -> None:
     every = [dataclasses.replace(e, same_noise=True) for e in evaluations()]
     write_json(folder / "records/evaluation.json", {"evaluations": [e.to_dict() for e in every], "real": {}})
     assert "Not so for" not in outcome.samples(open_run(folder)).blocks[0].caption
+
+
+def test_what_was_judged_beside_the_run_is_shown_over_its_seeds(folder: Path) -> None:
+    assert outcome._trials(open_run(folder)) == []
+    hybrid = next(e for e in evaluations() if e.name == "hybrid")
+    mine = dataclasses.replace(hybrid, name="mine", label="Mine, of a file", mflop=300.0)
+    for seed, e in ((1, dataclasses.replace(hybrid, fid=12.9)), (0, mine), (1, dataclasses.replace(mine, fid=14.3))):
+        found = dataclasses.replace(e, seed=seed, fid_minus={"global": [e.fid - 12.1, 0.2]})
+        write_json(folder / f"records/trials/{e.name}-{seed}.json", {"key": "k", "evaluation": found.to_dict()})
+    (table,) = outcome._trials(open_run(folder))
+    # cheapest first; two seeds: half their spread, or their own errors where those are larger
+    assert [row[:5] for row in table.rows] == [
+        ("Mine, of a file", "0, 1", "2,000", "300", "40 %"),
+        ("Hybrid (optimised)", "0, 1", "2,000", "402", "54 %"),
+        ("global", "0", "2,000", "744", "100 %"),
+    ]
+    assert table.rows[0][5:] == (pm(13.3, 1.0), pm(1.2, 1.0))
+    assert table.rows[1][5] == pm(12.6, float(np.sqrt(np.var([12.3, 12.9], ddof=1) / 2)))
+    assert any(block == table for block in outcome.evaluation(open_run(folder)).blocks)
 
 
 def test_the_table_shows_the_penalty_that_was_minimised(folder: Path) -> None:
