@@ -28,7 +28,7 @@ SHORTEST_S = 0.01
 """A shorter try is repeated until it takes so long: clocks have a grain."""
 LONG_S = 0.5
 TRIES = 3
-TRIED_SIDE = 512
+TRIED_SIDE = 1024
 """Side of the largest covariance that is tried, to tell how long a larger one takes."""
 
 
@@ -97,8 +97,8 @@ def covariance_work(n: int, size: int) -> list[Work]:
 
 
 def rows_like(size: int) -> Tensor:
-    """Noise (2 TRIED_SIDE, size), to try a covariance on."""
-    return torch.randn(2 * TRIED_SIDE, size, generator=plain(0))
+    """Noise (TRIED_SIDE, size), to try a covariance on."""
+    return torch.randn(TRIED_SIDE, size, generator=plain(0))
 
 
 def covariance_like(rows: Tensor) -> Tensor:

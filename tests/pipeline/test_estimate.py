@@ -15,9 +15,10 @@ from phasewise import work
 from phasewise.flops import as_written
 from phasewise.metrics import count_flops
 from phasewise.metrics.features import feature_work
-from phasewise.pipeline import estimate
+from phasewise.pipeline import estimate, footprint
 from phasewise.pipeline.costs import expensive, expensive_locals, network_costs
 from phasewise.pipeline.estimate import DRAWING, OTHER, RunEstimate, cmi_work, duration, estimate_in_words, estimate_run
+from phasewise.pipeline.footprint import ALIVE, COPIES, GRADIENTS, LATER, peak_memory
 from phasewise.pipeline.judging import left_out_of_schedules, plan_schedules
 from phasewise.pipeline.stages import all_stages
 from phasewise.pipeline.trying import Speed, _scaled, speeds, trial_data
@@ -131,6 +132,36 @@ def test_judges_are_counted_by_their_recipes():
     assert pca.times * len(data.train) == 1000
     assert feature_work(data, 1000, None, "auto", True).making == (), "random weights are not trained"
     assert feature_work(data, 1000, 10, "pca", False).reading.seconds() > 0
+
+
+def test_memory_is_the_largest_of_what_stages_take(costs, monkeypatch):
+    monkeypatch.setattr(footprint, "held_now", lambda: 0.0)
+
+    def beyond(todo, about=ABOUT, loaded=True, **given):
+        config = make_config(max(about.image_shape[1:]), "smoke", **given)
+        networks = network_costs(config, about.image_shape)
+        return peak_memory(config, about, todo, networks, loaded) - LATER
+
+    assert beyond(["data"]) == 0
+    assert beyond(["data"], loaded=False) == 4 * 64 * 1400, "float32 pixels of all parts"
+    cost = costs["r1"]
+    step = GRADIENTS * 128 * cost.kept + COPIES * 4 * cost.parameters
+    assert beyond(["train-r1"]) == pytest.approx(max(step, ALIVE * 250 * max(c.kept for c in costs.values())))
+    assert beyond(["train-global", "train-r1"]) >= beyond(["train-r1"])
+    few, many = (beyond(["evaluate"], n_samples=n) for n in (100_000, 200_000))
+    assert many == pytest.approx(2 * few)
+    assert few > 100_000 * 4 * 4 * 64, "samples, and what they are compared by"
+    # the covariances of colour images of side 32 are what a CMI map holds: six mixtures of 75 MB, and more
+    colour = replace(ABOUT, image_shape=(3, 32, 32))
+    assert beyond(["cmi"], colour, cmi_crop=32) > 6 * 8 * 3072**2
+    assert beyond(["cmi"], colour, cmi_crop=8) < 2**27
+    assert beyond(["cmi"], cmi_estimator="knn") == 4 * 64 * 1400
+
+
+def test_networks_that_are_there_already_are_not_trained(costs, smoke_run):
+    config = make_config(8, "smoke", networks=str(smoke_run / "models"))
+    found = estimate_run(config, ABOUT, [f"train-{name}" for name in costs], network_costs(config, SHAPE)).stages
+    assert set(found.values()) == {OTHER}
 
 
 def test_estimates_in_words(costs):

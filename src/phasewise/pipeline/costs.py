@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from phasewise.denoisers import Denoiser
 from phasewise.denoisers.card import counted
 from phasewise.flops import FORMULAS, as_written
+from phasewise.pipeline.models import is_there
 from phasewise.pipeline.teachers import teacher_of
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS, Member
@@ -23,8 +24,7 @@ from phasewise.shapes import ImageShape
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """One network of a run: FLOPs of a call per image, parameters; bytes per image that a training step keeps, and of
-    the ``largest`` activation.
+    """One network of a run: FLOPs of a call per image, parameters, bytes that a training step keeps per image.
 
     ``taken``: the network itself, where it is not trained here but taken as it is.
     """
@@ -33,7 +33,6 @@ class NetworkCost:
     flops: float
     parameters: int
     kept: int
-    largest: int = 0
     taken: Denoiser | None = None
 
     @property
@@ -71,8 +70,7 @@ def network_costs(
         with as_written(), counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             network.backbone(*inputs)
         parameters = sum(p.numel() for p in network.parameters())
-        sizes, flops = kept.values(), float(counter.get_total_flops())
-        found[member.name] = NetworkCost(member, flops, parameters, sum(sizes), max(sizes, default=0))
+        found[member.name] = NetworkCost(member, float(counter.get_total_flops()), parameters, sum(kept.values()))
     return found
 
 
@@ -88,7 +86,9 @@ def taken_cost(member: Member, denoiser: Denoiser) -> NetworkCost:
 
 
 def is_trained(cost: NetworkCost) -> bool:
-    return MEMBER_KINDS[cost.member.kind].build is not None
+    """Whether it is trained here: not where its weights lie somewhere already."""
+    source = cost.member.source
+    return MEMBER_KINDS[cost.member.kind].build is not None and not (source is not None and is_there(source))
 
 
 def expensive(costs: dict[str, float], locals_: Iterable[str], reference: str = "global") -> list[str]:

@@ -95,7 +95,7 @@ def estimate_run(
     if "cmi" in todo:
         pieces = cmi_work(config, about)
         unknown += () if pieces else (f"conditional mutual information by {config.cmi.estimator!r}",)
-        found["cmi"] += seconds_of(pieces or ())
+        found["cmi"] += seconds_of(pieces or (), str(config.cmi.options.get("device", "cpu")))
     return RunEstimate(found, peak_memory(config, about, todo, costs, loaded), unknown, was_busy)
 
 

@@ -3,7 +3,8 @@
 With P numbers an image, N images in all and n samples a schedule, in bytes::
 
     data          4 P N                                  where the images are not in memory yet
-    training      B kept + 20 parameters                 a batch's activations; weights, gradients, averages, moments
+    training      1.25 B kept + 20 parameters            a batch's activations; weights, gradients, averages, moments
+    calls         0.4 250 kept                           what of them is alive at a time without gradients
     closed forms  16 min(P N, 2^26) + 32 P^2             sums in float64, and a covariance with its eigenvectors
     CMI           what the estimator says
     evaluation    4 (4 P + 10 128) n + 12 P n            samples, projections and their draws, and what is kept
@@ -30,8 +31,9 @@ LATER = 120 * 2**20
 """Bytes of libraries that are loaded as stages need them: solvers, pictures, the report."""
 BATCH = 250
 """Images that denoisers are asked about at a time."""
-ALIVE = 3
-"""Largest activations that a call without gradients holds at a time, about."""
+ALIVE, GRADIENTS = 0.4, 1.25
+"""Of what a training step keeps: what a call without gradients holds at a time, and what a step holds with those of its
+activations, about: measured on U-Nets and local networks of 32 x 32 pixels, to an eighth."""
 
 
 def peak_memory(
@@ -43,12 +45,12 @@ def peak_memory(
     held += sum(4.0 * cost.parameters for cost in costs.values() if cost.taken is not None)
     extra = [0.0]
     extra += [
-        cost.kept * min(config.train.batch, about.sizes["train"]) + COPIES * 4.0 * cost.parameters
+        GRADIENTS * cost.kept * min(config.train.batch, about.sizes["train"]) + COPIES * 4.0 * cost.parameters
         for name, cost in costs.items()
         if f"train-{name}" in todo and is_trained(cost)
     ]
     if set(todo) - {"data", "features", "cmi", "report"}:
-        extra.append(ALIVE * BATCH * max((cost.largest for cost in costs.values()), default=0))
+        extra.append(ALIVE * BATCH * max((cost.kept for cost in costs.values()), default=0))
     fitted = [m.name for m in config.members if MEMBER_KINDS[m.kind].fit is not None]
     if {f"{verb}-{name}" for name in fitted for verb in ("train", "fit")} & set(todo):
         extra.append(16.0 * min(numbers * about.sizes["train"], AT_ONCE) + 32.0 * min(numbers, 4096) ** 2)

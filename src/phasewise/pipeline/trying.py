@@ -16,7 +16,7 @@ from phasewise import seeding
 from phasewise.data import ImageData
 from phasewise.denoisers import Denoiser, NetworkDenoiser
 from phasewise.pipeline.conditions import takes_labels
-from phasewise.pipeline.costs import NetworkCost, is_trained
+from phasewise.pipeline.costs import NetworkCost
 from phasewise.results import DataRecord
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS
@@ -52,7 +52,7 @@ def trial_data(about: DataRecord, n: int) -> ImageData:
 
 def speeds(costs: Mapping[str, NetworkCost], about: DataRecord, config: RunConfig) -> dict[str, Speed]:
     """By name, of every network in ``costs`` on the run's device; about TRIAL_S are spent on trying."""
-    order = sorted((c for c in costs.values() if is_trained(c) or c.taken is not None), key=lambda c: c.flops)
+    order = sorted(costs.values(), key=lambda c: c.flops)
     tried: dict[str, Speed] = {}
     left = TRIAL_S
     for cost in (order[-1], *order[:-1]) if order else ():

@@ -252,10 +252,11 @@ def _undertrained_locals(run: Run, label: dict[str, str]) -> str:
     return f"Undertrained: {names}; part of the gap to the global network is what their training still lacks."
 
 
-def looks_back(record: TrainingRecord) -> float:
+def looks_back(record: TrainingRecord) -> int:
     """Steps that the average of a network's weights looks back over, ``1 / (1 - ema)``; 0 where that is not known."""
-    ema = record.preset.get("ema")
-    return round(1 / (1 - float(ema))) if is_number(ema) and 0 <= float(ema) < 1 else 0.0
+    found = record.preset.get("ema")
+    ema = float(found or 0.0) if is_number(found) else 0.0
+    return round(1 / (1 - ema)) if 0 < ema < 1 else 0
 
 
 def late_fall(record: TrainingRecord) -> float | None:
