@@ -27,7 +27,7 @@ from phasewise.runs.members import MEMBER_KINDS
 
 COPIES = 5
 """Of the weights while training: themselves, gradients, two moments, their average."""
-LATER = 120 * 2**20
+LATER = 32 * 2**20
 """Bytes of libraries that are loaded as stages need them: solvers, pictures, the report."""
 BATCH = 250
 """Images that denoisers are asked about at a time."""
