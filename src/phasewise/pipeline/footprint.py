@@ -5,7 +5,8 @@ With P numbers an image, N images in all and n samples a schedule, in bytes::
     data          4 P N                                  where the images are not in memory yet
     training      1.25 B kept + 20 parameters            a batch's activations; weights, gradients, averages, moments
     calls         0.4 250 kept                           what of them is alive at a time without gradients
-    closed forms  16 min(P N, 2^26) + 32 P^2             sums in float64, and a covariance with its eigenvectors
+    closed forms  16 min(P N, 2^26) + 32 P^2             sums in float64, and a covariance with its eigenvectors;
+                  8 P (N + 1024)                         or images in float64, and the leading directions
     CMI           what the estimator says
     evaluation    4 (4 P + 10 128) n + 12 P n            samples, projections and their draws, and what is kept
 """
@@ -17,6 +18,7 @@ import resource
 import sys
 from collections.abc import Mapping, Sequence
 
+from phasewise.denoisers.linear import USUAL_RANK, usual_rank
 from phasewise.information import make_estimator
 from phasewise.memory import AT_ONCE
 from phasewise.metrics.sliced import DIRECTIONS
@@ -53,7 +55,13 @@ def peak_memory(
         extra.append(ALIVE * BATCH * max((cost.kept for cost in costs.values()), default=0))
     fitted = [m.name for m in config.members if MEMBER_KINDS[m.kind].fit is not None]
     if {f"{verb}-{name}" for name in fitted for verb in ("train", "fit")} & set(todo):
-        extra.append(16.0 * min(numbers * about.sizes["train"], AT_ONCE) + 32.0 * min(numbers, 4096) ** 2)
+        train = about.sizes["train"]
+        whole = usual_rank(numbers, None, train) is None
+        extra.append(
+            16.0 * min(numbers * train, AT_ONCE) + 32.0 * numbers**2
+            if whole
+            else 8.0 * numbers * (train + 2 * USUAL_RANK)
+        )
     if "cmi" in todo:
         asked = config.cmi
         side = asked.crop or max(about.image_shape[1:])
