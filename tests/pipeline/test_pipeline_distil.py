@@ -164,10 +164,8 @@ def test_an_estimate_counts_the_teacher(done):
     assert costs["global"].flops == pw.count_flops(done.denoiser("global"), SHAPE)
     found = estimate_run(config, done.data, ["train-global", "train-r1", "train-r2"], costs).stages
     assert found["train-global"] == OTHER, "a teacher is not trained"
-    plain = make_config(8, "smoke", **{k: TINY[k] for k in ("radii", "cheap_globals", "local_epochs")})
-    alone = estimate_run(plain, done.data, ["train-r1"], {"r1": network_costs(plain, SHAPE)["r1"]}).stages
     assert found["train-r1"] > OTHER
-    assert alone["train-r1"] > OTHER
+    assert found["train-r2"] > OTHER
 
 
 # --- no images given ------------------------------------------------------------------------------------------------
