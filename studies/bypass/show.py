@@ -102,7 +102,7 @@ def figure(answers: Answers) -> bytes:
                     sizes, np.maximum(far, 1e-6), shade, color=colour, marker="o", ms=3, label=f"{KINDS[kind]}, {way}"
                 )
     axes[0].set(xscale="log", yscale="log", xlabel="side", ylabel="nats an image beyond r = 1", ylim=(1e-4, None))
-    axes[0].legend(fontsize=6)
+    axes[0].legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)  # below: it hid two lines
     for name, content in _of(answers, "curves").items():
         axes[1].plot(content["asked"]["log_snr"], content["cmi"], marker="o", ms=3, label=name)
     axes[1].set(xlabel="log-SNR of a pixel", ylabel="CMI of the centre block, nats", title="digits, Gaussian, r = 3")

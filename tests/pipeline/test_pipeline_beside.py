@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -20,9 +21,10 @@ from phasewise.pipeline import Teller, compare_runs, make_config, run_pipeline
 from phasewise.pipeline.beside import evaluate_beside, plan_from
 from phasewise.pipeline.demo import open_demo
 from phasewise.pipeline.telling import QUIET, VERBOSE
-from phasewise.pipeline.trials import over_seeds, read_schedules, scores
+from phasewise.pipeline.trials import read_schedules
 from phasewise.runs import open_run
 from phasewise.runs.lock import alone_in
+from phasewise.runs.trials import over_seeds, scores
 
 MINE = {"times": [1.0, 0.6, 0.2], "assignment": ["wiener", "global", "control"], "solver": "heun"}
 
@@ -240,6 +242,33 @@ def test_a_log_is_as_long_as_asked():
     assert usual[-2].startswith("[report] stage 3 of 3, about ")
     assert sum("validation" in x for x in rows_of(VERBOSE)) == 20
     assert rows_of(QUIET) == []
+
+
+def test_time_left_counts_what_is_still_to_do(monkeypatch):
+    """A first stage that takes a moment does not make the others short, and none is told where none is known."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    teller = Teller(lambda _: None)
+    teller.begin({"data": 1.0, "cmi": 100.0, "schedule": 9.0}, in_seconds=True)
+    teller.start("data")
+    assert teller.left() == pytest.approx(110.0), "told before anything is done"
+    now[0] += 0.01
+    teller.finish()
+    teller.start("cmi")
+    # a moment against the second it was to take, beside the eleven that are believed
+    pace = 11.01 / 12
+    assert teller.left() == pytest.approx(109 * pace)
+    now[0] += 60
+    assert teller.left() == pytest.approx(109 * pace - 60)
+    now[0] += 60
+    assert teller.left() is None, "longer than it was to take, and it does not say how far it is"
+    teller.part(0.5, "half")
+    pace = 11.01 / 12
+    assert teller.left() == pytest.approx(120 + 9 * pace)
+    now[0] += 110
+    teller.finish()
+    teller.start("schedule")
+    assert teller.left() == pytest.approx(9 * (230.01 + 11) / (101 + 11)), "the pace of what was measured"
 
 
 def test_json_lines_are_objects():

@@ -11,8 +11,8 @@ from synthetic_run import NAMES, evaluations, training, write, write_run
 
 from phasewise.files import write_json
 from phasewise.report import causes, outcome
-from phasewise.report.reasons import answer, control_share, gap_in_words, late_fall, local_saving, reasons
-from phasewise.report.style import Palette
+from phasewise.report.reasons import answer, control_share, gap_in_words, late_fall, local_saving, looks_back, reasons
+from phasewise.report.style import Palette, pm
 from phasewise.report.verdict import verdict
 from phasewise.results import Estimate, Evaluation, TrainingRecord
 from phasewise.runs import open_run
@@ -108,6 +108,90 @@ def test_undertrained_is_told_by_the_end_of_the_history(folder: Path) -> None:
     assert late_fall(dataclasses.replace(rising, history=rising.history[:3])) is None
 
 
+def test_few_steps_and_untaught_locals_are_named(folder: Path) -> None:
+    gaps(folder, r3=(6.0, 0.1), control=(1.0, 0.1))
+    short = dataclasses.replace(
+        trained("global", 1), steps=4, preset={"ema": 0.999}, history=trained("global", 1).history[:3]
+    )
+    assert late_fall(short) is None
+    assert looks_back(short) == 1000
+    write(folder, "training/global", short)
+    (why,) = reasons(open_run(folder))
+    assert why.startswith("Undertrained: the global network took 4 steps, fewer than the 1,000 that the average of its")
+    long = dataclasses.replace(trained("global", 1), preset={"ema": 0.999})
+    write(folder, "training/global", long)
+    assert reasons(open_run(folder)) == ()
+    write(folder, "training/r1", trained("r1", 1, late=0.1))
+    write(folder, "training/r3", dataclasses.replace(short, name="r3"))
+    (why,) = reasons(open_run(folder))
+    assert why.startswith("Undertrained: r = 1 and r = 3; part of the gap to the global network")
+
+
+def test_what_has_not_learnt_is_said_before_what_it_seems_to_show(folder: Path) -> None:
+    gaps(folder, r1=(10.7, 0.1), r3=(13.8, 0.1), control=(13.1, 0.1))
+    write(folder, "training/global", trained("global", 1, late=0.1))
+    hybrid, full, cheap = judged(folder, global_cheap={"fid": 12.4})
+    first, *others = reasons(open_run(folder), hybrid, cheap, full)
+    assert first.startswith("Undertrained")
+    assert any(text.startswith("Few steps are enough") for text in others)
+    assert any(text.startswith("Capacity rather than window") for text in others)
+    assert "no gain shown. Undertrained: 26 % of all" in verdict(open_run(folder)).headline
+    # nor is a gain told without it
+    judged(folder)
+    told = verdict(open_run(folder)).headline
+    assert told.startswith("The hybrid pays here, little of it by locality: at 54 % of the FLOPs")
+    assert "Undertrained: 26 % of all that the global network's held-out loss fell" in told
+    write(folder, "training/global", trained("global", 1))
+    assert "Undertrained" not in verdict(open_run(folder)).headline
+
+
+def test_a_loss_that_rises_again_tells_of_few_images(folder: Path) -> None:
+    gaps(folder, r3=(6.0, 0.1), control=(1.0, 0.1))
+    write(folder, "training/global", trained("global", 1, late=-0.1))
+    (why,) = reasons(open_run(folder))
+    assert why.startswith("Too few images: on others than the 10,000 training images the global network's loss rose")
+    assert why.endswith("from 0.500 at step 750 to 0.600 at the end.")
+
+
+PIXELS = "principal components of the pixels (64 dimensions; not FID)"
+USERS = {
+    "300 photographs": ((3, 64, 64), {"train": 240, "validation": 30, "test": 30}, PIXELS, None),
+    "digits": ((1, 8, 8), {"train": 1297, "validation": 200, "test": 300}, "classifier features", 10),
+    "grey": ((1, 28, 28), {"train": 60000, "validation": 5000, "test": 5000}, "classifier features", 10),
+}
+
+
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize(("rival", "answered"), [(17.9, "The hybrid pays"), (12.4, "No gain"), (5.0, "Locality does")])
+def test_the_first_sentence_answers_on_anybodys_images(folder: Path, user: str, rival: float, answered: str) -> None:
+    shape, sizes, features, classes = USERS[user]
+    about = open_run(folder).data
+    assert about is not None
+    write(folder, "data", dataclasses.replace(about, image_shape=shape, sizes=sizes, classes=classes))
+    gaps(folder, r3=(6.0, 0.1), control=(1.0, 0.1))
+    changes = {e.name: {"features": features, "reference_n": sizes["train"]} for e in evaluations()}
+    changes["global_cheap"]["fid"] = rival
+    judged(folder, **changes)
+    told = verdict(open_run(folder))
+    assert told.headline.startswith(answered)
+    assert ("Fréchet distance" in told.headline) == (features == PIXELS)
+    few = "Too few images: samples are compared with the 240 training images"
+    assert (few in told.headline) == (user == "300 photographs")
+    if answered == "No gain":
+        assert "2,000 samples tell" in told.headline, "with the difference that could have been told"
+    write(folder, "training/global", trained("global", 1, excess=0.2))
+    heart = f"Too few images: the global network's loss is 0.300 on the {sizes['train']:,} training images"
+    assert heart in verdict(open_run(folder)).headline
+
+
+def test_your_own_schedule_comes_after_the_answer(folder: Path) -> None:
+    every = evaluations()
+    own = dataclasses.replace(next(e for e in every if e.name == "global"), name="own", label="your schedule")
+    write_json(folder / "records/evaluation.json", {"evaluations": [e.to_dict() for e in (*every, own)], "real": {}})
+    told = verdict(open_run(folder)).headline
+    assert told.startswith("The hybrid pays here, little of it by locality. Your schedule: FID 12.1")
+
+
 def test_too_few_images_are_told_by_what_was_learnt_by_heart(folder: Path) -> None:
     gaps(folder, r3=(6.0, 0.1), control=(1.0, 0.1))
     write(folder, "training/global", trained("global", 1, excess=0.2))
@@ -166,6 +250,13 @@ def test_the_rival_is_the_best_of_those_that_cost_as_much(folder: Path) -> None:
     scale = next(text for text in told.sentences if text.startswith("For scale"))
     assert "global, quick" in scale
     assert "global, placed" not in scale
+    # one as good that costs nearly twice as much has been matched for half of it
+    dear = dataclasses.replace(placed, mflop=744.0, fid=12.1)
+    write_json(
+        folder / "records/evaluation.json",
+        {"evaluations": [e.to_dict() for e in (hybrid, full, cheap, dear)], "real": {}},
+    )
+    assert verdict(open_run(folder)).headline.startswith("The hybrid pays here")
 
 
 def test_what_could_have_been_told_stands_beside_every_draw(folder: Path) -> None:
@@ -205,6 +296,25 @@ def test_rows_that_share_noise_and_rows_that_do_not(folder: Path) -> None:
     every = [dataclasses.replace(e, same_noise=True) for e in evaluations()]
     write_json(folder / "records/evaluation.json", {"evaluations": [e.to_dict() for e in every], "real": {}})
     assert "Not so for" not in outcome.samples(open_run(folder)).blocks[0].caption
+
+
+def test_what_was_judged_beside_the_run_is_shown_over_its_seeds(folder: Path) -> None:
+    assert outcome._trials(open_run(folder)) == []
+    hybrid = next(e for e in evaluations() if e.name == "hybrid")
+    mine = dataclasses.replace(hybrid, name="mine", label="Mine, of a file", mflop=300.0)
+    for seed, e in ((1, dataclasses.replace(hybrid, fid=12.9)), (0, mine), (1, dataclasses.replace(mine, fid=14.3))):
+        found = dataclasses.replace(e, seed=seed, fid_minus={"global": [e.fid - 12.1, 0.2]})
+        write_json(folder / f"records/trials/{e.name}-{seed}.json", {"key": "k", "evaluation": found.to_dict()})
+    (table,) = outcome._trials(open_run(folder))
+    # cheapest first; two seeds: half their spread, or their own errors where those are larger
+    assert [row[:5] for row in table.rows] == [
+        ("Mine, of a file", "0, 1", "2,000", "300", "40 %"),
+        ("Hybrid (optimised)", "0, 1", "2,000", "402", "54 %"),
+        ("global", "0", "2,000", "744", "100 %"),
+    ]
+    assert table.rows[0][5:] == (pm(13.3, 1.0), pm(1.2, 1.0))
+    assert table.rows[1][5] == pm(12.6, float(np.sqrt(np.var([12.3, 12.9], ddof=1) / 2)))
+    assert any(block == table for block in outcome.evaluation(open_run(folder)).blocks)
 
 
 def test_the_table_shows_the_penalty_that_was_minimised(folder: Path) -> None:

@@ -29,7 +29,7 @@ from phasewise.files import write_json
 from phasewise.report import blocks, build_report, cmi_figures, figures
 from phasewise.report.compared import outcome as compare
 from phasewise.report.outcome import evaluation
-from phasewise.report.pictures import shrink, tile
+from phasewise.report.pictures import picture, shrink, stack, tile
 from phasewise.report.style import (
     CONTROL,
     GLOBAL,
@@ -692,5 +692,14 @@ def test_pictures_keep_their_pixels() -> None:
     assert canvas.shape == (3 * 4 - 1, 2 * 5 - 1)
     assert np.array_equal(canvas[4:7, 5:9], images[3, 0])
     assert (canvas[3] == 255).all()
+    # the page shows through between them: white lines on a dark page are none of the picture
+    for colours in (1, 3):
+        clear = tile(np.repeat(images, colours, 1), 2, clear=True)
+        assert clear.shape == (*canvas.shape, colours + 1)
+        assert np.array_equal(clear[..., 0], canvas)
+        seen = np.asarray(Image.open(io.BytesIO(picture(stack([clear, clear], 0)).png)).getchannel("A"))
+        assert (seen[4:7, 5:9] == 255).all()
+        assert not seen[3].any()
+        assert not seen[len(clear) : len(clear) + 3].any()
     large = np.repeat(np.repeat(np.random.default_rng(0).integers(0, 255, (2, 3, 60, 50), dtype=np.uint8), 2, 2), 2, 3)
     assert np.array_equal(shrink(large), large[..., ::2, ::2])

@@ -8,6 +8,7 @@ Exact for Gaussian data; for other data the optimum among linear denoisers, and 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -19,11 +20,14 @@ from phasewise.errors import PhasewiseError
 from phasewise.memory import mean_and_covariance
 from phasewise.paths import ModePath, NoisePath, Time, a_path, as_scale, as_time, isotropic
 from phasewise.shapes import ImageShape
+from phasewise.work import Work, covariance_work
 
 LARGEST_DENSE = 4096
 LARGEST_FULL = 2048
 """Numbers in an image up to which all eigenvectors are kept: beyond, they cost what a small network does."""
 USUAL_RANK = 512
+TRIED_ROWS, PRODUCTS = 64, 12
+"""Images that a product of the low-rank fit is tried on; and how many such products it takes, about."""
 CACHE_NUMBERS = 1 << 26
 """Numbers kept in windowed filters, all times together: 256 MB of float32."""
 
@@ -245,6 +249,16 @@ class WienerDenoiser(Denoiser):
             "rank": self.rank,
             "path": self.path.config(),
         }
+
+
+def wiener_work(image_shape: ImageShape, n: int) -> list[Work]:
+    """What :meth:`WienerDenoiser.fit` of ``n`` images (C, H, W) takes, in pieces that can be tried."""
+    size = math.prod(image_shape)
+    rank = usual_rank(size, None, n)
+    if rank is None or rank >= size:
+        return covariance_work(n, size)
+    rows, basis = (torch.ones(k, m, dtype=torch.float64) for k, m in ((TRIED_ROWS, size), (size, rank)))
+    return [Work(lambda: rows @ basis, PRODUCTS * n / TRIED_ROWS)]
 
 
 class PixelDenoiser(Denoiser):

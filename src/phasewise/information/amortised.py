@@ -32,17 +32,22 @@ from phasewise.information.base import Cell, CMIEstimator, Say, whole
 from phasewise.information.conditional import TrunkShape
 from phasewise.information.folds import Fold, RandomBatch, train_network
 from phasewise.information.inputs import Inputs
+from phasewise.information.linear import WEIGHTS, chain_work, untold_chain
 from phasewise.information.problem import Problem
 from phasewise.information.readings import CHUNK, Readings
 from phasewise.information.stacking import NestedStack, Rule
+from phasewise.memory import AT_ONCE
 from phasewise.results import Estimate
 from phasewise.seeding import FoldPurpose, Purpose
 from phasewise.tensors import check_sizes, read_tensors, sizes_of
+from phasewise.work import Work
 
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 3000
 VALIDATION_DRAWS = 2
 LEAST_STEPS = 600
 NEAR = 5
+TRIED_STEPS = 4
+"""Taken at a time to tell how long a training takes."""
 
 
 class AmortisedEstimator(CMIEstimator):
@@ -145,16 +150,45 @@ class AmortisedEstimator(CMIEstimator):
         """Fit on one fold: per-image ``scores`` (n, T, R) with mean I(A:C|B), and ``doubt`` (T, R) of the stacking."""
         inputs = Inputs.fit(problem, fold.train, fold.validation, seeding.generator(fold.seed, FoldPurpose.INPUTS))
         readings = self.readings(inputs, self.trunk_shape(problem, inputs), fold.seed)
+        self._train(problem, fold, readings, self.train_steps(len(fold.train)), say)
+        rows = [self._read_time(readings, fold, k) for k in range(len(problem.times))]
+        return {"scores": torch.stack([r[0] for r in rows], 1), "doubt": torch.stack([r[1] for r in rows])}
+
+    def _train(self, problem: Problem, fold: Fold, readings: Readings, steps: int, say: Say) -> None:
         generator = seeding.generator(fold.seed, FoldPurpose.TRAINING)
-        draws = self.training_draws(len(inputs.a))
+        draws = self.training_draws(len(readings.inputs.a))
 
         def loss_of(clean: Tensor, time: int, regions: Tensor) -> Tensor:
             return -self.rule.score(readings(clean, time, regions, draws, generator)[..., 0]).mean()
 
-        batch = RandomBatch(problem, fold, self.batch, inputs.regions, generator, loss_of)
-        train_network(readings.net, batch, self.train_steps(len(fold.train)), self.lr, self.weight_decay, say)
-        rows = [self._read_time(readings, fold, k) for k in range(len(problem.times))]
-        return {"scores": torch.stack([r[0] for r in rows], 1), "doubt": torch.stack([r[1] for r in rows])}
+        batch = RandomBatch(problem, fold, self.batch, readings.inputs.regions, generator, loss_of)
+        train_network(readings.net, batch, steps, self.lr, self.weight_decay, say)
+
+    def work(self, problem: Problem, n: int) -> list[Work] | None:
+        """Of each fold: the Gaussian model, the network's steps, and its readings of held-out images at all times."""
+        learn = n - n // self.folds
+        held = max(2, min(VALIDATION_MOST, int(VALIDATION_SHARE * learn)))
+        flat = problem.flat
+        fold = Fold(0, flat, flat, flat, problem.seed)
+        inputs = Inputs.around(problem, flat, untold_chain(problem))
+        readings = self.readings(inputs, self.trunk_shape(problem, inputs), fold.seed)
+        generator = seeding.generator(fold.seed, FoldPurpose.SCORING)
+
+        @torch.inference_mode()
+        def read() -> None:
+            readings.everything(flat[:CHUNK], 0, self.draws, generator)
+
+        # a reading costs what it costs by its draws; of validation images there are fewer
+        seen = self.held_out(n) // self.folds + held * VALIDATION_DRAWS / self.draws
+        pieces = [
+            *chain_work(problem, learn - held),
+            Work(
+                lambda: self._train(problem, fold, readings, TRIED_STEPS, lambda _: None),
+                self.train_steps(learn - held) / TRIED_STEPS,
+            ),
+            Work(read, len(problem.times) * seen / min(CHUNK, len(flat))),
+        ]
+        return [Work(piece.once, self.folds * piece.times) for piece in pieces]
 
     @torch.inference_mode()
     def _read_time(self, readings: Readings, fold: Fold, time: int) -> tuple[Tensor, Tensor]:
@@ -169,6 +203,11 @@ class AmortisedEstimator(CMIEstimator):
             score = self.rule.score(stack(values)).sum(2).mean(1)
             out.append(score[:, -1:] - score[:, :-1])
         return torch.cat(out), stack.doubt[:-1].hypot(stack.doubt[-1:])
+
+    def bytes(self, size: int, n: int) -> float:
+        """Images, those of a fold, sums in float64, and the covariances of a time at every shrinkage."""
+        sums = 16.0 * min(size * n, AT_ONCE)
+        return 4.0 * size * n * (2 - 1 / self.folds) + max(sums, 8.0 * size**2 * (len(WEIGHTS) + 4))
 
     def trunk_shape(self, problem: Problem, inputs: Inputs) -> TrunkShape:
         near = (problem.geometry.distance <= NEAR).expand(problem.image_shape).reshape(-1).nonzero()

@@ -13,6 +13,7 @@ from phasewise.errors import PhasewiseError
 from phasewise.information.problem import LEAST_IMAGES, Problem
 from phasewise.registry import Registry
 from phasewise.results import Estimate
+from phasewise.work import Work
 
 Cell = tuple[int, int]
 """(index into ``problem.times``, index into ``problem.radii``)."""
@@ -57,6 +58,15 @@ class CMIEstimator(ABC):
     def held_out(self, n: int) -> int:
         """How many of ``n`` images an estimate rests on."""
         return n
+
+    def work(self, problem: Problem, n: int) -> list[Work] | None:
+        """What measuring every cell of ``problem`` takes on ``n`` images like its own, which may be fewer, in pieces
+        that can be tried; None where that cannot be known before the images are seen."""
+        return None
+
+    def bytes(self, size: int, n: int) -> float:
+        """Memory that it takes at the most beside ``n`` images of ``size`` numbers, about: here, a copy of them."""
+        return 4.0 * size * n
 
 
 def whole(name: str, value: Any, least: int) -> int:

@@ -11,6 +11,7 @@ The critic of ``I(A : BC)`` knows no radius: it is trained once per time.  ``I(A
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -28,10 +29,12 @@ from phasewise.information.critic_network import CriticNetwork, Pairs, group_siz
 from phasewise.information.problem import Problem
 from phasewise.results import Estimate
 from phasewise.seeding import Purpose, generator, mix
+from phasewise.work import Work
 
 Loss = Callable[[Tensor], Tensor]
 WEIGHT_DECAY = 1e-4
 DRAWS = 4
+TRIED_STEPS = 4
 
 
 class CriticEstimator(CMIEstimator):
@@ -119,6 +122,24 @@ class CriticEstimator(CMIEstimator):
                 say(f"{self.name}: t = {t:g}, r = {problem.radii[j]}")
                 near = self._readings(problem, i, problem.radii[j], parts, f"t = {t:g}, r = {problem.radii[j]}")
                 yield (i, j), self._summary(everything - near, problem.seed)
+
+    def work(self, problem: Problem, n: int) -> list[Work] | None:
+        """Of each critic, one for a time and radius and one more for a time: its steps, and its scores."""
+        pairs = make_pairs(problem, 0, None, self.negatives, self.device)
+        shown = sum(bool(problem.geometry.inside(r).any()) for r in (*problem.radii, None))
+        critics, images = self.refits * len(problem.times) * shown, torch.arange(len(problem.images))
+        few = copy.copy(self)
+        few.steps = min(TRIED_STEPS, self.steps)
+        critic = few._train(pairs, images, None, problem.seed, "a trial")
+        learn = n if not self.hold_out else n - self.held_out(n)
+        scored = self.held_out(n) + self._kept(learn)
+        draws = DRAWS if self.hold_out or self.refresh_noise else 1
+        return [
+            Work(lambda: few._train(pairs, images, None, problem.seed, "a trial"), critics * self.steps / few.steps),
+            Work(
+                lambda: self._score(pairs, critic, images, problem.seed), critics * scored / len(images) * draws / DRAWS
+            ),
+        ]
 
     def _split(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """(training, test) images by number, in random order; the same images where nothing is held out."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ from phasewise.information.base import Cell, CMIEstimator, Say, whole
 from phasewise.information.problem import Problem
 from phasewise.results import Estimate
 from phasewise.seeding import Purpose, generator
+from phasewise.work import TRIED_SIDE, Work, covariance_like, rows_like
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,24 @@ class GaussianEstimator(CMIEstimator):
             for j in [j for k, j in cells if k == i]:
                 near = [_scores(problem, fit, i, problem.radii[j]) for fit in fits]
                 yield (i, j), _summary([w - b for w, b in zip(everything, near, strict=True)], problem.seed)
+
+    def work(self, problem: Problem, n: int) -> list[Work] | None:
+        """Of each fold: the covariance, and a solution for every time and region."""
+        size, p = problem.flat.shape[1], len(problem.a)
+        rows = rows_like(min(size, TRIED_SIDE))
+        known, some = covariance_like(rows), rows.double()
+        more = (n - n // self.folds) / len(rows) * (size / len(known)) ** 2
+        found = [Work(lambda: self._fit_one(some, torch.arange(0)), more)]
+        for radius in (*problem.radii, None):
+            side = max(len(problem.geometry.b(radius)), 1)
+            tried = min(side, len(known))
+            once = partial(torch.linalg.solve, known[:tried, :tried], known[:tried, :p])
+            found.append(Work(once, len(problem.times) * (side / tried) ** 3))
+        return [Work(piece.once, self.folds * piece.times) for piece in found]
+
+    def bytes(self, size: int, n: int) -> float:
+        """Images in float32 and float64, and a covariance for every fold and three more."""
+        return 4.0 * size * n + 8.0 * size * n + 8.0 * size**2 * (self.folds + 3)
 
     def _fit(self, problem: Problem) -> list[Fit]:
         n = len(problem.images)

@@ -31,13 +31,17 @@ class Inputs:
 
     @classmethod
     def fit(cls, problem: Problem, train: Tensor, validation: Tensor, generator: torch.Generator) -> Inputs:
+        return cls.around(problem, train, fit_linear_chain(problem, problem.a, train, validation, generator))
+
+    @classmethod
+    def around(cls, problem: Problem, train: Tensor, linear: LinearChain) -> Inputs:
+        """With a Gaussian model that is there, fitted or not."""
         a = problem.a
         alpha, sigma = (v.float() for v in problem.levels())
         masks = torch.stack([problem.geometry.inside(r) for r in (*problem.radii, None)]).float()
         std = train.std(0).clamp(min=0.1 * float(train.std()))  # entries that hardly vary are not blown up
         return cls(
-            a, masks, alpha, sigma, _conditions(2 * (alpha / sigma).log(), len(masks)),
-            fit_linear_chain(problem, a, train, validation, generator), std, std[a],
+            a, masks, alpha, sigma, _conditions(2 * (alpha / sigma).log(), len(masks)), linear, std, std[a],
         )  # fmt: skip
 
     @property

@@ -15,6 +15,7 @@ images, so structure that is not stationary is not forced to be.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from torch import Tensor
 from phasewise.errors import PhasewiseError
 from phasewise.information.problem import Problem
 from phasewise.memory import mean_and_covariance
+from phasewise.work import TRIED_SIDE, Work, covariance_like, covariance_work, rows_like
 
 WEIGHTS = (0.0, 0.1, 0.3, 0.6, 0.9, 1.0)
 
@@ -120,6 +122,29 @@ def fit_linear_chain(
         variances.append(torch.stack([b[1] for b in best]))
         chosen.append(torch.tensor([b[2] for b in best]))
     return LinearChain(torch.stack(weights), torch.stack(variances), mean, torch.stack(chosen))
+
+
+def chain_work(problem: Problem, n: int) -> list[Work]:
+    """What :func:`fit_linear_chain` takes on ``n`` images: moments, eigenvectors, and a factor for every time, region
+    and shrinkage, which is tried on smaller regions where they are large: a factor's cost is the cube of the side."""
+    a = len(problem.a)
+    factors, found = len(problem.times) * len(WEIGHTS), covariance_work(n, problem.flat.shape[1])
+    for radius in (*problem.radii, None):
+        side = len(problem.geometry.b(radius)) + a
+        tried = min(side, TRIED_SIDE)
+        order = torch.arange(tried)
+        once = partial(chain_regression, covariance_like(rows_like(tried)), order[: max(tried - a, 0)], order[-a:])
+        found.append(Work(once, factors * (side / tried) ** 3))
+    return found
+
+
+def untold_chain(problem: Problem) -> LinearChain:
+    """Of the right shapes, and knowing nothing: every entry of A has mean 0 and variance 1, whatever is given."""
+    times, regions, size = len(problem.times), len(problem.radii) + 1, problem.flat.shape[1]
+    return LinearChain(
+        torch.zeros(times, regions, len(problem.a), size), torch.ones(times, regions, len(problem.a)),
+        torch.zeros(size), torch.zeros(times, regions),
+    )  # fmt: skip
 
 
 def _best(

@@ -26,6 +26,7 @@ from phasewise.metrics.feature_base import FeatureNetwork, check_images, frozen,
 from phasewise.results import Record
 from phasewise.shapes import ImageShape
 from phasewise.tensors import build_to_fit, checked_state, read_tensors
+from phasewise.work import Work
 
 if TYPE_CHECKING:
     from phasewise.data import ImageData
@@ -306,16 +307,14 @@ def train_classifier(
         raise PhasewiseError(f"epochs must be at least 1, got {epochs}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seeding.narrow(seed))  # torch.manual_seed would reset accelerators as well
-        network = ClassifierFeatures(
-            data.image_shape, classes, width, pixel_range=data.pixel_range, architecture=architecture
-        )
+        network = _untrained(data, classes, width, architecture)
     std, mean = torch.std_mean(images, dim=(0, 2, 3), keepdim=True, correction=0)
     if not bool((std > 0).all()):
         raise PhasewiseError("a channel of the training images is constant; drop it or check the data")
     network.mean.copy_(mean)
     network.std.copy_(std)
     network.to(device)
-    passes = _epochs(images) if epochs is None else epochs
+    passes = _epochs(len(images), images.shape[1]) if epochs is None else epochs
     size = _batch(len(images)) if batch is None else min(batch, len(images))
     in_half = precision == "bfloat16"
     _fit(network, images, labels, passes, size, flip, in_half, seeding.plain(seed), progress)
@@ -343,9 +342,38 @@ def _batch(n: int) -> int:
     return min(n, 64 if n < 5000 else 128)
 
 
-def _epochs(images: Tensor) -> int:
-    steps = max(1, images.shape[0] // _batch(images.shape[0]))
-    return min(20, max(4 if images.shape[1] == 1 else 14, math.ceil(1500 / steps)))
+def _epochs(n: int, channels: int) -> int:
+    steps = max(1, n // _batch(n))
+    return min(20, max(4 if channels == 1 else 14, math.ceil(1500 / steps)))
+
+
+def classifier_work(
+    data: ImageData, n: int, classes: int, device: str | torch.device = "cpu", most: int | None = None, **how: Any
+) -> list[Work]:
+    """What :func:`cached_classifier` of ``n`` images like the few training images of ``data`` takes where it is
+    trained: a pass over them, as often as it is trained on, and a reading of each image for the scale of its features.
+
+    ``most`` and ``how`` as there.
+    """
+    passes = _epochs(n, data.image_shape[0]) if most is None else min(most, _epochs(n, data.image_shape[0]))
+    images = data.train.float().cpu()
+    labels = torch.arange(len(images)) % classes
+    with torch.random.fork_rng(devices=[]):  # the caller's random state is left alone
+        network = _untrained(data, classes, how.get("width", 32), how.get("architecture", "plain")).to(device)
+    settings = how.get("flip", False), how.get("precision") == "bfloat16", seeding.plain(0), None
+
+    def train() -> None:
+        network.requires_grad_(True)
+        _fit(network, images, labels, 1, len(images), *settings)
+
+    return [
+        Work(train, passes * (n // _batch(n)) * _batch(n) / len(images)),
+        Work(lambda: network.extract(images), n / len(images)),
+    ]
+
+
+def _untrained(data: ImageData, classes: int, width: int, architecture: str) -> ClassifierFeatures:
+    return ClassifierFeatures(data.image_shape, classes, width, pixel_range=data.pixel_range, architecture=architecture)
 
 
 def _fit(
@@ -438,7 +466,7 @@ def cached_classifier(
     folder = None if cache_dir is None else Path(cache_dir) / cache_name(data.fingerprint, seed, **how)
     if folder is not None and (folder / CONFIG_FILE).is_file():
         return ClassifierFeatures.load(folder).to(device)
-    epochs = None if most is None else min(most, _epochs(data.train))
+    epochs = None if most is None else min(most, _epochs(len(data.train), data.image_shape[0]))
     network = train_classifier(data, seed=seed, epochs=epochs, progress=progress, device=device, **how)
     if folder is not None:
         network.save(folder)

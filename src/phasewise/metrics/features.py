@@ -15,6 +15,7 @@ Distances on the last two are Frechet distances, but not FID, and their names sa
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,10 @@ from torch import Tensor, nn
 
 from phasewise import checks, seeding
 from phasewise.errors import PhasewiseError, unknown
-from phasewise.metrics.classifier import Progress, cache_name, cached_classifier, labelled
+from phasewise.metrics.classifier import Progress, cache_name, cached_classifier, classifier_work, labelled
 from phasewise.metrics.feature_base import FeatureNetwork, check_images, frozen
 from phasewise.shapes import ImageShape
+from phasewise.work import Work
 
 if TYPE_CHECKING:
     from phasewise.data import ImageData
@@ -208,7 +210,7 @@ convolutions tell grey shapes apart, but not what photographs show; there, mirro
 def _recipe(channels: int, unseen: bool) -> dict[str, Any]:
     found = dict(RECIPES[channels > 1, unseen])
     # there since torch 2.12 or so; a processor without matrix instructions is slower in bfloat16
-    if channels > 1 and getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"):
+    if channels > 1 and getattr(torch.cpu, "get_capabilities", dict[str, bool])().get("amx_bf16"):
         found["precision"] = "bfloat16"
     return found
 
@@ -240,6 +242,38 @@ def unseen_features(
     if isinstance(data, Tensor) or labels is None or int(labels.min()) == int(labels.max()):
         return default_features(data, own, device=device, kind="pca" if kind == "random" else "random")
     return cached_classifier(data, own, cache_dir, progress, device, **_recipe(data.image_shape[0], unseen=True))
+
+
+@dataclass(frozen=True)
+class FeatureWork:
+    """What a feature network takes: ``making`` it, and one ``reading`` of one image."""
+
+    making: tuple[Work, ...]
+    reading: Work
+
+
+def feature_work(
+    data: ImageData, n: int, classes: int | None, kind: str, unseen: bool, device: str | torch.device = "cpu"
+) -> FeatureWork | None:
+    """Of :func:`default_features` (``unseen``: of :func:`unseen_features`) of this ``kind`` for ``n`` images like the
+    few of ``data``, labelled with ``classes`` or not at all (None).
+
+    None of a network that is not made here.
+    """
+    labelled_ = classes is not None and classes > 1
+    if kind == "inception" and not unseen:
+        return None
+    if labelled_ and (unseen or kind in ("auto", "classifier")):
+        assert classes is not None
+        making = classifier_work(data, n, classes, device, **_recipe(data.image_shape[0], unseen))
+        return FeatureWork(tuple(making[:2]), Work(making[1].once, 1 / len(data.train)))
+    images, making = data.train.to(device), []
+    network: FeatureNetwork = RandomFeatures(data.image_shape, pixel_range=data.pixel_range)
+    if unseen == (kind == "random"):
+        network = PCAFeatures.fit(images, pixel_range=data.pixel_range)
+        making = [Work(lambda: PCAFeatures.fit(images), n / len(images))]
+    network = network.to(device)
+    return FeatureWork(tuple(making), Work(lambda: network.extract(images), 1 / len(images)))
 
 
 def kept_name(fingerprint: str, channels: int, seed: int, unseen: bool = False) -> str:

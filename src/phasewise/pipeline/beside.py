@@ -13,12 +13,13 @@ from phasewise.pipeline.demo import shipped_judge
 from phasewise.pipeline.judging import Judge
 from phasewise.pipeline.stages import Context
 from phasewise.pipeline.telling import Teller
-from phasewise.pipeline.trials import judge_trials, planned, read_schedules, scores, table
+from phasewise.pipeline.trials import judge_trials, planned, read_schedules, table
 from phasewise.pretrained import load_pretrained
 from phasewise.results import HybridSchedule
 from phasewise.runs.lock import alone_in
 from phasewise.runs.parts import HOMES
 from phasewise.runs.run import Run
+from phasewise.runs.trials import scores
 from phasewise.scheduling import explain
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from phasewise.display import View, measured
 from phasewise.errors import PhasewiseError, RunFolderError
-from phasewise.pipeline.trials import Score, over_seeds, scores
 from phasewise.runs.run import Run, open_run
+from phasewise.runs.trials import Score, over_seeds, scores
 
 
 def compare_runs(folders: Sequence[str | Path]) -> tuple[View, tuple[str, ...]]:

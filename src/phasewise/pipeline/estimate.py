@@ -1,247 +1,158 @@
-"""What a run is about to train, what a call of each network costs, and about how long all of it takes, beforehand.
+"""About how long a run takes and what memory, beforehand: seconds by stage, and what is not counted by name.
 
-FLOPs and the bytes a training step keeps are counted on networks without storage (PyTorch's meta device).  Seconds
-follow from a short training step of the networks on this machine; those that there is no time to try are taken at the
-speed of the one nearest in FLOPs.  Forward calls count a third of a training step's (the backward pass is twice as
-much).  What the feature network and the estimator of CMI take is not in it, and is named.
+Seconds are those of an idle machine (:mod:`phasewise.work`).  They follow from short tries of the networks, of the
+classifiers that judge, and of the estimator of CMI, each times how often the run does it; what is neither is taken at
+OTHER seconds a stage.
 """
 
 from __future__ import annotations
 
-import resource
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from phasewise.denoisers import Denoiser
-from phasewise.denoisers.card import counted
-from phasewise.flops import FORMULAS, as_written
-from phasewise.pipeline.conditions import takes_labels
-from phasewise.pipeline.teachers import teacher_of
+from phasewise import seeding
+from phasewise.denoisers.linear import wiener_work
+from phasewise.information import make_estimator, make_problem
+from phasewise.metrics import FrechetReference, SlicedReference
+from phasewise.metrics.features import feature_work
+from phasewise.metrics.frechet import frechet_draws
+from phasewise.metrics.sliced import sliced_draws
+from phasewise.pipeline.costs import NetworkCost, is_trained
+from phasewise.pipeline.footprint import peak_memory
+from phasewise.pipeline.trying import Speed, speeds, trial_data
+from phasewise.results import DataRecord
 from phasewise.runs.config import RunConfig
-from phasewise.runs.members import MEMBER_KINDS, Member
+from phasewise.runs.members import MEMBER_KINDS
 from phasewise.runs.parts import USER_STEPS
 from phasewise.sampling import calls_per_step
 from phasewise.scheduling import baselines
-from phasewise.shapes import ImageShape
+from phasewise.work import Work, busy, seconds_of
 
-TRIAL_S = 1.0
-"""Seconds that trying the networks may take in all, about."""
-TRIAL_FLOPS = 2e8
-"""Size of a tried step: images are added until their calls cost so much."""
+OTHER = 1.0
+"""Seconds of a stage beside what is tried."""
+DRAWING = 8.0
+"""Of the report."""
 SCHEDULES = sum(name != "own" for name in baselines.LABELS)
 """That a run without a model compares."""
+TIMED = 256
+"""Images a schedule is sampled with besides, for its milliseconds."""
 REACHED = 20_000
 """Calls on one image that measuring a reach comes to, with gradients and attention."""
 BOUNDARY_STEPS = 16
 PLACED, PLACED_BY = 7, 300
 """Schedules whose steps are placed, about, and the samples that a judged grid takes at most."""
-COPIES = 5
-"""Of the weights while training: themselves, gradients, two moments, their average."""
 VALIDATIONS, VALIDATED = 20, 1000
-"""How often a training looks at held-out images, and at how many."""
-
-
-@dataclass(frozen=True)
-class NetworkCost:
-    """One network of a run: FLOPs of a call per image, parameters, bytes that a training step keeps per image.
-
-    ``taken``: the network itself, where it is not trained here but taken as it is.
-    """
-
-    member: Member
-    flops: float
-    parameters: int
-    kept: int
-    taken: Denoiser | None = None
-
-    @property
-    def name(self) -> str:
-        return self.member.name
-
-
-def network_costs(
-    config: RunConfig, shape: ImageShape, taken: Mapping[str, Denoiser] | None = None
-) -> dict[str, NetworkCost]:
-    """By name, for every member that would be trained here, without building any, for a teacher that is taken as the
-    global network, and for models that are ``taken`` as they are; images of (C, H, W)."""
-    found: dict[str, NetworkCost] = {}
-    for member in config.members:
-        if taken and member.name in taken:
-            found[member.name] = replace(taken_cost(member, taken[member.name]), taken=taken[member.name])
-            continue
-        build = MEMBER_KINDS[member.kind].build
-        if MEMBER_KINDS[member.kind].taken_as_reference and member.source is not None:
-            found[member.name] = taken_cost(member, teacher_of(member.source))
-        if build is None:
-            continue
-        with torch.device("meta"):
-            network = build(member, shape)
-            inputs = torch.zeros(1, *shape), torch.zeros(1)
-        kept = 0
-
-        def keep(tensor: Tensor) -> Tensor:
-            nonlocal kept
-            kept += tensor.numel() * tensor.element_size()
-            return tensor
-
-        counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
-        with as_written(), counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-            network.backbone(*inputs)
-        parameters = sum(p.numel() for p in network.parameters())
-        # the weights are kept too, once for all images: not per image
-        own = sum(p.numel() * p.element_size() for p in network.parameters())
-        found[member.name] = NetworkCost(member, float(counter.get_total_flops()), parameters, max(kept - own, 0))
-    return found
-
-
-def taken_cost(member: Member, denoiser: Denoiser) -> NetworkCost:
-    """Of a denoiser that is here already; one whose operations cannot be counted is taken at two a parameter."""
-    parameters = sum(p.numel() for p in denoiser.parameters())
-    return NetworkCost(member, counted(denoiser) or 2.0 * max(parameters, 1), parameters, 0)
-
-
-def is_trained(cost: NetworkCost) -> bool:
-    return MEMBER_KINDS[cost.member.kind].build is not None
-
-
-def _labelled(denoiser: Denoiser) -> Denoiser:
-    """Given a class, where it is told one: a call costs the same whatever the label."""
-    return denoiser.given(0) if takes_labels([denoiser]) else denoiser
-
-
-def expensive(costs: dict[str, float], locals_: Iterable[str], reference: str = "global") -> list[str]:
-    """Local members of which a call costs as much as one of the reference, or more; ``costs`` in any one unit."""
-    return [name for name in locals_ if name in costs and costs[name] >= costs.get(reference, float("inf"))]
-
-
-def expensive_locals(config: RunConfig, costs: dict[str, NetworkCost]) -> list[str]:
-    """One line for every local network that is not worth a place in a schedule."""
-    flops = {name: cost.flops for name, cost in costs.items()}
-    names = [m.name for m in config.members if MEMBER_KINDS[m.kind].look == "local"]
-    return [
-        f"{name} costs {100 * flops[name] / flops['global']:.0f} % of a global call on images of this size: trained "
-        "for the diagnosis, left out of schedules"
-        for name in expensive(flops, names)
-    ]
-
-
-# --- seconds and bytes ----------------------------------------------------------------------------------------------
-
-
-def seconds_per_image(costs: dict[str, NetworkCost], shape: ImageShape, config: RunConfig) -> dict[str, float]:
-    """Seconds of a training step per image and network on the run's device; about TRIAL_S are spent on trying."""
-    order = sorted((c for c in costs.values() if is_trained(c) or c.taken is not None), key=lambda c: c.flops)
-    tried: dict[str, float] = {}
-    started = time.perf_counter()
-    for cost in (order[-1], *order[:-1]) if order else ():
-        left = TRIAL_S - (time.perf_counter() - started)
-        batch = int(min(max(TRIAL_FLOPS / cost.flops, 1), config.train.batch))
-        speed = next((costs[name].flops / s for name, s in tried.items()), 0.0)
-        # the first is always tried, at least with one image; two steps, one of them to warm up
-        if tried and 2 * batch * cost.flops / speed > left:
-            continue
-        tried[cost.name] = _try(cost, shape, batch, config)
-    return {
-        cost.name: tried.get(cost.name) or _scaled(cost, {costs[name]: s for name, s in tried.items()})
-        for cost in costs.values()
-    }
-
-
-def _scaled(cost: NetworkCost, tried: dict[NetworkCost, float]) -> float:
-    nearest = min(tried, key=lambda other: abs(other.flops - cost.flops))
-    return tried[nearest] * cost.flops / nearest.flops
-
-
-def _try(cost: NetworkCost, shape: ImageShape, batch: int, config: RunConfig) -> float:
-    """Seconds per image of a forward and a backward pass; of a network that is taken, three times a forward one."""
-    build, taken = MEMBER_KINDS[cost.member.kind].build, cost.taken
-    with torch.random.fork_rng(devices=[]):  # the caller's random state is left alone
-        x = torch.randn(batch, *shape).to(config.machine.device)
-        if taken is None:
-            assert build is not None
-            network: Denoiser = build(cost.member, shape).to(config.machine.device)
-        else:
-            network = _labelled(taken.to(config.machine.device))
-    times = torch.full((batch,), 0.5, device=x.device)
-
-    def step() -> float:
-        started = time.perf_counter()
-        if taken is not None:
-            with torch.inference_mode():
-                float(network(x, times).sum())
-            return 3 * (time.perf_counter() - started)
-        float(network(x, times).square().mean().backward() or 0.0)
-        if x.device.type == "cuda":
-            torch.cuda.synchronize(x.device)
-        return time.perf_counter() - started
-
-    first = step()
-    # the first warms up, and the faster of two is the less disturbed by others; a long one is not repeated
-    return (first if first > TRIAL_S else min(step(), step())) / batch
+"""How often a training looks at held-out images, and at how many at most."""
+WITHOUT_NETWORKS = {"data", "features", "cmi", "hybrid", "export", "report"}
+"""Stages that call no denoiser."""
+BOOTSTRAPS, FEATURES = 3, 64
+"""Of each schedule in each of the feature networks: its score, its error and its difference; and their usual number."""
+SEEN = 100
+"""Images of noise that feature networks and estimators are tried on, at most."""
+SEEN_NUMBERS = 2**21
 
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """About how long a run takes and what memory: seconds by what they go into, bytes at the most."""
+    """About how long a run takes on an idle machine, seconds by stage in order, and the bytes it takes at the most.
 
-    training: dict[str, float]
-    rest: float
+    ``not_counted``: what of it is not known before it is done.  ``busy``: (load, processors) of a machine that has
+    other work now.
+    """
+
+    stages: dict[str, float]
     memory: float
-    not_counted: tuple[str, ...]
+    not_counted: tuple[str, ...] = ()
+    busy: tuple[float, int] | None = None
 
     @property
     def seconds(self) -> float:
-        return sum(self.training.values()) + self.rest
+        return sum(self.stages.values())
 
 
 def estimate_run(
-    config: RunConfig, shape: ImageShape, n_train: int, stages: Iterable[str], costs: dict[str, NetworkCost]
+    config: RunConfig,
+    about: DataRecord,
+    stages: Iterable[str],
+    costs: Mapping[str, NetworkCost],
+    *,
+    loaded: bool = True,
 ) -> RunEstimate:
-    """For the named stages that are still to do, on ``n_train`` training images of ``shape`` (C, H, W)."""
-    todo, per_image = set(stages), seconds_per_image(costs, shape, config)
-    trained = [c for c in costs.values() if f"train-{c.name}" in todo and is_trained(c)]
-    forward = {name: s / 3 for name, s in per_image.items()}
+    """For the named stages that are still to do, in order; ``about`` the images.
+
+    ``loaded``: they are in memory already, so that what this process holds has them in it.
+    """
+    todo, was_busy = list(dict.fromkeys(stages)), busy()
+    tried = speeds(costs, about, config) if set(todo) - WITHOUT_NETWORKS else {}
+    judges, unknown = _judges(config, about, todo)
+    known = _training(config, about, tried, costs) | _calling(config, about, tried, judges)
+    known |= {"features": judges.making, "report": DRAWING} | _closed_forms(config, about, todo)
+    found = {name: OTHER + known.get(name, 0.0) for name in todo}
+    if "cmi" in todo:
+        pieces = cmi_work(config, about)
+        unknown += () if pieces else (f"conditional mutual information by {config.cmi.estimator!r}",)
+        found["cmi"] += seconds_of(pieces or (), str(config.cmi.options.get("device", "cpu")))
+    return RunEstimate(found, peak_memory(config, about, todo, costs, loaded), unknown, was_busy)
+
+
+def _training(
+    config: RunConfig, about: DataRecord, tried: Mapping[str, Speed], costs: Mapping[str, NetworkCost]
+) -> dict[str, float]:
+    """Seconds of training by stage."""
+    trained = [c for c in costs.values() if is_trained(c) and c.name in tried]
     # a teacher answers once for all who learn from it for as long
     pupils = Counter((c.member.teacher, c.member.epochs) for c in trained)
-    training = {}
+    found = {}
     for c in trained:
-        seen, taught = n_train * float(c.member.epochs or 0), c.member.teacher
-        training[c.name] = per_image[c.name] * (seen + VALIDATIONS * VALIDATED / 3)
-        training[c.name] += forward.get(taught or "", 0.0) * seen / pupils[taught, c.member.epochs]
-    everyone, steps = sum(forward.values()), sum(calls_per_step(config.grid.solver, config.grid.steps))
-    rest = 0.0
-    if "diagnose" in todo:
-        rest += config.diagnose.n_losses * len(config.diagnose.times) * everyone
-    if "reach" in todo:
-        rest += REACHED * forward["global"]
-    if "symmetry" in todo:
-        rest += clone_calls(config) * forward["global"]
-    if "boundary" in todo:
-        rest += config.diagnose.n_losses * BOUNDARY_STEPS * everyone
-    if "recovery" in todo:
-        rest += config.recovery.n_recovery * len(config.recovery.recovery_times) * steps * everyone
-    if "schedule" in todo:
-        rest += config.diagnose.n_losses * config.grid.steps * everyone
-        rest += placing_calls(config, steps) * forward["global"]
-    if "evaluate" in todo:  # each schedule taken at the hybrid's budget: some cost more, some less
-        calls = SCHEDULES * config.schedule.budget * steps
-        if config.train.model:
-            # the all-global one, two or three cheaper ones, and the user's own
-            calls = 3 * steps + float(config.schedule.user_steps or USER_STEPS)
-        rest += calls * config.evaluate.n_samples * forward["global"]
-    grown = max((c.kept * config.train.batch + COPIES * 4 * c.parameters for c in trained), default=0)
-    grown += sum(4 * c.parameters for c in costs.values() if c.taken is not None)
-    # ru_maxrss is in kilobytes, on macOS in bytes
-    now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    left = {"features": "the feature network", "cmi": "conditional mutual information"}
-    return RunEstimate(training, rest, now + grown, tuple(said for name, said in left.items() if name in todo))
+        seen, taught = about.sizes["train"] * float(c.member.epochs or 0), c.member.teacher or ""
+        held = VALIDATIONS * min(VALIDATED, about.sizes["validation"])
+        found[f"train-{c.name}"] = tried[c.name].step * seen + tried[c.name].call * held
+        if taught in tried:
+            found[f"train-{c.name}"] += tried[taught].call * seen / pupils[c.member.teacher, c.member.epochs]
+    return found
+
+
+def _calling(config: RunConfig, about: DataRecord, tried: Mapping[str, Speed], judges: Judging) -> dict[str, float]:
+    """Seconds by stage of what calls networks that are there: their calls, and the readings of those that judge."""
+    if not tried:
+        return {}
+    every, whole = sum(speed.call for speed in tried.values()), tried["global"].call
+    steps = sum(calls_per_step(config.grid.solver, config.grid.steps))
+    held, test = config.diagnose.n_losses, about.sizes["test"]
+    calls = sampled_calls(config, steps)
+    n, placed = config.evaluate.n_samples, placed_images(config)
+    priced = min(held, about.sizes["validation"]) * config.grid.steps
+    judged = sum(calls.values()) * (n + TIMED)
+    readings = n * len(calls)
+    return {
+        "diagnose": min(held, test) * len(config.diagnose.times) * every,
+        "reach": REACHED * whole,
+        "symmetry": clone_calls(config) * whole,
+        "boundary": min(held, test) * BOUNDARY_STEPS * every,
+        # from half way on average
+        "recovery": min(config.recovery.n_recovery, test) * len(config.recovery.recovery_times) * steps / 2 * every,
+        # once for the losses and once for the distances in features
+        "schedule": priced * (2 * every + (len(tried) + 1) * judges.first)
+        + placed * (config.schedule.budget * steps * whole + judges.first),
+        # a classifier that judges also tells which classes it sees
+        "evaluate": judged * whole
+        + (readings + min(n, test)) * (judges.reading + judges.first)
+        + len(calls) * judges.comparing,
+    }
+
+
+def sampled_calls(config: RunConfig, steps: float) -> dict[str, float]:
+    """Calls of the global network, in all its cost, that an image of each judged schedule comes to, about."""
+    if config.train.model:
+        # the all-global one, two or three cheaper ones, and the user's own
+        own = float(config.schedule.user_steps or USER_STEPS)
+        return {"global": float(steps), "others": 2.0 * steps, "own": own}
+    # some cost more than the hybrid, some less
+    return {str(k): config.schedule.budget * steps for k in range(SCHEDULES)}
 
 
 def clone_calls(config: RunConfig) -> float:
@@ -250,27 +161,112 @@ def clone_calls(config: RunConfig) -> float:
     return 2.0 * asked.images * len(asked.times) * asked.steps
 
 
-def placing_calls(config: RunConfig, steps: float) -> float:
-    """Calls of the global network on one image that placing comes to, each schedule taken at the hybrid's budget."""
+def placed_images(config: RunConfig) -> float:
+    """Images that placing samples, each by a schedule of about the hybrid's budget."""
     n = min(PLACED_BY, config.evaluate.n_samples)
-    return PLACED * (config.schedule.grids and config.schedule.grids + 2) * n * config.schedule.budget * steps
+    return PLACED * (config.schedule.grids and config.schedule.grids + 2) * n
 
 
-def estimate_in_words(found: RunEstimate, costs: dict[str, NetworkCost]) -> list[str]:
+def _closed_forms(config: RunConfig, about: DataRecord, todo: list[str]) -> dict[str, float]:
+    """Seconds of fitting by stage."""
+    fitted = [m.name for m in config.members if MEMBER_KINDS[m.kind].fit is not None]
+    named = {f"{verb}-{name}" for name in fitted for verb in ("train", "fit")} & set(todo)
+    took = seconds_of(wiener_work(about.image_shape, about.sizes["train"])) if named else 0.0
+    return dict.fromkeys(named, took)
+
+
+# --- what judges ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Seconds: of ``making`` the judges, of a ``reading`` of one image by all of them and by the ``first`` alone, and
+    of ``comparing`` the samples of a schedule, whatever their number."""
+
+    making: float = 0.0
+    reading: float = 0.0
+    first: float = 0.0
+    comparing: float = 0.0
+
+
+def _judges(config: RunConfig, about: DataRecord, todo: list[str]) -> tuple[Judging, tuple[str, ...]]:
+    """What the judges take, and what of them is not known."""
+    if not {"features", "schedule", "evaluate"} & set(todo):
+        return Judging(), ()
+    device, kind, train = config.machine.device, config.features.features, about.sizes["train"]
+    data, unknown = trial_data(about, seen_images(about)), tuple[str, ...]()
+    sliced, images = SlicedReference.of_images(data.train), len(data.train)
+    making = [Work(partial(SlicedReference.of_images, data.train), train / images)]
+    readings = []
+    for unseen in (False, True) if config.features.unseen else (False,):
+        found = feature_work(data, train, about.classes, kind, unseen, device)
+        if found is None:
+            unknown = (f"the {kind} features",)
+            readings.append(0.0)
+            continue
+        readings.append(found.reading.seconds(device))
+        # all training images are read once more, for their moments
+        making += [*found.making, Work(found.reading.once, found.reading.times * train)]
+    compared = Work(partial(sliced_draws, data.train, sliced, 0), 1 / images).seconds()
+    took = seconds_of(making, device) if "features" in todo else 0.0
+    seen = torch.randn(len(data.train), FEATURES, generator=seeding.plain(0))
+    drawn = Work(partial(frechet_draws, seen, FrechetReference.fit(seen), 0), BOOTSTRAPS * len(readings)).seconds()
+    return Judging(took, sum(readings) + compared, readings[0], drawn), unknown
+
+
+def seen_images(about: DataRecord) -> int:
+    """How many images a try looks at: fewer of large ones."""
+    channels, height, width = about.image_shape
+    return max(20, min(SEEN, SEEN_NUMBERS // (channels * height * width)))
+
+
+# --- conditional mutual information ---------------------------------------------------------------------------------
+
+
+def cmi_work(config: RunConfig, about: DataRecord) -> list[Work] | None:
+    """What measuring the map takes, in pieces; None where the estimator cannot tell."""
+    asked = config.cmi
+    estimator = make_estimator(asked.estimator, **asked.options)
+    height, width = (min(side, asked.crop or side) for side in about.image_shape[1:])
+    blank = trial_data(about, seen_images(about)).train[..., :height, :width]
+    classes = max(about.classes or 1, 1) if asked.given else 1
+    n = sum(about.sizes.values())
+    times = [t for t in asked.times if t < 1] or [0.5]
+    found = []
+    for center in asked.center or (None,):
+        problem = make_problem(blank, times, asked.radii, block=asked.block, center=center)
+        pieces = estimator.work(problem, max(n // classes, 1))
+        if pieces is None:
+            return None
+        found += [Work(piece.once, classes * piece.times) for piece in pieces]
+    return found
+
+
+# --- in words -------------------------------------------------------------------------------------------------------
+
+
+def estimate_in_words(found: RunEstimate, costs: Mapping[str, NetworkCost]) -> list[str]:
     """What will be trained, about how long everything takes, and what memory."""
+    trained = {f"train-{name}": cost for name, cost in costs.items() if is_trained(cost)}
     lines = [
-        f"{name}: {costs[name].parameters:,} parameters, {costs[name].flops / 1e6:.3g} MFLOP a call, "
-        f"about {duration(seconds)}"
-        for name, seconds in found.training.items()
+        f"{trained[stage].name}: {_counted(trained[stage])}, about {duration(seconds)}"
+        for stage, seconds in found.stages.items()
+        if stage in trained
     ]
-    lines += [
-        f"{name}: {cost.parameters:,} parameters, {cost.flops / 1e6:.3g} MFLOP a call, taken as it is"
-        for name, cost in costs.items()
-        if cost.taken is not None
-    ]
+    lines += [f"{c.name}: {_counted(c)}, taken as it is" for c in costs.values() if c.taken is not None]
+    rest = {stage: s for stage, s in found.stages.items() if stage not in trained and s >= 2 * OTHER}
+    if rest:
+        lines.append("besides: " + ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in rest.items()))
     whole = f"in all about {duration(found.seconds)} on this machine and {found.memory / 2**30:.1f} GiB of memory"
+    if found.busy is not None:
+        load, cores = found.busy
+        whole += f"; it is busy now (load {load:.1f} on {cores} processors), and the time holds for an idle one"
     whole += f"; not counted: {', '.join(found.not_counted)}" if found.not_counted else ""
     return [*lines, whole]
+
+
+def _counted(cost: NetworkCost) -> str:
+    return f"{cost.parameters:,} parameters, {cost.flops / 1e6:.3g} MFLOP a call"
 
 
 def duration(seconds: float) -> str:

@@ -29,7 +29,7 @@ from phasewise.metrics import (
 )
 from phasewise.metrics.judges import FIRST, judged
 from phasewise.pipeline.conditions import class_counts, needs, parts_of, sampled_labels, takes_labels
-from phasewise.pipeline.estimate import expensive
+from phasewise.pipeline.costs import expensive
 from phasewise.pipeline.telling import Teller
 from phasewise.results import Evaluation, HybridSchedule, JudgeScore, ParetoFront, PriceList
 from phasewise.runs.config import RunConfig

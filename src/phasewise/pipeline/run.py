@@ -11,8 +11,8 @@ from phasewise.data import source_state
 from phasewise.denoisers import Denoiser
 from phasewise.errors import DataError, RunFolderError
 from phasewise.pipeline.ahead import check_before, check_cmi, check_members
-from phasewise.pipeline.effort import efforts
-from phasewise.pipeline.estimate import NetworkCost, estimate_in_words, estimate_run, expensive_locals, network_costs
+from phasewise.pipeline.costs import NetworkCost, expensive_locals, network_costs
+from phasewise.pipeline.estimate import RunEstimate, estimate_in_words, estimate_run
 from phasewise.pipeline.folder import RunFolder, Stage
 from phasewise.pipeline.models import open_source
 from phasewise.pipeline.stages import Context, all_stages, discard_training, wanted
@@ -21,7 +21,6 @@ from phasewise.runs.config import RunConfig
 from phasewise.runs.config import command as command_line
 from phasewise.runs.images import known_size
 from phasewise.runs.lock import alone_in
-from phasewise.shapes import ImageShape
 
 CMI_ALONE = "diagnose --cmi"
 
@@ -112,12 +111,13 @@ def go_through(chosen: list[Stage], folder: RunFolder, context: Context) -> None
     say.begin({s.name: 0.0 for s in chosen})
     todo = [s.name for s in chosen if not folder.done(s, stages)]
     if todo:
-        shape, n_train = context.data.image_shape, len(context.data.train)
-        costs = network_costs(context.config, shape, taken_by(context, folder))
+        about = context.data.record()
+        costs = network_costs(context.config, about.image_shape, taken_by(context, folder))
+        found = estimate_run(context.config, about, todo, costs)
         if _counts(todo, context.config):
-            for line in cost_in_words(context.config, shape, n_train, todo, costs):
+            for line in cost_in_words(context.config, found, costs):
                 say(line)
-        say.begin(efforts(chosen, context.config, n_train, costs))
+        say.begin({s.name: found.stages.get(s.name, 0.0) for s in chosen}, in_seconds=True)
     for stage in chosen:
         if folder.done(stage, stages):
             say.skip(stage.name)
@@ -186,18 +186,13 @@ def describe_cost(
         return []
     known = folder.run.data if "data" not in todo else None
     context = context or Context(folder.run, config, Teller.of(lambda _: None))
-    if known is not None:
-        shape, n_train = known.image_shape, known.sizes["train"]
-    else:
-        shape, n_train = context.data.image_shape, len(context.data.train)
-    return cost_in_words(config, shape, n_train, todo, network_costs(config, shape, taken_by(context, folder)))
+    about = known or context.data.record()
+    costs = network_costs(config, about.image_shape, taken_by(context, folder))
+    return cost_in_words(config, estimate_run(config, about, todo, costs, loaded=known is None), costs)
 
 
-def cost_in_words(
-    config: RunConfig, shape: ImageShape, n_train: int, todo: list[str], costs: dict[str, NetworkCost]
-) -> list[str]:
-    """The lines of :func:`describe_cost` for images of ``shape`` (C, H, W) and the stages ``todo``."""
-    found = estimate_run(config, shape, n_train, todo, costs)
+def cost_in_words(config: RunConfig, found: RunEstimate, costs: dict[str, NetworkCost]) -> list[str]:
+    """The lines of :func:`describe_cost`."""
     return [*estimate_in_words(found, costs), *expensive_locals(config, costs)]
 
 

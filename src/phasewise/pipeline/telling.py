@@ -17,6 +17,8 @@ from phasewise.results import plain
 
 QUIET, USUAL, VERBOSE = 0, 1, 2
 FORMS = ("text", "json")
+BELIEVED = 0.1
+"""Share of all the work that an estimate in seconds counts beside what was measured."""
 ROWS = 4
 """Lines that a network's training leaves in a log of the usual length."""
 
@@ -37,7 +39,7 @@ class Teller:
         self.line = Line() if live and level > QUIET and form == "text" else None
         self.efforts: dict[str, float] = {}
         self.stage, self.number, self.started, self.share = "", 0, 0.0, 0.0
-        self.spent, self.worked = 0.0, 0.0
+        self.spent, self.worked, self.believed = 0.0, 0.0, 0.0
         self._quarter: dict[str, int] = {}
 
     @classmethod
@@ -71,9 +73,12 @@ class Teller:
         else:
             self._write(text_table(table))
 
-    def begin(self, efforts: Mapping[str, float]) -> None:
-        """The stages to come in order, and how much work each is in a unit of one's own."""
-        self.efforts = dict(efforts)
+    def begin(self, efforts: Mapping[str, float], *, in_seconds: bool = False) -> None:
+        """The stages to come in order, and how much work each is: ``in_seconds`` of an idle machine, about, or in a
+        unit of one's own."""
+        self.efforts, self.spent, self.worked = dict(efforts), 0.0, 0.0
+        # seconds are believed as if so much work had been seen to take its time: what is done first is often short
+        self.believed = BELIEVED * sum(self.efforts.values()) if in_seconds else 0.0
 
     def skip(self, stage: str) -> None:
         """``stage`` was done before."""
@@ -107,15 +112,22 @@ class Teller:
             self.line.clear()
 
     def left(self) -> float | None:
-        """Seconds that this and the later stages will take, at the pace of those finished; None before the first is."""
+        """Seconds that this and the later stages will take, at the pace of those finished; None before the first is
+        (unless their work is told in seconds), and while a stage that does not say how far it is takes longer than it
+        was to take."""
         later = list(self.efforts)[self.number - 1 :]
-        if not self.worked:
+        if not self.worked + self.believed:
             return None
-        pace = self.spent / self.worked
+        pace = (self.spent + self.believed) / (self.worked + self.believed)
         own = pace * self.efforts[self.stage]
         elapsed = time.monotonic() - self.started
         # once some of it is done the stage itself tells how long it takes
-        own = elapsed * (1 / self.share - 1) if self.share > 0.05 else max(own - elapsed, 0.0)
+        if self.share > 0.05:
+            own = elapsed * (1 / self.share - 1)
+        elif elapsed > own:
+            return None
+        else:
+            own -= elapsed
         return own + pace * sum(self.efforts[name] for name in later[1:])
 
     def _where(self) -> str:

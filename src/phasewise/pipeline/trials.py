@@ -1,23 +1,17 @@
-r"""Evaluations beside a run's own: any schedule of its members, other budgets, penalties and seeds, and their table.
+"""Evaluations beside a run's own: any schedule of its members, other budgets, penalties and seeds, and their table.
 
 Each (schedule, seed) is one file of the run, which knows the weights it was sampled with: what is there already is not
 judged again, and what was judged with other weights, or by other features, is.  All of one seed start from the same
-noise, all-global among them.  Over k seeds with scores ``m_i`` and standard errors ``e_i`` (bootstrap over samples),
-
-    value = mean_i m_i,      stderr^2 = max( var_i(m_i), mean_i e_i^2 ) / k:
-
-few seeds spread by chance less than their own errors say.
+noise, all-global among them.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from phasewise.display import View, measured, percent
 from phasewise.errors import PhasewiseError
@@ -28,6 +22,7 @@ from phasewise.results import Evaluation, HybridSchedule
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import NAME
 from phasewise.runs.run import Run
+from phasewise.runs.trials import Score
 from phasewise.scheduling import optimise_schedule
 
 
@@ -138,42 +133,6 @@ def _known(run: Run, name: str, seed: int, plan: HybridSchedule, key: str, confi
 def _same(a: HybridSchedule, b: HybridSchedule) -> bool:
     """Whether two schedules make the same images, whatever was predicted of them."""
     return (a.times, a.assignment, a.solver, a.path) == (b.times, b.assignment, b.solver, b.path)
-
-
-@dataclass(frozen=True)
-class Score:
-    """One schedule over its seeds: FID and, paired seed by seed, FID minus that of all-global, with standard errors."""
-
-    name: str
-    seeds: tuple[int, ...]
-    n: int
-    mflop: float
-    fid: tuple[float, float]
-    minus_global: tuple[float, float] | None
-    features: str
-
-
-def scores(evaluations: Sequence[Evaluation]) -> dict[str, Score]:
-    """Evaluations by name, each over its seeds; of one name, those of the largest number of samples."""
-    found = {}
-    for name in dict.fromkeys(e.name for e in evaluations):
-        rows = [e for e in evaluations if e.name == name]
-        n = max(e.n for e in rows)
-        rows = list({e.seed: e for e in rows if e.n == n}.values())
-        pairs = [e.fid_minus["global"] for e in rows if "global" in e.fid_minus]
-        minus = over_seeds(*zip(*pairs, strict=True)) if len(pairs) == len(rows) and pairs else None
-        fid = over_seeds([e.fid for e in rows], [e.fid_stderr for e in rows])
-        seeds = tuple(sorted(e.seed for e in rows))
-        found[name] = Score(name, seeds, n, rows[-1].mflop, fid, minus, rows[-1].features)
-    return found
-
-
-def over_seeds(values: Sequence[float], errors: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard error over seeds, as in the module docstring."""
-    k = len(values)
-    own = float(np.mean(np.square(errors)))
-    spread = float(np.var(values, ddof=1)) if k > 1 else 0.0
-    return float(np.mean(values)), float(np.sqrt(max(own, spread) / k))
 
 
 def table(found: Mapping[str, Score], title: str) -> View:

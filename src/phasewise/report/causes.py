@@ -175,7 +175,7 @@ def _recovery_matrix(record: Recovery, images: RecoveryImages, palette: Palette)
     zoom = max(1, (930 // (len(names) + 2) - 8) // width)
 
     def cell(values: Array) -> Array:
-        return pictures.tile(pictures.shrink(values[:k]), 1)
+        return pictures.tile(pictures.shrink(values[:k]), 1, clear=True)
 
     labels = ["original", "noisy", *(f"recovered with {palette[n].label}" for n in names)]
     rows, canvases = [], []

@@ -11,6 +11,8 @@ MARGIN = 0.05
 """The difference worth telling, as a share of the rival's distance."""
 EQUAL_COST = 0.005
 """Costs that differ by no more than this share count as equal."""
+SAME_COST = 1.15
+"""A rival within this factor of the hybrid's cost is compared with it without a further word."""
 PLACED = ", placed"
 """Ends the label of a schedule whose steps were searched for."""
 METHODS = ("stitched", "window", "window_gap", "window_cmi")
@@ -118,10 +120,11 @@ def alone(run: Run) -> list[Evaluation]:
 
 
 def rival(run: Run, hybrid: Evaluation, full: Evaluation) -> Evaluation | None:
-    """The best of what others do, at the hybrid's cost or more, up to the full cost: the reference's own schedules, and
-    those that mix members by a rule.
+    """The best of what others do at the hybrid's cost, up to SAME_COST times it, or else at the next higher one up to
+    the full cost: the reference's own schedules, and those that mix members by a rule.
 
-    Where there is none, the most expensive of the reference's cheaper ones.
+    What costs clearly more and is as good has been matched for less: no rival.  Where there is none, the most expensive
+    of the reference's cheaper ones.
     """
     if not (is_number(hybrid.mflop) and is_number(full.mflop)):
         return None
@@ -130,7 +133,8 @@ def rival(run: Run, hybrid: Evaluation, full: Evaluation) -> Evaluation | None:
     known = [e for e in every if is_number(e.fid) and e.mflop <= full.mflop * (1 + EQUAL_COST)]
     equal = [e for e in known if not costs_less(e, hybrid)]
     if equal:
-        return min(equal, key=lambda e: e.fid)
+        most = max(SAME_COST * hybrid.mflop, min(e.mflop for e in equal))
+        return min((e for e in equal if e.mflop <= most), key=lambda e: e.fid)
     return max((e for e in known if e not in by_rule), key=lambda e: e.mflop, default=None)
 
 

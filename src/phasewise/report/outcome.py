@@ -11,6 +11,7 @@ from phasewise.report.style import BARS, Palette, is_number, num, ordered, perce
 from phasewise.results import Evaluation
 from phasewise.runs.layout import missing
 from phasewise.runs.run import Run
+from phasewise.runs.trials import scores
 
 EXTRAS = {
     "confidence": ("classifier's mean confidence (0 to 1)", "the probability it gives its first choice, averaged"),
@@ -141,9 +142,8 @@ def evaluation(run: Run) -> Section:
         f"multiply-add counts as two FLOPs. {timing(run)}{_classifier(run)}"
     )
     table = Table(head, tuple(rows), caption, strong=strong)
-    return Section(
-        "evaluation", title, blocks=(table, *_judges(run, names), *_verdicts(run, names), *_extras(run, names))
-    )
+    more = (*_judges(run, names), *_verdicts(run, names), *_trials(run), *_extras(run, names))
+    return Section("evaluation", title, blocks=(table, *more))
 
 
 def _judges(run: Run, names: list[str]) -> list[Table]:
@@ -192,6 +192,32 @@ def _verdicts(run: Run, names: list[str]) -> list[Table]:
         "Two schedules count as equal only where no judge tells them apart (two standard errors, paired where the "
         "samples share their starting noise). Detectable: the least true difference that so many samples tell in 8 of "
         "10 cases. Of equal samplers each judge calls one in twenty apart by chance."
+    )
+    return [Table(head, tuple(rows), caption)]
+
+
+def _trials(run: Run) -> list[Table]:
+    """What was judged beside the run: other schedules, and its own with other seeds; nothing where none was."""
+    if not run.trials:
+        return []
+    tried = {e.name for e in run.trials}
+    found = scores([*run.evaluations.values(), *run.trials])
+    shown = [s for n, s in found.items() if n in tried or n == "global"]
+    whole, labels = found["global"].mflop if "global" in found else None, {e.name: e.label for e in run.trials}
+    rows = [
+        (
+            schedule_label(run, s.name) if s.name in run.evaluations else labels.get(s.name) or s.name,
+            ", ".join(map(str, s.seeds)), num(s.n), num(s.mflop), percent(s.mflop, whole) if whole else "–", pm(*s.fid),
+            "–" if s.minus_global is None else pm(*s.minus_global),
+        )
+        for s in sorted(shown, key=lambda s: s.mflop)
+    ]  # fmt: skip
+    head = (
+        "schedule", "seeds", "n", "MFLOP", "of global", f"{judged_by(run)[0]} ± s.e.", "minus the global one's ± s.e."
+    )  # fmt: skip
+    caption = (
+        "Judged beside the run by `phasewise evaluate --schedule`, `--seeds`, `--budgets` and `--penalties`: the mean "
+        "over seeds, and its error from their spread or from what each has of its own, whichever is larger."
     )
     return [Table(head, tuple(rows), caption)]
 

@@ -35,16 +35,21 @@ class Picture:
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
 
-def tile(images: Array, columns: int) -> Array:
-    """(n, C, H, W) -> one (H', W') or (H', W', 3) uint8 canvas, row by row, a white pixel between images."""
+def tile(images: Array, columns: int, *, clear: bool = False) -> Array:
+    """(n, C, H, W) -> one (H', W') or (H', W', 3) uint8 canvas, row by row, a white pixel between images.
+
+    ``clear``: one that lets the page show through, by a last channel (H', W', 2) or (H', W', 4).
+    """
     n, _, height, width = images.shape
     columns = max(1, min(columns, n))
     rows = math.ceil(n / columns)
     canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, *_tail(images)), PAD, dtype=np.uint8)
+    seen = np.zeros(canvas.shape[:2], dtype=np.uint8)
     for k, image in enumerate(images):
         y, x = (k // columns) * (height + 1), (k % columns) * (width + 1)
         canvas[y : y + height, x : x + width] = _last(image)
-    return canvas
+        seen[y : y + height, x : x + width] = PAD
+    return np.dstack([canvas, seen]) if clear else canvas
 
 
 def _tail(images: Array) -> tuple[int, ...]:
@@ -86,7 +91,7 @@ def grid(images: Array, target: int = 300) -> Picture:
     zoom = zoom_for(images.shape[-1])
     columns = max(2, target // (zoom * (images.shape[-1] + 1)))
     rows = max(1, min(columns, BYTES_PER_GRID // (columns * int(np.prod(images.shape[1:])))))
-    return picture(tile(images[: rows * columns], columns), zoom)
+    return picture(tile(images[: rows * columns], columns, clear=True), zoom)
 
 
 def strip(images: Array, target: int = 740) -> Picture:
@@ -94,12 +99,15 @@ def strip(images: Array, target: int = 740) -> Picture:
     images = shrink(images)
     zoom = zoom_for(images.shape[-1])
     count = max(2, min(target // (zoom * (images.shape[-1] + 1)), BYTES_PER_GRID // int(np.prod(images.shape[1:]))))
-    return picture(tile(images[:count], count), zoom)
+    return picture(tile(images[:count], count, clear=True), zoom)
 
 
 def stack(canvases: list[Array], axis: int, pad: int = 3) -> Array:
-    """Canvases of equal size across ``axis`` joined with a white gap."""
-    gap = list(canvases[0].shape)
-    gap[axis] = pad
-    spaced = [part for c in canvases for part in (np.full(gap, PAD, dtype=np.uint8), c)][1:]
+    """Canvases of equal size across ``axis`` joined with a white gap, a clear one where theirs are."""
+    shape = list(canvases[0].shape)
+    shape[axis] = pad
+    gap = np.full(shape, PAD, dtype=np.uint8)
+    if len(shape) == 3 and shape[2] in (2, 4):
+        gap[..., -1] = 0
+    spaced = [part for c in canvases for part in (gap, c)][1:]
     return np.concatenate(spaced, axis=axis)

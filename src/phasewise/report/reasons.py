@@ -8,7 +8,7 @@ import numpy as np
 
 from phasewise.display import num, percent, pm
 from phasewise.power import RESOLVED
-from phasewise.report.compared import MARGIN, compared, costs_less, is_alone, outcome
+from phasewise.report.compared import MARGIN, compared, costs_less, is_alone, listed, outcome
 from phasewise.report.style import is_number, look_of
 from phasewise.results import Estimate, Evaluation, TrainingRecord
 from phasewise.runs.run import Run
@@ -21,6 +21,10 @@ STILL_FALLING = 0.05
 """Share of all a network's loss fell on record that the last quarter of its training may have, if it is done."""
 OVERFIT = 0.8
 """A training loss below this share of the held-out one is learnt by heart."""
+RISEN = 1.02
+"""A held-out loss above its least on record by this factor is rising."""
+FEW_IMAGES = 640
+"""Real images below which their moments in the usual 64 features are themselves uncertain: ten for each feature."""
 
 
 @dataclass(frozen=True)
@@ -165,11 +169,17 @@ def reasons(
         _few_steps(run, full, rival),
         _too_small(run, label),
         _capacity(run, label),
-        _undertrained(run),
-        _too_few_images(run),
         _not_called(run, hybrid),
         _too_few_samples(hybrid, rival),
     )
+    # what networks say that have not learnt is no reason: that they have not is said first
+    return (*doubts(run), *(text for text in found if text))
+
+
+def doubts(run: Run) -> tuple[str, ...]:
+    """Why a verdict on this run's networks, whatever it is, may be another once they have learnt; mostly empty."""
+    label = {m.name: m.label for m in run.members}
+    found = (_undertrained(run), _too_few_images(run), _undertrained_locals(run, label))
     return tuple(text for text in found if text)
 
 
@@ -215,13 +225,38 @@ def _capacity(run: Run, label: dict[str, str]) -> str:
 
 def _undertrained(run: Run) -> str:
     record = run.training.get(run.reference)
-    late = late_fall(record) if record else None
+    if record is None:
+        return ""
+    if record.steps < looks_back(record):
+        return (
+            f"Undertrained: the global network took {num(record.steps)} steps, fewer than the "
+            f"{num(looks_back(record))} that the average of its weights looks back over; train it longer before you "
+            "judge."
+        )
+    late = late_fall(record)
     if late is None or late <= STILL_FALLING:
         return ""
     return (
         f"Undertrained: {num(100 * late, 2)} % of all that the global network's held-out loss fell on record it fell "
         "in the last quarter of its training; what it will gain is not known."
     )
+
+
+def _undertrained_locals(run: Run, label: dict[str, str]) -> str:
+    """Local networks that have not learnt what there is to learn: their gap is not their window's alone."""
+    known = {n: run.training[n] for n in locals_of(run) if n in run.training}
+    found = [n for n, r in known.items() if r.steps < looks_back(r) or (late_fall(r) or 0.0) > STILL_FALLING]
+    if not found:
+        return ""
+    names = listed([label.get(n, n) for n in found])
+    return f"Undertrained: {names}; part of the gap to the global network is what their training still lacks."
+
+
+def looks_back(record: TrainingRecord) -> int:
+    """Steps that the average of a network's weights looks back over, ``1 / (1 - ema)``; 0 where that is not known."""
+    found = record.preset.get("ema")
+    ema = float(found or 0.0) if is_number(found) else 0.0
+    return round(1 / (1 - ema)) if 0 < ema < 1 else 0
 
 
 def late_fall(record: TrainingRecord) -> float | None:
@@ -239,17 +274,34 @@ def late_fall(record: TrainingRecord) -> float | None:
 
 
 def _too_few_images(run: Run) -> str:
-    record = run.training.get(run.reference)
-    last = next((r for r in reversed(record.history) if is_number(r.get("train_loss"))), None) if record else None
-    if record is None or last is None or not is_number(last.get("val_loss")) or last["val_loss"] <= 0:
-        return ""
-    if last["train_loss"] >= OVERFIT * last["val_loss"]:
-        return ""
-    many = f"{num(run.data.sizes['train'])} " if run.data and "train" in run.data.sizes else ""
-    return (
-        f"Too few images: the global network's loss is {num(last['train_loss'])} on the {many}training images "
-        f"and {num(last['val_loss'])} on others."
-    )
+    """Learnt by heart, or too few for any judge to compare with."""
+    record, sizes = run.training.get(run.reference), run.data.sizes if run.data else {}
+    many = f"{num(sizes['train'])} " if "train" in sizes else ""
+    history = record.history if record else ()
+    rows = [r for r in history if is_number(r.get("train_loss")) and is_number(r.get("val_loss"))]
+    if rows:
+        last, best = rows[-1], min(rows, key=lambda r: r["val_loss"])
+        if _learns_images(run) and last["train_loss"] < OVERFIT * last["val_loss"]:
+            return (
+                f"Too few images: the global network's loss is {num(last['train_loss'])} on the {many}training images "
+                f"and {num(last['val_loss'])} on others."
+            )
+        if 0 < RISEN * best["val_loss"] < last["val_loss"]:
+            return (
+                f"Too few images: on others than the {many}training images the global network's loss rose again, from "
+                f"{num(best['val_loss'])} at step {num(best['step'])} to {num(last['val_loss'])} at the end."
+            )
+    if run.evaluations and 0 < sizes.get("train", FEW_IMAGES) < FEW_IMAGES:
+        return (
+            f"Too few images: samples are compared with the {many}training images, and below {FEW_IMAGES} their own "
+            "spread hides small differences."
+        )
+    return ""
+
+
+def _learns_images(run: Run) -> bool:
+    """Whether the reference learns the images themselves: the loss against a teacher's answers is a smaller one."""
+    return all(m.teacher is None for m in run.members if m.name == run.reference)
 
 
 def _not_called(run: Run, hybrid: Evaluation | None) -> str:

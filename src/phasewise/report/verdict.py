@@ -13,8 +13,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from phasewise.report import cmi
-from phasewise.report.compared import called, costs_less, difference, fewest, listed, measures, outcome, rival
-from phasewise.report.reasons import answer, reasons
+from phasewise.report.compared import (
+    SAME_COST,
+    called,
+    costs_less,
+    difference,
+    fewest,
+    listed,
+    measures,
+    outcome,
+    rival,
+)
+from phasewise.report.reasons import answer, doubts, reasons
 from phasewise.report.style import is_number, num, percent, pm, schedule_label
 from phasewise.results import Evaluation
 from phasewise.runs.layout import missing
@@ -22,8 +32,6 @@ from phasewise.runs.run import Run
 
 NOT_RIVALS = ("hybrid", "global", "global_cheap", "own")
 UNSEEN = "Why is not seen in the records: none of the usual reasons (size, capacity, training) shows."
-SAME_COST = 1.15
-"""A rival within this factor of the hybrid's cost is compared with it without a further word."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +57,17 @@ def verdict(run: Run) -> Verdict:
         absent = " and ".join(n for n, e in (("hybrid", hybrid), ("global", full)) if e is None)
         return Verdict(f"No verdict: the schedule {absent} was not evaluated.", tuple(_others(run, full, None)))
     cheap = rival(run, hybrid, full)
-    text, why = headline(hybrid, full, cheap), []
+    text, answered = headline(hybrid, full, cheap), ""
+    why: list[str] = []
     if not text.startswith("No verdict"):
-        first, pays = answer(run, hybrid, full, cheap)
-        text = f"{first}: {text[0].lower()}{text[1:]}"
-        if not pays:
-            first, *why = reasons(run, hybrid, cheap, full) or ("",)
-            text, why = f"{text} {first}".rstrip(), why if first else [UNSEEN]
+        answered, pays = answer(run, hybrid, full, cheap)
+        said, *why = (doubts(run) if pays else reasons(run, hybrid, cheap, full)) or ("",)
+        text = f"{answered}: {text[0].lower()}{text[1:]} {said}".rstrip()
+        why = why if said or pays else [UNSEEN]
     own = run.evaluations.get("own")
     if own is not None:
         why = [f"Beside {schedule_label(run, 'own')}: {_beside_own(hybrid, own)}.", text, *why]
-        text = against_own(hybrid, own)
+        text = f"{answered}. {against_own(hybrid, own)}".removeprefix(". ")
     why = [*_claims(run), *why]
     numbers = [_against_full(hybrid, full), *_against_cheap(run, hybrid, full, cheap), *_others(run, full, cheap)]
     return Verdict(text, (*why, *numbers, *_judge(hybrid), *_n(run)), _facts(run, hybrid, full, cheap))
