@@ -45,6 +45,7 @@ class GPUSampling(Study[Options]):
 
     name = "gpu_sampling"
     question = "How much faster is sampling on a GPU, captured and in bfloat16?"
+    page = "howto/make-it-faster.md"
     options_type = Options
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,6 +18,7 @@ from phasewise.denoisers import Denoiser, NetworkDenoiser
 from phasewise.training import get_preset
 from phasewise.training.loop import Together
 from phasewise.training.settings import TrainSettings
+from studies import attention
 from studies.options import choice
 from studies.pages import markdown
 from studies.study import Answers, Cell, Study
@@ -24,12 +26,14 @@ from studies.timing import Work, ratio, seconds_of
 
 SHAPE = (1, 28, 28)
 KINDS = ("plain", "compiled", "bfloat16", "ONNX")
+TOKENS = 4096
+"""Of one timed call of attention, all images together."""
 Rows = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Options:
-    what: tuple[str, ...] = choice(("training", "inference", "sampling"), "tables to measure")
+    what: tuple[str, ...] = choice(("training", "inference", "sampling", "windows"), "tables to measure")
     rounds: int = choice(11, "every variant once in each", quick=1)
     radii: tuple[int, ...] = choice((1, 2, 3, 5, 8, 12), "of the local networks trained together", quick=(1, 3))
     batch: int = choice(128, "images of a training step", quick=4)
@@ -38,13 +42,21 @@ class Options:
     batches: tuple[int, ...] = choice((1, 64, 1024), "images of a call", quick=(1, 4))
     main: int = choice(64, "the batch at which every kind is timed", quick=4)
     steps: int = choice(8, "of sampling", quick=2)
+    sides: tuple[int, ...] = choice((8, 16, 32, 64), "tokens a side of windowed attention", quick=(8, 16))
+    windows: tuple[int, ...] = choice((1, 2, 4, 8), "of attention, in tokens", quick=(1,))
+    kernels: tuple[str, ...] = choice(attention.WAYS, "of windowed attention", quick=("dense", "tiles"))
+
+
+ATTENTION = ("sides", "windows", "kernels")
+"""Options of the table of windows; the others are those of the other tables."""
 
 
 class Speed(Study[Options]):
     """All variants are timed in turn, round after round; figures are medians of the ratio to the plain variant of the
     same round, with half the interquartile range.  Untrained weights serve for training: time does not depend on them.
     Errors of bfloat16 and ONNX are those of the shipped MNIST networks at t = 0.4.  "sampling" sets a whole call of
-    pw.sample against its network calls alone."""
+    pw.sample against its network calls alone, "windows" the attention of a small transformer within a window against
+    that of all its tokens."""
 
     name = "speed"
     question = "What makes training and sampling faster on this machine?"
@@ -52,17 +64,30 @@ class Speed(Study[Options]):
     options_type = Options
 
     def cells(self) -> Iterator[Cell]:
-        asked = {**asdict(self.options), "threads": torch.get_num_threads()}
-        del asked["what"]
-        yield from (Cell(what, asked) for what in self.options.what)
+        given = {**asdict(self.options), "threads": torch.get_num_threads()}
+        asked = {k: v for k, v in given.items() if k != "what" and k not in ATTENTION}
+        for what in self.options.what:
+            if what != "windows":
+                yield Cell(what, asked)
+                continue
+            of_windows = {k: given[k] for k in ("rounds", "windows", "kernels", "threads")}
+            yield from (Cell(f"windows/{side**2}", of_windows, side) for side in self.options.sides)
 
     def measure(self, cell: Cell) -> dict[str, Any]:
+        if cell.what:
+            return {"rows": windows(self.options, cell.what)}
         work = {"training": training, "inference": inference, "sampling": sampling}[cell.name]
         return {"rows": work(self.options)}
 
     def tables(self, answers: Answers) -> dict[str, str]:
         makers = {"training": training_table, "inference": inference_table, "sampling": sampling_table}
-        return {what: makers[what](row["rows"], about(row["asked"])) for what, row in answers.items()}
+        shown = {w: makers[w](row["rows"], about(row["asked"])) for w, row in answers.items() if w in makers}
+        attended = [row for name, row in answers.items() if name not in makers]
+        if attended:
+            rows = {name: row for answer in attended for name, row in answer["rows"].items()}
+            note = f"CPU time over that of attention to all tokens; {about(attended[0]['asked'])}"
+            shown["windows"] = attention.ratio_table(rows, note)
+        return shown
 
 
 def about(asked: Mapping[str, Any]) -> str:
@@ -246,3 +271,16 @@ def sampling_table(rows: Rows, note: str) -> str:
             ratios = [f"{value:.2f} ± {error:.2f}" for value, error in (calls, whole)]
             shown.append([batch, name, solver, *ratios])
     return markdown(["batch", "schedule", "solver", "of its network calls", "of the global network's"], shown, note)
+
+
+# --- windows of attention -------------------------------------------------------------------------------------------
+
+
+def windows(options: Options, side: int) -> Rows:
+    rows: Rows = {}
+    for window in attention.fitting(side, options.windows):
+        works, errors = attention.Layer(side, window, max(1, TOKENS // side**2)).works(options.kernels)
+        seen = seconds_of(works, options.rounds, time.process_time)  # calls of a millisecond, on a shared machine
+        times = {name: ratio(seen, name, attention.WHOLE) for name in seen}
+        rows[f"{side**2}/{window}"] = {"times": times, "errors": errors}
+    return rows

@@ -13,6 +13,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -211,7 +212,16 @@ def as_written() -> Iterator[None]:
         stack.callback(torch.backends.mha.set_fastpath_enabled, fused)
         torch.backends.mha.set_fastpath_enabled(False)
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.callback(_counting.reset, _counting.set(True))
         if "torch._dynamo" in sys.modules:  # else nothing can be compiled, and importing it takes a second
             # a compiler that meets a counter gives the code up for good, in the whole process
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
+
+
+_counting: ContextVar[bool] = ContextVar("counting", default=False)
+
+
+def counting() -> bool:
+    """Whether a call is being counted: what has several forms then takes one that the counter can see."""
+    return _counting.get()

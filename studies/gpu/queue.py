@@ -8,6 +8,7 @@ from typing import Any
 
 from studies.gpu.fronts import front
 from studies.gpu.place import Place
+from studies.gpu.timing import time_set, time_windows
 from studies.gpu.training import dit_of, teach_windows, train_judge, train_locals, train_network, unet, unet_of
 
 Work = Callable[[Place, str, str], dict[str, Any]]
@@ -18,7 +19,7 @@ class Job:
     """One job: ``work(place, set, name)``.
 
     Attributes:
-        data: the set it looks at; its folder must lie in --data-dir.
+        data: the set it looks at; its folder must lie in --data-dir.  A job that times takes what is shipped, or noise.
         needs: jobs whose networks it reads.
         minutes: about how long, alone on one large GPU.
         belongs: what the result is for.
@@ -76,6 +77,18 @@ def _fronts(data: str, n_first: int, n_final: int, trials: int, kinds: tuple[str
     ]
 
 
+def _timings() -> list[Job]:
+    """What costs minutes and trains nothing: shipped sets at every batch size, then attention by number of tokens."""
+    page = "docs/results/networks.md"
+    sets = [
+        Job(data, f"timing-{batch}", time_set(batch), 5.0, belongs=page)
+        for data in ("mnist", "fashion_mnist")
+        for batch in (1, 64, 1024)
+    ]
+    layers = [Job("windows", f"{side**2}", time_windows(side), 3.0, belongs=page) for side in (8, 16, 32, 64, 128)]
+    return [*sets, *layers]
+
+
 JOBS: dict[str, Job] = {
     job.title: job
     for job in (
@@ -91,6 +104,7 @@ JOBS: dict[str, Job] = {
         *_fronts("clothing128", 1000, 3000, 14),
         *_fronts("mnist", 3000, 10_000, 30, ("unet",)),
         *_fronts("fashion_mnist", 3000, 10_000, 30, ("unet",)),
+        *_timings(),
     )
 }
 """By title, in the order in which a borrowed half hour should do them."""

@@ -9,13 +9,17 @@ from typing import Any
 import torch
 
 from phasewise.errors import PhasewiseError, unknown
+from studies.gpu import timing
 from studies.gpu.place import Place
 from studies.gpu.queue import JOBS
 from studies.options import choice
 from studies.pages import markdown
 from studies.study import Answers, Cell, Study, file_of
 
-TRIED = ("mnist/global", "mnist/judge", "mnist/judge-unseen", "mnist/locals", "mnist/front-unet")
+TRIED = (
+    "mnist/global", "mnist/judge", "mnist/judge-unseen", "mnist/locals", "mnist/front-unet", "mnist/timing-64",
+    "windows/64",
+)  # fmt: skip
 """Jobs of the quick form: one of every kind."""
 
 
@@ -70,7 +74,7 @@ class GPUQueue(Study[Options]):
     def tables(self, answers: Answers) -> dict[str, str]:
         rows = []
         for name, found in answers.items():
-            if "finals" in found:
+            if {"finals", "ms", "windows"} & set(found):
                 continue
             for network, row in found.get("networks", {name.split("/")[-1]: found}).items():
                 loss, judged = row.get("val_loss"), row.get("test_accuracy")
@@ -78,4 +82,5 @@ class GPUQueue(Study[Options]):
                 rows.append(
                     [name.split("/")[0], network, str(row.get("steps", "")), f"{row.get('seconds', 0):.0f}", result]
                 )
-        return {"": markdown(("images", "network", "steps", "s", "held out"), rows)}
+        trained = {"": markdown(("images", "network", "steps", "s", "held out"), rows)} if rows else {}
+        return {**trained, **timing.tables(answers)}

@@ -7,13 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
-from torch.nn import functional as F
 
 from phasewise.denoisers import DiTDenoiser, load_denoiser, save_denoiser
-from phasewise.denoisers.transformer import DIT_SIZES, POSITIONS, rotated, rotations, window_attention
+from phasewise.denoisers.transformer import DIT_SIZES, POSITIONS, rotated, rotations
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import count_flops
 from phasewise.training import get_preset, train
@@ -28,22 +24,6 @@ def awake(network: DiTDenoiser) -> DiTDenoiser:
         for parameter in network.parameters():
             parameter.copy_(0.2 * torch.randn(parameter.shape))
     return network.eval()
-
-
-def masked(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int], window: int) -> Tensor:
-    """Attention to tokens within ``window``, by a mask over all pairs."""
-    spots = torch.stack(torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij"), -1).flatten(0, 1)
-    near = (spots[:, None] - spots[None]).abs().amax(-1) <= window
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=near)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 5), st.integers(0, 2**31))
-def test_gathered_windows_are_masked_attention(rows: int, columns: int, window: int, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    q, k, v = torch.randn(3, 2, 3, rows * columns, 4, generator=generator)
-    got = window_attention(q, k, v, (rows, columns), window)
-    assert torch.allclose(got, masked(q, k, v, (rows, columns), window), atol=2e-6)
 
 
 @pytest.mark.parametrize("positions", POSITIONS)

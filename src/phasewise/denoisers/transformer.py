@@ -6,8 +6,7 @@ tokens, so attention within ``w`` tokens (max-norm) gives a network of exact rad
 
     radius = depth * w * p + p - 1          (a pixel of a patch sees the whole of it, and w patches more a block)
 
-**Windows are exact and cheap.**  The grid of tokens is cut into tiles; a tile's queries attend to the tile with a ring
-of ``w`` tokens round it, gathered as one small dense product, and what lies beyond ``w`` of each query is masked.
+**Windows are exact and cheap**: :mod:`~phasewise.denoisers.windows` has the kernels.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from phasewise import checks
 from phasewise.denoisers.kept import Part, site
 from phasewise.denoisers.layers import TimeEmbedding, pad_to_multiple, zero_init
 from phasewise.denoisers.network import NetworkDenoiser
+from phasewise.denoisers.windows import KERNELS, window_attention
 from phasewise.errors import PhasewiseError, unknown
 from phasewise.paths import NoisePath
 from phasewise.shapes import ImageShape
@@ -40,6 +40,8 @@ DIT_SIZES: dict[str, tuple[int, int, int]] = {
 POSITIONS = ("learned", "rotary", "both")
 EMBEDDING = 128
 """Numbers that tell the blocks the time, and the class."""
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""``attend(q, k, v)``: attention of (B, heads, N, d)."""
 
 
 class DiTDenoiser(NetworkDenoiser):
@@ -116,18 +118,23 @@ class DiTDenoiser(NetworkDenoiser):
             image_shape, width=width, depth=depth, patch=fold * usual_patch(image_shape), classes=classes, path=path
         )
 
-    @checks.checked(window=checks.integer)
-    def windowed(self, window: int | None) -> DiTDenoiser:
-        """The same weights, shared, with attention within ``window`` tokens (max-norm); None: all of them."""
+    @checks.checked(window=checks.integer, attention=checks.one_of(KERNELS, "kernel of attention"))
+    def windowed(self, window: int | None, *, attention: str = "auto") -> DiTDenoiser:
+        """The same weights, shared, with attention within ``window`` tokens (max-norm); None: all of them.
+
+        ``attention``: the kernel, "auto", "tiles", "flex" or "dense" (:data:`phasewise.denoisers.windows.KERNELS`): the
+        same answers to rounding, at other speeds.  It is no part of the network, and not saved.
+        """
         other = copy.copy(self)
-        other._attend_within(window)
+        other._attend_within(window, attention)
         return other
 
-    def _attend_within(self, window: int | None) -> None:
+    def _attend_within(self, window: int | None, attention: str = "auto") -> None:
         if window is not None and window < 0:
             raise PhasewiseError(f"a window of attention is a number of tokens from 0 on, or None; got {window}")
         # a window that reaches from border to border is none
         self.window = None if window is None or window >= max(self.grid) - 1 else window
+        self.attention = attention
         self.radius = None
         if self.window is not None:
             reach = self.depth * self.window * self.patch + self.patch - 1
@@ -144,14 +151,17 @@ class DiTDenoiser(NetworkDenoiser):
         turn = None
         if self.positions != "learned":
             turn = rotations(self.grid, self.width // self.heads, tokens.device)
+        attend: Attend = F.scaled_dot_product_attention
+        if self.window is not None:
+            attend = functools.partial(window_attention, grid=self.grid, window=self.window, kernel=self.attention)
         kept = site(self)
         for k, block in enumerate(self.blocks):
             if kept is None:
-                tokens = block(tokens, time, turn, self.grid, self.window)
+                tokens = block(tokens, time, turn, attend)
                 continue
 
             def added(here: Tensor = tokens, block: nn.Module = block, k: int = k) -> Tensor:
-                return block(here, time, turn, self.grid, self.window, kept, k) - here
+                return block(here, time, turn, attend, kept, k) - here
 
             tokens = tokens + kept(f"blocks/{k}", added)
         scale, shift = self.film(time)[:, None].chunk(2, dim=-1)
@@ -195,33 +205,23 @@ class TransformerBlock(nn.Module):
         tokens: Tensor,
         time: Tensor,
         turn: Rotation | None,
-        grid: tuple[int, int],
-        window: int | None,
+        attend: Attend,
         kept: Part | None = None,
         number: int = 0,
     ) -> Tensor:
         """``tokens`` (B, N, width), ``time`` (B, 128); ``kept``: where parts of block ``number`` may come from."""
         scale1, shift1, gate1, scale2, shift2, gate2 = self.film(time)[:, None].chunk(6, dim=-1)
         part = _made if kept is None else kept
-        attended = part(f"attention/{number}", lambda: self._attended(tokens, scale1, shift1, turn, grid, window))
+        attended = part(f"attention/{number}", lambda: self._attended(tokens, scale1, shift1, turn, attend))
         between = tokens + gate1 * attended
         return between + gate2 * part(f"perceptron/{number}", lambda: self._perceived(between, scale2, shift2))
 
-    def _attended(
-        self,
-        tokens: Tensor,
-        scale: Tensor,
-        shift: Tensor,
-        turn: Rotation | None,
-        grid: tuple[int, int],
-        window: int | None,
-    ) -> Tensor:
+    def _attended(self, tokens: Tensor, scale: Tensor, shift: Tensor, turn: Rotation | None, attend: Attend) -> Tensor:
         h = torch.addcmul(shift, self.norm1(tokens), scale + 1)
         q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, N, d) each
         if turn is not None:
             q, k = rotated(q, turn), rotated(k, turn)
-        mixed = F.scaled_dot_product_attention(q, k, v) if window is None else window_attention(q, k, v, grid, window)
-        attended: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        attended: Tensor = self.out(attend(q, k, v).transpose(1, 2).flatten(2))
         return attended
 
     def _perceived(self, tokens: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -276,62 +276,3 @@ def rotated(x: Tensor, turn: Rotation) -> Tensor:
     cos, sin = (part.to(x.dtype) for part in turn)
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
-
-
-def window_attention(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int], window: int) -> Tensor:
-    """Attention of (B, heads, N, d), N tokens row by row on ``grid``, within ``window`` tokens of each (max-norm).
-
-    Exactly masked attention, at the cost of a tile's neighbourhood instead of the whole grid.
-    """
-    tile = tile_side(window, max(grid))
-    batch, heads, _, dim = q.shape
-    reach = tile + 2 * window
-    down, across = -(-grid[0] // tile), -(-grid[1] // tile)
-    spare = (0, across * tile - grid[1], 0, down * tile - grid[0])
-
-    def image(x: Tensor) -> Tensor:
-        return x.transpose(2, 3).reshape(batch * heads, dim, *grid)
-
-    tiles = F.pad(image(q), spare).unfold(2, tile, tile).unfold(3, tile, tile)
-    ringed = (window, spare[1] + window, window, spare[3] + window)
-    near = [F.pad(image(x), ringed).unfold(2, reach, tile).unfold(3, reach, tile) for x in (k, v)]
-    # (B * heads, tiles, tokens, d)
-    queries, keys, values = (x.permute(0, 2, 3, 4, 5, 1).flatten(3, 4).flatten(1, 2) for x in (tiles, *near))
-    seen = _seen(grid, window, tile, q.device)
-    mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen)
-    mixed = mixed.view(batch, heads, down, across, tile, tile, dim).permute(0, 1, 2, 4, 3, 5, 6)
-    mixed = mixed.reshape(batch, heads, down * tile, across * tile, dim)[:, :, : grid[0], : grid[1]]
-    return mixed.reshape(batch, heads, grid[0] * grid[1], dim)
-
-
-def tile_side(window: int, side: int) -> int:
-    """Tokens a side of a tile: about the window's own reach, at least 2 so that products are no slivers."""
-    return min(max(2, window), side)
-
-
-@functools.lru_cache(maxsize=64)
-def _seen_kept(grid: tuple[int, int], window: int, tile: int, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        return _seen_made(grid, window, tile).to(device)
-
-
-def _seen(grid: tuple[int, int], window: int, tile: int, device: torch.device) -> Tensor:
-    """(tiles, queries, keys) bool: which keys of its neighbourhood a query sees."""
-    if torch.compiler.is_compiling():
-        return _seen_made(grid, window, tile).to(device)
-    return _seen_kept(grid, window, tile, device)
-
-
-def _seen_made(grid: tuple[int, int], window: int, tile: int) -> Tensor:
-    sides = []
-    for length in grid:
-        starts = torch.arange(0, length, tile)[:, None]
-        query = starts + torch.arange(tile)  # (tiles, tile)
-        key = starts - window + torch.arange(tile + 2 * window)
-        near = (query[:, :, None] - key[:, None, :]).abs() <= window
-        # a query beyond the grid sees its neighbours all the same: it is thrown away, but its NaN would spread
-        sides.append(near & ((key >= 0) & (key < length))[:, None, :] | ((query >= length)[:, :, None]))
-    rows, columns = sides
-    seen = rows[:, None, :, None, :, None] & columns[None, :, None, :, None, :]
-    down, across, tall, wide, high, broad = seen.shape
-    return seen.reshape(down * across, tall * wide, high * broad)

@@ -11,7 +11,6 @@ are left alone and counted.  Attention written out as matrix products is not see
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
@@ -28,6 +27,7 @@ from phasewise.data.images import images_or_set
 from phasewise.denoisers import Condition, Denoiser, bind
 from phasewise.denoisers.base import SamplingPlan, a_denoiser
 from phasewise.denoisers.trust import checked_conditions
+from phasewise.denoisers.windows import near
 from phasewise.diagnosis.losses import measure_losses
 from phasewise.diagnosis.noised import HeldOut, check_distances, held_out, refuse_times, usual_radii
 from phasewise.errors import PhasewiseError
@@ -146,14 +146,6 @@ def _both(given: Tensor | None, seen: Tensor) -> Tensor:
     if given is None:
         return seen
     return given & seen if given.dtype == torch.bool else given.masked_fill(~seen, -torch.inf)
-
-
-@functools.lru_cache(maxsize=16)
-def near(grid: Grid, window: int, device: torch.device) -> Tensor:
-    """(N, N) bool: which tokens of ``grid``, numbered row by row, lie within ``window`` of each (max-norm)."""
-    with torch.inference_mode(False):  # kept: an ordinary tensor, fit for gradients too
-        rows, columns = ((torch.arange(side)[:, None] - torch.arange(side)[None]).abs() <= window for side in grid)
-        return (rows[:, None, :, None] & columns[None, :, None, :]).flatten(2).flatten(0, 1).to(device)
 
 
 class NoAttention(PhasewiseError):
