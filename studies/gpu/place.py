@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import phasewise as pw
 from phasewise.data import ImageData
 from phasewise.errors import PhasewiseError
+from phasewise.metrics.features import fast_in_bfloat16
 from studies import subject
 
 
@@ -33,6 +34,12 @@ class Place:
     device: str
     pace: float = 1.0
     quick: bool = False
+
+    @property
+    def in_half(self) -> bool:
+        """Whether networks train, and sample, with products in bfloat16 on the processor; an accelerator has its own
+        preset."""
+        return self.device == "cpu" and fast_in_bfloat16()
 
     def images(self, name: str) -> ImageData:
         return _images(name, self.data_dir, self.quick)
