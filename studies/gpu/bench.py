@@ -138,28 +138,27 @@ class Bench:
         for first in range(0, n, self.batch):
             yield self.batch_of(plan, min(self.batch, n - first), seed, first)
 
-    def features(self, plan: Plan, n: int, seed: int, judges: tuple[str, ...]) -> dict[str, Tensor]:
-        parts: dict[str, list[Tensor]] = {k: [] for k in judges}
+    def features(self, plan: Plan, n: int, seed: int) -> dict[str, Tensor]:
+        """(n, D) by judge."""
+        parts: dict[str, list[Tensor]] = {k: [] for k in JUDGES}
         for images in self.samples(plan, n, seed):
-            for k in judges:
-                parts[k].append(self.judges[k].extract(images.float(), batch=1000))
+            for k, judge in self.judges.items():
+                parts[k].append(judge.extract(images.float(), batch=1000))
         return {k: torch.cat(v).double() for k, v in parts.items()}
 
-    def fids(self, plan: Plan, judges: tuple[str, ...] = tuple(JUDGES)) -> dict[str, float]:
+    def fids(self, plan: Plan) -> dict[str, float]:
         """FID of ``n_first`` samples on the first seed, by judge."""
 
         def judged() -> dict[str, float]:
-            seen = self.features(plan, self.how.n_first, 0, judges)
-            return {k: self.moments[k].from_features(v) for k, v in seen.items()}
+            return {k: self.moments[k].from_features(v) for k, v in self.features(plan, self.how.n_first, 0).items()}
 
-        asked = {"fids": _about(plan), "n": self.how.n_first, "judges": list(judges)}
-        return dict(self.kept(asked, judged))
+        return dict(self.kept({"fids": _about(plan), "n": self.how.n_first}, judged))
 
     def draws(self, plan: Plan, seed: int) -> dict[str, tuple[float, list[float]]]:
         """By judge: FID of ``n_final`` samples on a seed, and of bootstrap draws, the same rows for every plan."""
 
         def judged() -> dict[str, Any]:
-            seen = self.features(plan, self.how.n_final, seed, tuple(JUDGES))
+            seen = self.features(plan, self.how.n_final, seed)
             found = {k: frechet_draws(v, self.moments[k], seed) for k, v in seen.items()}
             return {k: [value, drawn.tolist()] for k, (value, drawn) in found.items()}
 

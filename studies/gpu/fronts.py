@@ -86,7 +86,7 @@ class Front:
                 moved = [v * float(np.exp(draw.normal(0, s))) for v, s in zip(best[1][1:], MOVES, strict=True)]
                 grid = Grid(best[1].solver, min(moved[0], 0.97), max(moved[1], 0.015), moved[2])
             plan = self.bench.alone(network, grid.times(steps), grid.solver)
-            best = min(best, (self.bench.fids(plan, ("seen",))["seen"], grid))
+            best = min(best, (self.bench.fids(plan)["seen"], grid))
         self.found[network, steps] = best[1]
         return best[1]
 
@@ -128,13 +128,16 @@ class Front:
         """What the optimiser chooses, of all members or without cheaper global ones, by two penalties."""
         bench = self.bench
         prices, whole = prices_at(bench.prices, times), len(times) * bench.mflop[bench.reference]
-        for penalty, members in itertools.product(("frechet", "w2"), self.mixes()):
-            edge = pareto_front(prices, penalty=penalty, solver=solver, members=members)
+        for penalty, allowed in itertools.product(("frechet", "w2"), self.mixes()):
+            edge = pareto_front(prices, penalty=penalty, solver=solver, members=allowed)
             for share in self.how.shares:
                 fits = np.flatnonzero(edge.mflop <= share * whole)
                 chosen = edge.assignments[int(fits[-1])] if len(fits) else ()
-                if len(set(chosen[1:])) > 1:
+                members = set(chosen[1:])
+                if members - set(bench.wide):
                     yield "hybrid", bench.plan(times, (START, *chosen[1:]), solver)
+                elif len(members) > 1:
+                    yield "small then large", bench.plan(times, (START, *chosen[1:]), solver)
 
     def mixes(self) -> list[list[str]]:
         """Whom the optimiser may choose from: everybody; and no cheaper network that sees the whole image."""
@@ -146,8 +149,6 @@ class Front:
         start = time.perf_counter()
         bench, plans = self.bench, dict[Any, tuple[str, Plan]]()
         for family, plan in self.candidates():  # what several searches find is judged once, as the first found it
-            only = set(plan.assignment[1:]) <= set(bench.wide)
-            family = "small then large" if family == "hybrid" and only else family
             plans.setdefault((plan.times, plan.assignment, plan.solver), (family, plan))
         rows = [
             {"family": family, **shown(plan), "fid": bench.fids(plan), "penalty": bench.penalties(plan)}

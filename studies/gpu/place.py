@@ -74,9 +74,9 @@ def _tiny(name: str, side: int) -> ImageData:
 
     def enlarged(images: torch.Tensor) -> torch.Tensor:
         tint = torch.tensor([1.0, 0.7, 0.4])[:colours].reshape(1, colours, 1, 1)
-        return F.interpolate(images[:64], size) * tint
+        return F.interpolate(images, size) * tint
 
     fields: dict[str, Any] = {}
-    for part in ("train", "validation", "test"):
-        fields |= {part: enlarged(getattr(data, part)), f"labels_{part}": getattr(data, f"labels_{part}")[:64]}
+    for part, n in (("train", 64), ("validation", 16), ("test", 32)):
+        fields |= {part: enlarged(getattr(data, part)[:n]), f"labels_{part}": getattr(data, f"labels_{part}")[:n]}
     return ImageData(name, **fields)

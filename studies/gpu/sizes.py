@@ -54,12 +54,12 @@ class FrontSize:
     batch: int | None = None
 
 
-TINY = FrontSize(24, 32, 3, counts=(3, 4), shares=(0.5,), finer=False, most=2, prices=(16, 6), rounds=1, batch=50)
+TINY = FrontSize(16, 16, 2, counts=(3, 4), shares=(0.5,), finer=False, most=2, prices=(16, 5), rounds=1, batch=8)
 """The quick form's."""
 
 
-def on_two_cores(n_first: int, n_final: int, trials: int) -> FrontSize:
+def on_two_cores(n_first: int, n_final: int, trials: int, prices: tuple[int, int]) -> FrontSize:
     return FrontSize(
-        n_first, n_final, trials, counts=(3, 4, 5, 6, 8), shares=(0.12, 0.2, 0.3, 0.45, 0.65), finer=False, most=5,
-        prices=(160, 12), batch=32,
+        n_first, n_final, trials, counts=(3, 4, 5, 6, 8), shares=(0.12, 0.2, 0.3, 0.45, 0.65), finer=False, most=4,
+        prices=prices, batch=32,
     )  # fmt: skip
