@@ -20,7 +20,7 @@ from studies.study import Answers, Cell, Study, file_of
 TRIED = (
     "clothing32/global", "clothing32/coarse", "clothing32/dit", "clothing32/dit-coarse", "clothing32/judge",
     "clothing32/judge-unseen", "clothing32/locals", "clothing32/dit-windows", "clothing32/front-unet",
-    "clothing32/front-dit", "clothing64/dit",
+    "clothing32/front-dit",
 )  # fmt: skip
 """Jobs of the quick form: one of every kind."""
 
@@ -60,22 +60,24 @@ class GPUQueue(Study[Options]):
         return "cpu" if self.place().device == "cpu" else "gpu"
 
     def jobs(self) -> Iterator[Job]:
-        """Those asked for, in their order; PhasewiseError for one that this size does not have."""
-        o, known = self.options, JOBS[self.size]
-        sets = dict.fromkeys(job.data for job in known.values())
-        for asked, there, what in ((o.job, known, "job"), (o.sets, sets, "set")):
+        """Those asked for, in their order; one that this size does not have is asked for by name, as a GPU has it.
+        PhasewiseError for an unknown one, and for a set without jobs."""
+        o, own = self.options, JOBS[self.size]
+        every = {**JOBS["gpu"], **own}
+        sets = dict.fromkeys(job.data for job in own.values())
+        for asked, there, what in ((o.job, every, "job"), (o.sets, sets, f"set of size {self.size}")):
             for word in asked:
                 if word not in there:
-                    raise PhasewiseError(unknown(f"{what} of size {self.size}", word, there))
-        for title in o.job or known:
-            if not o.sets or known[title].data in o.sets:
-                yield known[title]
+                    raise PhasewiseError(unknown(what, word, there))
+        for title in o.job or own:
+            if not o.sets or every[title].data in o.sets:
+                yield every[title]
 
     def cells(self) -> Iterator[Cell]:
         o = self.options
-        how = {"size": "cpu", "pace": o.pace} if self.size == "cpu" else {}
         left = o.next or sum(len(jobs) for jobs in JOBS.values())
         for job in self.jobs():
+            how = {"size": "cpu", "pace": o.pace} if job.title in JOBS["cpu"] and self.size == "cpu" else {}
             cell = Cell(job.title, {"tiny": o.tiny, **how}, job)
             if not file_of(self, job.title).exists():
                 left -= 1

@@ -87,7 +87,7 @@ def train_locals(amount: Amount) -> Job:
     def job(place: Place, name: str, network: str) -> dict[str, Any]:
         data, teacher, small = place.images(name), place.network(name, "global"), place.device == "cpu"
         side = data.image_shape[1]
-        radii = (1, 2) if place.quick else FEW_RADII[side] if small else RADII[side]
+        radii = (1, 2) if place.quick else (FEW_RADII if small else RADII).get(side, RADII[28])
         torch.manual_seed(0)
         locals_ = {f"r{r}": pw.LocalDenoiser(data.image_shape, r).to(place.device) for r in radii}
         networks: dict[str, NetworkDenoiser] = {**locals_}

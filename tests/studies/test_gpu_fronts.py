@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from studies.gpu.queue import JOBS
 from studies.gpu.show import PAGE, against_any, exact_savings, saving_table
 from studies.gpu.sizes import Amount, FrontSize
 from studies.gpu.study import GPUQueue, Options
-from studies.gpu.training import Served, _steps_a_second, lend, preset_for
+from studies.gpu.training import Served, _steps_a_second, lend, preset_for, train_network
 from studies.gpu.verdict import Row, best_alone, difference, fid, finalists, verdict
 from studies.pages import END, start_mark
 
@@ -203,8 +204,15 @@ def test_jobs_of_some_sets_and_of_none(tmp_path: Path) -> None:
     assert {cell.what.data for cell in study.cells()} == {"clothing64"}
     assert all(cell.asked["size"] == "cpu" for cell in study.cells())
     for wrong in (Options(sets=("cifar10",), device="cpu"), Options(job=("clothing64/nothing",), device="cpu")):
-        with pytest.raises(PhasewiseError, match="of size cpu"):
+        with pytest.raises(PhasewiseError, match="unknown"):
             list(GPUQueue(wrong, tmp_path).cells())
+
+
+def test_a_processor_does_a_job_of_a_gpu_where_it_is_named(tmp_path: Path) -> None:
+    (cell,) = GPUQueue(Options(job=("mnist/global",), device="cpu"), tmp_path).cells()
+    assert (cell.what, cell.asked) == (JOBS["gpu"]["mnist/global"], {"tiny": False})
+    (cell,) = GPUQueue(Options(job=("clothing32/dit",), device="cpu", size="gpu"), tmp_path).cells()
+    assert (cell.what, cell.asked) == (JOBS["gpu"]["clothing32/dit"], {"tiny": False})
 
 
 def test_images_fix_the_number_of_steps_and_seconds_leave_it_to_the_pace() -> None:
@@ -222,6 +230,21 @@ def test_a_transformer_lends_what_does_not_know_the_side() -> None:
     assert torch.equal(large.blocks[0].qkv.weight, small.blocks[0].qkv.weight)
     assert "places" not in names
     assert torch.equal(large.places, fresh)
+
+
+def test_a_training_begins_with_what_a_smaller_one_lends(tmp_path: Path) -> None:
+    place = Place(tmp_path, None, "cpu", quick=True)
+    make = partial(DiTDenoiser, width=32, depth=1, patch=14)
+    amount = Amount(images=16)
+    with pytest.raises(PhasewiseError, match="no network yet"):
+        train_network(make, amount, "mnist")(place, "fashion_mnist", "dit")
+    for name, lender in (("mnist", None), ("fashion_mnist", "mnist"), ("alone_mnist", None)):
+        answer = train_network(make, amount, lender)(place, name, "dit")
+        assert (answer["steps"], answer["images_seen"]) == (2, 16)
+        assert not list(tmp_path.rglob("checkpoint*"))
+    first, second, alone = (place.network(n, "dit").stem.weight for n in ("mnist", "fashion_mnist", "alone_mnist"))
+    assert torch.equal(first, alone)  # the same images, weights and noise
+    assert not torch.equal(second, alone)
 
 
 def test_rows_of_a_batch_learn_for_one_window_each() -> None:
