@@ -54,7 +54,7 @@ class FrontSize:
     batch: int | None = None
 
 
-TINY = FrontSize(16, 16, 2, counts=(3, 4), shares=(0.5,), finer=False, most=2, prices=(16, 5), rounds=1, batch=8)
+TINY = FrontSize(8, 8, 2, counts=(3, 4), shares=(0.5,), finer=False, most=1, prices=(8, 4), rounds=1, batch=8)
 """The quick form's."""
 
 
