@@ -34,17 +34,17 @@ def fronts(answers: Answers) -> dict[str, dict[str, Any]]:
 
 
 def network_table(answers: Answers) -> str:
-    """What was trained, and how well it does on held-out images."""
+    """What was trained, and how well it does on held-out images; "" where nothing was."""
     rows = []
     for name, found in answers.items():
-        if "finals" in found:
+        if {"finals", "ms", "windows"} & set(found):
             continue
         for network, row in found.get("networks", {name.split("/")[-1]: found}).items():
             loss, judged = row.get("val_loss"), row.get("test_accuracy")
             result = f"loss {loss:.4f}" if loss is not None else "" if judged is None else f"accuracy {judged:.3f}"
             seen = f"{row['images_seen']:,}" if "images_seen" in row else ""
             rows.append([name.split("/")[0], network, seen, f"{row.get('seconds', 0):.0f}", result])
-    return markdown(("images", "network", "images seen", "s", "held out"), rows)
+    return markdown(("images", "network", "images seen", "s", "held out"), rows) if rows else ""
 
 
 def saving_table(answers: Answers) -> str:

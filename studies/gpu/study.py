@@ -20,7 +20,7 @@ from studies.study import Answers, Cell, Study, file_of
 TRIED = (
     "clothing32/global", "clothing32/coarse", "clothing32/dit", "clothing32/dit-coarse", "clothing32/judge",
     "clothing32/judge-unseen", "clothing32/locals", "clothing32/dit-windows", "clothing32/front-unet",
-    "clothing32/front-dit",
+    "clothing32/front-dit", "mnist/timing-64", "windows/64",
 )  # fmt: skip
 """Jobs of the quick form: one of every kind."""
 
@@ -96,10 +96,11 @@ class GPUQueue(Study[Options]):
         return {**found, "on": where, "torch": str(torch.__version__)}
 
     def tables(self, answers: Answers) -> dict[str, str]:
-        tables = {"networks": network_table(answers)}
+        trained = network_table(answers)
+        tables = {"networks": trained} if trained else {}
         if fronts(answers):
             tables |= {"saving": saving_table(answers), "penalties": penalty_table(answers)}
-        return tables
+        return {**tables, **timing.tables(answers)}
 
     def figures(self, answers: Answers) -> dict[str, bytes]:
         return {"photographs.png": figure(answers)} if fronts(answers) else {}
