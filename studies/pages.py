@@ -40,3 +40,11 @@ def replace_table(page: Path, study: str, mark: str, text: str) -> None:
     if not (found and ended) or "<!-- table:" in old:
         raise PhasewiseError(f"{page} has no place for this table; put {start} and {END} on lines of their own there")
     write_text(page, f"{before}{start}\n\n{text}\n\n{END}{after}")
+
+
+def table_in(page: Path, study: str, mark: str) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of one table of ``page``; nothing where the page has no such mark."""
+    _, _, rest = page.read_text(encoding="utf-8").partition(start_mark(study, mark))
+    lines = [line for line in rest.partition(END)[0].splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return (cells[0], cells[2:]) if cells else ([], [])

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import phasewise as pw
 from phasewise.data import ImageData
 from phasewise.errors import PhasewiseError
+from phasewise.metrics.features import fast_in_bfloat16
 from studies import subject
 
 
@@ -33,6 +34,12 @@ class Place:
     device: str
     pace: float = 1.0
     quick: bool = False
+
+    @property
+    def in_half(self) -> bool:
+        """Whether networks train, and sample, with products in bfloat16 on the processor; an accelerator has its own
+        preset."""
+        return self.device == "cpu" and fast_in_bfloat16()
 
     def images(self, name: str) -> ImageData:
         return _images(name, self.data_dir, self.quick)
@@ -67,9 +74,9 @@ def _tiny(name: str, side: int) -> ImageData:
 
     def enlarged(images: torch.Tensor) -> torch.Tensor:
         tint = torch.tensor([1.0, 0.7, 0.4])[:colours].reshape(1, colours, 1, 1)
-        return F.interpolate(images[:64], size) * tint
+        return F.interpolate(images, size) * tint
 
     fields: dict[str, Any] = {}
-    for part in ("train", "validation", "test"):
-        fields |= {part: enlarged(getattr(data, part)), f"labels_{part}": getattr(data, f"labels_{part}")[:64]}
+    for part, n in (("train", 64), ("validation", 16), ("test", 32)):
+        fields |= {part: enlarged(getattr(data, part)[:n]), f"labels_{part}": getattr(data, f"labels_{part}")[:n]}
     return ImageData(name, **fields)

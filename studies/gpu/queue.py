@@ -1,15 +1,16 @@
-"""The queue: every job in its order, what it needs, and where its result belongs."""
+"""The queue: every job in its order, what it needs and where its result belongs; for a large GPU, and for two cores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from studies.gpu.fronts import front
 from studies.gpu.place import Place
+from studies.gpu.sizes import Amount, FrontSize, on_two_cores
 from studies.gpu.timing import time_set, time_windows
-from studies.gpu.training import dit_of, teach_windows, train_judge, train_locals, train_network, unet, unet_of
+from studies.gpu.training import Make, dit_of, teach_windows, train_judge, train_locals, train_network, unet, unet_of
 
 Work = Callable[[Place, str, str], dict[str, Any]]
 
@@ -21,7 +22,7 @@ class Job:
     Attributes:
         data: the set it looks at; its folder must lie in --data-dir.  A job that times takes what is shipped, or noise.
         needs: jobs whose networks it reads.
-        minutes: about how long, alone on one large GPU.
+        minutes: about how long, alone on one large GPU, or on two cores.
         belongs: what the result is for.
     """
 
@@ -37,44 +38,76 @@ class Job:
         return f"{self.data}/{self.name}"
 
 
+Trained = Mapping[str, tuple[Make, Amount, float]]
+"""By name: what is built, how long it is trained, about how many minutes that takes."""
+Timed = tuple[Amount, float]
+Judge = tuple[str, int, int, float]
+"""Architecture, passes, width and minutes."""
+
+
 def _set(
-    data: str, network: Callable[[Any], Any], seconds: float, judges: int, *, transformer: float = 0.0,
-    cheap: tuple[str, ...] = ("coarse",), windows: int = 0,
+    data: str, networks: Trained, judges: tuple[Judge, Judge], locals_: Timed, windows: Timed | None = None,
+    begins: str | None = None,
 ) -> list[Job]:  # fmt: skip
-    """The jobs of one set of images, networks first."""
-    shipped = f"src/phasewise/pretrained/{data}" if "clothing" not in data else "docs/results/resolution.md"
-    jobs = [Job(data, "global", train_network(network, seconds), seconds / 60, belongs=shipped)]
-    if transformer:
-        jobs.append(Job(data, "dit", train_network(dit_of("medium"), transformer), transformer / 60, belongs=shipped))
-        jobs.append(
-            Job(
-                data, "dit-coarse", train_network(dit_of("coarse"), transformer / 2), transformer / 120, belongs=shipped
-            )
-        )
-    for size in cheap:
-        jobs.append(Job(data, size, train_network(unet_of(size), seconds / 2), seconds / 120, belongs=shipped))
-    jobs.append(Job(data, "judge", train_judge("residual", judges), 1.0, belongs=shipped))
-    jobs.append(Job(data, "judge-unseen", train_judge("mixer", judges), 1.0, belongs=shipped))
-    jobs.append(Job(data, "locals", train_locals(seconds / 2), seconds / 120, (f"{data}/global",), shipped))
+    """The jobs of one set of images, networks first.  ``begins``: the set whose transformers lend their weights."""
+    page = "docs/results/resolution.md" if "clothing" in data else f"src/phasewise/pretrained/{data}"
+    jobs = []
+    for name, (make, amount, minutes) in networks.items():
+        lender = begins if name.startswith("dit") else None
+        needs = (f"{lender}/{name}",) if lender else ()
+        jobs.append(Job(data, name, train_network(make, amount, lender), minutes, needs, page))
+    for name, (architecture, passes, width, minutes) in zip(("judge", "judge-unseen"), judges, strict=True):
+        jobs.append(Job(data, name, train_judge(architecture, passes, width), minutes, belongs=page))
+    jobs.append(Job(data, "locals", train_locals(locals_[0]), locals_[1], (f"{data}/global",), page))
     if windows:
-        jobs.append(Job(data, "dit-windows", teach_windows(windows), 1.0, (f"{data}/dit",), shipped))
+        jobs.append(Job(data, "dit-windows", teach_windows(windows[0]), windows[1], (f"{data}/dit",), page))
     return jobs
 
 
-def _fronts(data: str, n_first: int, n_final: int, trials: int, kinds: tuple[str, ...] = ("unet", "dit")) -> list[Job]:
+def _fronts(data: str, sizes: Mapping[str, tuple[FrontSize, float]]) -> list[Job]:
     needs = {"unet": ("global", "judge", "judge-unseen"), "dit": ("dit", "dit-windows", "judge", "judge-unseen")}
     page = "docs/results/resolution.md" if "clothing" in data else "docs/results/cifar10.md"
     return [
-        Job(
-            data,
-            f"front-{kind}",
-            front(kind, n_first, n_final, trials),
-            3.0,
-            tuple(f"{data}/{n}" for n in needs[kind]),
-            page,
-        )
-        for kind in kinds
+        Job(data, f"front-{kind}", front(kind, size), minutes, tuple(f"{data}/{n}" for n in needs[kind]), page)
+        for kind, (size, minutes) in sizes.items()
     ]
+
+
+def _on_gpu(
+    data: str, width: int, seconds: float, passes: int, *, transformer: float = 0.0,
+    cheap: tuple[str, ...] = ("coarse",), windows: bool = False,
+) -> list[Job]:  # fmt: skip
+    """A set at a large GPU's size; every training by the clock."""
+
+    def timed(make: Make, seconds: float) -> tuple[Make, Amount, float]:
+        return make, Amount(seconds), seconds / 60
+
+    networks = {"global": timed(unet(width), seconds)}
+    if transformer:
+        networks |= {
+            "dit": timed(dit_of("medium"), transformer),
+            "dit-coarse": timed(dit_of("coarse"), transformer / 2),
+        }
+    networks |= {size: timed(unet_of(size), seconds / 2) for size in cheap}
+    judges = (("residual", passes, 32, 1.0), ("mixer", passes, 32, 1.0))
+    return _set(data, networks, judges, (Amount(seconds / 2), seconds / 120), (Amount(60), 1.0) if windows else None)
+
+
+def _on_cores(
+    data: str, images: Mapping[str, tuple[int, float]], fronts: Mapping[str, tuple[FrontSize, float]],
+    begins: str | None = None,
+) -> list[Job]:  # fmt: skip
+    """A set at the size of two cores, front and all; every training by so many images, and about so many minutes."""
+    makes = {
+        "global": unet(32), "coarse": unet_of("coarse"), "small": unet(16),
+        "dit": dit_of("small"), "dit-coarse": dit_of("coarse"),
+    }  # fmt: skip
+    amounts = {name: (Amount(images=count), minutes) for name, (count, minutes) in images.items()}
+    networks = {name: (make, *amounts[name]) for name, make in makes.items()}
+    # depthwise convolutions are slow on a processor, so the second judge is plain and wide there
+    judges = (("residual", 20, 24, 3.0), ("plain", 25, 64, 2.0))
+    jobs = _set(data, networks, judges, amounts["locals"], amounts["windows"], begins)
+    return [*jobs, *_fronts(data, fronts)]
 
 
 def _timings() -> list[Job]:
@@ -89,22 +122,47 @@ def _timings() -> list[Job]:
     return [*sets, *layers]
 
 
-JOBS: dict[str, Job] = {
-    job.title: job
-    for job in (
-        *_set("cifar10", unet(48), 360, 40, transformer=400, cheap=("coarse", "small"), windows=1500),
-        *_set("mnist", unet(32), 240, 8, transformer=120),
-        *_set("fashion_mnist", unet(32), 240, 15),
-        *_set("clothing64", unet(48), 70, 40, transformer=70, cheap=("coarse", "small"), windows=400),
-        *_set("clothing128", unet(48), 110, 40, transformer=100, cheap=("coarse", "small"), windows=300),
-        *_set("clothing32", unet(48), 50, 40, transformer=60, cheap=("coarse", "small"), windows=500),
-        *_fronts("cifar10", 3000, 10_000, 30),
-        *_fronts("clothing32", 2000, 3000, 24),
-        *_fronts("clothing64", 2000, 3000, 24),
-        *_fronts("clothing128", 1000, 3000, 14),
-        *_fronts("mnist", 3000, 10_000, 30, ("unet",)),
-        *_fronts("fashion_mnist", 3000, 10_000, 30, ("unet",)),
+def _by_title(jobs: Iterable[Job]) -> dict[str, Job]:
+    return {job.title: job for job in jobs}
+
+
+JOBS: dict[str, dict[str, Job]] = {
+    "gpu": _by_title((
+        *_on_gpu("cifar10", 48, 360, 40, transformer=400, cheap=("coarse", "small"), windows=True),
+        *_on_gpu("mnist", 32, 240, 8, transformer=120),
+        *_on_gpu("fashion_mnist", 32, 240, 15),
+        *_on_gpu("clothing64", 48, 70, 40, transformer=70, cheap=("coarse", "small"), windows=True),
+        *_on_gpu("clothing128", 48, 110, 40, transformer=100, cheap=("coarse", "small"), windows=True),
+        *_on_gpu("clothing32", 48, 50, 40, transformer=60, cheap=("coarse", "small"), windows=True),
+        *_fronts("cifar10", dict.fromkeys(("unet", "dit"), (FrontSize(3000, 10_000, 30), 3.0))),
+        *_fronts("clothing32", dict.fromkeys(("unet", "dit"), (FrontSize(2000, 3000, 24), 3.0))),
+        *_fronts("clothing64", dict.fromkeys(("unet", "dit"), (FrontSize(2000, 3000, 24), 3.0))),
+        *_fronts("clothing128", dict.fromkeys(("unet", "dit"), (FrontSize(1000, 3000, 14), 3.0))),
+        *_fronts("mnist", {"unet": (FrontSize(3000, 10_000, 30), 3.0)}),
+        *_fronts("fashion_mnist", {"unet": (FrontSize(3000, 10_000, 30), 3.0)}),
         *_timings(),
-    )
-}
-"""By title, in the order in which a borrowed half hour should do them."""
+    )),
+    "cpu": _by_title((
+        *_on_cores(
+            "clothing32",
+            {"global": (120_000, 4), "coarse": (60_000, 1), "small": (80_000, 2), "dit": (60_000, 6),
+             "dit-coarse": (50_000, 3), "locals": (50_000, 3), "windows": (8_000, 2)},
+            {"unet": (on_two_cores(500, 1000, 8, (340, 14)), 3), "dit": (on_two_cores(500, 1000, 6, (340, 14)), 8)},
+        ),
+        *_on_cores(
+            "clothing64",
+            {"global": (55_000, 7), "coarse": (40_000, 3), "small": (40_000, 4), "dit": (14_000, 11),
+             "dit-coarse": (20_000, 5), "locals": (25_000, 5), "windows": (2_000, 3)},
+            {"unet": (on_two_cores(256, 400, 8, (340, 12)), 7), "dit": (on_two_cores(160, 400, 5, (160, 10)), 21)},
+            "clothing32",
+        ),
+        *_on_cores(
+            "clothing128",
+            {"global": (28_000, 14), "coarse": (15_000, 3), "small": (16_000, 5), "dit": (22_000, 19),
+             "dit-coarse": (17_000, 5), "locals": (14_000, 8), "windows": (2_000, 3)},
+            {"unet": (on_two_cores(192, 400, 6, (200, 10)), 16), "dit": (on_two_cores(160, 400, 5, (128, 10)), 21)},
+            "clothing64",
+        ),
+    )),
+}  # fmt: skip
+"""By size and title: in the order in which a borrowed half hour should do them; on two cores set after set."""

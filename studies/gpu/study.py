@@ -11,35 +11,41 @@ import torch
 from phasewise.errors import PhasewiseError, unknown
 from studies.gpu import timing
 from studies.gpu.place import Place
-from studies.gpu.queue import JOBS
+from studies.gpu.queue import JOBS, Job
+from studies.gpu.show import figure, fronts, network_table, penalty_table, saving_table
+from studies.gpu.sizes import SIZES
 from studies.options import choice
-from studies.pages import markdown
 from studies.study import Answers, Cell, Study, file_of
 
 TRIED = (
-    "mnist/global", "mnist/judge", "mnist/judge-unseen", "mnist/locals", "mnist/front-unet", "mnist/timing-64",
-    "windows/64",
+    "clothing32/global", "clothing32/coarse", "clothing32/dit", "clothing32/dit-coarse", "clothing32/judge",
+    "clothing32/judge-unseen", "clothing32/locals", "clothing32/dit-windows", "clothing32/front-unet",
+    "clothing32/front-dit", "mnist/timing-64", "windows/64",
 )  # fmt: skip
 """Jobs of the quick form: one of every kind."""
 
 
 @dataclass(frozen=True)
 class Options:
-    job: tuple[str, ...] = choice((), "SET/NAME of jobs; none: all, in their order", quick=TRIED)
+    sets: tuple[str, ...] = choice((), "only the jobs of these sets, in their order")
+    job: tuple[str, ...] = choice((), "only these jobs, SET/NAME", quick=TRIED)
     next: int = choice(0, "only so many that are not done yet; 0: all")
     data_dir: str | None = choice(None, "folder of the named sets")
     device: str = choice("auto", "cuda, cpu, or auto", quick="cpu")
-    pace: float = choice(1.0, "factor on every training's seconds")
+    size: str = choice("auto", "for a gpu or for a cpu's two cores; auto: by device", choices=("auto", *SIZES))
+    pace: float = choice(1.0, "factor on the length of every training")
     tiny: bool = choice(False, "a few images and steps", quick=True, flag=False)
 
 
 class GPUQueue(Study[Options]):
-    """Trains what is shipped and what the pages compare, on whatever GPU there is.  Jobs are independent processes:
-    start several at once, each with its own --job, on one large GPU.  Networks lie in OUT/work/SET/NAME.  A job that is
-    cut off goes on from its checkpoint, at most 45 seconds old.  Nothing is downloaded."""
+    """Trains what is shipped and what the pages compare, on whatever GPU there is, or photographs alone at the size of
+    two processor cores.  On a large GPU start several jobs at once, each a process with its own --job.  Networks lie in
+    OUT/work/SET/NAME.  A job that is cut off goes on from its checkpoint, at most 45 seconds old; a front keeps every
+    answer; a judge begins again.  Nothing is downloaded."""
 
     name = "gpu"
     question = "What can half an hour of one large GPU train?"
+    page = "results/resolution.md"
     options_type = Options
 
     def place(self) -> Place:
@@ -47,15 +53,33 @@ class GPUQueue(Study[Options]):
         device = o.device if o.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         return Place(self.work, o.data_dir, device, o.pace, o.tiny)
 
+    @property
+    def size(self) -> str:
+        if self.options.size != "auto":
+            return self.options.size
+        return "cpu" if self.place().device == "cpu" else "gpu"
+
+    def jobs(self) -> Iterator[Job]:
+        """Those asked for, in their order; one that this size does not have is asked for by name, as a GPU has it.
+        PhasewiseError for an unknown one, and for a set without jobs."""
+        o, own = self.options, JOBS[self.size]
+        every = {**JOBS["gpu"], **own}
+        sets = dict.fromkeys(job.data for job in own.values())
+        for asked, there, what in ((o.job, every, "job"), (o.sets, sets, f"set of size {self.size}")):
+            for word in asked:
+                if word not in there:
+                    raise PhasewiseError(unknown(what, word, there))
+        for title in o.job or own:
+            if not o.sets or every[title].data in o.sets:
+                yield every[title]
+
     def cells(self) -> Iterator[Cell]:
         o = self.options
-        for title in o.job:
-            if title not in JOBS:
-                raise PhasewiseError(unknown("job", title, JOBS))
-        left = o.next or len(JOBS)
-        for title in o.job or JOBS:
-            cell = Cell(title, {"tiny": o.tiny}, JOBS[title])
-            if not file_of(self, title).exists():
+        left = o.next or sum(len(jobs) for jobs in JOBS.values())
+        for job in self.jobs():
+            how = {"size": "cpu", "pace": o.pace} if job.title in JOBS["cpu"] and self.size == "cpu" else {}
+            cell = Cell(job.title, {"tiny": o.tiny, **how}, job)
+            if not file_of(self, job.title).exists():
                 left -= 1
             if left < 0:
                 return
@@ -72,15 +96,11 @@ class GPUQueue(Study[Options]):
         return {**found, "on": where, "torch": str(torch.__version__)}
 
     def tables(self, answers: Answers) -> dict[str, str]:
-        rows = []
-        for name, found in answers.items():
-            if {"finals", "ms", "windows"} & set(found):
-                continue
-            for network, row in found.get("networks", {name.split("/")[-1]: found}).items():
-                loss, judged = row.get("val_loss"), row.get("test_accuracy")
-                result = f"loss {loss:.4f}" if loss is not None else "" if judged is None else f"accuracy {judged:.3f}"
-                rows.append(
-                    [name.split("/")[0], network, str(row.get("steps", "")), f"{row.get('seconds', 0):.0f}", result]
-                )
-        trained = {"": markdown(("images", "network", "steps", "s", "held out"), rows)} if rows else {}
-        return {**trained, **timing.tables(answers)}
+        trained = network_table(answers)
+        tables = {"networks": trained} if trained else {}
+        if fronts(answers):
+            tables |= {"saving": saving_table(answers), "penalties": penalty_table(answers)}
+        return {**tables, **timing.tables(answers)}
+
+    def figures(self, answers: Answers) -> dict[str, bytes]:
+        return {"photographs.png": figure(answers)} if fronts(answers) else {}

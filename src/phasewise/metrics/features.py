@@ -209,10 +209,15 @@ convolutions tell grey shapes apart, but not what photographs show; there, mirro
 
 def _recipe(channels: int, unseen: bool) -> dict[str, Any]:
     found = dict(RECIPES[channels > 1, unseen])
-    # there since torch 2.12 or so; a processor without matrix instructions is slower in bfloat16
-    if channels > 1 and getattr(torch.cpu, "get_capabilities", dict[str, bool])().get("amx_bf16"):
+    if channels > 1 and fast_in_bfloat16():
         found["precision"] = "bfloat16"
     return found
+
+
+def fast_in_bfloat16() -> bool:
+    """Whether this processor has matrix instructions for bfloat16; without, it is slower in it than in float32."""
+    # there since torch 2.12 or so
+    return bool(getattr(torch.cpu, "get_capabilities", dict[str, bool])().get("amx_bf16"))
 
 
 @checks.checked(

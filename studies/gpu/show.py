@@ -1,0 +1,175 @@
+"""Tables and figure of the fronts: savings by set, kind and side; and whether penalties rank what the judge ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import spearmanr
+
+from phasewise.power import Comparison
+from studies.figures import png, style
+from studies.gpu.bench import JUDGES, PENALTIES
+from studies.gpu.verdict import ALONE, Row, Verdict, best_alone, difference, fid, verdict, within, worst
+from studies.pages import markdown, table_in
+from studies.study import Answers
+from studies.timing import ratio
+
+BOUNDS = (1.05, 1.25)
+"""Equal judged quality, and a quarter worse: times the base's FID."""
+KINDS = {"unet": ("U-Net", "#D55E00"), "dit": ("transformer", "#009E73")}
+EXACT = {"unet": "U-Net medium", "dit": "transformer"}
+"""Columns of the exact fields' table, by kind."""
+PAGE = Path(__file__).resolve().parents[2] / "docs/results/resolution.md"
+
+
+def fronts(answers: Answers) -> dict[str, dict[str, Any]]:
+    """Answers of fronts by set and kind, sides ascending."""
+    found = {name: a for name, a in answers.items() if "finals" in a}
+    return dict(
+        sorted(found.items(), key=lambda item: (item[1]["side"], item[0].split("/")[0], item[1]["kind"] != "unet"))
+    )
+
+
+def network_table(answers: Answers) -> str:
+    """What was trained, and how well it does on held-out images; "" where nothing was."""
+    rows = []
+    for name, found in answers.items():
+        if {"finals", "ms", "windows"} & set(found):
+            continue
+        for network, row in found.get("networks", {name.split("/")[-1]: found}).items():
+            loss, judged = row.get("val_loss"), row.get("test_accuracy")
+            result = f"loss {loss:.4f}" if loss is not None else "" if judged is None else f"accuracy {judged:.3f}"
+            seen = f"{row['images_seen']:,}" if "images_seen" in row else ""
+            rows.append([name.split("/")[0], network, seen, f"{row.get('seconds', 0):.0f}", result])
+    return markdown(("images", "network", "images seen", "s", "held out"), rows) if rows else ""
+
+
+def saving_table(answers: Answers) -> str:
+    """By set and kind, for each bound: the rival, the hybrid, and what is between them."""
+    rows, found = [], fronts(answers)
+    for name, a in found.items():
+        for bound in BOUNDS:
+            result = verdict(a["finals"], bound)
+            rival, hybrid = result.rival, result.hybrid
+            cells = [name.split("/")[0], str(a["side"]), KINDS[a["kind"]][0], f"{100 * (bound - 1):.0f} %"]
+            cells += [f"{rival['mflop']:.0f}: {who(rival)}"]
+            cells += [f"{hybrid['mflop']:.0f}: {who(hybrid)}" if result.pays else "none is cheaper"]
+            cells += [f"{result.saving:.2f}", f"{against_any(found, name, bound, result):.2f}"]
+            cells += [_clock(a, result) if bound == BOUNDS[0] else ""]
+            for judge in JUDGES:
+                between = difference(hybrid, rival, judge, a["n_final"])
+                cells += [f"{fid(rival, judge):.2f}", _difference(between) if result.pays else ""]
+            rows.append(cells)
+    each = "; ".join(f"{name.split('/')[0]} {KINDS[a['kind']][0]} {_n(a)}" for name, a in found.items())
+    heads = [
+        "images", "side", "kind", "bound", "rival, MFLOP: calls", "hybrid", "saving", "over any kind", "saving in ms",
+        "FID", "hybrid minus rival", "unseen FID", "hybrid minus rival",
+    ]  # fmt: skip
+    note = (
+        "Saving: the rival's FLOPs over the hybrid's. Bound: so much more than the FID of the best global-only "
+        "schedule, by both judges. Differences are paired, ± one standard error; in brackets what so many samples "
+        "show four times in five."
+    )
+    return markdown(heads, rows, note, f"Samples of a finalist over both seeds: {each}.")
+
+
+def _n(answer: Mapping[str, Any]) -> str:
+    final = answer["finals"][0]["judged"]
+    return f"{answer['n_final'] * len(next(iter(final.values()))):,}"
+
+
+def _difference(found: Comparison) -> str:
+    return f"{found.difference:+.2f} ± {found.stderr:.2f} ({found.detectable:.2f})"
+
+
+def _clock(answer: Mapping[str, Any], result: Verdict) -> str:
+    if not result.pays:
+        return "1"
+    middle, spread = ratio(answer["clock"], "rival", "hybrid")
+    return f"{middle:.2f} ± {spread:.2f}"
+
+
+def who(row: Row) -> str:
+    """Calls in their order, the free first one left out."""
+    return ", ".join(f"{len(list(group))} {name}" for name, group in groupby(row["assignment"][1:]))
+
+
+def against_any(found: Mapping[str, Mapping[str, Any]], name: str, bound: float, result: Verdict) -> float:
+    """The saving where the rival may be of either kind of network, within the same bound by the same judges."""
+    base = next(f for f in found[name]["finals"] if f["reference"])
+    fits = within(base, bound)
+    same = [a for other, a in found.items() if other.split("/")[0] == name.split("/")[0]]
+    rivals = [f for a in same if a["n_final"] == found[name]["n_final"] for f in a["finals"] if f["family"] in ALONE]
+    return float(min(f["mflop"] for f in rivals if fits(f)) / result.hybrid["mflop"])
+
+
+def penalty_table(answers: Answers) -> str:
+    """Spearman's correlation of every penalty with FID by the judge whose features no penalty has seen."""
+    rows = []
+    for name, a in fronts(answers).items():
+        unseen = [r["fid"]["unseen"] for r in a["rows"]]
+        ranks = [spearmanr([r["penalty"][p] for r in a["rows"]], unseen).statistic for p in PENALTIES]
+        seen = spearmanr([r["fid"]["seen"] for r in a["rows"]], unseen).statistic
+        base = best_alone(a["rows"])
+        near = [r for r in a["rows"] if worst(r["fid"], base["fid"]) < 2]
+        rows.append(
+            [name.split("/")[0], KINDS[a["kind"]][0], str(len(unseen)), str(a["n"]), *map(_rank, (*ranks, seen)),
+             f"{len(near)}"]
+        )  # fmt: skip
+    heads = [
+        "images",
+        "kind",
+        "schedules",
+        "samples of each",
+        *PENALTIES,
+        "FID by the seen judge",
+        "within twice the best",
+    ]
+    note = "All schedules of a front: one network, small then large, hybrids, on every searched grid. One seed."
+    return markdown(heads, rows, f"Spearman's correlation with FID by the unseen judge. {note}")
+
+
+def _rank(value: float) -> str:
+    return f"{value:.2f}" if value == value else ""
+
+
+def exact_savings(page: Path, column: str) -> dict[str, list[tuple[int, float]]]:
+    """By calls of the reference: (side, saving) of scaling fields by ``frechet``, as the page's own table has them."""
+    heads, rows = table_in(page, "resolution", "saving")
+    found: dict[str, list[tuple[int, float]]] = {}
+    at = {head: k for k, head in enumerate(heads)}
+    levels: dict[str, list[str]] = {}
+    for row in rows:
+        if (row[0], row[at["error"]]) != ("scaling", "frechet"):
+            continue
+        side = row[at["side"]]
+        levels.setdefault(side, []).append(row[at["rival: steps, solver"]].split(",")[0])
+        found.setdefault(levels[side][-1], []).append((int(side), float(row[at[column]].split()[0])))
+    return found
+
+
+def figure(answers: Answers, page: Path = PAGE) -> bytes:
+    """Saving at 5 % against side, photographs over exact fields, a panel for each kind of network."""
+    import matplotlib.pyplot as plt
+
+    style()
+    figure, axes = plt.subplots(1, len(KINDS), figsize=(7.2, 3.2), layout="constrained", sharey=True)
+    found = {n: a for n, a in fronts(answers).items() if n.startswith("clothing")}
+    for ax, (kind, (label, colour)) in zip(axes, KINDS.items(), strict=True):
+        for (calls, points), line in zip(exact_savings(page, EXACT[kind]).items(), ("--", ":"), strict=False):
+            ax.plot(*zip(*points, strict=True), line, color="0.6", lw=1, label=f"exact fields, as {calls} global calls")
+        own = [(n, a, verdict(a["finals"], BOUNDS[0])) for n, a in found.items() if a["kind"] == kind]
+        sides = [a["side"] for _, a, _ in own]
+        ax.plot(sides, [v.saving for *_, v in own], "o-", color=colour, label=f"photographs, {label} alone")
+        any_kind = [against_any(found, n, BOUNDS[0], v) for n, _, v in own]
+        ax.plot(sides, any_kind, "s--", ms=3, color=colour, alpha=0.6, label="photographs, any kind alone")
+        ax.axhline(1, color="black", lw=0.7)
+        ax.set(xscale="log", yscale="log", xlabel="side, pixels", title=label)
+        ax.set_xticks((32, 64, 128, 256), ("32", "64", "128", "256"))
+        ax.minorticks_off()
+        ax.legend(fontsize=6)
+    axes[0].set_ylabel("rival's FLOPs over the hybrid's")
+    return png(figure)

@@ -1,0 +1,94 @@
+"""Who is as good as the best global-only schedule, and what that costs: the rival, the hybrid, and their difference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, variance
+from typing import Any
+
+from phasewise.power import Comparison
+
+ALONE = ("one network", "small then large")
+"""Families of global-only schedules: one network in fewer placed steps, and a smaller one before the larger."""
+HYBRID = "hybrid"
+FAMILIES = (*ALONE, HYBRID)
+Row = Mapping[str, Any]
+
+
+def worst(fids: Mapping[str, float], base: Mapping[str, float]) -> float:
+    """The larger of both judges' FIDs over the base's."""
+    return max(fids[judge] / base[judge] for judge in base)
+
+
+def best_alone(rows: Sequence[Row]) -> Row:
+    """The global-only schedule whose worse judge likes it most, each judge by the best it has seen of them."""
+    own = [r for r in rows if r["family"] in ALONE]
+    least = {judge: min(r["fid"][judge] for r in own) for judge in own[0]["fid"]}
+    return min(own, key=lambda r: (worst(r["fid"], least), r["mflop"]))
+
+
+def finalists(rows: Sequence[Row], base: Row, limit: float, most: int) -> list[Row]:
+    """Of each family what no cheaper one of it beats by its worse judge: from ``limit`` times the base's FID down to
+    the first that is a tenth better than it, the best ``most`` of them."""
+    chosen = [base]
+    for family in FAMILIES:
+        front: list[Row] = []
+        least = limit
+        for row in sorted((r for r in rows if r["family"] == family), key=lambda r: r["mflop"]):
+            if (value := worst(row["fid"], base["fid"])) < least and least > 0.9:
+                least = value
+                front.append(row)
+        chosen += [row for row in front[-most:] if row is not base]
+    return chosen
+
+
+def fid(final: Row, judge: str) -> float:
+    """Mean over the seeds."""
+    return fmean(value for value, _ in final["judged"][judge])
+
+
+def judges(final: Row) -> list[str]:
+    return list(final["judged"])
+
+
+def difference(first: Row, second: Row, judge: str, n: int) -> Comparison:
+    """FID of ``first`` minus that of ``second``, both judged on ``n`` samples of each seed from the same noise: its
+    error is the spread of the differences of bootstrap draws that took the same rows of both."""
+    parts = list(zip(first["judged"][judge], second["judged"][judge], strict=True))
+    spread = [variance(a - b for a, b in zip(d, e, strict=True)) for (_, d), (_, e) in parts]
+    error = math.sqrt(sum(spread)) / len(parts)
+    return Comparison(fid(first, judge) - fid(second, judge), error, n * len(parts))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The cheapest global-only schedule and the cheapest of all, both within a bound."""
+
+    rival: Row
+    hybrid: Row
+
+    @property
+    def saving(self) -> float:
+        """Rival's FLOPs over the hybrid's; 1 where no hybrid is cheaper."""
+        return float(self.rival["mflop"] / self.hybrid["mflop"])
+
+    @property
+    def pays(self) -> bool:
+        return self.hybrid is not self.rival
+
+
+def within(base: Row, bound: float) -> Callable[[Row], bool]:
+    """Whether every judge's FID is at most ``bound`` times the base's."""
+    limits = {judge: bound * fid(base, judge) for judge in judges(base)}
+    return lambda final: all(fid(final, judge) <= limit for judge, limit in limits.items())
+
+
+def verdict(finals: Sequence[Row], bound: float) -> Verdict:
+    """By finalists, one of which is the ``reference``; it is within any bound of at least 1 itself."""
+    base = next(f for f in finals if f["reference"])
+    fits = within(base, bound)
+    good = sorted((f for f in finals if fits(f)), key=lambda f: f["mflop"])
+    rival = next(f for f in good if f["family"] in ALONE)
+    return Verdict(rival, next((f for f in good if f["mflop"] < rival["mflop"]), rival))

@@ -1,0 +1,284 @@
+"""The queue's fronts: who is the rival and who the hybrid, and nothing measured twice where a job was cut off."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import phasewise as pw
+from phasewise.denoisers import DiTDenoiser
+from phasewise.errors import PhasewiseError
+from phasewise.files import read_json
+from phasewise.metrics import FrechetReference, frechet_difference
+from phasewise.metrics.classifier import train_classifier
+from phasewise.metrics.frechet import frechet_draws
+from phasewise.training.settings import TrainSettings
+from studies.gpu.bench import Bench
+from studies.gpu.fronts import Front
+from studies.gpu.kept import Kept
+from studies.gpu.place import Place
+from studies.gpu.queue import JOBS
+from studies.gpu.show import PAGE, against_any, exact_savings, saving_table
+from studies.gpu.sizes import Amount, FrontSize
+from studies.gpu.study import GPUQueue, Options
+from studies.gpu.training import Served, _steps_a_second, lend, preset_for, train_network
+from studies.gpu.verdict import Row, best_alone, difference, fid, finalists, verdict
+from studies.pages import END, start_mark
+
+
+def final(family: str, mflop: float, seen: float, unseen: float, *, reference: bool = False) -> dict[str, Any]:
+    draws = [0.0, 1.0]
+    judged = {"seen": [[seen, draws]] * 2, "unseen": [[unseen, draws]] * 2}
+    who = "global" if family == "one network" else "r1"
+    fids = {"seen": seen, "unseen": unseen}
+    return {"family": family, "mflop": mflop, "fid": fids, "judged": judged, "reference": reference,
+            "assignment": ["pixel", who]}  # fmt: skip
+
+
+BASE = final("one network", 100, 10, 20, reference=True)
+FEWER = final("one network", 80, 10.4, 20.8)
+MIXED = final("small then large", 40, 10.6, 20)  # within 5 % by one judge only...
+CHEAP = final("hybrid", 20, 10.4, 20.4)
+CHEAPER = final("hybrid", 10, 10.2, 21.2)  # ... and by the other
+
+
+def test_rival_and_hybrid_are_the_cheapest_that_both_judges_let_pass() -> None:
+    found = verdict([BASE, FEWER, MIXED, CHEAP, CHEAPER], 1.05)
+    assert (found.rival, found.hybrid) == (FEWER, CHEAP)
+    assert found.saving == pytest.approx(4)
+    wider = verdict([BASE, FEWER, MIXED, CHEAP, CHEAPER], 1.07)
+    assert (wider.rival, wider.hybrid) == (MIXED, CHEAPER)
+
+
+def test_where_no_hybrid_is_cheaper_the_saving_is_one() -> None:
+    found = verdict([BASE, MIXED, final("hybrid", 150, 9, 18), CHEAPER], 1.05)
+    assert not found.pays
+    assert found.saving == 1
+
+
+def test_finalists_are_undominated_by_the_worse_judge() -> None:
+    rows: list[Row] = [BASE, FEWER, MIXED, CHEAP, CHEAPER, final("hybrid", 30, 9, 22), final("hybrid", 60, 8, 17.9)]
+    rows += [final("hybrid", 70, 7, 15), final("hybrid", 5, 30, 30)]
+    assert best_alone(rows) is BASE
+    chosen = finalists(rows, BASE, 1.6, 5)
+    assert [r["mflop"] for r in chosen] == [100, 80, 40, 10, 20, 60]  # 60 is a tenth better: nothing after it
+    assert [r["mflop"] for r in finalists(rows, BASE, 1.6, 1)] == [100, 40, 60]
+
+
+def test_a_difference_of_finalists_is_the_paired_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real, a = (torch.randn(64, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    b = a + 0.1 * torch.randn(64, 3, generator=generator, dtype=torch.float64) + 0.2
+    reference = FrechetReference.fit(real)
+    judged = [{"judged": {"seen": [_draws(x, reference, 1)]}} for x in (a, b)]
+    found, expected = difference(*judged, "seen", 64), frechet_difference(a, b, reference, 1)
+    assert found.difference == pytest.approx(expected.value)
+    assert found.stderr == pytest.approx(expected.stderr)
+    twice = [{"judged": {"seen": [_draws(x, reference, s) for s in (1, 2)]}} for x in (a, b)]
+    assert difference(*twice, "seen", 64).n == 128
+    assert fid(twice[0], "seen") == pytest.approx(reference.from_features(a))
+
+
+def _draws(x: torch.Tensor, reference: FrechetReference, seed: int) -> list[Any]:
+    value, drawn = frechet_draws(x, reference, seed)
+    return [value, drawn.tolist()]
+
+
+def test_a_rival_of_any_kind_counts_where_it_is_as_good() -> None:
+    small = final("one network", 30, 10.5, 21)
+    other = final("one network", 1, 11, 20, reference=True)
+    found = {
+        "clothing32/front-dit": {"kind": "dit", "finals": [BASE, CHEAP], "n_final": 8},
+        "clothing32/front-unet": {"kind": "unet", "finals": [small, other], "n_final": 8},
+        "clothing64/front-unet": {"kind": "unet", "finals": [other], "n_final": 8},
+    }
+    result = verdict(found["clothing32/front-dit"]["finals"], 1.05)
+    assert (result.saving, against_any(found, "clothing32/front-dit", 1.05, result)) == (5, 1.5)
+
+
+def test_the_table_says_where_no_hybrid_is_cheaper() -> None:
+    answer = {"kind": "unet", "side": 32, "n_final": 8, "finals": [BASE, FEWER], "clock": {"rival": [1], "hybrid": [1]}}
+    text = saving_table({"clothing32/front-unet": answer})
+    assert text.count("none is cheaper | 1.00 | 1.00 |") == 2
+    assert "16." in text.splitlines()[-1]  # samples over both seeds
+
+
+def test_what_was_kept_is_found_by_what_was_asked_and_by_what_it_depends_on(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"one")
+    calls: list[int] = []
+
+    def measure() -> list[int]:
+        calls.append(0)
+        return calls
+
+    kept = Kept(tmp_path / "kept", [weights, "about"])
+    assert [kept({"n": 1}, measure), kept({"n": 1}, measure), kept({"n": 2}, measure)] == [[0], [0], [0, 0]]
+    assert Kept(tmp_path / "kept", [weights, "about"])({"n": 1}, measure) == [0]
+    weights.write_bytes(b"two")  # trained anew: another folder
+    assert len(Kept(tmp_path / "kept", [weights, "about"])({"n": 1}, measure)) == 3
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Small networks that have learnt nothing but the moments, and judges that have seen the images once."""
+    place = Place(tmp_path_factory.mktemp("work"), None, "cpu", quick=True)
+    data = place.images("mnist")
+    torch.manual_seed(0)
+    shape = data.image_shape
+    makers = {"global": pw.UNetDenoiser(shape, width=8, patch=4), "small": pw.UNetDenoiser(shape, width=8, patch=7)}
+    for name, network in {**makers, "r1": pw.LocalDenoiser(shape, 1, width=8)}.items():
+        network.fit_moments(data.train)
+        for parameter in network.parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+        pw.save_denoiser(network, place.folder("mnist", name))
+    for seed, judge in enumerate(("judge", "judge-unseen")):
+        train_classifier(data, seed=seed, epochs=1, batch=16).save(place.folder("mnist", judge))
+    return place
+
+
+HOW = FrontSize(8, 8, 3, counts=(3, 4), shares=(0.4,), finer=False, most=1, prices=(8, 4), rounds=1, batch=8)
+
+
+def test_a_front_that_was_cut_off_goes_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampled: list[float] = []
+    real = Bench.features
+
+    def counted(self: Bench, plan: pw.HybridSchedule, *rest: Any) -> Any:
+        if len(sampled) == stop:
+            raise KeyboardInterrupt
+        sampled.append(plan.times[1])
+        return real(self, plan, *rest)
+
+    monkeypatch.setattr(Bench, "features", counted)
+    stop = 10
+    with pytest.raises(KeyboardInterrupt):
+        Front(Bench(place, "mnist", "unet", HOW)).run()
+    stop = -1
+    found = Front(Bench(place, "mnist", "unet", HOW)).run()
+    searches, judged = 4 * HOW.trials, len(found["rows"]) + 2 * len(found["finals"])
+    assert len(sampled) <= searches + judged  # a grid tried twice is judged once
+    count = len(sampled)
+    again = Front(Bench(place, "mnist", "unet", HOW)).run()
+    assert len(sampled) == count
+    assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in found.items() if k != "seconds"}
+    assert {row["family"] for row in found["rows"]} == {"one network", "small then large", "hybrid"}
+    assert all(row["assignment"][0] == "pixel" for row in found["rows"])
+
+
+def test_a_search_keeps_the_best_that_it_has_tried(place: Place) -> None:
+    bench = Bench(place, "mnist", "unet", HOW)
+    front = Front(bench)
+    best = front.searched("global", 3)
+    value = bench.fids(bench.alone("global", best.times(3), best.solver))["seen"]
+    tried = [bench.kept.folder / f.name for f in bench.kept.folder.glob("*.json")]
+    answers = [read_json(f) for f in tried]
+    fids = [
+        a["answer"]["seen"]
+        for a in answers
+        if a["asked"].get("fids", {}).get("assignment") == ["pixel", "global", "global"]
+    ]
+    assert value == min(fids)
+    assert front.known("small", 3) == best  # a smaller network begins where the reference ended
+    assert front.known("global", 4) == best
+    assert front.known("global", 3) is None
+
+
+def test_every_job_comes_after_those_it_needs() -> None:
+    for size, jobs in JOBS.items():
+        titles = list(jobs)
+        for k, job in enumerate(jobs.values()):
+            missing = [n for n in job.needs if n not in titles[:k]]
+            assert not missing, (size, job.title, missing)
+    sets = [job.data for job in JOBS["cpu"].values()]
+    assert sets == sorted(sets, key=["clothing32", "clothing64", "clothing128"].index)
+
+
+def test_jobs_of_some_sets_and_of_none(tmp_path: Path) -> None:
+    study = GPUQueue(Options(sets=("clothing64",), device="cpu"), tmp_path)
+    assert {cell.what.data for cell in study.cells()} == {"clothing64"}
+    assert all(cell.asked["size"] == "cpu" for cell in study.cells())
+    for wrong in (Options(sets=("cifar10",), device="cpu"), Options(job=("clothing64/nothing",), device="cpu")):
+        with pytest.raises(PhasewiseError, match="unknown"):
+            list(GPUQueue(wrong, tmp_path).cells())
+
+
+def test_a_processor_does_a_job_of_a_gpu_where_it_is_named(tmp_path: Path) -> None:
+    (cell,) = GPUQueue(Options(job=("mnist/global",), device="cpu"), tmp_path).cells()
+    assert (cell.what, cell.asked) == (JOBS["gpu"]["mnist/global"], {"tiny": False})
+    (cell,) = GPUQueue(Options(job=("clothing32/dit",), device="cpu", size="gpu"), tmp_path).cells()
+    assert (cell.what, cell.asked) == (JOBS["gpu"]["clothing32/dit"], {"tiny": False})
+
+
+def test_images_fix_the_number_of_steps_and_seconds_leave_it_to_the_pace() -> None:
+    assert Amount(images=3200).steps(32, 0.5) == 50
+    assert Amount(seconds=100).steps(32, 2.0, pace=3.0) == 600
+
+
+def test_a_transformer_lends_what_does_not_know_the_side() -> None:
+    small, large = DiTDenoiser((3, 8, 8), width=32, depth=1), DiTDenoiser((3, 16, 16), width=32, depth=1)
+    fresh = large.places.detach().clone()
+    torch.manual_seed(1)
+    for parameter in small.parameters():
+        parameter.data.normal_()
+    names = lend(small, large)
+    assert torch.equal(large.blocks[0].qkv.weight, small.blocks[0].qkv.weight)
+    assert "places" not in names
+    assert torch.equal(large.places, fresh)
+
+
+def test_a_training_begins_with_what_a_smaller_one_lends(tmp_path: Path) -> None:
+    place = Place(tmp_path, None, "cpu", quick=True)
+    make = partial(DiTDenoiser, width=32, depth=1, patch=14)
+    amount = Amount(images=16)
+    with pytest.raises(PhasewiseError, match="no network yet"):
+        train_network(make, amount, "mnist")(place, "fashion_mnist", "dit")
+    for name, lender in (("mnist", None), ("fashion_mnist", "mnist"), ("alone_mnist", None)):
+        answer = train_network(make, amount, lender)(place, name, "dit")
+        assert (answer["steps"], answer["images_seen"]) == (2, 16)
+        assert not list(tmp_path.rglob("checkpoint*"))
+    first, second, alone = (place.network(n, "dit").stem.weight for n in ("mnist", "fashion_mnist", "alone_mnist"))
+    assert torch.equal(first, alone)  # the same images, weights and noise
+    assert not torch.equal(second, alone)
+
+
+def test_rows_of_a_batch_learn_for_one_window_each() -> None:
+    torch.manual_seed(0)
+    served = Served((1, 8, 8), width=32, depth=2).for_windows((None, 1))
+    for parameter in served.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    x, t = torch.randn(4, 1, 8, 8), torch.rand(4)
+    whole, near = served.eval()(x, t), served.windowed(1).eval()(x, t)
+    assert not torch.allclose(whole, near, atol=1e-4)
+    expected = torch.cat([whole[:2], near[2:]])
+    assert torch.allclose(served.train()(x, t), expected, atol=1e-5)
+
+
+def test_the_exact_curve_is_read_from_its_page(tmp_path: Path) -> None:
+    rows = "\n".join(
+        f"| {field} | {side} | {error} | 1 | {calls}, ddim | {saving} (1 + 2) |"
+        for field, side, error, calls, saving in (
+            ("scaling", 32, "frechet", 5, 8.2), ("scaling", 32, "frechet", 11, 5.8), ("scaling", 32, "kl", 5, 1.0),
+            ("scaling", 64, "frechet", 5, 9.3), ("fixed", 64, "frechet", 5, 2.0),
+        )
+    )  # fmt: skip
+    head = "| field | side | error | at most | rival: steps, solver | net |\n| --- | --- | --- | --- | --- | --- |"
+    page = tmp_path / "page.md"
+    page.write_text(f"{start_mark('resolution', 'saving')}\n\n{head}\n{rows}\n\nnote\n\n{END}\n", encoding="utf-8")
+    assert exact_savings(page, "net") == {"5": [(32, 8.2), (64, 9.3)], "11": [(32, 5.8)]}
+    assert np.isfinite(exact_savings(PAGE, "transformer")["11"]).all()
+
+
+def test_a_pace_is_measured_on_copies(place: Place) -> None:
+    data = place.images("mnist")
+    network = pw.LocalDenoiser(data.image_shape, 1, width=8)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    preset = preset_for(place, data)
+    pace = _steps_a_second({"r1": network}, data, preset, TrainSettings(progress=False), before=1, measured=2)
+    assert pace > 0
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
