@@ -50,7 +50,7 @@ def _set(
     begins: str | None = None,
 ) -> list[Job]:  # fmt: skip
     """The jobs of one set of images, networks first.  ``begins``: the set whose transformers lend their weights."""
-    page = "docs/results/resolution.md" if "clothing" in data else f"src/phasewise/pretrained/{data}"
+    page = "docs/results/photographs.md" if "clothing" in data else f"src/phasewise/pretrained/{data}"
     jobs = []
     for name, (make, amount, minutes) in networks.items():
         lender = begins if name.startswith("dit") else None
@@ -66,7 +66,7 @@ def _set(
 
 def _fronts(data: str, sizes: Mapping[str, tuple[FrontSize, float]]) -> list[Job]:
     needs = {"unet": ("global", "judge", "judge-unseen"), "dit": ("dit", "dit-windows", "judge", "judge-unseen")}
-    page = "docs/results/resolution.md" if "clothing" in data else "docs/results/cifar10.md"
+    page = "docs/results/photographs.md" if "clothing" in data else "docs/results/cifar10.md"
     return [
         Job(data, f"front-{kind}", front(kind, size), minutes, tuple(f"{data}/{n}" for n in needs[kind]), page)
         for kind, (size, minutes) in sizes.items()

@@ -45,7 +45,7 @@ class GPUQueue(Study[Options]):
 
     name = "gpu"
     question = "What can half an hour of one large GPU train?"
-    page = "results/resolution.md"
+    page = "results/photographs.md"
     options_type = Options
 
     def place(self) -> Place:

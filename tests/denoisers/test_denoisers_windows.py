@@ -164,7 +164,7 @@ def test_a_compiled_network_takes_flex_and_its_table_is_made_once_outside_the_gr
             exact = network.windowed(2, attention="dense")(x, 0.5)
             torch.testing.assert_close(fast(x, 0.5), exact, atol=1e-4, rtol=1e-4)
     assert len(made) == 1
-    assert len(graphs) == 2  # the first batch, and any other
+    assert 1 <= len(graphs) <= 2  # the first batch, and any other: by one graph where a batch was seen to vary before
     for graph in graphs:
         calls = [node.target for node in graph.graph.nodes if node.op == "call_function"]
         assert calls.count(torch.ops.higher_order.flex_attention) == network.depth
