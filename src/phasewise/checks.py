@@ -262,6 +262,10 @@ def one_of(known: Iterable[str], what: str | None = None) -> Kind:
     return kind
 
 
+precision = one_of(("float32", "bfloat16"), "precision")
+"""Of a network's products."""
+
+
 def flag(value: Any, name: str) -> bool:
     if not _is_bool(value):
         raise PhasewiseError(f"{name} must be True or False, got {shown(value)}")

@@ -25,17 +25,16 @@ from phasewise.denoisers.hybrid import HybridDenoiser
 from phasewise.denoisers.kept import key_of
 from phasewise.denoisers.network import NetworkDenoiser
 from phasewise.denoisers.reuse import ReusedFeatures
-from phasewise.errors import CheckpointError, PhasewiseError, unknown
+from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.files import parse_json, write_bytes
 from phasewise.flops import count_call
 from phasewise.paths import Time, as_time, path_from_config
 from phasewise.results import Record
 
-PRECISIONS = ("float32", "bfloat16")
 ONNX_FORMAT = 1
 
 
-@checks.checked(denoiser=a_denoiser, compile=checks.flag, precision=checks.one_of(PRECISIONS, "precision"))
+@checks.checked(denoiser=a_denoiser, compile=checks.flag, precision=checks.precision)
 def for_inference(denoiser: Denoiser, *, compile: bool = False, precision: str = "float32") -> Denoiser:
     """``denoiser`` with its networks compiled, or their products in bfloat16; it shares the weights of the original.
 
@@ -46,8 +45,6 @@ def for_inference(denoiser: Denoiser, *, compile: bool = False, precision: str =
 
     Raises PhasewiseError for an unknown precision, or where compiling on a CPU finds no C++ compiler.
     """
-    if precision not in PRECISIONS:
-        raise PhasewiseError(unknown("precision", precision, PRECISIONS))
     faster = functools.partial(for_inference, compile=compile, precision=precision)
     if isinstance(denoiser, HybridDenoiser):
         # a network is kept in parts as it is written: a compiled one cannot look at what is kept

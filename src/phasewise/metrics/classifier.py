@@ -37,7 +37,6 @@ FORMAT = 1
 CONFIG_FILE = "features.json"
 WEIGHTS_FILE = "features.safetensors"
 PEAK_RATE = 5e-3
-PRECISIONS = ("float32", "bfloat16")
 
 
 class ClassifierFeatures(FeatureNetwork):
@@ -271,7 +270,7 @@ TRUNKS: dict[str, Callable[[ImageShape, int], Trunk]] = {"plain": _plain, "resid
     batch=checks.count,
     width=checks.count,
     flip=checks.flag,
-    precision=checks.one_of(PRECISIONS),
+    precision=checks.precision,
     progress=checks.function,
     device=checks.device,
 )

@@ -216,7 +216,7 @@ def _recipe(channels: int, unseen: bool) -> dict[str, Any]:
 
 def fast_in_bfloat16() -> bool:
     """Whether this processor has matrix instructions for bfloat16; without, it is slower in it than in float32."""
-    # there since torch 2.12 or so
+    # older torch has no such function
     return bool(getattr(torch.cpu, "get_capabilities", dict[str, bool])().get("amx_bf16"))
 
 

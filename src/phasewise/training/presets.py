@@ -52,7 +52,7 @@ class TrainPreset:
             steps=checks.count, warmup=checks.at_least_0, ema=checks.unit, clip=checks.not_negative,
             loss=checks.one_of(("flow", "paper")), decay=checks.one_of(("cosine", "constant")),
             times=checks.one_of(("logit_normal", "uniform", "mixed"), "time distribution"),
-            precision=checks.one_of(("float32", "bfloat16")), flip=checks.flag,
+            precision=checks.precision, flip=checks.flag,
             noise=checks.one_of(("cpu", "device"), "place of the noise"),
         )  # fmt: skip
 
