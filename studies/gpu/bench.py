@@ -17,7 +17,7 @@ from torch import Tensor
 
 import phasewise as pw
 from phasewise.denoisers import DiTDenoiser
-from phasewise.metrics import ClassifierFeatures, FrechetReference, frechet_score
+from phasewise.metrics import ClassifierFeatures, FrechetReference, SlicedReference, frechet_score
 from phasewise.metrics.frechet import frechet_draws
 from phasewise.results import PriceList
 from phasewise.sampling.loop import integrate
@@ -138,19 +138,22 @@ class Bench:
         for first in range(0, n, self.batch):
             yield self.batch_of(plan, min(self.batch, n - first), seed, first)
 
-    def features(self, plan: Plan, n: int, seed: int) -> dict[str, Tensor]:
-        """(n, D) by judge."""
-        parts: dict[str, list[Tensor]] = {k: [] for k in JUDGES}
-        for images in self.samples(plan, n, seed):
-            for k, judge in self.judges.items():
-                parts[k].append(judge.extract(images.float(), batch=1000))
-        return {k: torch.cat(v).double() for k, v in parts.items()}
+    @cached_property
+    def pixels(self) -> SlicedReference:
+        return SlicedReference.of_images(self.data.train)
+
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """(n, D) by judge, of images on whatever device."""
+        return {k: judge.extract(images, batch=1000).double() for k, judge in self.judges.items()}
 
     def fids(self, plan: Plan) -> dict[str, float]:
-        """FID of ``n_first`` samples on the first seed, by judge."""
+        """FID of ``n_first`` samples on the first seed, by judge; and as "pixels" their sliced distance."""
 
         def judged() -> dict[str, float]:
-            return {k: self.moments[k].from_features(v) for k, v in self.features(plan, self.how.n_first, 0).items()}
+            images = torch.cat([part.float().cpu() for part in self.samples(plan, self.how.n_first, 0)])
+            seen = self.features(images)
+            fids = {k: self.moments[k].from_features(v) for k, v in seen.items()}
+            return {**fids, "pixels": self.pixels.distance(images)}
 
         return dict(self.kept({"fids": _about(plan), "n": self.how.n_first}, judged))
 
@@ -158,7 +161,8 @@ class Bench:
         """By judge: FID of ``n_final`` samples on a seed, and of bootstrap draws, the same rows for every plan."""
 
         def judged() -> dict[str, Any]:
-            seen = self.features(plan, self.how.n_final, seed)
+            parts = [self.features(part.float()) for part in self.samples(plan, self.how.n_final, seed)]
+            seen = {k: torch.cat([part[k] for part in parts]) for k in JUDGES}
             found = {k: frechet_draws(v, self.moments[k], seed) for k, v in seen.items()}
             return {k: [value, drawn.tolist()] for k, (value, drawn) in found.items()}
 

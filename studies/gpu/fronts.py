@@ -1,7 +1,8 @@
 """A job that judges: the front of one set and one kind of global network, rivals on the best grids a search finds.
 
 The grids of the rivals, and of everybody, are those of :func:`studies.gpu.bench.grid_of`, with (solver, high, low,
-bend) searched for each network and count of steps, judged on samples of one seed.  Two other seeds judge the finalists.
+bend) searched for each network and count of steps, judged on samples of one seed, with a guard on their pixels
+(:func:`phasewise.scheduling.guarded`).  Two other seeds judge the finalists.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import itertools
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +19,10 @@ import torch
 
 from phasewise.scheduling import pareto_front, prices_at
 from phasewise.seeding import mix
-from studies.gpu.bench import START, Bench, Plan, grid_of, plan_of, shown
+from studies.gpu.bench import JUDGES, START, Bench, Plan, grid_of, plan_of, shown
 from studies.gpu.place import Place
 from studies.gpu.sizes import TINY, FrontSize
-from studies.gpu.verdict import Row, best_alone, finalists, verdict
+from studies.gpu.verdict import Row, best_alone, fair, finalists, verdict
 from studies.timing import seconds_of
 
 SOLVERS = ("sde_dpmpp_2m", "exp_ab2")
@@ -86,9 +87,19 @@ class Front:
                 moved = [v * float(np.exp(draw.normal(0, s))) for v, s in zip(best[1][1:], MOVES, strict=True)]
                 grid = Grid(best[1].solver, min(moved[0], 0.97), max(moved[1], 0.015), moved[2])
             plan = self.bench.alone(network, grid.times(steps), grid.solver)
-            best = min(best, (self.bench.fids(plan)["seen"], grid))
+            best = min(best, (self.bench.fids(plan)["seen"] * max(1.0, self.far(plan)), grid))
         self.found[network, steps] = best[1]
         return best[1]
+
+    @cached_property
+    def allowed(self) -> float:
+        """Sliced distance of the reference's samples on the grid that searches begin with, of the most steps."""
+        plan = self.bench.alone(self.bench.reference, DEFAULT.times(max(self.how.counts)), DEFAULT.solver)
+        return self.bench.fids(plan)["pixels"]
+
+    def far(self, plan: Plan) -> float:
+        """How often over what is allowed the distance of the samples' pixels is."""
+        return self.bench.fids(plan)["pixels"] / self.allowed
 
     def known(self, network: str, steps: int) -> Grid | None:
         """The reference's grid of as many steps, or the network's own of fewer."""
@@ -151,7 +162,13 @@ class Front:
         for family, plan in self.candidates():  # what several searches find is judged once, as the first found it
             plans.setdefault((plan.times, plan.assignment, plan.solver), (family, plan))
         rows = [
-            {"family": family, **shown(plan), "fid": bench.fids(plan), "penalty": bench.penalties(plan)}
+            {
+                "family": family,
+                **shown(plan),
+                "fid": {k: bench.fids(plan)[k] for k in JUDGES},
+                "far": self.far(plan),
+                "penalty": bench.penalties(plan),
+            }
             for family, plan in plans.values()
         ]
         finals = self.finals(rows)
@@ -167,6 +184,7 @@ class Front:
 
     def finals(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The finalists on new seeds, the best global-only schedule marked as the reference."""
+        rows = fair(rows)
         base = best_alone(rows)
         return [{**row, "reference": row is base, "judged": self.judged(row)} for row in
                 finalists(rows, base, LIMIT, self.how.most)]  # fmt: skip

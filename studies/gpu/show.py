@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from phasewise.power import Comparison
 from studies.figures import png, style
 from studies.gpu.bench import JUDGES, PENALTIES
-from studies.gpu.verdict import ALONE, Row, Verdict, best_alone, difference, fid, verdict, within, worst
+from studies.gpu.verdict import ALONE, Row, Verdict, best_alone, difference, fair, fid, verdict, within, worst
 from studies.pages import markdown, table_in
 from studies.study import Answers
 from studies.timing import ratio
@@ -113,7 +113,7 @@ def penalty_table(answers: Answers) -> str:
         unseen = [r["fid"]["unseen"] for r in a["rows"]]
         ranks = [spearmanr([r["penalty"][p] for r in a["rows"]], unseen).statistic for p in PENALTIES]
         seen = spearmanr([r["fid"]["seen"] for r in a["rows"]], unseen).statistic
-        base = best_alone(a["rows"])
+        base = best_alone(fair(a["rows"]))
         near = [r for r in a["rows"] if worst(r["fid"], base["fid"]) < 2]
         rows.append(
             [name.split("/")[0], KINDS[a["kind"]][0], str(len(unseen)), str(a["n"]), *map(_rank, (*ranks, seen)),

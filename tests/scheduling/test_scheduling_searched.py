@@ -13,10 +13,10 @@ from test_scheduling_optimise import make_prices
 import phasewise as pw
 from phasewise.errors import PhasewiseError
 from phasewise.exact import GaussianField
-from phasewise.metrics import FrechetReference, RandomFeatures
+from phasewise.metrics import FrechetReference, RandomFeatures, SlicedReference
 from phasewise.paths import CosinePath, LinearPath
 from phasewise.results import SearchedGrid
-from phasewise.scheduling import baselines, by_frechet, search_grid, search_times
+from phasewise.scheduling import baselines, by_frechet, guarded, search_grid, search_times
 
 BEST = (1.0, 0.846, 0.666, 0.508, 0.282, 0.061)
 
@@ -147,6 +147,16 @@ def test_the_frechet_judge_is_the_distance(field):
     reference, samples = FrechetReference.of_images(images, features), field.sample(32, 1)
     judge = by_frechet(features, reference, (-1.0, 1.0))
     assert judge(samples) == pytest.approx(pw.fid(samples.clamp(-1, 1), reference, features).value)
+
+
+def test_a_guard_only_forbids(field):
+    """Samples as near as allowed keep their distance; twice as far by their pixels, it counts twice."""
+    real, samples = SlicedReference.of_images(field.sample(64, 0)), field.sample(32, 1)
+    far = pw.metrics.sliced_wasserstein(samples.clamp(-1, 1), real).value
+    assert real.distance(samples.clamp(-1, 1)) == pytest.approx(far)
+    for allowed, value in ((2 * far, 3.0), (far, 3.0), (far / 2, 6.0)):
+        judge = guarded(lambda images: 3.0, real, allowed, (-1.0, 1.0))
+        assert judge(samples) == pytest.approx(value)
 
 
 def test_a_closed_first_step_costs_its_own_call():

@@ -27,7 +27,7 @@ from studies.gpu.show import PAGE, against_any, exact_savings, saving_table
 from studies.gpu.sizes import Amount, FrontSize
 from studies.gpu.study import GPUQueue, Options
 from studies.gpu.training import Served, _steps_a_second, lend, preset_for, train_network
-from studies.gpu.verdict import Row, best_alone, difference, fid, finalists, verdict
+from studies.gpu.verdict import Row, best_alone, difference, fair, fid, finalists, verdict
 from studies.pages import END, start_mark
 
 
@@ -36,7 +36,7 @@ def final(family: str, mflop: float, seen: float, unseen: float, *, reference: b
     judged = {"seen": [[seen, draws]] * 2, "unseen": [[unseen, draws]] * 2}
     who = "global" if family == "one network" else "r1"
     fids = {"seen": seen, "unseen": unseen}
-    return {"family": family, "mflop": mflop, "fid": fids, "judged": judged, "reference": reference,
+    return {"family": family, "mflop": mflop, "fid": fids, "judged": judged, "reference": reference, "far": 1.0,
             "assignment": ["pixel", who]}  # fmt: skip
 
 
@@ -53,6 +53,12 @@ def test_rival_and_hybrid_are_the_cheapest_that_both_judges_let_pass() -> None:
     assert found.saving == pytest.approx(4)
     wider = verdict([BASE, FEWER, MIXED, CHEAP, CHEAPER], 1.07)
     assert (wider.rival, wider.hybrid) == (MIXED, CHEAPER)
+
+
+def test_schedules_whose_pixels_are_far_are_left_out_while_a_rival_stays() -> None:
+    far = [{**row, "far": 2.0} for row in (FEWER, CHEAP)]
+    assert fair([BASE, *far]) == [BASE]
+    assert fair([CHEAPER, *far]) == [CHEAPER, *far], "no global-only schedule is near"
 
 
 def test_where_no_hybrid_is_cheaper_the_saving_is_one() -> None:
@@ -147,7 +153,7 @@ HOW = FrontSize(8, 8, 3, counts=(3, 4), shares=(0.4,), finer=False, most=1, pric
 
 def test_a_front_that_was_cut_off_goes_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     sampled: list[float] = []
-    real = Bench.features
+    real = Bench.samples
 
     def counted(self: Bench, plan: pw.HybridSchedule, *rest: Any) -> Any:
         if len(sampled) == stop:
@@ -155,13 +161,13 @@ def test_a_front_that_was_cut_off_goes_on(place: Place, monkeypatch: pytest.Monk
         sampled.append(plan.times[1])
         return real(self, plan, *rest)
 
-    monkeypatch.setattr(Bench, "features", counted)
+    monkeypatch.setattr(Bench, "samples", counted)
     stop = 10
     with pytest.raises(KeyboardInterrupt):
         Front(Bench(place, "mnist", "unet", HOW)).run()
     stop = -1
     found = Front(Bench(place, "mnist", "unet", HOW)).run()
-    searches, judged = 4 * HOW.trials, len(found["rows"]) + 2 * len(found["finals"])
+    searches, judged = 4 * HOW.trials + 1, len(found["rows"]) + 2 * len(found["finals"])
     assert len(sampled) <= searches + judged  # a grid tried twice is judged once
     count = len(sampled)
     again = Front(Bench(place, "mnist", "unet", HOW)).run()
@@ -171,15 +177,21 @@ def test_a_front_that_was_cut_off_goes_on(place: Place, monkeypatch: pytest.Monk
     assert all(row["assignment"][0] == "pixel" for row in found["rows"])
 
 
+def guarded(fids: dict[str, float], allowed: float) -> float:
+    return fids["seen"] * max(1.0, fids["pixels"] / allowed)
+
+
 def test_a_search_keeps_the_best_that_it_has_tried(place: Place) -> None:
     bench = Bench(place, "mnist", "unet", HOW)
     front = Front(bench)
     best = front.searched("global", 3)
-    value = bench.fids(bench.alone("global", best.times(3), best.solver))["seen"]
+    assert front.allowed > 0
+    plan = bench.alone("global", best.times(3), best.solver)
+    value = guarded(bench.fids(plan), front.allowed)
     tried = [bench.kept.folder / f.name for f in bench.kept.folder.glob("*.json")]
     answers = [read_json(f) for f in tried]
     fids = [
-        a["answer"]["seen"]
+        guarded(a["answer"], front.allowed)
         for a in answers
         if a["asked"].get("fids", {}).get("assignment") == ["pixel", "global", "global"]
     ]

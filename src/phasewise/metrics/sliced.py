@@ -83,6 +83,10 @@ class SlicedReference:
         images = check_images(images, self.image_shape)
         return _projected(images, _vectors(self.image_shape, len(self.points), self.seed))
 
+    def distance(self, images: Tensor) -> float:
+        """The sliced distance of images (N, C, H, W) from these, without an error (:func:`sliced_wasserstein`)."""
+        return _distance(self.project(images).sort(dim=1).values, self.points)
+
     def save(self, path: str | Path) -> Path:
         """Write it to one safetensors file."""
         about = {"n": str(self.n), "seed": str(self.seed), "image_shape": ",".join(map(str, self.image_shape))}

@@ -1,7 +1,8 @@
 """The start times of a run's schedules, each searched for: the hybrid's, and those of all that it has to beat.
 
 By samples, for what a multistep solver's steps lose does not add up, so no penalty ranks grids (studies/LOG.md).  Every
-search judges as many grids, of as many samples, on the same noise, which no judgement of the run uses again.
+search judges as many grids, of as many samples, on the same noise, which no judgement of the run uses again.  It looks
+for the least FID whose pixels are as near to real ones as those of the reference on even steps (:func:`guarded`).
 
 The first step, at t = 1, goes to a closed form wherever there is one: everybody's answer there is the mean of the
 images.  A closed form that would take several steps in a row takes two: what lies between is no work for it.
@@ -14,7 +15,7 @@ error the cheapest.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -24,7 +25,7 @@ from torch import Tensor
 from phasewise import seeding
 from phasewise.denoisers import Denoiser, HybridDenoiser
 from phasewise.display import measured
-from phasewise.metrics import frechet_difference, frechet_score
+from phasewise.metrics import SlicedReference, frechet_difference, frechet_score
 from phasewise.paths import path_from_config
 from phasewise.pipeline.estimate import PLACED_BY
 from phasewise.pipeline.judging import Judge, cheap_partner
@@ -33,7 +34,7 @@ from phasewise.results import HybridSchedule, ParetoFront, PriceList, SearchedGr
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS
 from phasewise.sampling import sample
-from phasewise.scheduling import baselines, by_frechet, prices_at, schedule_from_assignment, search_grid
+from phasewise.scheduling import baselines, by_frechet, guarded, prices_at, schedule_from_assignment, search_grid
 from phasewise.scheduling.optimise import AS_LONG
 from phasewise.scheduling.prices import calls_of
 from phasewise.scheduling.searched import ENDS
@@ -59,9 +60,9 @@ class Placed:
         found = self.search
         times = " ".join(f"{t:.3g}" for t in found.times)
         return (
-            f"start times {times}, the best of {len(found.judged)} grids by the distance of {self.n} samples: "
-            f"{found.began_value:.3g} of even steps to {found.value:.3g}; on other noise {found.began_fresh_value:.3g} "
-            f"to {found.fresh_value:.3g}"
+            f"start times {times}, the best of {len(found.judged)} grids by the distance of {self.n} samples, guarded "
+            f"by that of their pixels: {found.began_value:.3g} of even steps to {found.value:.3g}; on other noise "
+            f"{found.began_fresh_value:.3g} to {found.fresh_value:.3g}"
         )
 
 
@@ -72,6 +73,7 @@ class Placing:
     members: Mapping[str, Denoiser]
     prices: PriceList
     judge: Judge
+    pixels: SlicedReference
     config: RunConfig
     say: Teller
 
@@ -97,6 +99,20 @@ class Placing:
         kept = ((name, min(count, IN_A_ROW) if name in self.closed else count) for name, count in runs)
         return tuple(name for name, count in kept for _ in range(count))
 
+    def allowed(self, n: int, noise: seeding.Stage) -> float:
+        """Sliced distance of the reference's samples at even steps."""
+        reference, times = self.prices.losses.reference, tuple(self.prices.times.tolist())
+        who = (reference,) * len(times)
+        even = HybridSchedule(times, who, self.config.grid.solver, self.prices.losses.path)
+        return self.pixels.distance(self.images(even, n, noise))
+
+    @cached_property
+    def value(self) -> Callable[[Tensor], float]:
+        """What a search makes small."""
+        pixel_range, allowed = self.judge.pixel_range, self.allowed(self.n, seeding.Stage.PLACING)
+        distance = by_frechet(self.judge.features, self.judge.reference, pixel_range)
+        return guarded(distance, self.pixels, allowed, pixel_range)
+
     def place(self, name: str, assignment: Sequence[str]) -> Placed:
         """The best grid for a fixed assignment."""
         grid, base = self.config.grid, self.config.data.seed
@@ -105,10 +121,9 @@ class Placing:
         path = path_from_config(self.prices.losses.path)
         spoken = {n: self.members[n].on(path) for n in dict.fromkeys(assignment)}  # times are those of the price list
         given = [spoken[n] for n in assignment]
-        value = by_frechet(self.judge.features, self.judge.reference, self.judge.pixel_range)
         hybrid = HybridDenoiser(self.members, HybridSchedule(self._even(len(assignment)), tuple(assignment)))
         found = search_grid(
-            given, len(given), value, solver=grid.solver, n=self.n, seed=seed, fresh_seed=fresh, batch=BATCH,
+            given, len(given), self.value, solver=grid.solver, n=self.n, seed=seed, fresh_seed=fresh, batch=BATCH,
             cond=self.judge.cond(hybrid, self.n, seed), budget=self.config.schedule.grids, first=high,
             ends=(max(low, ENDS[0]), max(ENDS[1], 2 * low)),
         )  # fmt: skip
@@ -123,12 +138,21 @@ class Placing:
     def _even(self, steps: int) -> tuple[float, ...]:
         return tuple(np.linspace(1.0, float(self.prices.times.min()), steps).tolist())
 
-    def seen(self, plan: HybridSchedule) -> Tensor:
-        """(n, D) features of samples on noise that no search used."""
-        seed = seeding.stage_seed(self.config.data.seed, seeding.Stage.PLACED)
-        n, hybrid = min(AGAIN, self.config.evaluate.n_samples), HybridDenoiser(self.members, plan)
+    def images(self, plan: HybridSchedule, n: int, noise: seeding.Stage) -> Tensor:
+        """(n, C, H, W), clamped to the pixel range."""
+        seed, hybrid = seeding.stage_seed(self.config.data.seed, noise), HybridDenoiser(self.members, plan)
         images = sample(hybrid, n=n, seed=seed, cond=self.judge.cond(hybrid, n, seed), batch=BATCH)
-        return self.judge.features.extract(images.clamp(*self.judge.pixel_range))
+        return images.clamp(*self.judge.pixel_range)
+
+    def again(self, plans: Sequence[HybridSchedule]) -> tuple[list[Tensor], list[float]]:
+        """On noise that no search used: (n, D) features of each, and what the guard multiplies its distance by."""
+        n = min(AGAIN, self.config.evaluate.n_samples)
+        allowed, seen, factors = self.allowed(n, seeding.Stage.PLACED), [], []
+        for plan in plans:
+            images = self.images(plan, n, seeding.Stage.PLACED)
+            seen.append(self.judge.features.extract(images))
+            factors.append(max(1.0, self.pixels.distance(images) / allowed))
+        return seen, factors
 
     def leans(self, assignment: Sequence[str]) -> bool:
         """Whether a member of it leans on earlier steps."""
@@ -154,11 +178,12 @@ class Placing:
         fits[counts[chosen]] = chosen
         found = {self.opened(front.assignments[i]): i for i in fits.values()}
         placed = [(self.place("hybrid", who), i) for who, i in found.items()]
-        seen = [self.seen(one.schedule) for one, _ in placed]
+        seen, factors = self.again([one.schedule for one, _ in placed])
         scores = [frechet_score(s, self.judge.reference) for s in seen]
-        best = int(np.argmin([s.value for s in scores]))
-        minus = [frechet_difference(s, seen[best], self.judge.reference) for s in seen]
-        good = [k for k, m in enumerate(minus) if k == best or m.value <= m.stderr]
+        lost = [s.value * factor for s, factor in zip(scores, factors, strict=True)]
+        best = int(np.argmin(lost))
+        errors = [frechet_difference(s, seen[best], self.judge.reference).stderr for s in seen]
+        good = [k for k in range(len(lost)) if k == best or lost[k] - lost[best] <= errors[k]]
         ms = [self.ms(one.schedule) for one, _ in placed]
         soon = min(ms[k] for k in good) * (1 + AS_LONG)
         taken = min((k for k in good if ms[k] <= soon), key=lambda k: placed[k][0].schedule.mflop or 0.0)

@@ -17,8 +17,8 @@ from phasewise.data import ImageData
 from phasewise.denoisers import Denoiser, DiTDenoiser, save_denoiser
 from phasewise.diagnosis import gap_window, measure_losses, measure_recovery, path_kl, reach
 from phasewise.errors import PhasewiseError
-from phasewise.metrics import FeatureNetwork, FrechetJudge, SampleJudge, default_features
-from phasewise.metrics.judges import FIRST, UNSEEN
+from phasewise.metrics import FeatureNetwork, FrechetJudge, SampleJudge, SlicedJudge, default_features
+from phasewise.metrics.judges import FIRST, SLICED, UNSEEN
 from phasewise.paths import path_from_config
 from phasewise.pipeline.ahead import need_source
 from phasewise.pipeline.bounds import MOST_IMAGES, boundaries_of
@@ -317,7 +317,9 @@ def do_schedule(ctx: Context) -> None:
     words: dict[str, list[str]] = {}
     if asked.grids:
         judge = Judge.of_data(ctx.data, {FIRST: ctx.judges[FIRST]}, config)  # the unseen one chooses nothing
-        placing = Placing({**denoisers, **reused}, prices, judge, config, ctx.say)
+        pixels = ctx.judges[SLICED]
+        assert isinstance(pixels, SlicedJudge)
+        placing = Placing({**denoisers, **reused}, prices, judge, pixels.reference, config, ctx.say)
         schedules, chosen, words = place_schedules(placing, schedules, fronts[asked.penalty], chosen)
     if labels is None:
         run.remove("classes")

@@ -22,7 +22,7 @@ from phasewise.scheduling.penalty import (
 from phasewise.scheduling.placement import PlacementFront, penalty_of, place_steps, placement_front
 from phasewise.scheduling.prices import price_list, prices_at
 from phasewise.scheduling.reuse_prices import measure_reuse
-from phasewise.scheduling.searched import by_frechet, search_grid, search_times
+from phasewise.scheduling.searched import by_frechet, guarded, search_grid, search_times
 from phasewise.scheduling.step_errors import measure_step_errors
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "field",
     "field_signals",
     "get_penalty",
+    "guarded",
     "measure_reuse",
     "measure_step_errors",
     "optimise_schedule",
