@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import phasewise as pw
 from phasewise.data import ImageData
 from phasewise.errors import PhasewiseError
-from phasewise.metrics.features import fast_in_bfloat16
+from phasewise.processor import fast_in_bfloat16
 from studies import subject
 
 

@@ -26,6 +26,7 @@ from phasewise import checks, seeding
 from phasewise.errors import PhasewiseError, unknown
 from phasewise.metrics.classifier import Progress, cache_name, cached_classifier, classifier_work, labelled
 from phasewise.metrics.feature_base import FeatureNetwork, check_images, frozen
+from phasewise.processor import fast_in_bfloat16
 from phasewise.shapes import ImageShape
 from phasewise.work import Work
 
@@ -212,12 +213,6 @@ def _recipe(channels: int, unseen: bool) -> dict[str, Any]:
     if channels > 1 and fast_in_bfloat16():
         found["precision"] = "bfloat16"
     return found
-
-
-def fast_in_bfloat16() -> bool:
-    """Whether this processor has matrix instructions for bfloat16; without, it is slower in it than in float32."""
-    # older torch has no such function
-    return bool(getattr(torch.cpu, "get_capabilities", dict[str, bool])().get("amx_bf16"))
 
 
 @checks.checked(

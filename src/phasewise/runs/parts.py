@@ -241,7 +241,7 @@ class TrainOptions(Options):
         {}, "Your network, taken as it is; repeatable.", main=True, metavar="[NAME=]DIR", check=_models,
         read=_model_words, makes_members=True,
     )  # fmt: skip
-    preset: str = option("default", "Training preset: default, compiled, gpu, paper.", known=_presets)
+    preset: str = option("default", "Training preset: default, compiled, bf16, gpu, paper.", known=_presets)
     batch: int = option(128, "Training batch size.", least=1)
     flip: bool = option(False, "Mirror training images at random, left to right.", main=True)
     global_epochs: float = option(

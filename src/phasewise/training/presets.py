@@ -2,7 +2,8 @@
 
 ``paper`` is the published recipe for the global network (arXiv 2508.06614: AdamW 1e-3, weight decay 1e-3, batch 512, 15
 epochs, 100 warm-up steps, t = sigmoid(normal), errors of v + eps + x), with one change: the average of the weights
-that schedule-free AdamW keeps there is an exponential one here.  ``compiled`` is the default with ``compile``;
+that schedule-free AdamW keeps there is an exponential one here.  ``compiled`` is the default with ``compile``.
+``bf16`` is the default with products in bfloat16, for networks of some width on a processor that is fast in them.
 ``gpu`` is for an accelerator: large batches, products in bfloat16, noise drawn where it is used.
 """
 
@@ -60,6 +61,7 @@ class TrainPreset:
 PRESETS: dict[str, TrainPreset] = {
     "default": TrainPreset(),
     "compiled": TrainPreset(name="compiled", compile=True),
+    "bf16": TrainPreset(name="bf16", precision="bfloat16"),
     "gpu": TrainPreset(
         name="gpu", lr=2e-3, batch=512, ema=0.9995, warmup=300, precision="bfloat16", compile=True, noise="device"
     ),
