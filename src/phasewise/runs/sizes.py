@@ -31,7 +31,7 @@ SMOKE_SIDE, SMOKE_PIXELS, SMOKE_LEAST = 16, 1_000_000, 100
 GREY_SIDE = 28
 """Up to which side "cpu" trains local networks for its full number of passes."""
 PHOTOGRAPHS: dict[bool, dict[str, Any]] = {
-    True: {"global_width": 64, "preset": "bf16", "global_epochs": 7, "local_epochs": 4},
+    True: {"global_width": 64, "preset": "bf16", "global_epochs": 5, "local_epochs": 4, "n_samples": 2000},
     False: {"global_epochs": 12, "local_epochs": 4},
 }
 """What "cpu" is beyond, where the processor is fast in bfloat16, and where it is not: about the same time for the
