@@ -3,11 +3,13 @@
 import shutil
 
 import pytest
+import torch
 
 from phasewise.errors import PhasewiseError
 from phasewise.pipeline import make_config, run_pipeline
+from phasewise.pipeline.samplers import samplers
 from phasewise.results import HybridSchedule, PriceList
-from phasewise.runs import open_run
+from phasewise.runs import Run, open_run
 from phasewise.scheduling import baselines, schedule_from_assignment
 
 PLACED = {"hybrid", "global_cheap", "global_placed", "stitched", "window", "window_gap"}
@@ -48,6 +50,26 @@ def test_a_run_with_reuse_is_placed_too(smoke_run, tmp_path, solver):
     with pytest.raises(PhasewiseError, match="--reuse adds is kept from step to step, but heun"):
         run_pipeline(make_config(8, "smoke", reuse=True, solver="heun"), tmp_path / "other", say=said.append)
     assert not (tmp_path / "other").exists()
+
+
+def test_a_run_trained_in_half_precision_samples_in_it(smoke_run, tmp_path):
+    """Prices, searches and judged samples are those of products in bfloat16; what is not asked for is not redone."""
+    folder = shutil.copytree(smoke_run, tmp_path / "run")
+    plain, half = open_run(folder), make_config(8, "smoke", preset="bf16", reuse=True)
+    run = Run(folder)
+    found = samplers(run, ["global", "r1", "wiener"], half)
+    x = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        for name, denoiser in found.items():
+            exact, rounded = plain.denoiser(name)(x, 0.5), denoiser(x, 0.5)
+            assert torch.equal(exact, rounded) == (name == "wiener")
+            assert torch.allclose(exact, rounded, atol=0.05)
+        full = samplers(run, ["global"], make_config(8, "smoke"))["global"]
+        assert torch.equal(full(x, 0.5), plain.denoiser("global")(x, 0.5))
+    run_pipeline(half, folder, update=True, command="evaluate", say=lambda _: None)
+    now = open_run(folder)
+    assert now.evaluations["hybrid"].fid > 0
+    assert set(now.prices.names) >= set(plain.prices.names)
 
 
 def test_a_run_without_placing_keeps_the_even_grid(smoke_run, tmp_path):

@@ -38,6 +38,7 @@ from phasewise.pipeline.panel import run_judges, second_network
 from phasewise.pipeline.placing import Placing, place_schedules
 from phasewise.pipeline.recording import to_uint8, write_judgement
 from phasewise.pipeline.reusing import members_of_reuse, reused_in
+from phasewise.pipeline.samplers import in_precision, samplers
 from phasewise.pipeline.symmetry import said_of, symmetry_of
 from phasewise.pipeline.teachers import classes_of
 from phasewise.pipeline.telling import VERBOSE, Teller
@@ -94,8 +95,14 @@ class Context:
 
     def denoisers(self, *, scheduled: bool = False) -> dict[str, Denoiser]:
         """The run's denoisers by name; ``scheduled``: without those that are there for diagnosis alone."""
-        members = [m for m in self.config.members if MEMBER_KINDS[m.kind].scheduled or not scheduled]
-        return self.run.denoisers([m.name for m in members], self.config.machine.device)
+        return self.run.denoisers(self.names(scheduled), self.config.machine.device)
+
+    def samplers(self, *, scheduled: bool = False) -> dict[str, Denoiser]:
+        """The same as they sample."""
+        return samplers(self.run, self.names(scheduled), self.config)
+
+    def names(self, scheduled: bool) -> list[str]:
+        return [m.name for m in self.config.members if MEMBER_KINDS[m.kind].scheduled or not scheduled]
 
 
 def do_data(ctx: Context) -> None:
@@ -275,9 +282,10 @@ def do_cmi(ctx: Context) -> None:
 def do_schedule(ctx: Context) -> None:
     config, run = ctx.config, ctx.run
     grid, asked = config.grid, config.schedule
-    denoisers = ctx.denoisers(scheduled=True)
+    denoisers = ctx.samplers(scheduled=True)
     labels = ctx.cond(denoisers, "validation")
-    reused = members_of_reuse(ctx, denoisers) if asked.reuse else {}
+    written = members_of_reuse(ctx, ctx.denoisers(scheduled=True)) if asked.reuse else {}
+    reused = {name: in_precision(member, config) for name, member in written.items()}
     prices = price_list(
         {**denoisers, **reused},
         ctx.data,
@@ -366,7 +374,7 @@ def do_evaluate(ctx: Context) -> None:
     judge = Judge.of_data(ctx.data, ctx.judges, ctx.config)
     # a control too: a schedule of one's own may name it
     result = evaluate_all(
-        ctx.denoisers() | reused_in(run, ctx.config.machine.device),
+        ctx.samplers() | reused_in(run, ctx.config.machine.device),
         run.schedules,
         run.prices,
         judge,

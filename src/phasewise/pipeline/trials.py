@@ -17,6 +17,7 @@ from phasewise.display import View, measured, percent
 from phasewise.errors import PhasewiseError
 from phasewise.files import read_json
 from phasewise.pipeline.judging import Judge, evaluate_all
+from phasewise.pipeline.samplers import samplers
 from phasewise.pipeline.telling import Teller
 from phasewise.results import Evaluation, HybridSchedule
 from phasewise.runs.config import RunConfig
@@ -84,7 +85,7 @@ def judge_trials(
         raise PhasewiseError("'global' is the schedule that all others are compared with; call yours by another name")
     plans = {"global": whole, **wanted}
     names = sorted({name for plan in plans.values() for name in plan.assignment})
-    members = run.denoisers(names, config.machine.device)
+    members = samplers(run, names, config)
     keys = {name: _key(run, plan, judge) for name, plan in plans.items()}
     found, missing = [], {}
     for seed in seeds:

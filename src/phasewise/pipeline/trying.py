@@ -17,6 +17,7 @@ from phasewise.data import ImageData
 from phasewise.denoisers import Denoiser, NetworkDenoiser
 from phasewise.pipeline.conditions import takes_labels
 from phasewise.pipeline.costs import NetworkCost
+from phasewise.pipeline.samplers import in_precision
 from phasewise.results import DataRecord
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS
@@ -87,7 +88,7 @@ def _scaled(cost: NetworkCost, tried: Mapping[float, Speed]) -> Speed:
 def _try(cost: NetworkCost, data: ImageData, config: RunConfig) -> Speed:
     device, n = config.machine.device, len(data.train)
     if cost.taken is not None:
-        call = _call(cost.taken.to(device), data, device) / n
+        call = _call(in_precision(cost.taken.to(device), config), data, device) / n
         return Speed(STEP * call, call)
     build = MEMBER_KINDS[cost.member.kind].build
     assert build is not None
@@ -99,7 +100,7 @@ def _try(cost: NetworkCost, data: ImageData, config: RunConfig) -> Speed:
     trainer = together.trainers[cost.name]
     network.train()
     step = own_seconds(lambda: trainer.train_step(together.batches.draw(0)), device, TRIES) / n
-    return Speed(step, _call(network.eval(), data, device) / n)
+    return Speed(step, _call(in_precision(network.eval(), config), data, device) / n)
 
 
 def _call(network: Denoiser, data: ImageData, device: str) -> float:
