@@ -30,6 +30,7 @@ from phasewise.metrics import (
 from phasewise.metrics.judges import FIRST, judged
 from phasewise.pipeline.conditions import class_counts, needs, parts_of, sampled_labels, takes_labels
 from phasewise.pipeline.costs import expensive
+from phasewise.pipeline.samplers import batch_of
 from phasewise.pipeline.telling import Teller
 from phasewise.results import Evaluation, HybridSchedule, JudgeScore, ParetoFront, PriceList
 from phasewise.runs.config import RunConfig
@@ -213,7 +214,8 @@ def evaluate_all(
             say.part((k + done / total) / len(order), f"{name}: {done} of {total} samples")
 
         told = judge.cond(hybrids[name], n, seed)
-        images = sample(hybrids[name], n=n, seed=seed, cond=told, batch=250, progress=tell).clamp(low, high)
+        batch = batch_of(hybrids[name].image_shape, device)
+        images = sample(hybrids[name], n=n, seed=seed, cond=told, batch=batch, progress=tell).clamp(low, high)
         base = images if base is None else base  # all-global comes first
         kept[name] = images[:n_grid]
         seen = features.extract(images.to(device))

@@ -29,6 +29,7 @@ from phasewise.metrics import SlicedReference, frechet_difference, frechet_score
 from phasewise.paths import path_from_config
 from phasewise.pipeline.estimate import PLACED_BY
 from phasewise.pipeline.judging import Judge, cheap_partner
+from phasewise.pipeline.samplers import batch_of
 from phasewise.pipeline.telling import Teller
 from phasewise.results import HybridSchedule, ParetoFront, PriceList, SearchedGrid
 from phasewise.runs.config import RunConfig
@@ -41,7 +42,6 @@ from phasewise.scheduling.searched import ENDS
 
 AGAIN = 1000
 """Of each placed hybrid on fresh noise, to choose among them."""
-BATCH = 250
 IN_A_ROW = 2
 """Steps that a closed form takes in a row at most."""
 SHARES = (1.0, 2 / 3, 1 / 2)
@@ -91,6 +91,10 @@ class Placing:
         """Samples of each judged grid."""
         return min(PLACED_BY, self.config.evaluate.n_samples)
 
+    @property
+    def batch(self) -> int:
+        return batch_of(self.pixels.image_shape, self.config.machine.device)
+
     def opened(self, assignment: Sequence[str]) -> tuple[str, ...]:
         """With a closed form at the first step, and no closed form at more than two in a row."""
         first = [self.closed[0]] if self.closed and self.flops(self.closed[0]) < self.flops(assignment[0]) else []
@@ -123,7 +127,7 @@ class Placing:
         given = [spoken[n] for n in assignment]
         hybrid = HybridDenoiser(self.members, HybridSchedule(self._even(len(assignment)), tuple(assignment)))
         found = search_grid(
-            given, len(given), self.value, solver=grid.solver, n=self.n, seed=seed, fresh_seed=fresh, batch=BATCH,
+            given, len(given), self.value, solver=grid.solver, n=self.n, seed=seed, fresh_seed=fresh, batch=self.batch,
             cond=self.judge.cond(hybrid, self.n, seed), budget=self.config.schedule.grids, first=high,
             ends=(max(low, ENDS[0]), max(ENDS[1], 2 * low)),
         )  # fmt: skip
@@ -141,7 +145,7 @@ class Placing:
     def images(self, plan: HybridSchedule, n: int, noise: seeding.Stage) -> Tensor:
         """(n, C, H, W), clamped to the pixel range."""
         seed, hybrid = seeding.stage_seed(self.config.data.seed, noise), HybridDenoiser(self.members, plan)
-        images = sample(hybrid, n=n, seed=seed, cond=self.judge.cond(hybrid, n, seed), batch=BATCH)
+        images = sample(hybrid, n=n, seed=seed, cond=self.judge.cond(hybrid, n, seed), batch=self.batch)
         return images.clamp(*self.judge.pixel_range)
 
     def again(self, plans: Sequence[HybridSchedule]) -> tuple[list[Tensor], list[float]]:
