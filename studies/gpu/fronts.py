@@ -184,10 +184,10 @@ class Front:
 
     def finals(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The finalists on new seeds, the best global-only schedule marked as the reference."""
-        rows = fair(rows)
-        base = best_alone(rows)
+        near = fair(rows)
+        base = best_alone(near)
         return [{**row, "reference": row is base, "judged": self.judged(row)} for row in
-                finalists(rows, base, LIMIT, self.how.most)]  # fmt: skip
+                finalists(near, base, LIMIT, self.how.most)]  # fmt: skip
 
     def judged(self, row: Row) -> dict[str, list[Any]]:
         plan = plan_of(self.bench, row)
