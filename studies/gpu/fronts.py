@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from phasewise.scheduling import pareto_front, prices_at
+from phasewise.scheduling.searched import excess
 from phasewise.seeding import mix
 from studies.gpu.bench import JUDGES, START, Bench, Plan, grid_of, plan_of, shown
 from studies.gpu.place import Place
@@ -87,7 +88,8 @@ class Front:
                 moved = [v * float(np.exp(draw.normal(0, s))) for v, s in zip(best[1][1:], MOVES, strict=True)]
                 grid = Grid(best[1].solver, min(moved[0], 0.97), max(moved[1], 0.015), moved[2])
             plan = self.bench.alone(network, grid.times(steps), grid.solver)
-            best = min(best, (self.bench.fids(plan)["seen"] * max(1.0, self.far(plan)), grid))
+            found = self.bench.fids(plan)
+            best = min(best, (found["seen"] * excess(found["pixels"], self.allowed), grid))
         self.found[network, steps] = best[1]
         return best[1]
 
@@ -96,10 +98,6 @@ class Front:
         """Sliced distance of the reference's samples on the grid that searches begin with, of the most steps."""
         plan = self.bench.alone(self.bench.reference, DEFAULT.times(max(self.how.counts)), DEFAULT.solver)
         return self.bench.fids(plan)["pixels"]
-
-    def far(self, plan: Plan) -> float:
-        """How often over what is allowed the distance of the samples' pixels is."""
-        return self.bench.fids(plan)["pixels"] / self.allowed
 
     def known(self, network: str, steps: int) -> Grid | None:
         """The reference's grid of as many steps, or the network's own of fewer."""
@@ -161,16 +159,7 @@ class Front:
         bench, plans = self.bench, dict[Any, tuple[str, Plan]]()
         for family, plan in self.candidates():  # what several searches find is judged once, as the first found it
             plans.setdefault((plan.times, plan.assignment, plan.solver), (family, plan))
-        rows = [
-            {
-                "family": family,
-                **shown(plan),
-                "fid": {k: bench.fids(plan)[k] for k in JUDGES},
-                "far": self.far(plan),
-                "penalty": bench.penalties(plan),
-            }
-            for family, plan in plans.values()
-        ]
+        rows = [self.row(family, plan) for family, plan in plans.values()]
         finals = self.finals(rows)
         table = bench.prices.losses
         return {
@@ -180,6 +169,14 @@ class Front:
             "grids": {f"{k[0]}/{k[1]}": list(v) for k, v in self.found.items()}, "prices": bench.prices.to_dict(),
             "loss": {n: [float(v) for v in table.loss[:, i]] for i, n in enumerate(table.names)},
             "seconds": time.perf_counter() - start,
+        }  # fmt: skip
+
+    def row(self, family: str, plan: Plan) -> dict[str, Any]:
+        """``far``: the distance of the samples' pixels, over what is allowed."""
+        found = self.bench.fids(plan)
+        return {
+            "family": family, **shown(plan), "fid": {k: found[k] for k in JUDGES},
+            "far": found["pixels"] / self.allowed, "penalty": self.bench.penalties(plan),
         }  # fmt: skip
 
     def finals(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

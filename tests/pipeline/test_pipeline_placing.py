@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from phasewise.errors import PhasewiseError
-from phasewise.pipeline import make_config, run_pipeline
-from phasewise.pipeline.samplers import samplers
+from phasewise.pipeline import make_config, run_pipeline, samplers
 from phasewise.results import HybridSchedule, PriceList
 from phasewise.runs import Run, open_run
 from phasewise.scheduling import baselines, schedule_from_assignment
@@ -52,24 +51,34 @@ def test_a_run_with_reuse_is_placed_too(smoke_run, tmp_path, solver):
     assert not (tmp_path / "other").exists()
 
 
-def test_a_run_trained_in_half_precision_samples_in_it(smoke_run, tmp_path):
-    """Prices, searches and judged samples are those of products in bfloat16; what is not asked for is not redone."""
+def test_a_run_trained_in_half_precision_samples_in_it(smoke_run, tmp_path, monkeypatch):
+    """Prices, searches and judged samples are those of products in bfloat16."""
     folder = shutil.copytree(smoke_run, tmp_path / "run")
     plain, half = open_run(folder), make_config(8, "smoke", preset="bf16", reuse=True)
     run = Run(folder)
-    found = samplers(run, ["global", "r1", "wiener"], half)
+    found = samplers.samplers(run, ["global", "r1", "wiener"], half)
     x = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         for name, denoiser in found.items():
             exact, rounded = plain.denoiser(name)(x, 0.5), denoiser(x, 0.5)
             assert torch.equal(exact, rounded) == (name == "wiener")
             assert torch.allclose(exact, rounded, atol=0.05)
-        full = samplers(run, ["global"], make_config(8, "smoke"))["global"]
+        full = samplers.samplers(run, ["global"], make_config(8, "smoke"))["global"]
         assert torch.equal(full(x, 0.5), plain.denoiser("global")(x, 0.5))
+    seen: list[str] = []
+    real = samplers.for_inference
+
+    def noted(denoiser, *, precision):
+        seen.append(precision)
+        return real(denoiser, precision=precision)
+
+    monkeypatch.setattr(samplers, "for_inference", noted)
+    run_pipeline(half, folder, update=True, command="schedule", say=lambda _: None)
+    assert set(seen) == {"bfloat16"}, "priced and searched"
+    seen.clear()
     run_pipeline(half, folder, update=True, command="evaluate", say=lambda _: None)
-    now = open_run(folder)
-    assert now.evaluations["hybrid"].fid > 0
-    assert set(now.prices.names) >= set(plain.prices.names)
+    assert set(seen) == {"bfloat16"}, "sampled and judged"
+    assert "hybrid" in open_run(folder).evaluations
 
 
 def test_a_run_without_placing_keeps_the_even_grid(smoke_run, tmp_path):

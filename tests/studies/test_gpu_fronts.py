@@ -178,7 +178,7 @@ def test_a_front_that_was_cut_off_goes_on(place: Place, monkeypatch: pytest.Monk
 
 
 def guarded(fids: dict[str, float], allowed: float) -> float:
-    return fids["seen"] * max(1.0, fids["pixels"] / allowed)
+    return fids["seen"] * max(1.0, fids["pixels"] / allowed)  # written out: what the search is held to
 
 
 def test_a_search_keeps_the_best_that_it_has_tried(place: Place) -> None:

@@ -38,7 +38,7 @@ from phasewise.sampling import sample
 from phasewise.scheduling import baselines, by_frechet, guarded, prices_at, schedule_from_assignment, search_grid
 from phasewise.scheduling.optimise import AS_LONG
 from phasewise.scheduling.prices import calls_of
-from phasewise.scheduling.searched import ENDS
+from phasewise.scheduling.searched import ENDS, excess
 
 AGAIN = 1000
 """Of each placed hybrid on fresh noise, to choose among them."""
@@ -155,7 +155,7 @@ class Placing:
         for plan in plans:
             images = self.images(plan, n, seeding.Stage.PLACED)
             seen.append(self.judge.features.extract(images))
-            factors.append(max(1.0, self.pixels.distance(images) / allowed))
+            factors.append(excess(self.pixels.distance(images), allowed))
         return seen, factors
 
     def leans(self, assignment: Sequence[str]) -> bool:

@@ -34,8 +34,8 @@ PHOTOGRAPHS: dict[bool, dict[str, Any]] = {
     True: {"global_width": 64, "preset": "bf16", "global_epochs": 5, "local_epochs": 4, "n_samples": 2000},
     False: {"global_epochs": 12, "local_epochs": 4},
 }
-"""What "cpu" is beyond, where the processor is fast in bfloat16, and where it is not: about the same time for the
-global network, which of four times the weights learns more in it (docs/results/cifar10.md)."""
+"""What "cpu" is beyond, where the processor is fast in bfloat16, and where it is not.  The wider network has four times
+the weights and the cost of a sample: fewer passes and samples make room for it (docs/results/cifar10.md)."""
 
 
 def bounded(size: str, side: int) -> dict[str, Any]:

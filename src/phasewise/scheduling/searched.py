@@ -203,9 +203,14 @@ def guarded(
     low, high = pixel_range
 
     def judged(images: Tensor) -> float:
-        return judge(images) * max(1.0, pixels.distance(images.clamp(low, high)) / allowed)
+        return judge(images) * excess(pixels.distance(images.clamp(low, high)), allowed)
 
     return judged
+
+
+def excess(distance: float, allowed: float) -> float:
+    """How often over what is allowed a distance is; 1 where it is not."""
+    return max(1.0, distance / allowed)
 
 
 class _Grids:
