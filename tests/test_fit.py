@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from phasewise.errors import PhasewiseError
-from phasewise.fit import cosine_decay, linear_decay, minimise, one_cycle, warm_up
+from phasewise.errors import CheckpointError, PhasewiseError
+from phasewise.fit import Snapshot, cosine_decay, linear_decay, minimise, one_cycle, warm_up
 
 PEAK = 5e-3
 
@@ -93,3 +94,54 @@ def test_a_loss_that_is_not_finite_stops_before_its_step() -> None:
         )  # fmt: skip
     assert torch.equal(net.weight, seen[-1])
     assert not torch.equal(seen[0], seen[1])
+
+
+class Cut(Exception):
+    """The power went."""
+
+
+def fitted(file: Path | None, cut: int | None = None, steps: int = 12) -> nn.Module:
+    """A fit that draws from a stream of its own, from the global one, and remembers its last loss."""
+    rng = torch.Generator().manual_seed(3)
+    memory = {"last": torch.zeros(())}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.3), nn.BatchNorm1d(4), nn.Linear(4, 1))
+
+        def loss_of() -> Tensor:
+            loss = net(torch.randn(8, 3, generator=rng)).square().mean() * (1 + 0.1 * memory["last"])
+            memory["last"] = loss.detach()
+            return loss
+
+        def done(step: int, _: Tensor) -> None:
+            if step == cut:
+                raise Cut
+
+        snapshot = None if file is None else Snapshot(file, (rng,), lambda: memory, memory.update, every=0.0)
+        minimise(net, loss_of, steps, lambda step: {"lr": PEAK / (step + 1)}, done=done, snapshot=snapshot)
+    return net
+
+
+@pytest.mark.parametrize("cut", [0, 5, 11])
+def test_a_fit_that_was_cut_off_goes_on_to_the_same_bits(tmp_path: Path, cut: int) -> None:
+    whole, file = fitted(None), tmp_path / "deep" / "fit.safetensors"
+    with pytest.raises(Cut):
+        fitted(file, cut)
+    found = fitted(file)
+    torch.testing.assert_close(found.state_dict(), whole.state_dict(), rtol=0, atol=0)
+    assert not found.training
+    again = fitted(file, cut=0)  # nothing is left to do
+    torch.testing.assert_close(again.state_dict(), whole.state_dict(), rtol=0, atol=0)
+
+
+def test_a_snapshot_of_another_fit_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "fit.safetensors"
+    fitted(file)
+    with pytest.raises(CheckpointError, match="is of step 12 of 5; delete it"):
+        fitted(file, steps=5)
+    net, _ = task(0)
+    with pytest.raises(CheckpointError, match=r"fit.safetensors is not for this Linear.*delete it"):
+        minimise(net, lambda: net.weight.sum(), 12, lambda _: {"lr": PEAK}, snapshot=Snapshot(file))
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(CheckpointError, match="delete it to begin that fit anew"):
+        fitted(file)

@@ -9,11 +9,15 @@ from typer.testing import CliRunner
 
 import phasewise as pw
 from phasewise.cli import app
+from phasewise.data import ImageData
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import read_json
-from phasewise.pipeline import demo, judging
-from phasewise.pretrained import load_pretrained, packing, pretrained_names
+from phasewise.metrics import ClassifierFeatures, classifier
+from phasewise.pipeline import demo, judging, panel
+from phasewise.pretrained import load_pretrained, packing, pretrained_names, sets
 from phasewise.pretrained.sets import Pretrained
+from phasewise.runs import make_config
+from phasewise.runs.run import Run
 
 
 def test_mnist_is_among_the_sets_and_all_are_small():
@@ -116,6 +120,74 @@ def test_demo_reports_without_data_and_leaves_a_run_folder(tmp_path, monkeypatch
         demo.run_demo("mnist", folder, n=120, say=said.append)
     with pytest.raises(PhasewiseError, match="at least 100"):
         demo.run_demo("mnist", tmp_path / "other", n=10)
+
+
+@pytest.fixture(scope="module")
+def small_photographs():
+    """Colour images of two classes, one brighter."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(160) % 2
+    images = (torch.rand(160, 3, 12, 12, generator=generator) + 0.3 * labels[:, None, None, None]) / 1.3
+    return ImageData(
+        "spots", images[:100], images[100:130], images[130:],
+        labels_train=labels[:100], labels_validation=labels[100:130], labels_test=labels[130:],
+    )  # fmt: skip
+
+
+@pytest.fixture
+def shipped_with(tmp_path, small_photographs, monkeypatch):
+    """The package, as if it came with the judges of those images; and the run they were trained in."""
+    monkeypatch.setattr(sets, "HOME", tmp_path / "package")
+    monkeypatch.setattr(packing, "HOME", tmp_path / "package")
+    monkeypatch.setattr(packing, "images_of", lambda *a, **k: small_photographs)
+    run, config = Run(tmp_path / "first"), make_config(12, "smoke", data="spots.npz")
+    run.claim(config, "", "0")
+    run.write("data", small_photographs.record())
+    (tmp_path / "package").mkdir()
+    made = panel.first_network(run, small_photographs, config), panel.second_network(run, small_photographs, config)
+    packing.pack_judges(run.root, "spots")
+    return config, made
+
+
+def test_a_run_takes_the_judges_that_come_with_the_package(tmp_path, small_photographs, shipped_with, monkeypatch):
+    config, made = shipped_with
+    monkeypatch.setattr(classifier, "train_classifier", None)  # nothing is trained
+    run = Run(tmp_path / "second")
+    taken = panel.first_network(run, small_photographs, config), panel.second_network(run, small_photographs, config)
+    run.claim(config, "", "0")
+    run.write("data", small_photographs.record())
+    images = small_photographs.test
+    for unseen, (own, found) in enumerate(zip(made, taken, strict=True)):
+        assert found.digest() != own.digest(), "rounded to half precision"
+        assert torch.allclose(found(images), own(images), atol=0.02)
+        assert run.features(unseen=bool(unseen)).digest() == found.digest(), "the run keeps its own copy"
+    assert {type(a).__name__ for a in taken} == {"ClassifierFeatures"}
+    assert [a.architecture for a in taken] == ["residual", "plain"]
+
+
+def test_judges_of_other_images_or_seeds_are_not_taken(tmp_path, small_photographs, shipped_with):
+    about = small_photographs.fingerprint, 3
+    assert sets.shipped_judges(*about, 0) is not None
+    assert sets.shipped_judges(*about, 1) is None
+    assert sets.shipped_judges("0" * 16, 3, 0) is None
+    run = Run(tmp_path / "other")
+    found = panel.first_network(run, small_photographs, shipped_with[0].changed(features="pca"))
+    assert "principal" in found.name
+    assert not run.has("networks")
+    shutil.rmtree(sets.HOME / "spots" / "features" / "unseen")
+    assert sets.shipped_judges(*about, 0) is None, "one without the other"
+
+
+def test_judges_of_photographs_are_shipped_and_know_them(shared_data):
+    """Both were trained on the images of a usual run, and tell the set's own classes apart."""
+    data = pw.load_images("cifar10", data_dir=shared_data)
+    found = sets.shipped_judges(data.fingerprint, 3, 0)
+    assert found is not None
+    for place, kind, accuracy in zip(found, ("residual", "plain"), (0.90, 0.86), strict=True):
+        network = ClassifierFeatures.load(place)
+        assert network.architecture == kind
+        assert network.test_accuracy >= accuracy
+        assert network.accuracy(data.test[:1000], data.labels_test[:1000]) > accuracy - 0.03
 
 
 @pytest.mark.parametrize("name", ["", "..", "/tmp/x", "a/b"])

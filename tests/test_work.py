@@ -59,6 +59,18 @@ def test_the_first_try_warms_up_and_the_least_counts(clocks):
     assert clocks.calls == 4
 
 
+def test_a_long_first_try_may_be_all_warming_up(clocks):
+    """Of a call that takes a moment, the first makes the kernels."""
+    took = iter([1.5, 0.6, 0.0])
+
+    def once():
+        clocks.wall = clocks.own = clocks.every = next(took)
+        clocks.once()
+
+    assert own_seconds(once) == pytest.approx(0.6)
+    assert clocks.calls == 2
+
+
 def test_long_tries_are_not_repeated_and_short_ones_often(clocks):
     clocks.wall = clocks.own = clocks.every = 3.0
     assert own_seconds(clocks.once) == pytest.approx(3.0)

@@ -14,16 +14,104 @@ Curves are composed by handing one's value to the next as its peak.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from phasewise.errors import PhasewiseError
+from phasewise.errors import CheckpointError, PhasewiseError
+from phasewise.files import write_bytes
+from phasewise.tensors import checked_state, read_tensors
 
 Settings = Callable[[int], Mapping[str, Any]]
 """Step -> settings of the optimiser for that step, such as ``{"lr": 1e-3}``."""
+
+
+EVERY_S = 45.0
+MEND = "delete it to begin that fit anew"
+
+
+@dataclass
+class Snapshot:
+    """Where an unfinished fit lies, so that the same call goes on from its last snapshot to the same bits.
+
+    Attributes:
+        file: safetensors; whoever names it sees to it that no other fit has this name.
+        streams: generators that the loss draws from.  The global ones are kept as well.
+        state: what else the loss remembers of earlier steps, by name.  back: puts that back.
+        every: seconds between two snapshots.
+    """
+
+    file: Path
+    streams: tuple[torch.Generator, ...] = ()
+    state: Callable[[], Mapping[str, Tensor]] = dict
+    back: Callable[[Mapping[str, Tensor]], None] = lambda _: None
+    every: float = field(default_factory=lambda: EVERY_S)
+
+    def save(self, net: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
+        """After so many steps."""
+        kept = {f"model.{k}": v for k, v in net.state_dict().items()}
+        for index, fields in optimiser.state_dict()["state"].items():
+            kept |= {f"optimiser.{index}.{k}": v for k, v in fields.items()}
+        kept |= {f"state.{k}": v for k, v in self.state().items()}
+        kept |= {f"stream.{i}": rng.get_state() for i, rng in enumerate(self.streams)}
+        kept |= {f"global.{name}": state for name, state in _global_states(net).items()}
+        # safetensors takes no tensors that share memory
+        own = {k: v.detach().cpu().contiguous().clone() for k, v in kept.items()}
+        write_bytes(self.file, save_tensors(own, {"step": str(step)}))
+
+    def load(self, net: nn.Module, optimiser: torch.optim.Optimizer, steps: int) -> int:
+        """Put back what :meth:`save` wrote, and say after how many steps; 0 where there is no file.
+
+        Raises :class:`CheckpointError` where the file is damaged or of another fit."""
+        if not self.file.is_file():
+            return 0
+        tensors, about = read_tensors(self.file, MEND)
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = value
+        net.load_state_dict(checked_state(net, parts.get("model", {}), self.file, MEND))
+        try:
+            step, fields = int(about["step"]), dict[int, dict[str, Tensor]]()
+            for name, value in parts.get("optimiser", {}).items():
+                index, _, field = name.partition(".")
+                fields.setdefault(int(index), {})[field] = value
+            optimiser.load_state_dict({"state": fields, "param_groups": optimiser.state_dict()["param_groups"]})
+            for i, rng in enumerate(self.streams):
+                rng.set_state(parts["stream"][str(i)])
+            for name, state in parts["global"].items():
+                _set_global(name, state, net)
+            self.back(parts.get("state", {}))
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise CheckpointError(f"{self.file} is of another fit, or damaged ({error}); {MEND}") from error
+        if not 0 <= step <= steps:
+            raise CheckpointError(f"{self.file} is of step {step} of {steps}; {MEND}")
+        return step
+
+
+def _device(net: nn.Module) -> torch.device:
+    return next(net.parameters()).device
+
+
+def _global_states(net: nn.Module) -> dict[str, Tensor]:
+    """Of the global generators that a step of ``net`` may draw from."""
+    states = {"cpu": torch.get_rng_state()}
+    if _device(net).type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(_device(net))
+    return states
+
+
+def _set_global(name: str, state: Tensor, net: nn.Module) -> None:
+    if name == "cpu":
+        torch.set_rng_state(state)
+    elif _device(net).type == name == "cuda":
+        torch.cuda.set_rng_state(state, _device(net))
 
 
 def warm_up(peak: float, step: int, steps: int) -> float:
@@ -72,6 +160,7 @@ def minimise(
     clip: float | None = None,
     failed: Callable[[int, float], str] | None = None,
     done: Callable[[int, Tensor], None] | None = None,
+    snapshot: Snapshot | None = None,
 ) -> None:
     """Take ``steps`` steps of AdamW (Loshchilov, Hutter 2019) down ``loss_of()``, a scalar drawn anew at each step.
 
@@ -82,6 +171,7 @@ def minimise(
         failed: (step, loss) -> what to say when a loss is not finite; None leaves losses unread, which spares an
             accelerator a stop at every step.
         done: called as ``done(step, loss)``, the loss without its graph, after each step.
+        snapshot: where an unfinished fit is kept; a finished one stays there too, until whoever asked deletes it.
 
     Raises :class:`PhasewiseError` in the words of ``failed``; the step is then not taken.
     """
@@ -89,7 +179,9 @@ def minimise(
         net.parameters(), lr=settings(0)["lr"], betas=betas, weight_decay=weight_decay, fused=fused
     )
     net.train()
-    for step in range(steps):
+    first = 0 if snapshot is None else snapshot.load(net, optimiser, steps)
+    kept = time.monotonic()
+    for step in range(first, steps):
         optimiser.param_groups[0].update(settings(step))
         loss = loss_of()
         # before the step, so that the weights stay finite
@@ -102,4 +194,7 @@ def minimise(
         optimiser.step()
         if done is not None:
             done(step, loss.detach())
+        if snapshot is not None and (step + 1 == steps or time.monotonic() - kept >= snapshot.every):
+            snapshot.save(net, optimiser, step + 1)
+            kept = time.monotonic()
     net.eval()

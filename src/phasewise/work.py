@@ -27,6 +27,8 @@ from phasewise.seeding import plain
 SHORTEST_S = 0.01
 """A shorter try is repeated until it takes so long: clocks have a grain."""
 LONG_S = 0.5
+WARM_S = 2.0
+"""A first try above LONG_S is repeated once up to here: libraries make their kernels in it, which can take seconds."""
 TRIES = 3
 TRIED_SIDE = 1024
 """Side of the largest covariance that is tried, to tell how long a larger one takes."""
@@ -53,11 +55,11 @@ def own_seconds(once: Callable[[], object], device: str = "cpu", tries: int = TR
     """Seconds of one ``once()`` on an idle machine: the least of ``tries`` after one that warms up.
 
     They take LONG_S together, about, by the clock on the wall too: on a busy machine there are fewer.  A first one that
-    takes longer is what is answered, its warming up in it.
+    takes longer than WARM_S is what is answered, its warming up in it.
     """
     on, started = torch.device(device), time.perf_counter()
     first = _elapsed(once, 1, on)
-    if first > LONG_S:
+    if first > WARM_S:
         return first
     tried = [_elapsed(once, 1, on)]
     calls = max(1, math.ceil(SHORTEST_S / max(tried[0], 1e-6)))

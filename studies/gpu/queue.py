@@ -8,6 +8,7 @@ from typing import Any
 
 from studies.gpu.fronts import front
 from studies.gpu.place import Place
+from studies.gpu.recipe import read_cmi
 from studies.gpu.sizes import Amount, FrontSize, on_two_cores
 from studies.gpu.timing import time_set, time_windows
 from studies.gpu.training import Make, dit_of, teach_windows, train_judge, train_locals, train_network, unet, unet_of
@@ -122,6 +123,14 @@ def _timings() -> list[Job]:
     return [*sets, *layers]
 
 
+def _recipes() -> list[Job]:
+    """What the published estimate of CMI reads at its full length: memory or information?"""
+    return [
+        Job("mnist", f"recipe-{row}", read_cmi(row), 20.0, belongs="docs/results/cmi.md")
+        for row in ("published", "held-out")
+    ]
+
+
 def _by_title(jobs: Iterable[Job]) -> dict[str, Job]:
     return {job.title: job for job in jobs}
 
@@ -141,6 +150,7 @@ JOBS: dict[str, dict[str, Job]] = {
         *_fronts("mnist", {"unet": (FrontSize(3000, 10_000, 30), 3.0)}),
         *_fronts("fashion_mnist", {"unet": (FrontSize(3000, 10_000, 30), 3.0)}),
         *_timings(),
+        *_recipes(),
     )),
     "cpu": _by_title((
         *_on_cores(

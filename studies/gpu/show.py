@@ -37,7 +37,7 @@ def network_table(answers: Answers) -> str:
     """What was trained, and how well it does on held-out images; "" where nothing was."""
     rows = []
     for name, found in answers.items():
-        if {"finals", "ms", "windows"} & set(found):
+        if {"finals", "ms", "windows", "map"} & set(found):
             continue
         for network, row in found.get("networks", {name.split("/")[-1]: found}).items():
             loss, judged = row.get("val_loss"), row.get("test_accuracy")

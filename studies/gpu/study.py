@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from phasewise.errors import PhasewiseError, unknown
-from studies.gpu import timing
+from studies.gpu import recipe, timing
 from studies.gpu.place import Place
 from studies.gpu.queue import JOBS, Job
 from studies.gpu.show import figure, fronts, network_table, penalty_table, saving_table
@@ -20,7 +20,7 @@ from studies.study import Answers, Cell, Study, file_of
 TRIED = (
     "clothing32/global", "clothing32/coarse", "clothing32/dit", "clothing32/dit-coarse", "clothing32/judge",
     "clothing32/judge-unseen", "clothing32/locals", "clothing32/dit-windows", "clothing32/front-unet",
-    "clothing32/front-dit", "mnist/timing-64", "windows/64",
+    "clothing32/front-dit", "mnist/timing-64", "windows/64", "mnist/recipe-published",
 )  # fmt: skip
 """Jobs of the quick form: one of every kind."""
 
@@ -41,7 +41,7 @@ class GPUQueue(Study[Options]):
     """Trains what is shipped and what the pages compare, on whatever GPU there is, or photographs alone at the size of
     two processor cores.  On a large GPU start several jobs at once, each a process with its own --job.  Networks lie in
     OUT/work/SET/NAME.  A job that is cut off goes on from its checkpoint, at most 45 seconds old; a front keeps every
-    answer; a judge begins again.  Nothing is downloaded."""
+    answer.  Nothing is downloaded."""
 
     name = "gpu"
     question = "What can half an hour of one large GPU train?"
@@ -100,7 +100,7 @@ class GPUQueue(Study[Options]):
         tables = {"networks": trained} if trained else {}
         if fronts(answers):
             tables |= {"saving": saving_table(answers), "penalties": penalty_table(answers)}
-        return {**tables, **timing.tables(answers)}
+        return {**tables, **timing.tables(answers), **recipe.tables(answers)}
 
     def figures(self, answers: Answers) -> dict[str, bytes]:
         return {"photographs.png": figure(answers)} if fronts(answers) else {}

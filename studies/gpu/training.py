@@ -232,6 +232,7 @@ def train_judge(architecture: str, epochs: int, width: int = 32) -> Job:
             device=place.device, architecture=architecture, flip="mnist" not in name, width=width,
             batch=16 if place.quick else 256 if len(data.train) > 10_000 else 64,
             precision="bfloat16" if place.in_half else "float32",
+            unfinished=place.folder(name, network) / "unfinished.safetensors",
         )  # fmt: skip
         judge.save(place.folder(name, network))
         return {"test_accuracy": judge.test_accuracy, "seconds": time.perf_counter() - start, "judge": judge.name}

@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from phasewise import fit
 from phasewise.errors import PhasewiseError
 from phasewise.exact import GaussianField, TwoMode
-from phasewise.information import Problem, make_estimator, make_problem
+from phasewise.information import Problem, critic_base, make_estimator, make_problem
 from phasewise.information.base import whole
 from phasewise.information.critic_base import CriticEstimator
 from phasewise.information.critic_network import CriticNetwork, Pairs, group_sizes, make_pairs
@@ -288,3 +290,30 @@ def test_bad_options_are_named(name: str, options: dict[str, object], message: s
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(PhasewiseError, match="fewer negatives than 31"):
         first(InfoNCE(steps=1), two_mode(60))
+
+
+def test_a_critic_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The published recipe trains for minutes; what it trained is not trained again, and nothing is left behind."""
+    problem, options = two_mode(200, radii=(1,)), {**SMALL, "steps": 6, "dropout": (0.1, 0.3)}
+    whole = first(MINE(**options), problem)
+    monkeypatch.setattr(fit, "EVERY_S", 0.0)
+    taken = []
+
+    def counted(self: CriticNetwork, x: Tensor) -> Tensor:
+        if self.training:
+            taken.append(len(taken))
+            if len(taken) == 10:
+                raise KeyboardInterrupt
+        return CriticNetwork.forward(self, x)
+
+    monkeypatch.setattr(critic_base, "CriticNetwork", type("Counted", (CriticNetwork,), {"forward": counted}))
+    cell = lambda: MINE(**options).estimate(problem, [(0, 0)], tmp_path)  # noqa: E731
+    with pytest.raises(KeyboardInterrupt):
+        next(cell())
+    assert sorted(f.name for f in tmp_path.iterdir()) == [
+        "critic-t500000000-r1-0.safetensors", "critic-t500000000-rall-0.safetensors"
+    ]  # fmt: skip
+    found = list(cell())
+    assert found[0][1] == whole
+    assert len(taken) == 10 + 3, "six steps of the first critic, three of the second, one that was cut, three more"
+    assert not list(tmp_path.iterdir())

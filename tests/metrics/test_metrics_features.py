@@ -10,6 +10,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from phasewise import fit
 from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.metrics import (
     ClassifierFeatures,
@@ -227,6 +228,29 @@ def test_default_trains_once_and_finds_its_classifier_again(few: Images, tmp_pat
     assert trained > 0
     assert len(calls) == trained
     assert torch.equal(first.extract(few.test), again.extract(few.test))
+
+
+def test_a_classifier_whose_training_was_cut_off_goes_on(
+    few: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "EVERY_S", 0.0)
+    few = replace(few, train=few.train[:100], labels_train=few.labels_train[:100])
+    seen: list[int] = []
+
+    def cut(done: int, total: int) -> None:
+        seen.append(done)
+        if len(seen) == total // 2:  # before its snapshot
+            raise KeyboardInterrupt
+
+    whole = default_features(few, seed=0)
+    with pytest.raises(KeyboardInterrupt):
+        default_features(few, seed=0, cache_dir=tmp_path, progress=cut)
+    found = default_features(few, seed=0, cache_dir=tmp_path, progress=cut)
+    total = max(seen)
+    assert seen == [*range(1, total // 2 + 1), *range(total // 2, total + 1)], "the step that was cut is taken again"
+    assert torch.equal(found.extract(few.test), whole.extract(few.test))
+    (folder,) = tmp_path.iterdir()
+    assert {file.name for file in folder.iterdir()} == {"features.json", "features.safetensors"}
 
 
 def test_colour_images_are_judged_by_two_architectures_the_residual_one_first(few: Images, tmp_path: Path) -> None:

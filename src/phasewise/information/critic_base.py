@@ -14,7 +14,9 @@ from __future__ import annotations
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from phasewise.errors import PhasewiseError
-from phasewise.fit import linear_decay, minimise
+from phasewise.fit import Snapshot, linear_decay, minimise
 from phasewise.information.base import Cell, CMIEstimator, Say, whole
 from phasewise.information.critic_network import CriticNetwork, Pairs, group_sizes, make_pairs
 from phasewise.information.problem import Problem
@@ -117,11 +119,14 @@ class CriticEstimator(CMIEstimator):
             t = problem.times[i]
             at = f"t = {t:g}, r = {problem.radii[radii[0]]} (the critic of A with B and C)"
             say(f"{self.name}: t = {t:g}, A with B and C")
-            everything = self._readings(problem, i, None, parts, at)
+            keep = _Keep(folder, t)
+            everything = self._readings(problem, i, None, parts, at, keep)
             for j in radii:
                 say(f"{self.name}: t = {t:g}, r = {problem.radii[j]}")
-                near = self._readings(problem, i, problem.radii[j], parts, f"t = {t:g}, r = {problem.radii[j]}")
+                near = self._readings(problem, i, problem.radii[j], parts, f"t = {t:g}, r = {problem.radii[j]}", keep)
                 yield (i, j), self._summary(everything - near, problem.seed)
+                keep.forget(problem.radii[j])
+            keep.forget(None)
 
     def work(self, problem: Problem, n: int) -> list[Work] | None:
         """Of each critic, one for a time and radius and one more for a time: its steps, and its scores."""
@@ -164,18 +169,22 @@ class CriticEstimator(CMIEstimator):
         return round(n * self.calibration) if self.hold_out else 0
 
     def _readings(
-        self, problem: Problem, time: int, radius: int | None, parts: tuple[Tensor, Tensor], at: str
-    ) -> Tensor:
+        self, problem: Problem, time: int, radius: int | None, parts: tuple[Tensor, Tensor], at: str,
+        keep: _Keep | None = None,
+    ) -> Tensor:  # fmt: skip
         """(refits, n) readings of ``I(A : B_radius)`` (None: of ``I(A : BC)``), averaged over draws of noise."""
         pairs = make_pairs(problem, time, radius, self.negatives, self.device)
         key = round(problem.times[time] * 1e9)
         out = torch.zeros(self.refits, len(parts[1]), dtype=torch.float64)
         for refit in range(self.refits if bool(pairs.context.any()) else 0):
             scoring = mix(problem.seed, Purpose.CRITIC_SCORING, key)  # the same noise for every refit and radius
-            out[refit] = self._refit(pairs, parts, mix(problem.seed, key, refit), scoring, at)
+            file = None if keep is None else keep.file(radius, refit)
+            out[refit] = self._refit(pairs, parts, mix(problem.seed, key, refit), scoring, at, file)
         return out
 
-    def _refit(self, pairs: Pairs, parts: tuple[Tensor, Tensor], seed: int, scoring: int, at: str) -> Tensor:
+    def _refit(
+        self, pairs: Pairs, parts: tuple[Tensor, Tensor], seed: int, scoring: int, at: str, file: Path | None
+    ) -> Tensor:
         """(n,) readings of one training: its choices come from ``seed``, the noise it is scored on from ``scoring``."""
         learn, test = parts
         count = self._kept(len(learn))
@@ -185,7 +194,7 @@ class CriticEstimator(CMIEstimator):
         frozen = None
         if not self.refresh_noise:
             frozen = torch.randn(len(train), pairs.size, generator=generator(seed, Purpose.CRITIC_FROZEN_NOISE))
-        critic = self._train(pairs, train, frozen, seed, at)
+        critic = self._train(pairs, train, frozen, seed, at, file)
         scores = self._score(pairs, critic, test, scoring, None if self.hold_out else frozen)
         if count:
             calibration = self._score(pairs, critic, kept, mix(seed, Purpose.CRITIC_CALIBRATION))
@@ -195,10 +204,14 @@ class CriticEstimator(CMIEstimator):
             raise PhasewiseError(f"{self.name} at {at}: the scores are not finite; {self._remedy()}")
         return readings.reshape(-1, len(test)).mean(0)
 
-    def _train(self, pairs: Pairs, train: Tensor, frozen: Tensor | None, seed: int, at: str) -> CriticNetwork:
-        """A critic, trained on the images numbered ``train``, with their ``frozen`` noise (len(train), D) or fresh."""
+    def _train(
+        self, pairs: Pairs, train: Tensor, frozen: Tensor | None, seed: int, at: str, file: Path | None = None
+    ) -> CriticNetwork:
+        """A critic, trained on the images numbered ``train``, with their ``frozen`` noise (len(train), D) or fresh;
+        kept in ``file`` meanwhile."""
         rng = generator(seed, Purpose.CRITIC_BATCHES)
         loss = self.make_loss()
+        snapshot = None if file is None else Snapshot(file, (rng,), partial(_memory, loss), partial(_remember, loss))
 
         def failed(step: int, _: float) -> str:
             return f"{self.name} at {at}: the loss is not finite at step {step}; {self._remedy()}"
@@ -213,7 +226,10 @@ class CriticEstimator(CMIEstimator):
                 noise = torch.randn(len(chosen), pairs.size, generator=rng) if frozen is None else frozen[chosen]
                 return loss(pairs.scores(critic, train[chosen], noise))
 
-            minimise(critic, loss_of, self.steps, self._settings, weight_decay=WEIGHT_DECAY, fused=True, failed=failed)
+            minimise(
+                critic, loss_of, self.steps, self._settings, weight_decay=WEIGHT_DECAY, fused=True, failed=failed,
+                snapshot=snapshot,
+            )  # fmt: skip
         return critic
 
     def _settings(self, step: int) -> dict[str, float]:
@@ -250,6 +266,36 @@ class CriticEstimator(CMIEstimator):
 
     def _remedy(self) -> str:
         return f"a lower lr (now {self.lr:g}), fewer steps or a later time may help, or the estimator 'density'"
+
+
+@dataclass(frozen=True)
+class _Keep:
+    """Files of the critics of one time, while its cells are not done: in ``folder``, or nowhere."""
+
+    folder: Path | None
+    time: float
+
+    def file(self, radius: int | None, refit: int) -> Path | None:
+        name = f"{self._stem(radius)}-{refit}.safetensors"
+        return None if self.folder is None else self.folder / name
+
+    def forget(self, radius: int | None) -> None:
+        for file in self.folder.glob(f"{self._stem(radius)}-*.safetensors") if self.folder is not None else ():
+            file.unlink(missing_ok=True)
+
+    def _stem(self, radius: int | None) -> str:
+        return f"critic-t{round(self.time * 1e9)}-r{'all' if radius is None else radius}"
+
+
+def _memory(loss: Loss) -> dict[str, Tensor]:
+    """What a loss remembers of earlier batches."""
+    state = getattr(loss, "state", None)
+    return {} if state is None else {"loss": state}
+
+
+def _remember(loss: Loss, state: Mapping[str, Tensor]) -> None:
+    if "loss" in state:
+        loss.state = state["loss"]  # type: ignore[attr-defined]
 
 
 def cross_entropy(scores: Tensor) -> Tensor:

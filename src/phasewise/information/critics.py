@@ -34,6 +34,24 @@ def _over_partition(joint: Tensor, marginal: Tensor) -> Tensor:
     return joint - log_z + 1 - (marginal - log_z).exp().mean(0)
 
 
+class _DonskerVaradhan:
+    """MINE's loss.  ``state``: logarithm of the running mean of ``E e^T``, a scalar; None before the first batch."""
+
+    def __init__(self, ema: float | None) -> None:
+        self.ema = ema
+        self.state: Tensor | None = None
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        log_z = log_mean_exp(scores[1:])
+        if self.ema is None:
+            return log_z - scores[0].mean()
+        now = log_z.detach()
+        before = now if self.state is None else self.state
+        self.state = torch.logaddexp(before + math.log1p(-self.ema), now + math.log(self.ema))
+        corrected = (log_z - self.state).exp()  # its gradient is that of E e^T over the running mean
+        return now + (corrected - corrected.detach()) - scores[0].mean()
+
+
 class MINE(CriticEstimator):
     """The paper's estimator (Hu, Liu, Zhang, Gao, arXiv 2508.06614): its network, AdamW and batch of 100, held out.
 
@@ -72,20 +90,7 @@ class MINE(CriticEstimator):
         return cls(steps=steps, **{**recipe, **options})
 
     def make_loss(self) -> Loss:
-        log_mean: Tensor | None = None
-
-        def loss(scores: Tensor) -> Tensor:
-            nonlocal log_mean
-            log_z = log_mean_exp(scores[1:])
-            if self.ema is None:
-                return log_z - scores[0].mean()
-            now = log_z.detach()
-            before = now if log_mean is None else log_mean
-            log_mean = torch.logaddexp(before + math.log1p(-self.ema), now + math.log(self.ema))
-            corrected = (log_z - log_mean).exp()  # its gradient is that of E e^T over the running mean
-            return now + (corrected - corrected.detach()) - scores[0].mean()
-
-        return loss
+        return _DonskerVaradhan(self.ema)
 
     def read(self, scores: Tensor) -> Tensor:
         return _over_partition(scores[0], scores[1:])

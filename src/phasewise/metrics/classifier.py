@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from phasewise import checks, seeding
 from phasewise.errors import CheckpointError, PhasewiseError, unknown
 from phasewise.files import read_json, regular, write_bytes, write_json
-from phasewise.fit import minimise, one_cycle
+from phasewise.fit import Snapshot, minimise, one_cycle
 from phasewise.metrics.feature_base import FeatureNetwork, check_images, frozen, map_batches
 from phasewise.results import Record
 from phasewise.shapes import ImageShape
@@ -271,6 +271,7 @@ TRUNKS: dict[str, Callable[[ImageShape, int], Trunk]] = {"plain": _plain, "resid
     width=checks.count,
     flip=checks.flag,
     precision=checks.precision,
+    unfinished=checks.file,
     progress=checks.function,
     device=checks.device,
 )
@@ -285,6 +286,7 @@ def train_classifier(
     batch: int | None = None,
     width: int = 32,
     precision: str = "float32",
+    unfinished: str | Path | None = None,
 ) -> ClassifierFeatures:
     """Train :class:`ClassifierFeatures` on ``data.train`` and ``data.labels_train``; measure it on ``data.test``.
 
@@ -298,6 +300,7 @@ def train_classifier(
         width: channels of the first layer, which the others are multiples of.
         precision: of products while training, "float32" or "bfloat16"; the latter is several times faster where the
             processor has matrix instructions for it, and slower where it has none.
+        unfinished: file (.safetensors) that keeps a training which is cut off: the same call goes on from it.
 
     Raises :class:`PhasewiseError` when there are no labels, fewer than two classes, or images of constant colour.
     """
@@ -315,12 +318,14 @@ def train_classifier(
     network.to(device)
     passes = _epochs(len(images), images.shape[1]) if epochs is None else epochs
     size = _batch(len(images)) if batch is None else min(batch, len(images))
-    in_half = precision == "bfloat16"
-    _fit(network, images, labels, passes, size, flip, in_half, seeding.plain(seed), progress)
+    in_half, kept = precision == "bfloat16", None if unfinished is None else Path(unfinished)
+    _fit(network, images, labels, passes, size, flip, in_half, seeding.plain(seed), progress, kept)
     frozen(network)
     # the mean variance of the features becomes 1
     network.scale.copy_(network.extract(images).double().var(0).mean().rsqrt())
     _describe(network, data, seed, passes)
+    if kept is not None:
+        kept.unlink(missing_ok=True)
     return network
 
 
@@ -385,14 +390,18 @@ def _fit(
     in_half: bool,
     generator: torch.Generator,
     progress: Progress | None,
+    unfinished: Path | None,
 ) -> None:
     n, device = images.shape[0], network.mean.device
     total = epochs * (n // batch)
-    batches = _batches(n, batch, epochs, generator)
+    passes = _Passes(n, batch, generator)
+    snapshot = None
+    if unfinished is not None:
+        snapshot = Snapshot(unfinished, (generator,), passes.state, passes.back)
     images, labels = images.to(device), labels.to(device)
 
     def loss_of() -> Tensor:
-        chosen = next(batches)
+        chosen = passes.draw()
         shown = random_shift(images[chosen.to(device)], max(images.shape[2:]) // 14, generator)
         if flip:
             mirrored = (torch.rand(len(shown), generator=generator) < 0.5).to(device)
@@ -405,13 +414,27 @@ def _fit(
         if progress is not None:
             progress(step + 1, total)
 
-    minimise(network, loss_of, total, lambda step: one_cycle(PEAK_RATE, step, total), done=done)
+    minimise(network, loss_of, total, lambda step: one_cycle(PEAK_RATE, step, total), done=done, snapshot=snapshot)
 
 
-def _batches(n: int, batch: int, epochs: int, generator: torch.Generator) -> Iterator[Tensor]:
+class _Passes:
     """Numbers (batch,) of images, every image once a pass but for those that fill no batch."""
-    for _ in range(epochs):
-        yield from torch.randperm(n, generator=generator)[: n // batch * batch].split(batch)
+
+    def __init__(self, n: int, batch: int, generator: torch.Generator) -> None:
+        self.n, self.batch, self.generator = n, batch, generator
+        self.order = torch.arange(0)
+
+    def draw(self) -> Tensor:
+        if not len(self.order):
+            self.order = torch.randperm(self.n, generator=self.generator)[: self.n // self.batch * self.batch]
+        chosen, self.order = self.order[: self.batch], self.order[self.batch :]
+        return chosen
+
+    def state(self) -> dict[str, Tensor]:
+        return {"order": self.order}
+
+    def back(self, state: Mapping[str, Tensor]) -> None:
+        self.order = state["order"]
 
 
 def random_shift(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
@@ -466,7 +489,10 @@ def cached_classifier(
     if folder is not None and (folder / CONFIG_FILE).is_file():
         return ClassifierFeatures.load(folder).to(device)
     epochs = None if most is None else min(most, _epochs(len(data.train), data.image_shape[0]))
-    network = train_classifier(data, seed=seed, epochs=epochs, progress=progress, device=device, **how)
+    unfinished = None if folder is None else folder / "unfinished.safetensors"
+    network = train_classifier(
+        data, seed=seed, epochs=epochs, progress=progress, device=device, unfinished=unfinished, **how
+    )
     if folder is not None:
         network.save(folder)
     return network

@@ -24,7 +24,14 @@ from torch import Tensor, nn
 
 from phasewise import checks, seeding
 from phasewise.errors import PhasewiseError, unknown
-from phasewise.metrics.classifier import Progress, cache_name, cached_classifier, classifier_work, labelled
+from phasewise.metrics.classifier import (
+    FeatureConfig,
+    Progress,
+    cache_name,
+    cached_classifier,
+    classifier_work,
+    labelled,
+)
 from phasewise.metrics.feature_base import FeatureNetwork, check_images, frozen
 from phasewise.processor import fast_in_bfloat16
 from phasewise.shapes import ImageShape
@@ -280,6 +287,15 @@ def kept_name(fingerprint: str, channels: int, seed: int, unseen: bool = False) 
     """Name of the folder that keeps the classifier of :func:`default_features`, or of :func:`unseen_features`, of
     images of so many ``channels``."""
     return cache_name(fingerprint, _unseen_seed(seed) if unseen else seed, **RECIPES[channels > 1, unseen])
+
+
+def is_judge(about: FeatureConfig, fingerprint: str, channels: int, seed: int, unseen: bool = False) -> bool:
+    """Whether the classifier of this description is the one that :func:`default_features`, or
+    :func:`unseen_features`, of this ``seed`` would train on the images of this ``fingerprint``."""
+    made, recipe = about.training, RECIPES[channels > 1, unseen]
+    own = {k: getattr(about, k) for k in ("architecture", "width") if k in recipe}
+    found = cache_name(str(made.get("fingerprint")), int(made.get("seed", -1)), **own)
+    return found == kept_name(fingerprint, channels, seed, unseen)
 
 
 def _unseen_seed(seed: int) -> int:

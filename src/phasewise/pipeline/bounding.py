@@ -21,6 +21,7 @@ from phasewise.pipeline.models import (
     open_source,
     pixel_range_of,
 )
+from phasewise.pipeline.panel import first_network
 from phasewise.pretrained import Pretrained
 from phasewise.runs.images import images_of
 from phasewise.runs.parts import DataOptions
@@ -147,10 +148,7 @@ def features_of(run: Run, images: Any, device: str) -> FeatureNetwork:
     if isinstance(run, Pretrained):
         return run.features().to(device)
     assert run.config is not None
-    asked = run.config
-    return default_features(
-        images, seed=asked.data.seed, cache_dir=run.path("networks"), device=device, kind=asked.features.features
-    )
+    return first_network(run, images, run.config.changed(device=device))
 
 
 def tell_boundary(found: Boundary, say: Callable[[str], None], clock: Clock | None = None) -> None:

@@ -23,7 +23,9 @@ from phasewise.metrics.frechet import frechet_draws
 from phasewise.metrics.sliced import sliced_draws
 from phasewise.pipeline.costs import NetworkCost, is_trained
 from phasewise.pipeline.footprint import peak_memory
+from phasewise.pipeline.panel import SHIPPED
 from phasewise.pipeline.trying import Speed, speeds, trial_data
+from phasewise.pretrained.sets import shipped_judges
 from phasewise.results import DataRecord
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS
@@ -198,6 +200,7 @@ def _judges(config: RunConfig, about: DataRecord, todo: list[str]) -> tuple[Judg
     sliced, images = SlicedReference.of_images(data.train), len(data.train)
     making = [Work(partial(SlicedReference.of_images, data.train), train / images)]
     readings = []
+    ready = kind in SHIPPED and shipped_judges(about.fingerprint, about.image_shape[0], config.data.seed)
     for unseen in (False, True) if config.features.unseen else (False,):
         found = feature_work(data, train, about.classes, kind, unseen, device)
         if found is None:
@@ -206,7 +209,7 @@ def _judges(config: RunConfig, about: DataRecord, todo: list[str]) -> tuple[Judg
             continue
         readings.append(found.reading.seconds(device))
         # all training images are read once more, for their moments
-        making += [*found.making, Work(found.reading.once, found.reading.times * train)]
+        making += [*(() if ready else found.making), Work(found.reading.once, found.reading.times * train)]
     compared = Work(partial(sliced_draws, data.train, sliced, 0), 1 / images).seconds()
     took = seconds_of(making, device) if "features" in todo else 0.0
     seen = torch.randn(len(data.train), FEATURES, generator=seeding.plain(0))

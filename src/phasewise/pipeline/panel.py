@@ -7,28 +7,58 @@ from contextlib import suppress
 from phasewise.data import ImageData
 from phasewise.errors import CheckpointError
 from phasewise.metrics import (
+    ClassifierFeatures,
     FeatureNetwork,
     FrechetJudge,
     FrechetReference,
     SampleJudge,
     SlicedJudge,
     SlicedReference,
+    default_features,
     unseen_features,
 )
+from phasewise.metrics.features import kept_name
 from phasewise.metrics.judges import FIRST, SLICED, UNSEEN, unseen_measure
 from phasewise.metrics.sliced import ATOMS
+from phasewise.pretrained.sets import shipped_judges
 from phasewise.runs.config import RunConfig
 from phasewise.runs.run import Run
 
+SHIPPED = ("auto", "classifier")
+"""Kinds of features under which a run takes the classifiers that come with the package for its images."""
+
+
+def first_network(run: Run, data: ImageData, config: RunConfig) -> FeatureNetwork:
+    """The feature network of the first judge and of the penalty: from the run, shipped with the package, or made."""
+    take_shipped(run, data, config)
+    return default_features(
+        data, seed=config.data.seed, cache_dir=run.path("networks"), device=config.machine.device,
+        kind=config.features.features,
+    )  # fmt: skip
+
 
 def second_network(run: Run, data: ImageData, config: RunConfig) -> FeatureNetwork | None:
-    """The feature network that no penalty sees, from the run or made for it; None where the run leaves it out."""
+    """The feature network that no penalty sees, as :func:`first_network`; None where the run leaves it out."""
     if not config.features.unseen:
         return None
+    take_shipped(run, data, config)
     return unseen_features(
         data, seed=config.data.seed, cache_dir=run.path("networks"), device=config.machine.device,
         kind=config.features.features,
     )  # fmt: skip
+
+
+def take_shipped(run: Run, data: ImageData, config: RunConfig) -> None:
+    """Put the classifiers that come with the package for these images where the run keeps its own, unless it has one
+    already or asks for features of another kind."""
+    if config.features.features not in SHIPPED:
+        return
+    about = data.fingerprint, data.image_shape[0], config.data.seed
+    places = [run.path("networks", kept_name(*about, unseen)) for unseen in (False, True)]
+    if any(place.exists() for place in places):
+        return
+    for source, place in zip(shipped_judges(*about) or (), places, strict=False):
+        ClassifierFeatures.load(source).save(place)
 
 
 def run_judges(

@@ -17,7 +17,7 @@ from phasewise.data import ImageData
 from phasewise.denoisers import Denoiser, DiTDenoiser, save_denoiser
 from phasewise.diagnosis import gap_window, measure_losses, measure_recovery, path_kl, reach
 from phasewise.errors import PhasewiseError
-from phasewise.metrics import FeatureNetwork, FrechetJudge, SampleJudge, SlicedJudge, default_features
+from phasewise.metrics import FeatureNetwork, FrechetJudge, SampleJudge, SlicedJudge
 from phasewise.metrics.judges import FIRST, SLICED, UNSEEN
 from phasewise.paths import path_from_config
 from phasewise.pipeline.ahead import need_source
@@ -34,7 +34,7 @@ from phasewise.pipeline.models import (
     open_source,
     own_schedule,
 )
-from phasewise.pipeline.panel import run_judges, second_network
+from phasewise.pipeline.panel import first_network, run_judges, second_network
 from phasewise.pipeline.placing import Placing, place_schedules
 from phasewise.pipeline.recording import to_uint8, write_judgement
 from phasewise.pipeline.reusing import members_of_reuse, reused_in
@@ -70,10 +70,7 @@ class Context:
 
     @cached_property
     def features(self) -> FeatureNetwork:
-        return default_features(
-            self.data, seed=self.config.data.seed, cache_dir=self.run.path("networks"),
-            device=self.config.machine.device, kind=self.config.features.features,
-        )  # fmt: skip
+        return first_network(self.run, self.data, self.config)
 
     @cached_property
     def judges(self) -> dict[str, SampleJudge]:

@@ -26,9 +26,9 @@ from phasewise.training.loop import Together
 from phasewise.training.settings import TrainSettings
 from phasewise.work import own_seconds
 
-TRIAL_S = 1.5
+TRIAL_S = 3.0
 """Seconds of an idle machine that trying the networks may take in all, about."""
-TRIAL_FLOPS = 1e9
+TRIAL_FLOPS = 4e9
 """Size of a tried call: images are added until it costs so much, up to a batch of training."""
 TRIES = 3
 STEP = 3.0

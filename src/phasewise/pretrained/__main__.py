@@ -12,7 +12,11 @@ if __name__ == "__main__":
     parser.add_argument("name")
     parser.add_argument("--data-dir")
     parser.add_argument("--note", default="", help="what the records do not say of how it was trained")
+    parser.add_argument("--judges", action="store_true", help="its classifiers alone")
     chosen = parser.parse_args()
+    if chosen.judges:
+        print(packing.pack_judges(chosen.run, chosen.name, data_dir=chosen.data_dir).root)
+        raise SystemExit
     made = packing.pack(chosen.run, chosen.name, data_dir=chosen.data_dir, note=chosen.note)
     size = sum(f.stat().st_size for f in made.root.rglob("*") if f.is_file())
     print(f"{made.root}: {size / 1e6:.2f} MB")

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 
 from phasewise import __version__
+from phasewise.data import ImageData
 from phasewise.denoisers import Denoiser, load_denoiser, save_denoiser
 from phasewise.diagnosis import measure_losses
 from phasewise.errors import PhasewiseError
@@ -22,7 +23,7 @@ from phasewise.files import read_json, write_bytes, write_json, write_text
 from phasewise.metrics import ClassifierFeatures, FrechetReference, SlicedReference, default_features, unseen_features
 from phasewise.metrics.sliced import ATOMS
 from phasewise.pretrained.sets import HOME, Pretrained
-from phasewise.runs.config import command
+from phasewise.runs.config import RunConfig, command
 from phasewise.runs.images import images_of
 from phasewise.runs.members import MEMBER_KINDS, NAME
 from phasewise.runs.run import Run, open_run
@@ -40,23 +41,12 @@ def pack(run_folder: str | Path, name: str, *, data_dir: str | None = None, note
     not finished, its images are not those of its record, or its features are no classifier's; and for a name that is
     no folder's.  A set of that name is replaced only after all of these hold.
     """
-    if not NAME.fullmatch(name):
-        raise PhasewiseError(f"a set's name is letters, digits, '_', '.', '+' and '-'; got {name!r}")
-    run, target = open_run(run_folder), Pretrained(name, HOME / name)
-    config, evaluation = run.config, run.evaluations
-    if config is None or run.data is None or not evaluation:
+    run, target = _opened(run_folder, name)
+    evaluation = run.evaluations
+    if not evaluation:
         raise PhasewiseError(f"{run.root} is no finished run; finish it with `phasewise run --out {run.root}`")
-    data = images_of(config.data, data_dir=data_dir)
-    if data.fingerprint != run.data.fingerprint:
-        raise PhasewiseError(f"{run.root} was made of other images than {config.data.data} in {data_dir}")
-    if target.root.resolve() in (run.root.resolve(), *run.root.resolve().parents):
-        raise PhasewiseError(
-            f"{run.root} is the set {name!r} itself, which packing replaces; pack the run it came from"
-        )
-    kind, cache = config.features.features, run.path("networks")
-    features = default_features(data, seed=config.data.seed, cache_dir=cache, kind=kind)
-    if not isinstance(features, ClassifierFeatures):
-        raise PhasewiseError(f"a set is shipped with a classifier's features; {run.root} used {features.name!r}")
+    _apart(run, target)
+    config, data, features, second = _classifiers(run, data_dir)
     names = [m.name for m in config.members if MEMBER_KINDS[m.kind].scheduled]
     full = run.denoisers(names)
     shutil.rmtree(target.root, ignore_errors=True)
@@ -69,8 +59,6 @@ def pack(run_folder: str | Path, name: str, *, data_dir: str | None = None, note
     )
     target.claim(kept, command(shown), __version__)
     write_features(features, target, data.train, data.test)
-    second = unseen_features(data, seed=config.data.seed, cache_dir=cache, kind=kind)
-    assert isinstance(second, ClassifierFeatures)  # there are labels, or the first were none
     write_second_judge(second, target, data.train, data.test)
     change = rounding({n: full[n] for n in names}, target, data.test)
     fids = {e.name: {k: getattr(e, k) for k in ("fid", "fid_stderr", "n", "mflop")} for e in evaluation.values()}
@@ -81,6 +69,49 @@ def pack(run_folder: str | Path, name: str, *, data_dir: str | None = None, note
         target.path("card"), {**card, "license": "Apache-2.0 (weights); trained on images of the set named under data"}
     )
     return target
+
+
+def pack_judges(run_folder: str | Path, name: str, *, data_dir: str | None = None) -> Pretrained:
+    """Write the two classifiers of a run alone into the package, where every run on the same images finds them
+    (:func:`phasewise.pretrained.sets.shipped_judges`); raises as :func:`pack`, but for a run that is not finished."""
+    run, target = _opened(run_folder, name)
+    _apart(run, target)
+    _, _, features, second = _classifiers(run, data_dir)
+    features.halved().save(target.path("shipped_features"), half=True)
+    second.halved().save(target.path("shipped_unseen"), half=True)
+    return target
+
+
+def _opened(run_folder: str | Path, name: str) -> tuple[Run, Pretrained]:
+    """The run, and the place of the set of this name; PhasewiseError for a name that is no folder's."""
+    if not NAME.fullmatch(name):
+        raise PhasewiseError(f"a set's name is letters, digits, '_', '.', '+' and '-'; got {name!r}")
+    return open_run(run_folder), Pretrained(name, HOME / name)
+
+
+def _apart(run: Run, target: Pretrained) -> None:
+    """PhasewiseError where the run is the set itself."""
+    if target.root.resolve() in (run.root.resolve(), *run.root.resolve().parents):
+        raise PhasewiseError(
+            f"{run.root} is the set {target.name!r} itself, which packing replaces; pack the run it came from"
+        )
+
+
+def _classifiers(run: Run, data_dir: str | None) -> tuple[RunConfig, ImageData, ClassifierFeatures, ClassifierFeatures]:
+    """Config, images and the classifiers of a run's judges."""
+    config = run.config
+    if config is None or run.data is None:
+        raise PhasewiseError(f"{run.root} is no finished run; finish it with `phasewise run --out {run.root}`")
+    data = images_of(config.data, data_dir=data_dir)
+    if data.fingerprint != run.data.fingerprint:
+        raise PhasewiseError(f"{run.root} was made of other images than {config.data.data} in {data_dir}")
+    how: dict[str, Any] = {"cache_dir": run.path("networks"), "kind": config.features.features}
+    features = default_features(data, seed=config.data.seed, **how)
+    if not isinstance(features, ClassifierFeatures):
+        raise PhasewiseError(f"a set is shipped with a classifier's features; {run.root} used {features.name!r}")
+    second = unseen_features(data, seed=config.data.seed, **how)
+    assert isinstance(second, ClassifierFeatures)  # there are labels, or the first were none
+    return config, data, features, second
 
 
 def copy_records(run: Run, target: Run, names: list[str]) -> None:

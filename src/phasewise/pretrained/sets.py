@@ -12,6 +12,8 @@ from torch import Tensor
 from phasewise import checks
 from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.files import read_json
+from phasewise.metrics.classifier import CONFIG_FILE, FeatureConfig
+from phasewise.metrics.features import is_judge
 from phasewise.results import DataRecord, Named
 from phasewise.runs.run import Run
 from phasewise.tensors import opened
@@ -74,6 +76,28 @@ class Pretrained(Run):
         missing = [n for n in self.names if not self.has_model(n)]
         if missing or any(part is None for part in read):
             raise ValueError(f"without {', '.join(missing) or 'its records'}")
+
+
+def shipped_judges(fingerprint: str, channels: int, seed: int) -> tuple[Path, Path] | None:
+    """Folders of the first and of the unseen judge's classifier that come with the package for the images of this
+    ``fingerprint`` (:attr:`phasewise.data.ImageData.fingerprint`) and this ``seed``; None where there are none.
+
+    They are the ones a run would train, but for their weights, which are rounded to half precision.  A set of small
+    photographs takes over an hour to train them on two cores without matrix instructions.
+    """
+    for folder in sorted(HOME.iterdir()):
+        found = Run(folder).path("shipped_features"), Run(folder).path("shipped_unseen")
+        if all(_judges_these(place, fingerprint, channels, seed, place is found[1]) for place in found):
+            return found
+    return None
+
+
+def _judges_these(place: Path, fingerprint: str, channels: int, seed: int, unseen: bool) -> bool:
+    file = place / CONFIG_FILE
+    if not file.is_file():
+        return False
+    about = FeatureConfig.from_dict(read_json(file, "install phasewise again"))
+    return is_judge(about, fingerprint, channels, seed, unseen)
 
 
 def pretrained_names() -> tuple[str, ...]:
