@@ -14,9 +14,9 @@ from torch.nn import functional as F
 import phasewise as pw
 from phasewise.data import ImageData
 from phasewise.errors import PhasewiseError
-from phasewise.metrics import FeatureNetwork, FrechetJudge, FrechetReference, SampleJudge, default_features
+from phasewise.metrics import FeatureNetwork, FrechetJudge, FrechetReference, SampleJudge
 from phasewise.metrics.judges import FIRST, judged
-from phasewise.pipeline.panel import run_judges, second_network
+from phasewise.pipeline.panel import first_network, run_judges, second_network
 from phasewise.results import JudgeScore
 from phasewise.runs.images import images_of
 
@@ -98,9 +98,9 @@ def of_run(folder: Path, data_dir: str | None = None) -> Subject:
     run = pw.open_run(folder)
     if run.config is None:
         raise PhasewiseError(f"{folder} holds no phasewise run; give the folder of `phasewise run --out`")
-    asked, kind = run.config.data, run.config.features.features
+    asked = run.config.data
     members = run.denoisers([m.name for m in run.config.members if pw.runs.MEMBER_KINDS[m.kind].scheduled])
     data = images_of(asked, data_dir=data_dir or asked.data_dir)
-    features = default_features(data, seed=asked.seed, cache_dir=run.path("networks"), kind=kind)
+    features = first_network(run, data, run.config)
     judges = run_judges(run, data, features, second_network(run, data, run.config))
     return Subject(folder.name, members, data, features, run.reference_moments(), judges)

@@ -137,7 +137,7 @@ def test_a_fit_that_was_cut_off_goes_on_to_the_same_bits(tmp_path: Path, cut: in
 def test_a_snapshot_of_another_fit_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "fit.safetensors"
     fitted(file)
-    with pytest.raises(CheckpointError, match="is of step 12 of 5; delete it"):
+    with pytest.raises(CheckpointError, match="is of another fit, of steps 12, not 5; delete it"):
         fitted(file, steps=5)
     net, _ = task(0)
     with pytest.raises(CheckpointError, match=r"fit.safetensors is not for this Linear.*delete it"):

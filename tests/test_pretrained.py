@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 import phasewise as pw
 from phasewise.cli import app
 from phasewise.data import ImageData
-from phasewise.errors import PhasewiseError, RunFolderError
+from phasewise.errors import CheckpointError, PhasewiseError, RunFolderError
 from phasewise.files import read_json
 from phasewise.metrics import ClassifierFeatures, classifier
+from phasewise.metrics.features import kept_name
 from phasewise.pipeline import demo, judging, panel
 from phasewise.pretrained import load_pretrained, packing, pretrained_names, sets
 from phasewise.pretrained.sets import Pretrained
@@ -163,6 +164,31 @@ def test_a_run_takes_the_judges_that_come_with_the_package(tmp_path, small_photo
         assert run.features(unseen=bool(unseen)).digest() == found.digest(), "the run keeps its own copy"
     assert {type(a).__name__ for a in taken} == {"ClassifierFeatures"}
     assert [a.architecture for a in taken] == ["residual", "plain"]
+    assert not panel.take_shipped(run, small_photographs, config), "it has them now"
+
+
+def test_a_judge_of_the_runs_own_stays_and_a_damaged_package_is_told(tmp_path, small_photographs, shipped_with):
+    config, (own, _) = shipped_with
+    run, about = Run(tmp_path / "second"), (small_photographs.fingerprint, 3, 0)
+    own.save(run.path("networks", kept_name(*about)))
+    weights = sets.HOME / "spots" / "features" / "unseen" / "features.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-9])
+    with pytest.raises(CheckpointError, match=r"comes with phasewise is damaged .*install phasewise again"):
+        panel.take_shipped(run, small_photographs, config)
+    assert len(list(run.path("networks").iterdir())) == 1
+    weights.write_bytes(whole)
+    assert panel.take_shipped(run, small_photographs, config)
+    assert panel.first_network(run, small_photographs, config).digest() == own.digest()
+    (sets.HOME / "spots" / "features" / "features.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"features.json is damaged .*install phasewise again"):
+        sets.shipped_judges(*about)
+
+
+def test_judges_are_not_packed_beside_the_moments_of_others(tmp_path, shipped_with):
+    (sets.HOME / "spots" / "card.json").write_text("{}")
+    with pytest.raises(PhasewiseError, match="is a whole set"):
+        packing.pack_judges(tmp_path / "first", "spots")
 
 
 def test_judges_of_other_images_or_seeds_are_not_taken(tmp_path, small_photographs, shipped_with):

@@ -33,7 +33,9 @@ Settings = Callable[[int], Mapping[str, Any]]
 
 
 EVERY_S = 45.0
+"""Seconds between two snapshots of a fit."""
 MEND = "delete it to begin that fit anew"
+"""What helps where a snapshot is of no use."""
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Snapshot:
         file: safetensors; whoever names it sees to it that no other fit has this name.
         streams: generators that the loss draws from.  The global ones are kept as well.
         state: what else the loss remembers of earlier steps, by name.  back: puts that back.
+        about: what tells this fit from others of its shape, in words; a file that says otherwise is refused.
         every: seconds between two snapshots.
     """
 
@@ -51,10 +54,11 @@ class Snapshot:
     streams: tuple[torch.Generator, ...] = ()
     state: Callable[[], Mapping[str, Tensor]] = dict
     back: Callable[[Mapping[str, Tensor]], None] = lambda _: None
+    about: Mapping[str, str] | None = None
     every: float = field(default_factory=lambda: EVERY_S)
 
-    def save(self, net: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
-        """After so many steps."""
+    def save(self, net: nn.Module, optimiser: torch.optim.Optimizer, step: int, steps: int) -> None:
+        """After ``step`` of ``steps``."""
         kept = {f"model.{k}": v for k, v in net.state_dict().items()}
         for index, fields in optimiser.state_dict()["state"].items():
             kept |= {f"optimiser.{index}.{k}": v for k, v in fields.items()}
@@ -63,7 +67,10 @@ class Snapshot:
         kept |= {f"global.{name}": state for name, state in _global_states(net).items()}
         # safetensors takes no tensors that share memory
         own = {k: v.detach().cpu().contiguous().clone() for k, v in kept.items()}
-        write_bytes(self.file, save_tensors(own, {"step": str(step)}))
+        write_bytes(self.file, save_tensors(own, {"step": str(step), **self._asked(steps)}))
+
+    def _asked(self, steps: int) -> dict[str, str]:
+        return {"steps": str(steps), **(self.about or {})}
 
     def load(self, net: nn.Module, optimiser: torch.optim.Optimizer, steps: int) -> int:
         """Put back what :meth:`save` wrote, and say after how many steps; 0 where there is no file.
@@ -72,27 +79,38 @@ class Snapshot:
         if not self.file.is_file():
             return 0
         tensors, about = read_tensors(self.file, MEND)
+        for name, value in self._asked(steps).items():
+            if about.get(name) != value:
+                raise CheckpointError(
+                    f"{self.file} is of another fit, of {name} {about.get(name)}, not {value}; {MEND}"
+                )
         parts: dict[str, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             part, _, rest = name.partition(".")
             parts.setdefault(part, {})[rest] = value
         net.load_state_dict(checked_state(net, parts.get("model", {}), self.file, MEND))
         try:
+            parameters = list(net.parameters())
             step, fields = int(about["step"]), dict[int, dict[str, Tensor]]()
             for name, value in parts.get("optimiser", {}).items():
-                index, _, field = name.partition(".")
-                fields.setdefault(int(index), {})[field] = value
+                index, _, what = name.partition(".")
+                fields.setdefault(int(index), {})[what] = _as_laid_out(value, parameters[int(index)])
             optimiser.load_state_dict({"state": fields, "param_groups": optimiser.state_dict()["param_groups"]})
             for i, rng in enumerate(self.streams):
                 rng.set_state(parts["stream"][str(i)])
             for name, state in parts["global"].items():
                 _set_global(name, state, net)
             self.back(parts.get("state", {}))
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+        except (LookupError, ValueError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"{self.file} is of another fit, or damaged ({error}); {MEND}") from error
-        if not 0 <= step <= steps:
-            raise CheckpointError(f"{self.file} is of step {step} of {steps}; {MEND}")
         return step
+
+
+def _as_laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """``value`` with the strides of its parameter where it has its shape: what an optimiser made has them."""
+    if value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, device="cpu").copy_(value)
 
 
 def _device(net: nn.Module) -> torch.device:
@@ -195,6 +213,6 @@ def minimise(
         if done is not None:
             done(step, loss.detach())
         if snapshot is not None and (step + 1 == steps or time.monotonic() - kept >= snapshot.every):
-            snapshot.save(net, optimiser, step + 1)
+            snapshot.save(net, optimiser, step + 1, steps)
             kept = time.monotonic()
     net.eval()

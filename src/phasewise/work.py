@@ -54,8 +54,8 @@ def seconds_of(pieces: Iterable[Work], device: str = "cpu") -> float:
 def own_seconds(once: Callable[[], object], device: str = "cpu", tries: int = TRIES) -> float:
     """Seconds of one ``once()`` on an idle machine: the least of ``tries`` after one that warms up.
 
-    They take LONG_S together, about, by the clock on the wall too: on a busy machine there are fewer.  A first one that
-    takes longer than WARM_S is what is answered, its warming up in it.
+    They take LONG_S together, about, by the clock on the wall too: on a busy machine there are fewer; after a first one
+    that takes longer there is one more.  A first one above WARM_S is what is answered, its warming up in it.
     """
     on, started = torch.device(device), time.perf_counter()
     first = _elapsed(once, 1, on)

@@ -16,13 +16,15 @@ from phasewise.files import write_bytes
 
 PART_BYTES = 15_500_000
 CONFIG = "config.json"
+UNFINISHED = ("checkpoint", "unfinished", "critic-", ".tmp")
+"""In the name of a file that is of use only where the job goes on."""
 
 
 def pack(out: Path, parts: Path, part_bytes: int = PART_BYTES) -> list[Path]:
     """Write everything finished in ``out`` into ``parts``/pack000, pack001, ...; no network without its config."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as archive:
-        for file in sorted(p for p in out.rglob("*") if p.is_file() and "checkpoint" not in p.name):
+        for file in sorted(p for p in out.rglob("*") if p.is_file() and not any(w in p.name for w in UNFINISHED)):
             name = str(file.relative_to(out))
             if file.name != "weights.safetensors":
                 archive.add(file, name)

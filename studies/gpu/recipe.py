@@ -50,4 +50,4 @@ def tables(answers: Answers) -> dict[str, str]:
     if not rows:
         return {}
     note = f"I(A:C|B) of the centre pixel, t = {TIME}, r = {RADIUS}, nats; published: .172."
-    return {"recipe": markdown(("images", "estimate", "number", "steps of a critic", "nats"), rows, note)}
+    return {"recipe": markdown(("set", "estimate", "images read", "steps of a critic", "nats"), rows, note)}

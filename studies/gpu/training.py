@@ -14,7 +14,7 @@ import phasewise as pw
 from phasewise.data import ImageData
 from phasewise.denoisers import DiTDenoiser, NetworkDenoiser
 from phasewise.files import read_json, write_json
-from phasewise.metrics.classifier import train_classifier
+from phasewise.metrics.classifier import UNFINISHED_FILE, train_classifier
 from phasewise.training import TrainPreset, denoising_loss, draw_times, get_preset
 from phasewise.training.loop import Together
 from phasewise.training.settings import TrainSettings
@@ -226,15 +226,16 @@ def train_judge(architecture: str, epochs: int, width: int = 32) -> Job:
     def job(place: Place, name: str, network: str) -> dict[str, Any]:
         data = place.images(name)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-        start = time.perf_counter()
+        start, unfinished = time.perf_counter(), place.folder(name, network) / UNFINISHED_FILE
         judge = train_classifier(
             data, seed={"plain": 1, "residual": 2, "mixer": 3}[architecture], epochs=1 if place.quick else epochs,
             device=place.device, architecture=architecture, flip="mnist" not in name, width=width,
             batch=16 if place.quick else 256 if len(data.train) > 10_000 else 64,
             precision="bfloat16" if place.in_half else "float32",
-            unfinished=place.folder(name, network) / "unfinished.safetensors",
+            unfinished=unfinished,
         )  # fmt: skip
         judge.save(place.folder(name, network))
+        unfinished.unlink(missing_ok=True)
         return {"test_accuracy": judge.test_accuracy, "seconds": time.perf_counter() - start, "judge": judge.name}
 
     return job

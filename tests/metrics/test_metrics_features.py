@@ -230,24 +230,29 @@ def test_default_trains_once_and_finds_its_classifier_again(few: Images, tmp_pat
     assert torch.equal(first.extract(few.test), again.extract(few.test))
 
 
+CUT = 8
+"""Step that is cut off: of passes of two steps, the one before ends none."""
+
+
 def test_a_classifier_whose_training_was_cut_off_goes_on(
     few: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fit, "EVERY_S", 0.0)
-    few = replace(few, train=few.train[:100], labels_train=few.labels_train[:100])
+    few = replace(few, train=few.train[:150], labels_train=few.labels_train[:150])
     seen: list[int] = []
 
     def cut(done: int, total: int) -> None:
         seen.append(done)
-        if len(seen) == total // 2:  # before its snapshot
+        if len(seen) == CUT:  # before its snapshot, whose pass is half done
             raise KeyboardInterrupt
 
     whole = default_features(few, seed=0)
+    before = torch.get_rng_state()
     with pytest.raises(KeyboardInterrupt):
         default_features(few, seed=0, cache_dir=tmp_path, progress=cut)
     found = default_features(few, seed=0, cache_dir=tmp_path, progress=cut)
-    total = max(seen)
-    assert seen == [*range(1, total // 2 + 1), *range(total // 2, total + 1)], "the step that was cut is taken again"
+    assert seen == [*range(1, CUT + 1), *range(CUT, max(seen) + 1)], "the step that was cut is taken again"
+    assert torch.equal(torch.get_rng_state(), before), "the caller's random state"
     assert torch.equal(found.extract(few.test), whole.extract(few.test))
     (folder,) = tmp_path.iterdir()
     assert {file.name for file in folder.iterdir()} == {"features.json", "features.safetensors"}

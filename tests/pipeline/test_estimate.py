@@ -128,6 +128,7 @@ def test_judges_are_counted_by_their_recipes():
     # 15 full batches of 64 an epoch, 20 epochs; the unseen one is shown each image ten times at most
     assert first[0].times * len(data.train) == 20 * 15 * 64
     assert second[0].times * len(data.train) == 10 * 15 * 64
+    assert min(found[0].seconds() for found in (first, second)) > 0, "a pass is tried"
     (pca,) = feature_work(data, 1000, None, "auto", False).making
     assert pca.times * len(data.train) == 1000
     assert feature_work(data, 1000, None, "auto", True).making == (), "random weights are not trained"

@@ -18,7 +18,8 @@ def test_finished_networks_and_answers_come_home(tmp_path: Path) -> None:
     begun = tmp_path / "out/work/mnist/global"
     begun.mkdir(parents=True)
     (begun / "weights.safetensors").write_bytes(b"unfinished")
-    (begun / "checkpoint.safetensors").write_bytes(b"on its way")
+    for name in ("checkpoint", "unfinished", "critic-t300000000-rall-0"):
+        (begun / f"{name}.safetensors").write_bytes(b"on its way")
     parts = pack(tmp_path / "out", tmp_path / "parts", part_bytes=20_000)
     assert len(parts) > 1
     names = unpack(tmp_path / "parts", tmp_path / "home")

@@ -46,7 +46,7 @@ class _DonskerVaradhan:
         if self.ema is None:
             return log_z - scores[0].mean()
         now = log_z.detach()
-        before = now if self.state is None else self.state
+        before = now if self.state is None else self.state.to(now.device)
         self.state = torch.logaddexp(before + math.log1p(-self.ema), now + math.log(self.ema))
         corrected = (log_z - self.state).exp()  # its gradient is that of E e^T over the running mean
         return now + (corrected - corrected.detach()) - scores[0].mean()

@@ -63,7 +63,8 @@ def cmi_map(
             shares and maps of the classes are under ``config["classes"]``.
         accuracy: standard error asked for, in nats; a warning tells when the images are too few for it.
         say: gets lines on what is being done.  progress: show them on one line, written over in place.
-        folder: where finished cells and the scores of finished folds are kept; the same call again goes on from there.
+        folder: where finished cells, scores of finished folds and unfinished critics are kept; the same call again
+            goes on from there.
 
     Returns the map; values are never clamped, and where A is constant they are 0 with a warning.
 

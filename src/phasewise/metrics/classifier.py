@@ -36,6 +36,7 @@ Progress = Callable[[int, int], None]
 FORMAT = 1
 CONFIG_FILE = "features.json"
 WEIGHTS_FILE = "features.safetensors"
+UNFINISHED_FILE = "unfinished.safetensors"
 PEAK_RATE = 5e-3
 
 
@@ -300,9 +301,11 @@ def train_classifier(
         width: channels of the first layer, which the others are multiples of.
         precision: of products while training, "float32" or "bfloat16"; the latter is several times faster where the
             processor has matrix instructions for it, and slower where it has none.
-        unfinished: file (.safetensors) that keeps a training which is cut off: the same call goes on from it.
+        unfinished: file (.safetensors) that keeps a training which is cut off: the same call goes on from it.  Whoever
+            named it deletes it once the network is saved.
 
-    Raises :class:`PhasewiseError` when there are no labels, fewer than two classes, or images of constant colour.
+    Raises :class:`PhasewiseError` when there are no labels, fewer than two classes, or images of constant colour, and
+    :class:`CheckpointError` for an ``unfinished`` of another training.
     """
     images, labels, classes = labelled(data)
     if epochs is not None and epochs < 1:
@@ -319,13 +322,17 @@ def train_classifier(
     passes = _epochs(len(images), images.shape[1]) if epochs is None else epochs
     size = _batch(len(images)) if batch is None else min(batch, len(images))
     in_half, kept = precision == "bfloat16", None if unfinished is None else Path(unfinished)
-    _fit(network, images, labels, passes, size, flip, in_half, seeding.plain(seed), progress, kept)
+    about = {
+        "fingerprint": data.fingerprint, "seed": str(seed), "passes": str(passes), "batch": str(size),
+        "flip": str(flip), "precision": precision,
+    }  # fmt: skip
+    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):  # a snapshot puts back the random state of where it was made
+        _fit(network, images, labels, passes, size, flip, in_half, seeding.plain(seed), progress, kept, about)
     frozen(network)
     # the mean variance of the features becomes 1
     network.scale.copy_(network.extract(images).double().var(0).mean().rsqrt())
     _describe(network, data, seed, passes)
-    if kept is not None:
-        kept.unlink(missing_ok=True)
     return network
 
 
@@ -364,7 +371,7 @@ def classifier_work(
     labels = torch.arange(len(images)) % classes
     with torch.random.fork_rng(devices=[]):  # the caller's random state is left alone
         network = _untrained(data, classes, how.get("width", 32), how.get("architecture", "plain")).to(device)
-    settings = how.get("flip", False), how.get("precision") == "bfloat16", seeding.plain(0), None
+    settings = how.get("flip", False), how.get("precision") == "bfloat16", seeding.plain(0), None, None
 
     def train() -> None:
         network.requires_grad_(True)
@@ -391,13 +398,14 @@ def _fit(
     generator: torch.Generator,
     progress: Progress | None,
     unfinished: Path | None,
+    about: Mapping[str, str] | None = None,
 ) -> None:
     n, device = images.shape[0], network.mean.device
     total = epochs * (n // batch)
     passes = _Passes(n, batch, generator)
     snapshot = None
     if unfinished is not None:
-        snapshot = Snapshot(unfinished, (generator,), passes.state, passes.back)
+        snapshot = Snapshot(unfinished, (generator,), passes.state, passes.back, about)
     images, labels = images.to(device), labels.to(device)
 
     def loss_of() -> Tensor:
@@ -489,12 +497,13 @@ def cached_classifier(
     if folder is not None and (folder / CONFIG_FILE).is_file():
         return ClassifierFeatures.load(folder).to(device)
     epochs = None if most is None else min(most, _epochs(len(data.train), data.image_shape[0]))
-    unfinished = None if folder is None else folder / "unfinished.safetensors"
+    unfinished = None if folder is None else folder / UNFINISHED_FILE
     network = train_classifier(
         data, seed=seed, epochs=epochs, progress=progress, device=device, unfinished=unfinished, **how
     )
-    if folder is not None:
+    if folder is not None and unfinished is not None:
         network.save(folder)
+        unfinished.unlink(missing_ok=True)
     return network
 
 

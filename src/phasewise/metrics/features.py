@@ -290,12 +290,12 @@ def kept_name(fingerprint: str, channels: int, seed: int, unseen: bool = False) 
 
 
 def is_judge(about: FeatureConfig, fingerprint: str, channels: int, seed: int, unseen: bool = False) -> bool:
-    """Whether the classifier of this description is the one that :func:`default_features`, or
-    :func:`unseen_features`, of this ``seed`` would train on the images of this ``fingerprint``."""
-    made, recipe = about.training, RECIPES[channels > 1, unseen]
-    own = {k: getattr(about, k) for k in ("architecture", "width") if k in recipe}
-    found = cache_name(str(made.get("fingerprint")), int(made.get("seed", -1)), **own)
-    return found == kept_name(fingerprint, channels, seed, unseen)
+    """Whether the classifier of this description was trained as :func:`default_features`, or :func:`unseen_features`,
+    of this ``seed`` would train one on the images of this ``fingerprint``, but perhaps for more passes or fewer."""
+    asked = {"architecture": "plain", "width": 32} | RECIPES[channels > 1, unseen]
+    own_seed = _unseen_seed(seed) if unseen else seed
+    made = about.training.get("fingerprint"), about.training.get("seed"), about.architecture, about.width
+    return made == (fingerprint, own_seed, asked["architecture"], asked["width"])
 
 
 def _unseen_seed(seed: int) -> int:

@@ -1,4 +1,4 @@
-"""The judges of a run: their networks trained or fitted, and what they compare samples with kept in its folder."""
+"""The judges of a run: their networks taken, trained or fitted, and what they compare samples with, kept there."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from phasewise.metrics import (
     default_features,
     unseen_features,
 )
+from phasewise.metrics.classifier import CONFIG_FILE, UNFINISHED_FILE
 from phasewise.metrics.features import kept_name
 from phasewise.metrics.judges import FIRST, SLICED, UNSEEN, unseen_measure
 from phasewise.metrics.sliced import ATOMS
-from phasewise.pretrained.sets import shipped_judges
+from phasewise.pretrained.sets import AGAIN, shipped_judges
 from phasewise.runs.config import RunConfig
 from phasewise.runs.run import Run
 
 SHIPPED = ("auto", "classifier")
 """Kinds of features under which a run takes the classifiers that come with the package for its images."""
+OWN = (CONFIG_FILE, UNFINISHED_FILE)
+"""What a run's own classifier has in its folder: one of these."""
 
 
 def first_network(run: Run, data: ImageData, config: RunConfig) -> FeatureNetwork:
@@ -48,17 +51,27 @@ def second_network(run: Run, data: ImageData, config: RunConfig) -> FeatureNetwo
     )  # fmt: skip
 
 
-def take_shipped(run: Run, data: ImageData, config: RunConfig) -> None:
-    """Put the classifiers that come with the package for these images where the run keeps its own, unless it has one
-    already or asks for features of another kind."""
+def take_shipped(run: Run, data: ImageData, config: RunConfig) -> bool:
+    """Put the classifiers that come with the package for these images where the run keeps its own; whether any was.
+
+    None is where the run has one there, finished or not, or asks for features of another kind.  Raises
+    :class:`CheckpointError` where the package is damaged; then nothing was put.
+    """
     if config.features.features not in SHIPPED:
-        return
+        return False
     about = data.fingerprint, data.image_shape[0], config.data.seed
     places = [run.path("networks", kept_name(*about, unseen)) for unseen in (False, True)]
-    if any(place.exists() for place in places):
-        return
-    for source, place in zip(shipped_judges(*about) or (), places, strict=False):
-        ClassifierFeatures.load(source).save(place)
+    missing = [k for k, place in enumerate(places) if not any((place / file).is_file() for file in OWN)]
+    shipped = shipped_judges(*about) if missing else None
+    if shipped is None:
+        return False
+    try:
+        found = {k: ClassifierFeatures.load(shipped[k]) for k in missing}
+    except CheckpointError as error:
+        raise CheckpointError(f"a judge that comes with phasewise is damaged ({error}); {AGAIN}") from error
+    for k, network in found.items():
+        network.save(places[k])
+    return True
 
 
 def run_judges(

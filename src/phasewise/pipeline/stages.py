@@ -34,7 +34,7 @@ from phasewise.pipeline.models import (
     open_source,
     own_schedule,
 )
-from phasewise.pipeline.panel import first_network, run_judges, second_network
+from phasewise.pipeline.panel import first_network, run_judges, second_network, take_shipped
 from phasewise.pipeline.placing import Placing, place_schedules
 from phasewise.pipeline.recording import to_uint8, write_judgement
 from phasewise.pipeline.reusing import members_of_reuse, reused_in
@@ -108,6 +108,8 @@ def do_data(ctx: Context) -> None:
 
 
 def do_features(ctx: Context) -> None:
+    if take_shipped(ctx.run, ctx.data, ctx.config):
+        ctx.say("the classifiers that judge come with the package, trained on these images")
     network = ctx.features
     about: dict[str, Any] = {"name": network.name, "test_accuracy": network.test_accuracy, "n_test": len(ctx.data.test)}
     second = ctx.judges.get(UNSEEN)

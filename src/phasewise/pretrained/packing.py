@@ -73,9 +73,12 @@ def pack(run_folder: str | Path, name: str, *, data_dir: str | None = None, note
 
 def pack_judges(run_folder: str | Path, name: str, *, data_dir: str | None = None) -> Pretrained:
     """Write the two classifiers of a run alone into the package, where every run on the same images finds them
-    (:func:`phasewise.pretrained.sets.shipped_judges`); raises as :func:`pack`, but for a run that is not finished."""
+    (:func:`phasewise.pretrained.sets.shipped_judges`); raises as :func:`pack`, but for a run that is not finished, and
+    for a name that has a whole set already."""
     run, target = _opened(run_folder, name)
     _apart(run, target)
+    if target.has("card"):
+        raise PhasewiseError(f"{target.root} is a whole set, with moments of its own judges; pack the whole run")
     _, _, features, second = _classifiers(run, data_dir)
     features.halved().save(target.path("shipped_features"), half=True)
     second.halved().save(target.path("shipped_unseen"), half=True)

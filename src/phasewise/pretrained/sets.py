@@ -19,6 +19,8 @@ from phasewise.runs.run import Run
 from phasewise.tensors import opened
 
 HOME = Path(__file__).parent
+AGAIN = "install phasewise again"
+"""What helps where the package's own files are damaged."""
 
 
 class Pretrained(Run):
@@ -39,7 +41,7 @@ class Pretrained(Run):
 
     @cached_property
     def card(self) -> dict[str, Any]:
-        return Named(read_json(self.path("card"), "install phasewise again"))
+        return Named(read_json(self.path("card"), AGAIN))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -62,7 +64,7 @@ class Pretrained(Run):
     def real_features(self, unseen: bool = False) -> Tensor:
         """Features (n, D) of held-out real images: how far those are from the training images is the floor of FID."""
         place = self.path("shipped_unseen_real") if unseen else self.path("shipped_real")
-        with opened(place, mend="install phasewise again") as handle:
+        with opened(place, mend=AGAIN) as handle:
             return handle.get_tensor("features").float()
 
     def copy_to(self, run: Run) -> None:
@@ -82,8 +84,10 @@ def shipped_judges(fingerprint: str, channels: int, seed: int) -> tuple[Path, Pa
     """Folders of the first and of the unseen judge's classifier that come with the package for the images of this
     ``fingerprint`` (:attr:`phasewise.data.ImageData.fingerprint`) and this ``seed``; None where there are none.
 
-    They are the ones a run would train, but for their weights, which are rounded to half precision.  A set of small
-    photographs takes over an hour to train them on two cores without matrix instructions.
+    They are what a run would train, but for weights in half precision, and perhaps the number of passes.  On CIFAR-10
+    training them takes over an hour of two cores without matrix instructions.
+
+    Raises :class:`phasewise.errors.CheckpointError` where the package is damaged.
     """
     for folder in sorted(HOME.iterdir()):
         found = Run(folder).path("shipped_features"), Run(folder).path("shipped_unseen")
@@ -96,7 +100,10 @@ def _judges_these(place: Path, fingerprint: str, channels: int, seed: int, unsee
     file = place / CONFIG_FILE
     if not file.is_file():
         return False
-    about = FeatureConfig.from_dict(read_json(file, "install phasewise again"))
+    try:
+        about = FeatureConfig.from_dict(read_json(file, AGAIN))
+    except PhasewiseError as error:
+        raise CheckpointError(f"{file} is damaged ({error}); {AGAIN}") from error
     return is_judge(about, fingerprint, channels, seed, unseen)
 
 

@@ -6,14 +6,16 @@ records/                    data, features, training/NAME, cmi, markov, losses, 
                             classes, reach, boundaries; symmetry, of when symmetries break
 cmi/ESTIMATOR-KEY/          finished cells and folds of a CMI map
 models/NAME/                config.json, weights.safetensors, training.json (checkpoint.safetensors while training)
-models/features/            feature networks trained on the data; moments/JUDGE.safetensors, what judges compare with
+models/features/            feature networks of the data (unfinished.safetensors while training);
+                            moments/JUDGE.safetensors, what judges compare with
 samples/NAME.safetensors    uint8 images, the same starting noise row by row; recovery.safetensors
 stages/NAME.json            what was done, for which choices, how long it took
 hybrid/                     the hybrid and its members as one folder to share, of a run that distils or takes a model
 given/                      what lay nowhere else: images and a teacher given in Python, images drawn by a teacher
 report.html, figures/, summary.json
 exports/                    of a model: the schedule as other programs take it
-card.json, features/        of a shipped set: what it is, its feature network, moments and real features; unseen/, the
+card.json, features/        of a shipped set: what it is (judges alone have no card), its feature network, moments and
+                            real features; unseen/, the
                             same of the second judge; sliced.safetensors, the images along fixed directions
 """
 

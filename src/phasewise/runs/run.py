@@ -330,13 +330,13 @@ class Run:
 
         Raises RunFolderError where none is kept: of images without labels, and of runs without a second judge.
         """
-        from phasewise.metrics import ClassifierFeatures
+        from phasewise.metrics.classifier import CONFIG_FILE, ClassifierFeatures
 
         folder = self._kept(unseen)
-        if not folder.is_dir():
+        if not (folder / CONFIG_FILE).is_file():
             which = "second feature network" if unseen else "feature network"
             raise RunFolderError(
-                f"{self.root} keeps no {which}, which a run trains where its images have labels; make one by "
+                f"{self.root} keeps no {which}, which a run has where its images have labels; make one by "
                 f"phasewise.metrics.{'unseen' if unseen else 'default'}_features(data)"
             )
         return ClassifierFeatures.load(folder)
@@ -379,12 +379,13 @@ class Run:
     def judges(self) -> dict[str, SampleJudge]:
         """All judges whose networks and moments are kept here, by name: "first" (the features that penalties may use),
         "unseen" (those that none has) and "sliced" (no network); for :func:`phasewise.metrics.verdict`."""
+        from phasewise.metrics.classifier import CONFIG_FILE
         from phasewise.metrics.judges import FIRST, SLICED, UNSEEN, FrechetJudge, SlicedJudge, unseen_measure
 
         found: dict[str, SampleJudge] = {}
         for name in (FIRST, UNSEEN):
             unseen = name == UNSEEN
-            if self.moments(name).is_file() and self._kept(unseen).is_dir():
+            if self.moments(name).is_file() and (self._kept(unseen) / CONFIG_FILE).is_file():
                 network = self.features(unseen)
                 measure = unseen_measure(network) if unseen else network.distance
                 found[name] = FrechetJudge(network, self.reference_moments(unseen), measure)
