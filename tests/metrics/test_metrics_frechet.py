@@ -218,7 +218,9 @@ def test_features_of_one_name_are_not_taken_for_the_same(tmp_path, one: FeatureN
             fid(grey(20, 3), reference, other)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert fid(grey(20, 3), kept, copy.deepcopy(one)).value == fid(grey(20, 3), grey(20, 2), one).value
+        value = fid(grey(20, 3), kept, copy.deepcopy(one)).value
+        # sums of floats depend, on some processors, on where in memory they lie
+        assert value == pytest.approx(fid(grey(20, 3), grey(20, 2), one).value, rel=1e-9)
 
 
 def test_a_reference_that_does_not_say_what_saw_it_is_warned_of() -> None:

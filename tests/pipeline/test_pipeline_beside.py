@@ -136,7 +136,7 @@ def test_runs_are_compared_with_errors(smoke_run, copy, tmp_path):
     view, notes = compare_runs([smoke_run, copy])
     row = next(r for r in view.rows if r[0] == "hybrid")
     own = open_run(smoke_run).evaluations["hybrid"]
-    assert row[-1].split()[0] == "3.0"
+    assert float(row[-1].split()[0]) == 3.0
     assert float(row[-1].split()[2]) == pytest.approx(2**0.5 * own.fid_stderr, abs=0.06)
     assert any("features differ" in note for note in notes)
     assert any("the same options" in note for note in notes)

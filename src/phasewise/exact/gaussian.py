@@ -40,10 +40,14 @@ def gaussian_cmi(covariance: Tensor, a: Tensor, b: Tensor, c: Tensor) -> float:
 def _conditional_logdet(covariance: Tensor, a: Tensor, given: Tensor) -> float:
     """``log det Var(A | given)``: the last pivots of the Cholesky factor of (given, A)."""
     order = torch.cat([given, a])
-    factor, info = torch.linalg.cholesky_ex(covariance[order][:, order])
-    if int(info) != 0:
+    matrix = covariance[order][:, order]
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    pivots = factor.diagonal()
+    # of a singular matrix a pivot is what rounding leaves, of either sign: which, depends on the processor
+    rounding = 10 * len(order) * torch.finfo(matrix.dtype).eps * matrix.diagonal()
+    if int(info) != 0 or bool((pivots.square() <= rounding).any()):
         raise PhasewiseError("the covariance is singular here, so the information is not finite; take t > 0")
-    return 2 * float(factor.diagonal()[given.numel() :].log().sum())
+    return 2 * float(pivots[given.numel() :].log().sum())
 
 
 class GaussianModel(ClosedForm):
