@@ -79,8 +79,8 @@ class Snapshot:
         if not self.file.is_file():
             return 0
         tensors, about = read_tensors(self.file, MEND)
-        for name, value in self._asked(steps).items():
-            if about.get(name) != value:
+        for name, wanted in self._asked(steps).items():
+            if about.get(name) != wanted:
                 raise CheckpointError(
                     f"{self.file} is of another fit, of {name} {about.get(name)}, not {value}; {MEND}"
                 )

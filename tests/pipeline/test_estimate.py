@@ -21,7 +21,7 @@ from phasewise.pipeline.estimate import DRAWING, OTHER, RunEstimate, cmi_work, d
 from phasewise.pipeline.footprint import ALIVE, COPIES, GRADIENTS, LATER, peak_memory
 from phasewise.pipeline.judging import left_out_of_schedules, plan_schedules
 from phasewise.pipeline.stages import all_stages
-from phasewise.pipeline.trying import Speed, _scaled, speeds, trial_data
+from phasewise.pipeline.trying import Speed, _alike, _scaled, speeds, trial_data
 from phasewise.results import DataRecord, PriceList
 from phasewise.runs import make_config, open_run
 from phasewise.runs.members import MEMBER_KINDS
@@ -65,6 +65,15 @@ def test_networks_without_time_for_a_try_have_the_speed_of_the_nearest(costs):
     known = {1e6: Speed(3.0, 1.0), 1e9: Speed(1000.0, 400.0)}
     assert _scaled(replace(costs["r1"], flops=4e6), known) == Speed(12.0, 4.0)
     assert _scaled(replace(costs["r1"], flops=0.9e9), known) == Speed(900.0, 360.0)
+
+
+def test_a_network_is_held_beside_its_own_kind(costs):
+    """A cheap network that sees everything has few FLOPs, and is not as slow at them as a local one."""
+    tried = {"global": Speed(1.0, 1.0), "r1": Speed(7.0, 7.0)}
+    cheap = replace(costs["global"], flops=1.1 * costs["r1"].flops)
+    assert list(_alike(cheap, costs, tried).values()) == [Speed(1.0, 1.0)]
+    assert list(_alike(costs["r2"], costs, tried).values()) == [Speed(7.0, 7.0)]
+    assert list(_alike(costs["r2"], costs, {"global": Speed(1.0, 1.0)}).values()) == [Speed(1.0, 1.0)]
 
 
 def test_what_is_done_is_not_estimated(costs):

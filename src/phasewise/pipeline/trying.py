@@ -2,7 +2,7 @@
 
 A try of a network that is trained here is a step of its training as it will be: batch, loss, optimiser and average of
 the weights; and a call as samplers make it.  Those that there is no time to try are taken at the speed of the one
-nearest in FLOPs.
+nearest in FLOPs of their kind: an operation of a local network takes longer than one of a network that sees all.
 """
 
 from __future__ import annotations
@@ -65,9 +65,7 @@ def speeds(costs: Mapping[str, NetworkCost], about: DataRecord, config: RunConfi
         tried[cost.name] = _try(cost, trial_data(about, batch), config)
         left -= (TRIES + 1) * batch * tried[cost.name].step
     return {
-        cost.name: tried.get(cost.name) or _scaled(cost, {costs[name].flops: s for name, s in tried.items()})
-        for cost in costs.values()
-        if tried
+        cost.name: tried.get(cost.name) or _scaled(cost, _alike(cost, costs, tried)) for cost in costs.values() if tried
     }
 
 
@@ -77,6 +75,14 @@ def trial_batch(cost: NetworkCost, about: DataRecord, config: RunConfig) -> int:
     if torch.device(config.machine.device).type != "cpu":
         return batch
     return int(min(max(TRIAL_FLOPS / cost.flops, 1), batch))
+
+
+def _alike(cost: NetworkCost, costs: Mapping[str, NetworkCost], tried: Mapping[str, Speed]) -> dict[float, Speed]:
+    """Speeds by FLOPs of tried networks that see a window as this one does, or see everything; all, where none does."""
+    speeds = {costs[name].flops: speed for name, speed in tried.items()}
+    local = cost.member.radius is not None
+    own = {costs[n].flops: s for n, s in tried.items() if (costs[n].member.radius is not None) == local}
+    return own or speeds
 
 
 def _scaled(cost: NetworkCost, tried: Mapping[float, Speed]) -> Speed:
