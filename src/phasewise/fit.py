@@ -82,7 +82,7 @@ class Snapshot:
         for name, wanted in self._asked(steps).items():
             if about.get(name) != wanted:
                 raise CheckpointError(
-                    f"{self.file} is of another fit, of {name} {about.get(name)}, not {value}; {MEND}"
+                    f"{self.file} is of another fit, of {name} {about.get(name)}, not {wanted}; {MEND}"
                 )
         parts: dict[str, dict[str, Tensor]] = {}
         for name, value in tensors.items():

@@ -31,8 +31,8 @@ SMOKE_SIDE, SMOKE_PIXELS, SMOKE_LEAST = 16, 1_000_000, 100
 GREY_SIDE = 28
 """Up to which side "cpu" trains local networks for its full number of passes."""
 PHOTOGRAPHS: dict[bool, dict[str, Any]] = {
-    True: {"global_width": 64, "preset": "bf16", "global_epochs": 5, "local_epochs": 4, "n_samples": 2000},
-    False: {"global_epochs": 12, "local_epochs": 4},
+    True: {"global_width": 64, "preset": "bf16", "global_epochs": 9, "local_epochs": 4, "n_samples": 2000},
+    False: {"global_epochs": 6, "local_epochs": 2, "n_samples": 2000},
 }
 """What "cpu" is beyond, where the processor is fast in bfloat16, and where it is not.  The wider network has four times
 the weights and the cost of a sample: fewer passes and samples make room for it (docs/results/cifar10.md)."""
