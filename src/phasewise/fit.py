@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.files import write_bytes
-from phasewise.tensors import checked_state, read_tensors
+from phasewise.tensors import checked_state, optimiser_state, part_of, read_tensors
 
 Settings = Callable[[int], Mapping[str, Any]]
 """Step -> settings of the optimiser for that step, such as ``{"lr": 1e-3}``."""
@@ -84,23 +84,20 @@ class Snapshot:
                 raise CheckpointError(
                     f"{self.file} is of another fit, of {name} {about.get(name)}, not {wanted}; {MEND}"
                 )
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            part, _, rest = name.partition(".")
-            parts.setdefault(part, {})[rest] = value
-        net.load_state_dict(checked_state(net, parts.get("model", {}), self.file, MEND))
+        parameters = list(net.parameters())
+        net.load_state_dict(checked_state(net, part_of(tensors, "model."), self.file, MEND))
+        state = {
+            index: {name: _as_laid_out(value, parameters[index]) for name, value in fields.items()}
+            for index, fields in optimiser_state(tensors, parameters, self.file, MEND).items()
+        }
         try:
-            parameters = list(net.parameters())
-            step, fields = int(about["step"]), dict[int, dict[str, Tensor]]()
-            for name, value in parts.get("optimiser", {}).items():
-                index, _, what = name.partition(".")
-                fields.setdefault(int(index), {})[what] = _as_laid_out(value, parameters[int(index)])
-            optimiser.load_state_dict({"state": fields, "param_groups": optimiser.state_dict()["param_groups"]})
+            step = int(about["step"])
+            optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
             for i, rng in enumerate(self.streams):
-                rng.set_state(parts["stream"][str(i)])
-            for name, state in parts["global"].items():
-                _set_global(name, state, net)
-            self.back(parts.get("state", {}))
+                rng.set_state(tensors[f"stream.{i}"])
+            for name, value in part_of(tensors, "global.").items():
+                _set_global(name, value, net)
+            self.back(part_of(tensors, "state."))
         except (LookupError, ValueError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"{self.file} is of another fit, or damaged ({error}); {MEND}") from error
         return step

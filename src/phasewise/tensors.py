@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -135,6 +135,27 @@ def _at_most(count: int, what: str) -> Iterator[None]:
         yield
     finally:
         watch.remove()
+
+
+def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix``, without it."""
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def optimiser_state(
+    tensors: dict[str, Tensor], parameters: list[Tensor], path: Path, mend: str
+) -> dict[int, dict[str, Tensor]]:
+    """State of the optimiser by number of the parameter; CheckpointError where it is not of these ``parameters``."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in part_of(tensors, "optimiser.").items():
+        number, _, field = name.partition(".")
+        known = number in map(str, range(len(parameters)))
+        if not known or tuple(value.shape) not in ((), tuple(parameters[int(number)].shape)):
+            raise CheckpointError(f"{path}: optimiser.{name} is of another network; {mend}")
+        state.setdefault(int(number), {})[field] = value
+    if len({frozenset(fields) for fields in state.values()}) > 1:
+        raise CheckpointError(f"{path} lacks a part of the optimiser's state; {mend}")
+    return state
 
 
 def checked_state(

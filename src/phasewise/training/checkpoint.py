@@ -65,25 +65,6 @@ def read_checkpoint(path: Path, identity: str) -> tuple[dict[str, Tensor], Progr
         raise CheckpointError(f"{path} is corrupt ({error}); {MEND}") from error
 
 
-def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with ``prefix``, without it."""
-    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def optimiser_state(tensors: dict[str, Tensor], parameters: list[Tensor], path: Path) -> dict[int, dict[str, Tensor]]:
-    """State of the optimiser by number of the parameter; CheckpointError where it is not of these ``parameters``."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in part_of(tensors, "optimiser.").items():
-        number, _, field = name.partition(".")
-        known = number in map(str, range(len(parameters)))
-        if not known or tuple(value.shape) not in ((), tuple(parameters[int(number)].shape)):
-            raise CheckpointError(f"{path}: optimiser.{name} is of another network; {MEND}")
-        state.setdefault(int(number), {})[field] = value
-    if len({frozenset(fields) for fields in state.values()}) > 1:
-        raise CheckpointError(f"{path} lacks a part of the optimiser's state; {MEND}")
-    return state
-
-
 def _first_difference(a: str, b: str, path: Path) -> str:
     try:
         left, right = _flat(parse_json(a, f"identity in {path}")), _flat(json.loads(b))

@@ -27,9 +27,9 @@ from phasewise.errors import CheckpointError, PhasewiseError
 from phasewise.files import write_json
 from phasewise.memory import fitting
 from phasewise.results import TrainingRecord
-from phasewise.tensors import checked_state
+from phasewise.tensors import checked_state, optimiser_state, part_of
 from phasewise.training.batches import Batch, Batches, fingerprint, fingerprint_of_rows
-from phasewise.training.checkpoint import MEND, optimiser_state, part_of, read_checkpoint, write_checkpoint
+from phasewise.training.checkpoint import MEND, read_checkpoint, write_checkpoint
 from phasewise.training.loss import denoising_loss
 from phasewise.training.presets import TrainPreset, learning_rate
 from phasewise.training.settings import Conditions
@@ -211,7 +211,7 @@ class Trainer:
             raise CheckpointError(f"{path} is of step {progress.step} of {self.steps}, without its losses; {MEND}")
         model = checked_state(self.denoiser, part_of(tensors, "model."), path, MEND)
         average = checked_state(self.average, part_of(tensors, "average."), path, MEND)
-        state = optimiser_state(tensors, list(self.denoiser.parameters()), path)
+        state = optimiser_state(tensors, list(self.denoiser.parameters()), path, MEND)
         self.denoiser.load_state_dict(model)
         self.average.load_state_dict(average)
         wrong = self.denoiser.wrong_state()
