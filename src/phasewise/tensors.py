@@ -143,7 +143,7 @@ def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def optimiser_state(
-    tensors: dict[str, Tensor], parameters: list[Tensor], path: Path, mend: str
+    tensors: dict[str, Tensor], parameters: Sequence[Tensor], path: Path, mend: str
 ) -> dict[int, dict[str, Tensor]]:
     """State of the optimiser by number of the parameter; CheckpointError where it is not of these ``parameters``."""
     state: dict[int, dict[str, Tensor]] = {}
