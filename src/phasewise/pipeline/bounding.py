@@ -10,7 +10,7 @@ from phasewise.denoisers import WienerDenoiser
 from phasewise.display import text_table
 from phasewise.errors import PhasewiseError
 from phasewise.files import write_text
-from phasewise.metrics import FeatureNetwork, default_features
+from phasewise.metrics import FeatureNetwork
 from phasewise.pipeline.bounds import CLOSED
 from phasewise.pipeline.conditions import labels_of
 from phasewise.pipeline.models import (
@@ -21,7 +21,7 @@ from phasewise.pipeline.models import (
     open_source,
     pixel_range_of,
 )
-from phasewise.pipeline.panel import first_network
+from phasewise.pipeline.panel import first_network, lone_network
 from phasewise.pretrained import Pretrained
 from phasewise.runs.images import images_of
 from phasewise.runs.parts import DataOptions
@@ -112,7 +112,7 @@ def boundary_of_models(
     which = side_of(reference, early, late)
     features = None
     if which is not None and penalty in (None, "frechet"):
-        features = default_features(images, seed=seed, device=device)
+        features = lone_network(images, seed, device)
     cond = None if labels_of(images, "validation", list(opened.values())) is None else "labels"
     found = boundary(
         opened[early], opened[late], images, reference=which, penalty=penalty, features=features, cond=cond,

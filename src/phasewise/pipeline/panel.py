@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 
 from phasewise.data import ImageData
 from phasewise.errors import CheckpointError
@@ -65,13 +66,28 @@ def take_shipped(run: Run, data: ImageData, config: RunConfig) -> bool:
     shipped = shipped_judges(*about) if missing else None
     if shipped is None:
         return False
-    try:
-        found = {k: ClassifierFeatures.load(shipped[k]) for k in missing}
-    except CheckpointError as error:
-        raise CheckpointError(f"a judge that comes with phasewise is damaged ({error}); {AGAIN}") from error
+    found = {k: _load_shipped(shipped[k]) for k in missing}
     for k, network in found.items():
         network.save(places[k])
     return True
+
+
+def lone_network(data: ImageData, seed: int, device: str) -> FeatureNetwork:
+    """The first judge's feature network where no run keeps one: shipped with the package for these images, or made.
+
+    Raises :class:`CheckpointError` where the package is damaged.
+    """
+    shipped = shipped_judges(data.fingerprint, data.image_shape[0], seed)
+    if shipped is None:
+        return default_features(data, seed=seed, device=device)
+    return _load_shipped(shipped[0]).to(device)
+
+
+def _load_shipped(folder: Path) -> ClassifierFeatures:
+    try:
+        return ClassifierFeatures.load(folder)
+    except CheckpointError as error:
+        raise CheckpointError(f"a judge that comes with phasewise is damaged ({error}); {AGAIN}") from error
 
 
 def run_judges(
