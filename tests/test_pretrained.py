@@ -21,11 +21,11 @@ from phasewise.runs import make_config
 from phasewise.runs.run import Run
 
 
-def test_mnist_is_among_the_sets_and_all_are_small():
-    assert "mnist" in pretrained_names()
+def test_grey_and_colour_are_among_the_sets_and_all_are_small():
+    assert {"mnist", "cifar10"} <= set(pretrained_names())
     for name in pretrained_names():
         folder = load_pretrained(name).folder
-        assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 10e6
+        assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 12e6
 
 
 @pytest.mark.parametrize("name", pretrained_names())
@@ -49,11 +49,18 @@ def test_shipped_feature_moments_fit_the_shipped_classifier(name):
     assert 0 < score.value < 1  # real images: mean variance of a feature is 1, so a shift of a tenth of it would show
 
 
-@pytest.mark.parametrize(("name", "accuracy"), [("mnist", 0.993), ("fashion_mnist", 0.915)])
-def test_the_unseen_judge_is_another_network_and_comes_with_its_moments(name, accuracy):
+@pytest.mark.parametrize(
+    ("name", "kinds", "accuracy"),
+    [
+        ("mnist", ("plain", "residual"), 0.993),
+        ("fashion_mnist", ("plain", "residual"), 0.915),
+        ("cifar10", ("residual", "plain"), 0.855),
+    ],
+)
+def test_the_unseen_judge_is_another_network_and_comes_with_its_moments(name, kinds, accuracy):
     ready = load_pretrained(name)
     first, unseen = ready.features(), ready.features(unseen=True)
-    assert (first.architecture, unseen.architecture) == ("plain", "residual")
+    assert (first.architecture, unseen.architecture) == kinds
     assert unseen.test_accuracy > accuracy
     assert ready.reference_moments(unseen=True).digest == unseen.digest(), "of the rounded weights"
     real = ready.real_features(unseen=True)
@@ -183,6 +190,17 @@ def test_a_judge_of_the_runs_own_stays_and_a_damaged_package_is_told(tmp_path, s
     (sets.HOME / "spots" / "features" / "features.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"features.json is damaged .*install phasewise again"):
         sets.shipped_judges(*about)
+
+
+def test_a_judge_without_a_run_is_the_shipped_one(small_photographs, shipped_with, monkeypatch):
+    shipped = ClassifierFeatures.load(sets.HOME / "spots" / "features")
+    monkeypatch.setattr(panel, "default_features", lambda data, *, seed, device: ("made", seed, device))
+    assert panel.lone_network(small_photographs, 0, "cpu").digest() == shipped.digest()
+    assert panel.lone_network(small_photographs, 1, "cpu") == ("made", 1, "cpu"), "other seeds have none"
+    weights = sets.HOME / "spots" / "features" / "features.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    with pytest.raises(CheckpointError, match=r"comes with phasewise is damaged .*install phasewise again"):
+        panel.lone_network(small_photographs, 0, "cpu")
 
 
 def test_judges_are_not_packed_beside_the_moments_of_others(tmp_path, shipped_with):
