@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
-AT_ONCE = 1 << 26
-"""Numbers held in float64 at a time: 512 MB."""
+AT_ONCE = 1 << 24
+"""Numbers held in float64 at a time: 128 MB."""
 CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "unable to allocate")
 

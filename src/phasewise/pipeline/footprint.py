@@ -5,7 +5,7 @@ With P numbers an image, N images in all and n samples a schedule, in bytes::
     data          4 P N                                  where the images are not in memory yet
     training      1.25 B kept + 20 parameters            a batch's activations; weights, gradients, averages, moments
     calls         0.4 250 kept                           what of them is alive at a time without gradients
-    closed forms  16 min(P N, 2^26) + 32 P^2             sums in float64, and a covariance with its eigenvectors;
+    closed forms  16 min(P N, 2^24) + 32 P^2             sums in float64, and a covariance with its eigenvectors;
                   8 P (N + 1024)                         or images in float64, and the leading directions
     CMI           what the estimator says
     evaluation    4 (4 P + 10 128) n + 12 P n            samples, projections and their draws, and what is kept
