@@ -39,8 +39,7 @@ PHOTOGRAPHS: dict[bool, dict[str, Any]] = {
 }  # fmt: skip
 """What "cpu" is beyond, where the processor is fast in bfloat16, and where it is not.  The wider network has four times
 the weights and the cost of a sample: fewer passes and samples make room for it (docs/results/cifar10.md).  Where the
-passes are few, smaller batches make more steps of them: after 16,000 images of CIFAR-10, the squared error of the
-U-Net of width 32 at t = .5 was 69 with 64 images a step and 77 with 128."""
+passes are few, smaller batches make more steps of them, and learn more (studies/LOG.md)."""
 
 
 def bounded(size: str, side: int) -> dict[str, Any]:
