@@ -11,7 +11,16 @@ from synthetic_run import NAMES, evaluations, training, write, write_run
 
 from phasewise.files import write_json
 from phasewise.report import causes, outcome
-from phasewise.report.reasons import answer, control_share, gap_in_words, late_fall, local_saving, looks_back, reasons
+from phasewise.report.reasons import (
+    answer,
+    control_share,
+    gap_in_words,
+    kept_when_opened,
+    late_fall,
+    local_saving,
+    looks_back,
+    reasons,
+)
 from phasewise.report.style import Palette, pm
 from phasewise.report.verdict import verdict
 from phasewise.results import Estimate, Evaluation, TrainingRecord
@@ -83,6 +92,37 @@ def test_capacity_is_told_from_the_window(folder: Path) -> None:
     assert gap_in_words(local, {}).startswith("Most of it comes with the window")
     assert control_share(gaps(folder, r3=(0.1, 0.1), control=(0.1, 0.1))) is None
     assert "the gap is not resolved" in gap_in_words(open_run(folder), {})
+
+
+def test_capacity_says_at_which_times_the_window_takes_a_part(folder: Path) -> None:
+    """A share of path KL is one of low noise; where the opened design is better, that is said with its share."""
+    run = gaps(folder, r3=(13.8, 0.1), control=(13.1, 0.1))
+    assert run.losses is not None
+    table = run.losses
+    i, j = table.column("r3"), table.column("control")
+    gap, error = np.zeros_like(table.gap), np.full_like(table.gap_stderr, 0.1)
+    gap[:, i] = gap[:, j] = 4.0
+    gap[8, j], gap[10, j], gap[12, j] = 2.0, 3.0, 3.9  # the last differs by less than its error
+    write(folder, "losses", dataclasses.replace(table, gap=gap, gap_stderr=error))
+    run = open_run(folder)
+    kept = kept_when_opened(run, "r3")
+    assert list(kept) == [table.times[8], table.times[10]]
+    assert list(kept.values()) == pytest.approx([0.5, 0.75])
+    (why,) = reasons(run)
+    assert "keeps 95 % of its gap. That is of its path KL, where low noise weighs most" in why
+    assert (
+        f"between t = {table.times[8]:g} and {table.times[10]:g} the opened design is better and keeps 50 to 75 %"
+        in why
+    )
+    gap[10, j] = 4.0
+    write(folder, "losses", dataclasses.replace(table, gap=gap, gap_stderr=error))
+    (why,) = reasons(open_run(folder))
+    assert f"at t = {table.times[8]:g} the opened design is better and keeps 50 % of" in why
+    gap[:, j] = 5.0  # nowhere better: nothing is added
+    write(folder, "losses", dataclasses.replace(table, gap=gap, gap_stderr=error))
+    (why,) = reasons(open_run(folder))
+    assert why.endswith("keeps 95 % of its gap.")
+    assert kept_when_opened(open_run(folder), "r2") == kept_when_opened(open_run(folder), "nobody") == {}
 
 
 def test_too_small_images_are_told_by_the_cost_of_a_call(folder: Path) -> None:
