@@ -73,6 +73,16 @@ def test_the_unseen_judge_is_another_network_and_comes_with_its_moments(name, ki
     assert judges["sliced"].reference.n == ready.reference_moments().n
 
 
+def test_colour_photographs_come_with_all_that_was_diagnosed():
+    ready = load_pretrained("cifar10")
+    assert ready.cmi is not None
+    assert ready.markov is not None  # its times and radii are checked against the map's as it is read
+    assert ready.symmetry is not None
+    assert ready.cmi.value.shape == (len(ready.cmi.times), len(ready.cmi.radii)) == (6, 5)
+    near, far = ready.cmi.value[:, 0], ready.cmi.value[:, -1]
+    assert (near > far + 2 * ready.cmi.stderr[:, -1]).all(), "pixels further away know less that is new"
+
+
 def test_real_digits_are_nearer_than_noise_by_every_judge(shared_data):
     ready = load_pretrained("mnist")
     images = pw.load_images("mnist", data_dir=shared_data).test[:64]

@@ -28,8 +28,11 @@ from phasewise.runs.images import images_of
 from phasewise.runs.members import MEMBER_KINDS, NAME
 from phasewise.runs.run import Run, open_run
 
-PACKED = ("data", "features", "gap", "losses", "prices", "fronts", "schedules", "explanations", "recovery", "training")
-"""Items of a run that a set keeps."""
+PACKED = (
+    "data", "features", "gap", "losses", "symmetry", "cmi", "markov", "prices", "fronts", "schedules", "explanations",
+    "recovery", "training",
+)  # fmt: skip
+"""Items of a run that a set keeps, those that were measured."""
 REAL = 3000
 TIMES = (0.05, 0.2, 0.4, 0.6, 0.8)
 
@@ -119,7 +122,7 @@ def _classifiers(run: Run, data_dir: str | None) -> tuple[RunConfig, ImageData, 
 
 def copy_records(run: Run, target: Run, names: list[str]) -> None:
     """The records of :data:`PACKED`, one line each (they are read by programs), without those of other members."""
-    for item in PACKED:
+    for item in filter(run.has, PACKED):
         source, place = run.path(item), target.path(item)
         files = sorted(source.glob("*.json")) if source.is_dir() else [source]
         for file in files:
