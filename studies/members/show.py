@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 
 import phasewise as pw
 from phasewise.results import PriceList
+from phasewise.scheduling.searched import excess
 from studies.front.rows import mean_of
 from studies.members.options import JUDGES, PENALTIES, Assignment
 from studies.pages import markdown
@@ -23,9 +24,12 @@ ALWAYS = ("whole/", "placed/", "own/")
 
 
 def lost(row: dict[str, Any], rows: Rows) -> float:
-    """The mean of the first two judges, each as a share of its value for the global network at every step."""
-    whole = rows["whole/global"]["judges"]
-    return float(np.mean([row["judges"][j][0] / whole[j][0] for j in JUDGES[:2] if j in whole]))
+    """The mean of the first two judges, each as a share of its value for the global network at every step; times what
+    the distance of pixels is over that network's, where it is more: both judges are networks, and can be fooled at once
+    (docs/results/cifar10.md)."""
+    whole, own = ({j: v[0] for j, v in r["judges"].items()} for r in (rows["whole/global"], row))
+    guard = excess(own["sliced"], whole["sliced"]) if "sliced" in whole else 1.0
+    return guard * float(np.mean([own[j] / whole[j] for j in JUDGES[:2] if j in whole]))
 
 
 def neighbours(assignment: Assignment, names: tuple[str, ...]) -> Iterator[Assignment]:
@@ -41,8 +45,7 @@ def rows_of(answers: Answers, place: str, parts: tuple[str, ...] = PARTS) -> Row
 
 def finalists(answers: Answers, place: str, count: int) -> dict[str, pw.HybridSchedule]:
     """The global network at every step and placed, what has start times of its own, and of the rest those that no
-    cheaper one beats by the mean of the first two judges, each as a share of its value for the global network; the best
-    of them."""
+    cheaper one beats by what :func:`lost` says; the best of them."""
     rows = rows_of(answers, place)
     kept: list[str] = []
     mixed = [name for name in rows if not name.startswith(ALWAYS)]
