@@ -24,7 +24,7 @@ from phasewise.sampling.loop import integrate
 from phasewise.scheduling import prices_at, schedule_from_assignment
 from phasewise.seeding import mix
 from studies.gpu.kept import Kept
-from studies.gpu.place import Place
+from studies.gpu.place import JUDGES, Place
 from studies.gpu.sizes import FrontSize
 from studies.gpu.training import windows_of
 
@@ -32,8 +32,6 @@ Plan = pw.HybridSchedule
 REFERENCE = {"unet": "global", "dit": "dit"}
 WIDE = {"unet": ("global", "small", "coarse"), "dit": ("dit", "dit-coarse")}
 """By kind: the networks that see the whole image, the reference first."""
-JUDGES = {"seen": "judge", "unseen": "judge-unseen"}
-"""The first judge's features are the penalty's, too; the second one's no penalty has looked through."""
 START = "pixel"
 PENALTIES = ("frechet", "w2", "flow", "kl")
 

@@ -20,8 +20,8 @@ import torch
 from phasewise.scheduling import pareto_front, prices_at
 from phasewise.scheduling.searched import excess
 from phasewise.seeding import mix
-from studies.gpu.bench import JUDGES, START, Bench, Plan, grid_of, plan_of, shown
-from studies.gpu.place import Place
+from studies.gpu.bench import START, Bench, Plan, grid_of, plan_of, shown
+from studies.gpu.place import JUDGES, Place
 from studies.gpu.sizes import TINY, FrontSize
 from studies.gpu.verdict import Row, best_alone, fair, finalists, verdict
 from studies.timing import seconds_of

@@ -16,6 +16,9 @@ from phasewise.errors import PhasewiseError
 from phasewise.processor import fast_in_bfloat16
 from studies import subject
 
+JUDGES = {"seen": "judge", "unseen": "judge-unseen"}
+"""Their folders.  The first judge's features are the penalty's, too; the second one's no penalty has looked through."""
+
 
 @dataclass(frozen=True)
 class Place:

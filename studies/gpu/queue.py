@@ -11,7 +11,17 @@ from studies.gpu.place import Place
 from studies.gpu.recipe import read_cmi
 from studies.gpu.sizes import Amount, FrontSize, on_two_cores
 from studies.gpu.timing import time_set, time_windows
-from studies.gpu.training import Make, dit_of, teach_windows, train_judge, train_locals, train_network, unet, unet_of
+from studies.gpu.training import (
+    Make,
+    dit_of,
+    take_shipped,
+    teach_windows,
+    train_judge,
+    train_locals,
+    train_network,
+    unet,
+    unet_of,
+)
 
 Work = Callable[[Place, str, str], dict[str, Any]]
 
@@ -111,6 +121,22 @@ def _on_cores(
     return [*jobs, *_fronts(data, fronts)]
 
 
+def _beside_shipped(
+    data: str, images: Mapping[str, tuple[int, float]], fronts: Mapping[str, tuple[FrontSize, float]], begins: str
+) -> list[Job]:
+    """On two cores: transformers beside the set that is shipped, and the fronts of both kinds."""
+    page = "docs/results/photographs.md"
+    lent = ("global", "coarse", "locals", "judge", "judge-unseen")
+    jobs = [Job(data, name, take_shipped, 0.1, belongs=page) for name in lent]
+    for name, size in (("dit", "small"), ("dit-coarse", "coarse")):
+        count, minutes = images[name]
+        work = train_network(dit_of(size), Amount(images=count), begins)
+        jobs.append(Job(data, name, work, minutes, (f"{begins}/{name}",), page))
+    count, minutes = images["windows"]
+    jobs.append(Job(data, "dit-windows", teach_windows(Amount(images=count)), minutes, (f"{data}/dit",), page))
+    return [*jobs, *_fronts(data, fronts)]
+
+
 def _timings() -> list[Job]:
     """What costs minutes and trains nothing: shipped sets at every batch size, then attention by number of tokens."""
     page = "docs/results/networks.md"
@@ -172,6 +198,12 @@ JOBS: dict[str, dict[str, Job]] = {
              "dit-coarse": (17_000, 5), "locals": (14_000, 8), "windows": (2_000, 3)},
             {"unet": (on_two_cores(192, 400, 6, (200, 10)), 16), "dit": (on_two_cores(160, 400, 5, (128, 10)), 21)},
             "clothing64",
+        ),
+        *_beside_shipped(
+            "cifar10",
+            {"dit": (120_000, 12), "dit-coarse": (90_000, 5), "windows": (12_000, 3)},
+            {"unet": (on_two_cores(500, 1000, 8, (340, 14)), 6), "dit": (on_two_cores(500, 1000, 6, (340, 14)), 10)},
+            "clothing32",
         ),
     )),
 }  # fmt: skip

@@ -11,7 +11,8 @@ from scipy.stats import spearmanr
 
 from phasewise.power import Comparison
 from studies.figures import png, style
-from studies.gpu.bench import JUDGES, PENALTIES
+from studies.gpu.bench import PENALTIES
+from studies.gpu.place import JUDGES
 from studies.gpu.verdict import ALONE, Row, Verdict, best_alone, difference, fair, fid, verdict, within, worst
 from studies.pages import markdown, table_in
 from studies.study import Answers

@@ -20,7 +20,8 @@ from studies.study import Answers, Cell, Study, file_of
 TRIED = (
     "clothing32/global", "clothing32/coarse", "clothing32/dit", "clothing32/dit-coarse", "clothing32/judge",
     "clothing32/judge-unseen", "clothing32/locals", "clothing32/dit-windows", "clothing32/front-unet",
-    "clothing32/front-dit", "mnist/timing-64", "windows/64", "mnist/recipe-published",
+    "clothing32/front-dit", "cifar10/global", "cifar10/locals", "cifar10/judge", "mnist/timing-64", "windows/64",
+    "mnist/recipe-published",
 )  # fmt: skip
 """Jobs of the quick form: one of every kind."""
 

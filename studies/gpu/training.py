@@ -18,7 +18,7 @@ from phasewise.metrics.classifier import UNFINISHED_FILE, train_classifier
 from phasewise.training import TrainPreset, denoising_loss, draw_times, get_preset
 from phasewise.training.loop import Together
 from phasewise.training.settings import TrainSettings
-from studies.gpu.place import Place
+from studies.gpu.place import JUDGES, Place
 from studies.gpu.sizes import FEW_VALIDATION, Amount
 
 Make = Callable[[tuple[int, int, int]], NetworkDenoiser]
@@ -239,3 +239,20 @@ def train_judge(architecture: str, epochs: int, width: int = 32) -> Job:
         return {"test_accuracy": judge.test_accuracy, "seconds": time.perf_counter() - start, "judge": judge.name}
 
     return job
+
+
+def take_shipped(place: Place, name: str, network: str) -> dict[str, Any]:
+    """A job that trains nothing: a network, the local ones or a judge of the set that comes with the package, put where
+    a front looks for it."""
+    ready = pw.load_pretrained(name)
+    if network in JUDGES.values():
+        features = ready.features(unseen=network == JUDGES["unseen"])
+        features.save(place.folder(name, network))
+        return {"test_accuracy": features.test_accuracy, "judge": features.name}
+    locals_ = [n for n in ready.names if isinstance(ready.denoiser(n), pw.LocalDenoiser)]
+    found = {}
+    for member in locals_ if network == "locals" else [network]:
+        pw.save_denoiser(ready.denoiser(member), place.folder(name, member))
+        record = ready.training[member]
+        found[member] = {"images_seen": record.images_seen, "seconds": record.seconds, "val_loss": record.val_loss}
+    return {"networks": found} if network == "locals" else found[network]

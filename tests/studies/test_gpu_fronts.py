@@ -208,16 +208,36 @@ def test_every_job_comes_after_those_it_needs() -> None:
             missing = [n for n in job.needs if n not in titles[:k]]
             assert not missing, (size, job.title, missing)
     sets = [job.data for job in JOBS["cpu"].values()]
-    assert sets == sorted(sets, key=["clothing32", "clothing64", "clothing128"].index)
+    assert sets == sorted(sets, key=["clothing32", "clothing64", "clothing128", "cifar10"].index)
 
 
 def test_jobs_of_some_sets_and_of_none(tmp_path: Path) -> None:
     study = GPUQueue(Options(sets=("clothing64",), device="cpu"), tmp_path)
     assert {cell.what.data for cell in study.cells()} == {"clothing64"}
     assert all(cell.asked["size"] == "cpu" for cell in study.cells())
-    for wrong in (Options(sets=("cifar10",), device="cpu"), Options(job=("clothing64/nothing",), device="cpu")):
+    for wrong in (Options(sets=("mnist",), device="cpu"), Options(job=("clothing64/nothing",), device="cpu")):
         with pytest.raises(PhasewiseError, match="unknown"):
             list(GPUQueue(wrong, tmp_path).cells())
+
+
+def test_shipped_networks_and_judges_go_where_a_front_looks_for_them(tmp_path: Path) -> None:
+    place, ready = Place(tmp_path, None, "cpu", quick=True), pw.load_pretrained("cifar10")
+    jobs = JOBS["cpu"]
+    for job in ("global", "coarse", "locals", "judge", "judge-unseen"):
+        about = jobs[f"cifar10/{job}"]
+        found = about.work(place, about.data, about.name)
+        assert job == "locals" or ("test_accuracy" in found if "judge" in job else found["val_loss"] > 0.3)
+    bench = Bench(place, "cifar10", "unet", FrontSize(8, 8, 2))
+    radii = {f"r{r}" for r in (1, 2, 3, 5, 8, 12)}
+    assert set(found := bench.members) == {"global", "coarse", "wiener", "pixel", *radii}
+    x, t = torch.rand(2, 3, 32, 32), torch.full((2,), 0.4)
+    with torch.no_grad():
+        assert torch.equal(found["r3"](x, t), ready.denoiser("r3")(x, t))
+    assert bench.judges["unseen"].digest() == ready.features(unseen=True).digest()
+    needs = {need for job in jobs.values() if job.data == "cifar10" for need in job.needs if need.startswith("cifar10")}
+    assert needs - {"cifar10/dit", "cifar10/dit-windows"} <= {
+        f"cifar10/{n}" for n in ("global", "judge", "judge-unseen")
+    }
 
 
 def test_a_processor_does_a_job_of_a_gpu_where_it_is_named(tmp_path: Path) -> None:
