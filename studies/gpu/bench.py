@@ -24,6 +24,7 @@ from phasewise.sampling.loop import integrate
 from phasewise.scheduling import prices_at, schedule_from_assignment
 from phasewise.seeding import mix
 from studies.gpu.kept import Kept
+from studies.gpu.looks import REAL, SAMPLES, SEED, looks
 from studies.gpu.place import JUDGES, Place
 from studies.gpu.sizes import FrontSize
 from studies.gpu.training import windows_of
@@ -166,6 +167,21 @@ class Bench:
 
         asked = {"draws": _about(plan), "n": self.how.n_final, "seed": seed}
         return {k: (value, drawn) for k, (value, drawn) in self.kept(asked, judged).items()}
+
+    def looks(self, plan: Plan) -> dict[str, list[float]]:
+        """What :func:`studies.gpu.looks.looks` says of a plan's samples, on a seed of their own."""
+        n = min(self.how.n_final, SAMPLES)
+
+        def seen() -> dict[str, list[float]]:
+            images = torch.cat([part.float() for part in self.samples(plan, n, SEED)])
+            return looks(images.cpu(), self.data.train[:REAL], self.features(images), self.real_features)
+
+        found: dict[str, list[float]] = self.kept({"looks": _about(plan), "n": n, "seed": SEED}, seen)
+        return found
+
+    @cached_property
+    def real_features(self) -> dict[str, Tensor]:
+        return self.features(self.data.train[:REAL])
 
     @cached_property
     def real(self) -> dict[str, list[float]]:

@@ -180,11 +180,13 @@ class Front:
         }  # fmt: skip
 
     def finals(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The finalists on new seeds, the best global-only schedule marked as the reference."""
+        """The finalists on new seeds, the best global-only schedule marked as the reference; what FID may not see of
+        them takes no part in any choice."""
         near = fair(rows)
         base = best_alone(near)
-        return [{**row, "reference": row is base, "judged": self.judged(row)} for row in
-                finalists(near, base, LIMIT, self.how.most)]  # fmt: skip
+        chosen = finalists(near, base, LIMIT, self.how.most)
+        seen = [{"judged": self.judged(row), "looks": self.bench.looks(plan_of(self.bench, row))} for row in chosen]
+        return [{**row, "reference": row is base, **found} for row, found in zip(chosen, seen, strict=True)]
 
     def judged(self, row: Row) -> dict[str, list[Any]]:
         plan = plan_of(self.bench, row)

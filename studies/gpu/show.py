@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 from phasewise.power import Comparison
 from studies.figures import png, style
 from studies.gpu.bench import PENALTIES
+from studies.gpu.looks import SAMPLES
 from studies.gpu.place import JUDGES
 from studies.gpu.verdict import ALONE, Row, Verdict, best_alone, difference, fair, fid, verdict, within, worst
 from studies.pages import markdown, table_in
@@ -131,6 +132,32 @@ def penalty_table(answers: Answers) -> str:
     ]
     note = "All schedules of a front: one network, small then large, hybrids, on every searched grid. One seed."
     return markdown(heads, rows, f"Spearman's correlation with FID by the unseen judge. {note}")
+
+
+def looks_table(answers: Answers) -> str:
+    """What FID may not see: of the best global-only schedule, of the rival and of the hybrid, within the first bound;
+    "" where no front has it."""
+    rows, n = [], 0
+    for name, a in fronts(answers).items():
+        found = verdict(a["finals"], BOUNDS[0])
+        base = next(f for f in a["finals"] if f["reference"])
+        shown = {"best": base, "rival": found.rival, **({"hybrid": found.hybrid} if found.pays else {})}
+        for what, row in shown.items():
+            if "looks" in row:
+                n = min(a["n_final"], SAMPLES)
+                cells = [_share(row["looks"][f"{k} {j}"]) for k in ("precision", "recall") for j in JUDGES]
+                about = [name.split("/")[0], KINDS[a["kind"]][0], what, who(row), f"{row['mflop']:.0f}"]
+                rows.append([*about, _share(row["looks"]["fine"]), *cells])
+    heads = ["images", "kind", "schedule", "calls", "MFLOP", "fine waves", "precision", "unseen", "recall", "unseen"]
+    note = (
+        f"{n} samples of a seed that chose nothing, ± one standard error. Fine waves: power of those shorter than four "
+        "pixels, over that of real images. Precision and recall (k = 3) against 2,000 real images, by both judges."
+    )
+    return markdown(heads, rows, note) if rows else ""
+
+
+def _share(found: Sequence[float]) -> str:
+    return f"{found[0]:.2f} ± {found[1]:.2f}"
 
 
 def _rank(value: float) -> str:

@@ -12,7 +12,7 @@ from phasewise.errors import PhasewiseError, unknown
 from studies.gpu import recipe, timing
 from studies.gpu.place import Place
 from studies.gpu.queue import JOBS, Job
-from studies.gpu.show import figure, fronts, network_table, penalty_table, saving_table
+from studies.gpu.show import figure, fronts, looks_table, network_table, penalty_table, saving_table
 from studies.gpu.sizes import SIZES
 from studies.options import choice
 from studies.study import Answers, Cell, Study, file_of
@@ -101,6 +101,8 @@ class GPUQueue(Study[Options]):
         tables = {"networks": trained} if trained else {}
         if fronts(answers):
             tables |= {"saving": saving_table(answers), "penalties": penalty_table(answers)}
+            seen = looks_table(answers)
+            tables |= {"looks": seen} if seen else {}
         return {**tables, **timing.tables(answers), **recipe.tables(answers)}
 
     def figures(self, answers: Answers) -> dict[str, bytes]:

@@ -21,6 +21,7 @@ from phasewise.training.settings import TrainSettings
 from studies.gpu.bench import Bench
 from studies.gpu.fronts import Front
 from studies.gpu.kept import Kept
+from studies.gpu.looks import fine_power, looks
 from studies.gpu.place import Place
 from studies.gpu.queue import JOBS
 from studies.gpu.show import PAGE, against_any, exact_savings, saving_table
@@ -53,6 +54,30 @@ def test_rival_and_hybrid_are_the_cheapest_that_both_judges_let_pass() -> None:
     assert found.saving == pytest.approx(4)
     wider = verdict([BASE, FEWER, MIXED, CHEAP, CHEAPER], 1.07)
     assert (wider.rival, wider.hybrid) == (MIXED, CHEAPER)
+
+
+def test_blur_grain_and_lost_variety_are_seen_beside_fid() -> None:
+    real = torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    blurred = torch.nn.functional.avg_pool2d(real, 3, 1, 1)
+    features = {"seen": real.flatten(1)[:, :8]}
+    found = looks(real, real, features, features)
+    assert found["fine"][0] == pytest.approx(1)
+    assert found["precision seen"][0] == found["recall seen"][0] == 1
+    assert looks(blurred, real, features, features)["fine"][0] < 0.3
+    assert looks(2 * real, real, features, features)["fine"][0] == pytest.approx(4)
+    same = {"seen": features["seen"][:1].expand(64, -1)}  # one image again and again
+    lost = looks(real, real, same, features)
+    assert lost["precision seen"][0] == 1
+    assert lost["recall seen"][0] < 0.1
+
+
+def test_power_of_fine_waves_is_of_squared_pixels() -> None:
+    x = torch.arange(16.0)
+    short, long = torch.cos(torch.pi * x), torch.cos(torch.pi * x / 8)
+    assert fine_power(short.expand(2, 1, 16, 16)) == pytest.approx(1)
+    assert fine_power(long.expand(2, 1, 16, 16)) == pytest.approx(0, abs=1e-12)
+    both = (3 * short + long).expand(2, 1, 16, 16)
+    assert fine_power(both) == pytest.approx(9)
 
 
 def test_schedules_whose_pixels_are_far_are_left_out_while_a_rival_stays() -> None:
