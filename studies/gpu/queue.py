@@ -202,7 +202,7 @@ JOBS: dict[str, dict[str, Job]] = {
         *_beside_shipped(
             "cifar10",
             {"dit": (120_000, 12), "dit-coarse": (90_000, 5), "windows": (12_000, 3)},
-            {"unet": (on_two_cores(500, 1000, 8, (340, 14)), 6), "dit": (on_two_cores(500, 1000, 6, (340, 14)), 10)},
+            {"unet": (on_two_cores(300, 800, 6, (250, 12)), 4), "dit": (on_two_cores(300, 800, 5, (250, 12)), 7)},
             "clothing32",
         ),
     )),
