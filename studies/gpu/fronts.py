@@ -23,7 +23,7 @@ from phasewise.seeding import mix
 from studies.gpu.bench import START, Bench, Plan, grid_of, plan_of, shown
 from studies.gpu.place import JUDGES, Place
 from studies.gpu.sizes import TINY, FrontSize
-from studies.gpu.verdict import Row, best_alone, fair, finalists, verdict
+from studies.gpu.verdict import BOUND, CLOSED, Row, best_alone, fair, finalists, verdict
 from studies.timing import seconds_of
 
 SOLVERS = ("sde_dpmpp_2m", "exp_ab2")
@@ -35,8 +35,6 @@ SEEDS = (1, 2)
 """Of the finalists' noise."""
 LIMIT = 1.6
 """So many times the base's FID a finalist may have had at first."""
-BOUND = 1.05
-"""Equal judged quality: within 5 %."""
 
 
 class Grid(NamedTuple):
@@ -114,6 +112,7 @@ class Front:
                 grid = self.searched(network, steps)
                 yield "one network", self.bench.alone(network, grid.times(steps), grid.solver)
         for times, solver in self.grids():
+            yield CLOSED, self.bench.plan(times, (START,) + ("wiener",) * (len(times) - 1), solver)
             yield from self.stitched(times, solver)
             yield from self.hybrids(times, solver)
 

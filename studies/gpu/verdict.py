@@ -12,8 +12,11 @@ from phasewise.power import Comparison
 
 ALONE = ("one network", "small then large")
 """Families of global-only schedules: one network in fewer placed steps, and a smaller one before the larger."""
-HYBRID = "hybrid"
-FAMILIES = (*ALONE, HYBRID)
+CLOSED = "closed forms"
+"""No network at all: what passes for good without one tells how much the judges ask."""
+FAMILIES = (*ALONE, CLOSED, "hybrid")
+BOUND = 1.05
+"""Equal judged quality: within 5 %."""
 Row = Mapping[str, Any]
 FAR = 1.25
 """Of what is allowed to the distance of pixels."""

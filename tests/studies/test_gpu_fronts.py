@@ -24,7 +24,7 @@ from studies.gpu.kept import Kept
 from studies.gpu.looks import fine_power, looks
 from studies.gpu.place import Place
 from studies.gpu.queue import JOBS
-from studies.gpu.show import PAGE, against_any, exact_savings, saving_table
+from studies.gpu.show import PAGE, against_any, exact_savings, looks_table, saving_table
 from studies.gpu.sizes import Amount, FrontSize
 from studies.gpu.study import GPUQueue, Options
 from studies.gpu.training import Served, _steps_a_second, lend, preset_for, train_network
@@ -135,8 +135,25 @@ def test_a_rival_of_any_kind_counts_where_it_is_as_good() -> None:
 def test_the_table_says_where_no_hybrid_is_cheaper() -> None:
     answer = {"kind": "unet", "side": 32, "n_final": 8, "finals": [BASE, FEWER], "clock": {"rival": [1], "hybrid": [1]}}
     text = saving_table({"clothing32/front-unet": answer})
-    assert text.count("none is cheaper | 1.00 | 1.00 |") == 2
+    assert text.count("none is cheaper | 1.00 | 1.00 | 1 |") == 1
     assert "16." in text.splitlines()[-1]  # samples over both seeds
+
+
+def test_what_passes_without_a_network_is_shown_beside_those_that_have_one() -> None:
+    """Judges that let a linear filter pass do not ask for what networks add; the table says so."""
+    seen = {"fine": [0.5, 0.1]} | {f"{k} {j}": [0.7, 0.1] for k in ("precision", "recall") for j in ("seen", "unseen")}
+    filters = [final("closed forms", cost, value, value) for cost, value in ((1, 30), (2, 22), (3, 25))]
+    chosen = finalists([BASE, FEWER, CHEAP, *filters], BASE, 4, 5)
+    assert [row["mflop"] for row in chosen if row["family"] == "closed forms"] == [1, 2], "3 costs more, and is worse"
+    answer = {"kind": "unet", "side": 32, "n_final": 8, "finals": [{**row, "looks": seen} for row in chosen]}
+    lines = looks_table({"clothing32/front-unet": answer}).splitlines()
+    assert [line.split("|")[3].strip() for line in lines if "U-Net" in line] == [
+        "best",
+        "rival",
+        "hybrid",
+        "no network",
+    ]
+    assert next(line for line in lines if "no network" in line).split("|")[5:8] == [" 2 ", " 22.0 ", " 22.0 "]
 
 
 def test_what_was_kept_is_found_by_what_was_asked_and_by_what_it_depends_on(tmp_path: Path) -> None:
@@ -192,13 +209,13 @@ def test_a_front_that_was_cut_off_goes_on(place: Place, monkeypatch: pytest.Monk
         Front(Bench(place, "mnist", "unet", HOW)).run()
     stop = -1
     found = Front(Bench(place, "mnist", "unet", HOW)).run()
-    searches, judged = 4 * HOW.trials + 1, len(found["rows"]) + 2 * len(found["finals"])
+    searches, judged = 4 * HOW.trials + 1, len(found["rows"]) + 3 * len(found["finals"])
     assert len(sampled) <= searches + judged  # a grid tried twice is judged once
     count = len(sampled)
     again = Front(Bench(place, "mnist", "unet", HOW)).run()
     assert len(sampled) == count
     assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in found.items() if k != "seconds"}
-    assert {row["family"] for row in found["rows"]} == {"one network", "small then large", "hybrid"}
+    assert {row["family"] for row in found["rows"]} == {"one network", "small then large", "closed forms", "hybrid"}
     assert all(row["assignment"][0] == "pixel" for row in found["rows"])
 
 
