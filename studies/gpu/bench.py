@@ -24,7 +24,7 @@ from phasewise.sampling.loop import integrate
 from phasewise.scheduling import prices_at, schedule_from_assignment
 from phasewise.seeding import mix
 from studies.gpu.kept import Kept
-from studies.gpu.looks import REAL, SAMPLES, SEED, looks
+from studies.gpu.looks import REAL, SAMPLES, SEED, fine_power, looks
 from studies.gpu.place import JUDGES, Place
 from studies.gpu.sizes import FrontSize
 from studies.gpu.training import windows_of
@@ -174,10 +174,14 @@ class Bench:
 
         def seen() -> dict[str, list[float]]:
             images = torch.cat([part.float() for part in self.samples(plan, n, SEED)])
-            return looks(images.cpu(), self.data.train[:REAL], self.features(images), self.real_features)
+            return looks(images.cpu(), self.real_power, self.features(images), self.real_features)
 
         found: dict[str, list[float]] = self.kept({"looks": _about(plan), "n": n, "seed": SEED}, seen)
         return found
+
+    @cached_property
+    def real_power(self) -> float:
+        return fine_power(self.data.train[:REAL])
 
     @cached_property
     def real_features(self) -> dict[str, Tensor]:

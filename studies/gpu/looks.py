@@ -13,6 +13,8 @@ SAMPLES, REAL = 600, 2000
 """Images that are looked at, and real ones they are held against."""
 SEED = 3
 """Of their noise: no schedule was chosen by it."""
+AT_ONCE = 100
+"""Images that are transformed together, in complex float64."""
 FINE = 0.25
 """Cycles a pixel from which on waves are fine."""
 
@@ -22,22 +24,22 @@ def fine_power(images: Tensor) -> float:
     down, across = (torch.fft.fftfreq(size, dtype=torch.float64) for size in images.shape[-2:])
     fine = (down[:, None] ** 2 + across**2).sqrt() >= FINE
     # Parseval: by norm "forward" the squared coefficients of all waves add up to the mean square of the pixels
-    power = torch.fft.fft2(images.double(), norm="forward").abs().square().mean((0, 1))
-    return float(power[fine].sum())
+    power = [torch.fft.fft2(part.double(), norm="forward").abs().square().sum(0) for part in images.split(AT_ONCE)]
+    return float(sum(power)[..., fine].sum() / images.shape[0] / images.shape[1])
 
 
 def looks(
-    samples: Tensor, real: Tensor, features: Mapping[str, Tensor], real_features: Mapping[str, Tensor]
+    samples: Tensor, real_power: float, features: Mapping[str, Tensor], real_features: Mapping[str, Tensor]
 ) -> dict[str, list[float]]:
     """[value, standard error] by name: "fine", the power of short waves over that of real images (1 alike, less is
     blurred, more is grainy or hard); "precision" and "recall" in each judge's features, by its name.
 
     Args:
-        samples, real: (n, C, H, W).  features, real_features: (n, D) by judge, of the same images.
+        samples: (n, C, H, W).  real_power: :func:`fine_power` of real images.
+        features, real_features: (n, D) by judge, of the samples and of real images.
     """
-    whole = fine_power(real)
-    parts = torch.tensor([fine_power(part) for part in samples.tensor_split(8)]) / whole
-    found = {"fine": [float(fine_power(samples) / whole), float(parts.std() / len(parts) ** 0.5)]}
+    parts = torch.tensor([fine_power(part) for part in samples.tensor_split(8)]) / real_power
+    found = {"fine": [float(parts.mean()), float(parts.std() / len(parts) ** 0.5)]}
     for judge, seen in features.items():
         for name, share in zip(("precision", "recall"), precision_recall(seen, real_features[judge]), strict=True):
             found[f"{name} {judge}"] = [share.value, share.stderr]

@@ -139,7 +139,7 @@ def penalty_table(answers: Answers) -> str:
         "FID by the seen judge",
         "within twice the best",
     ]
-    note = "All schedules of a front: one network, small then large, hybrids, on every searched grid. One seed."
+    note = "All schedules of a front (one network, small then large, closed forms, hybrids), one seed."
     return markdown(heads, rows, f"Spearman's correlation with FID by the unseen judge. {note}")
 
 

@@ -59,14 +59,14 @@ def test_rival_and_hybrid_are_the_cheapest_that_both_judges_let_pass() -> None:
 def test_blur_grain_and_lost_variety_are_seen_beside_fid() -> None:
     real = torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     blurred = torch.nn.functional.avg_pool2d(real, 3, 1, 1)
-    features = {"seen": real.flatten(1)[:, :8]}
-    found = looks(real, real, features, features)
+    features, power = {"seen": real.flatten(1)[:, :8]}, fine_power(real)
+    found = looks(real, power, features, features)
     assert found["fine"][0] == pytest.approx(1)
     assert found["precision seen"][0] == found["recall seen"][0] == 1
-    assert looks(blurred, real, features, features)["fine"][0] < 0.3
-    assert looks(2 * real, real, features, features)["fine"][0] == pytest.approx(4)
+    assert looks(blurred, power, features, features)["fine"][0] < 0.3
+    assert looks(2 * real, power, features, features)["fine"][0] == pytest.approx(4)
     same = {"seen": features["seen"][:1].expand(64, -1)}  # one image again and again
-    lost = looks(real, real, same, features)
+    lost = looks(real, power, same, features)
     assert lost["precision seen"][0] == 1
     assert lost["recall seen"][0] < 0.1
 

@@ -28,11 +28,9 @@ from phasewise.runs.images import images_of
 from phasewise.runs.members import MEMBER_KINDS, NAME
 from phasewise.runs.run import Run, open_run
 
-PACKED = (
-    "data", "features", "gap", "losses", "symmetry", "cmi", "markov", "prices", "fronts", "schedules", "explanations",
-    "recovery", "training",
-)  # fmt: skip
-"""Items of a run that a set keeps, those that were measured."""
+PACKED = ("data", "features", "gap", "losses", "prices", "fronts", "schedules", "explanations", "recovery", "training")
+MEASURED = ("symmetry", "cmi", "markov")
+"""Items of a run that a set keeps; the latter where they were measured."""
 REAL = 3000
 TIMES = (0.05, 0.2, 0.4, 0.6, 0.8)
 
@@ -121,8 +119,9 @@ def _classifiers(run: Run, data_dir: str | None) -> tuple[RunConfig, ImageData, 
 
 
 def copy_records(run: Run, target: Run, names: list[str]) -> None:
-    """The records of :data:`PACKED`, one line each (they are read by programs), without those of other members."""
-    for item in filter(run.has, PACKED):
+    """The records of :data:`PACKED` and :data:`MEASURED`, one line each (they are read by programs), without those of
+    other members."""
+    for item in (*PACKED, *filter(run.has, MEASURED)):
         source, place = run.path(item), target.path(item)
         files = sorted(source.glob("*.json")) if source.is_dir() else [source]
         for file in files:

@@ -240,10 +240,9 @@ def kept_when_opened(run: Run, local: str) -> dict[float, float]:
     Only times at which the control's loss is lower beyond its error; none without a control among the losses.
     """
     table = run.losses
-    control = next((m.name for m in run.members if look_of(m) == "control"), None)
-    if table is None or control not in table.names or local not in table.names:
+    if table is None or table.control is None or not {local, table.control} <= set(table.names):
         return {}
-    i, j = table.column(local), table.column(control)
+    i, j = table.column(local), table.column(table.control)
     won = table.gap[:, i] - table.gap[:, j]
     sure = (won > RESOLVED * np.hypot(table.gap_stderr[:, i], table.gap_stderr[:, j])) & (table.gap[:, i] > 0)
     return {float(table.times[k]): max(float(table.gap[k, j] / table.gap[k, i]), 0.0) for k in np.flatnonzero(sure)}
