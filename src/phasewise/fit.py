@@ -88,7 +88,7 @@ class Snapshot:
         net.load_state_dict(checked_state(net, part_of(tensors, "model."), self.file, MEND))
         state = {
             index: {name: _as_laid_out(value, parameters[index]) for name, value in fields.items()}
-            for index, fields in optimiser_state(tensors, parameters, self.file, MEND).items()
+            for index, fields in optimiser_state(tensors, [parameters], self.file, MEND).items()
         }
         try:
             step = int(about["step"])

@@ -143,17 +143,21 @@ def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def optimiser_state(
-    tensors: dict[str, Tensor], parameters: Sequence[Tensor], path: Path, mend: str
+    tensors: dict[str, Tensor], groups: Sequence[Sequence[Tensor]], path: Path, mend: str
 ) -> dict[int, dict[str, Tensor]]:
-    """State of the optimiser by number of the parameter; CheckpointError where it is not of these ``parameters``."""
+    """State of the optimiser by number of the parameter, whose fields are the same within a group.
+
+    Raises CheckpointError where it is not of these ``groups`` of parameters."""
+    parameters = [(p, number) for number, group in enumerate(groups) for p in group]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in part_of(tensors, "optimiser.").items():
         number, _, field = name.partition(".")
         known = number in map(str, range(len(parameters)))
-        if not known or tuple(value.shape) not in ((), tuple(parameters[int(number)].shape)):
+        if not known or tuple(value.shape) not in ((), tuple(parameters[int(number)][0].shape)):
             raise CheckpointError(f"{path}: optimiser.{name} is of another network; {mend}")
         state.setdefault(int(number), {})[field] = value
-    if len({frozenset(fields) for fields in state.values()}) > 1:
+    kinds = {(parameters[index][1], frozenset(fields)) for index, fields in state.items()}
+    if len(kinds) > len({number for number, _ in kinds}):
         raise CheckpointError(f"{path} lacks a part of the optimiser's state; {mend}")
     return state
 

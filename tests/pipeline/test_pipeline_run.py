@@ -46,7 +46,7 @@ def test_summary_has_the_agreed_shape(smoke_run):
     summary = read_json(smoke_run / "summary.json")
     assert summary["data"] == "digits"
     assert summary["seed"] == 0
-    for name in ("global", "hybrid", "window", "local_only"):
+    for name in ("global", "hybrid", "window", "local_only", "closed_only"):
         row = summary["schedules"][name]
         assert {"fid", "n", "mflop", "ms", "nats"} <= row.keys()
         assert row["mflop"] > 0

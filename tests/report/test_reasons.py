@@ -21,9 +21,9 @@ from phasewise.report.reasons import (
     looks_back,
     reasons,
 )
-from phasewise.report.style import Palette, pm
+from phasewise.report.style import Palette, num, pm
 from phasewise.report.verdict import verdict
-from phasewise.results import Estimate, Evaluation, TrainingRecord
+from phasewise.results import Estimate, Evaluation, JudgeScore, TrainingRecord
 from phasewise.runs import open_run
 from phasewise.runs.run import Run
 
@@ -274,6 +274,33 @@ def test_a_schedule_without_local_steps_is_no_gain_from_locality(folder: Path) -
 def test_the_headline_answers_first(folder: Path, changes: dict[str, dict[str, object]], said: str) -> None:
     judged(folder, **changes)
     assert verdict(open_run(folder)).headline.startswith(f"{said}: ")
+
+
+@pytest.mark.parametrize(
+    ("first", "unseen", "near"),
+    [(13.0, 16.0, True), (13.0, 21.0, False), (16.0, 16.0, False), (12.4 * 1.2, 16.9 * 1.2, True), (9.0, 9.0, True)],
+)
+def test_a_closed_form_near_the_reference_says_that_the_judges_see_little(
+    folder: Path, first: float, unseen: float, near: bool
+) -> None:
+    def seen(values: tuple[float, float, float]) -> dict[str, object]:
+        names = {"first": ("FID", "a"), "unseen": ("unseen FID", "b"), "sliced": ("sliced Wasserstein distance", "")}
+        scores = {
+            key: JudgeScore(measure, value, 0.4, 2000, 10000, features=features)
+            for (key, (measure, features)), value in zip(names.items(), values, strict=True)
+        }
+        return {"judges": scores, "fid": values[0]}
+
+    hybrid, full, cheap = judged(folder)
+    full = dataclasses.replace(full, **seen((12.4, 16.9, 0.02)))
+    closed = dataclasses.replace(full, name="closed_only", label="", mflop=6.0, **seen((first, unseen, 0.2)))
+    every = [hybrid, full, cheap, closed]
+    write_json(folder / "records/evaluation.json", {"evaluations": [e.to_dict() for e in every], "real": {}})
+    told = [text for text in verdict(open_run(folder)).sentences if "A linear filter and no network" in text]
+    assert bool(told) is near
+    if near:
+        assert f"(FID {num(first)} for 12.4, unseen FID {num(unseen)} for 16.9)" in told[0]
+        assert verdict(open_run(folder)).sentences[0] == told[0]
 
 
 def test_the_rival_is_the_best_of_those_that_cost_as_much(folder: Path) -> None:

@@ -77,6 +77,9 @@ def plan_schedules(
             "local_only": (local,) * len(times),
             "spread": baselines.spread(times, local, "global", _share(prices, local, cost, grid.solver)),
         }
+    # what judges make of samples that no network had a part in: near the reference's, they see little of what it learnt
+    if (closed := closed_form(config)) in prices.names:
+        assigned["closed_only"] = (str(closed),) * len(times)
     if partner is not None and partner not in left_out:
         assigned["stitched"] = baselines.t_stitch(times, partner, "global", _share(prices, partner, cost, grid.solver))
     found = {n: schedule_from_assignment(prices, a, penalty=penalty, solver=grid.solver) for n, a in assigned.items()}
@@ -105,6 +108,12 @@ def local_member(config: RunConfig) -> str | None:
     return next(found, None)
 
 
+def closed_form(config: RunConfig) -> str | None:
+    """Name of the closed form that sees the whole image, the Wiener filter; None where there is none."""
+    found = (m.name for m in config.members if MEMBER_KINDS[m.kind].look == "closed" and m.radius is None)
+    return next(found, None)
+
+
 def cheap_partner(config: RunConfig, prices: PriceList) -> str | None:
     """The cheapest of the cheaper global networks, or else the local denoiser, or else the cheapest closed form; None
     where nothing is cheaper."""
@@ -115,7 +124,7 @@ def cheap_partner(config: RunConfig, prices: PriceList) -> str | None:
     wide = [m.name for m in learned if flops[m.name] < flops["global"]]
     if wide:
         return min(wide, key=flops.__getitem__)
-    closed = [m.name for m in config.members if MEMBER_KINDS[m.kind].look == "closed" and m.radius is None]
+    closed = [name] if (name := closed_form(config)) is not None else []
     cheaper = [name for name in closed if flops.get(name, math.inf) < flops["global"]]
     return local_member(config) or min(cheaper, key=flops.__getitem__, default=None)
 

@@ -146,8 +146,9 @@ def train_member(ctx: Context, member: Member) -> None:
         m.name: build_untrained(replace(m, classes=classes), config.data.seed, ctx.data.image_shape) for m in together
     }
     preset = get_preset(
-        config.train.preset, batch=config.train.batch, epochs=member.epochs, flip=config.train.flip or None
-    )
+        config.train.preset, batch=config.train.batch, epochs=member.epochs, flip=config.train.flip or None,
+        optimizer=config.train.optimizer,
+    )  # fmt: skip
     records = train_together(
         networks, ctx.data, preset, seed=config.data.seed, out=ctx.run.path("models"), device=config.machine.device,
         teacher=teacher, cond=None if classes is None else "labels", progress=ctx.say.row,

@@ -100,7 +100,8 @@ def _try(cost: NetworkCost, data: ImageData, config: RunConfig) -> Speed:
     assert build is not None
     with torch.random.fork_rng(devices=[]):  # the caller's random state is left alone
         network: NetworkDenoiser = build(cost.member, data.image_shape)
-    preset = get_preset(config.train.preset, batch=n, epochs=1, flip=config.train.flip or None)
+    flip, optimizer = config.train.flip or None, config.train.optimizer
+    preset = get_preset(config.train.preset, batch=n, epochs=1, flip=flip, optimizer=optimizer)
     settings = TrainSettings(device=device, progress=False)
     together = Together({cost.name: network}, data, preset, {cost.name: None}, settings)
     trainer = together.trainers[cost.name]

@@ -81,6 +81,7 @@ SCHEDULE_LOOKS = {
     "window_shifted": ("D", "#3A9BD1"),
     "window_inverted": ("v", "#CC79A7"),
     "local_only": ("X", "#555555"),
+    "closed_only": ("d", "#8A6D3B"),
 }
 """Marker and colour of the schedules that a run compares, in the order they are shown."""
 

@@ -31,6 +31,8 @@ from phasewise.runs.layout import missing
 from phasewise.runs.run import Run
 
 NOT_RIVALS = ("hybrid", "global", "global_cheap", "own")
+NEAR = 1.25
+"""Up to this multiple of the reference's distance, by all networks that judge, a closed form alone comes near it."""
 UNSEEN = "Why is not seen in the records: none of the usual reasons (size, capacity, training) shows."
 
 
@@ -68,7 +70,7 @@ def verdict(run: Run) -> Verdict:
     if own is not None:
         why = [f"Beside {schedule_label(run, 'own')}: {_beside_own(hybrid, own)}.", text, *why]
         text = f"{answered}. {against_own(hybrid, own)}".removeprefix(". ")
-    why = [*_claims(run), *why]
+    why = [*_claims(run), *_closed_form(run, full), *why]
     numbers = [_against_full(hybrid, full), *_against_cheap(run, hybrid, full, cheap), *_others(run, full, cheap)]
     return Verdict(text, (*why, *numbers, *_judge(hybrid), *_n(run)), _facts(run, hybrid, full, cheap))
 
@@ -96,6 +98,24 @@ def _beside_own(hybrid: Evaluation, own: Evaluation) -> str:
 def _claims(run: Run) -> list[str]:
     """Networks that lose far more than the Wiener filter: what all other numbers rest on."""
     return [f"Look at this first. {n}: {found['said']}." for n, found in run.claims.items() if not found["ok"]]
+
+
+def _closed_form(run: Run, full: Evaluation) -> list[str]:
+    """Where a closed form alone comes near the reference by every distance of features: these judges see little of what
+    it learnt, and so of what a cheaper schedule loses."""
+    alone = run.evaluations.get("closed_only")
+    if alone is None or not is_number(alone.fid) or not is_number(full.fid):
+        return []
+    seen = {name: s for name, s in alone.judges.items() if s.features and name in full.judges}
+    pairs = [(s.value, full.judges[name].value) for name, s in seen.items()] or [(alone.fid, full.fid)]
+    if any(value > NEAR * beside for value, beside in pairs):
+        return []
+    names = [s.measure for s in seen.values()] or [alone.measure]
+    said = ", ".join(f"{name} {num(a)} for {num(b)}" for name, (a, b) in zip(names, pairs, strict=True))
+    return [
+        f"Look at this first. A linear filter and no network comes near the global network ({said}): it has learnt "
+        "little that these judges see. Train it longer before a saving counts."
+    ]
 
 
 def headline(hybrid: Evaluation, full: Evaluation, cheap: Evaluation | None) -> str:

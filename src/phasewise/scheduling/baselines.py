@@ -27,6 +27,7 @@ LABELS = {
     "window_shifted": "window shifted to more noise",
     "window_inverted": "local in the window, else global",
     "local_only": "local at every step",
+    "closed_only": "closed form at every step, no network",
 }
 """Every schedule that a run compares, in the order it is shown."""
 PLACED = ", placed"

@@ -15,6 +15,7 @@ from typing import Any
 from phasewise import checks
 from phasewise.errors import PhasewiseError, unknown
 from phasewise.fit import cosine_decay, warm_up
+from phasewise.training.optimizers import OPTIMIZERS
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class TrainPreset:
     two thirds of the time of a step on a CPU (docs/results/networks.md); needs a C++ compiler there.
 
     ``flip``: mirror every other image at random, left to right; for pictures whose mirror images are as likely.
+
+    ``optimizer``: "adamw", or "muon", which learns more from few passes (:mod:`phasewise.training.optimizers`).
 
     ``noise``: "cpu" draws it there, so that every device trains on the same numbers; "device" draws it where the
     network is, by that device's own generator, which a fast accelerator need not wait for.
@@ -46,6 +49,7 @@ class TrainPreset:
     compile: bool = False
     flip: bool = False
     noise: str = "cpu"
+    optimizer: str = "adamw"
 
     def __post_init__(self) -> None:
         checks.check_fields(
@@ -55,6 +59,7 @@ class TrainPreset:
             times=checks.one_of(("logit_normal", "uniform", "mixed"), "time distribution"),
             precision=checks.precision, flip=checks.flag,
             noise=checks.one_of(("cpu", "device"), "place of the noise"),
+            optimizer=checks.one_of(OPTIMIZERS, "optimizer"),
         )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from phasewise.tensors import checked_state, optimiser_state, part_of
 from phasewise.training.batches import Batch, Batches, fingerprint, fingerprint_of_rows
 from phasewise.training.checkpoint import MEND, read_checkpoint, write_checkpoint
 from phasewise.training.loss import denoising_loss
+from phasewise.training.optimizers import build_optimizer
 from phasewise.training.presets import TrainPreset, learning_rate
 from phasewise.training.settings import Conditions
 
@@ -61,9 +62,7 @@ class Trainer:
         self.every = max(self.steps // 20, 1)
         self.folder = None if out is None else Path(out)
         self.average = AveragedModel(denoiser, multi_avg_fn=_ema(plan.ema), use_buffers=False)
-        self.optimiser = torch.optim.AdamW(
-            denoiser.parameters(), lr=plan.lr, weight_decay=plan.weight_decay, betas=(0.9, 0.99), fused=True
-        )
+        self.optimiser = build_optimizer(plan.optimizer, denoiser, plan.lr, plan.weight_decay)
         self.step, self.since, self.seconds = 0, 0, 0.0
         self.history: list[dict[str, Any]] = []
         # kept on the device: reading it at every step would wait for each
@@ -71,7 +70,7 @@ class Trainer:
         # what defines the training: a checkpoint of another is refused
         self.identity = json.dumps(
             {
-                "preset": asdict(plan), "steps": self.steps, "seed": self.seed, "span": list(self.span),
+                "preset": _preset(plan), "steps": self.steps, "seed": self.seed, "span": list(self.span),
                 "class": type(denoiser).__name__, "config": denoiser.config(), "data": data.fingerprint,
                 "teacher": fingerprint(batches.teacher), **_told(denoiser, batches),
             },
@@ -211,7 +210,7 @@ class Trainer:
             raise CheckpointError(f"{path} is of step {progress.step} of {self.steps}, without its losses; {MEND}")
         model = checked_state(self.denoiser, part_of(tensors, "model."), path, MEND)
         average = checked_state(self.average, part_of(tensors, "average."), path, MEND)
-        state = optimiser_state(tensors, list(self.denoiser.parameters()), path, MEND)
+        state = optimiser_state(tensors, [group["params"] for group in self.optimiser.param_groups], path, MEND)
         self.denoiser.load_state_dict(model)
         self.average.load_state_dict(average)
         wrong = self.denoiser.wrong_state()
@@ -223,6 +222,11 @@ class Trainer:
         self.step, self.since, self.seconds = progress.step, progress.since, progress.seconds
         self.running = tensors["running"].to(self.device)
         self.history = list(progress.history)
+
+
+def _preset(plan: TrainPreset) -> dict[str, Any]:
+    """The preset as a training's identity holds it: checkpoints older than the choice of an optimizer are AdamW's."""
+    return {k: v for k, v in asdict(plan).items() if (k, v) != ("optimizer", "adamw")}
 
 
 def _told(denoiser: NetworkDenoiser, batches: Batches) -> dict[str, str]:
