@@ -75,9 +75,9 @@ class Muon(torch.optim.AdamW):
         p.add_(step.reshape(p.shape), alpha=-SCALE * lr * max(step.shape) ** 0.5)
 
 
-def matrices_of(net: nn.Module) -> list[nn.Parameter]:
+def matrices_of(net: nn.Module) -> list[Tensor]:
     """Weights of linear layers and of whole convolutions with at least ``LEAST`` inputs and outputs."""
-    found = []
+    found: list[Tensor] = []
     for module in net.modules():
         if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1):
             weight = module.weight
