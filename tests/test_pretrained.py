@@ -126,13 +126,13 @@ def test_sampling_from_a_shipped_set(tmp_path):
 
 
 def test_demo_reports_without_data_and_leaves_a_run_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "COMPARED", ("window", "local_only"))
+    monkeypatch.setattr(demo, "COMPARED", ("window", "local_only", "closed_only"))
     monkeypatch.setattr(judging, "sampling_ms", lambda hybrids, seed: dict.fromkeys(hybrids, 1.0))
     folder, said = tmp_path / "demo", []
     demo.run_demo("mnist", folder, n=100, say=said.append)
     page = (folder / "report.html").read_text()
     assert "phasewise demo mnist --n 100 --seed 0" in page
-    assert set(read_json(folder / "summary.json")["schedules"]) == {"window", "local_only"}
+    assert set(read_json(folder / "summary.json")["schedules"]) == {"window", "local_only", "closed_only"}
     demo.run_demo("mnist", folder, n=100, say=said.append)
     assert said[-1] == "sampled and judged before"
     with pytest.raises(RunFolderError, match="another config"):

@@ -9,16 +9,17 @@ from phasewise.errors import PhasewiseError
 from phasewise.metrics import FrechetJudge, frechet_score
 from phasewise.metrics.judges import UNSEEN
 from phasewise.pipeline.folder import RunFolder
-from phasewise.pipeline.judging import Judge, evaluate_all, real_floor
+from phasewise.pipeline.judging import Judge, closed_form, evaluate_all, real_floor
 from phasewise.pipeline.recording import write_judgement
 from phasewise.pipeline.telling import Teller
 from phasewise.pretrained import Pretrained, load_pretrained
 from phasewise.report import build_report
+from phasewise.results import HybridSchedule
 from phasewise.runs.config import RunConfig
 from phasewise.runs.lock import alone_in
 from phasewise.runs.run import Run
 
-COMPARED = ("global", "global_cheap", "hybrid", "stitched", "window", "local_only")
+COMPARED = ("global", "global_cheap", "hybrid", "stitched", "window", "local_only", "closed_only")
 LEAST = 100
 
 
@@ -92,8 +93,13 @@ def shipped_judge(ready: Pretrained, config: RunConfig) -> Judge:
 
 def judge_demo(ready: Pretrained, folder: RunFolder, say: Teller) -> None:
     config = folder.config
-    schedules = {key: ready.schedules[key] for key in COMPARED if key in ready.schedules}
     assert ready.prices is not None
+    known, closed = dict(ready.schedules), closed_form(config)
+    if closed in ready.prices.names:  # sets older than this schedule have its member all the same
+        even = known["global"]
+        by = (str(closed),) * len(even.times)
+        known.setdefault("closed_only", HybridSchedule(even.times, by, even.solver, even.path))
+    schedules = {key: known[key] for key in COMPARED if key in known}
     members = ready.denoisers(device=config.machine.device)
     say.begin({"evaluate": 1.0})
     say.start("evaluate")
