@@ -150,7 +150,9 @@ def test_a_run_goes_on_from_there(done, tmp_path):
 def test_runs_of_before_are_done_as_they_were():
     """What a stage depends on is hashed: nothing new may stand in it where nothing is distilled."""
     stages = {s.name: s for s in all_stages(make_config(8, "smoke"))}
-    assert not {"teacher", "classes", "distill"} & set(stages["train-r1"].depends)
+    assert not {"teacher", "classes", "distill", "optimizer"} & set(stages["train-r1"].depends)
+    muon = {s.name: s for s in all_stages(make_config(8, "smoke", optimizer="muon"))}
+    assert muon["train-r1"].depends == {**stages["train-r1"].depends, "optimizer": "muon"}
     assert stages["train-r1"].needs == ("data",)
     assert "hybrid" not in stages
     taught = {s.name: s for s in all_stages(make_config(8, "smoke", distill=True))}

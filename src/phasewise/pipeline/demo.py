@@ -94,11 +94,10 @@ def shipped_judge(ready: Pretrained, config: RunConfig) -> Judge:
 def judge_demo(ready: Pretrained, folder: RunFolder, say: Teller) -> None:
     config = folder.config
     assert ready.prices is not None
-    known, closed = dict(ready.schedules), closed_form(config)
-    if closed in ready.prices.names:  # sets older than this schedule have its member all the same
+    known, closed = dict(ready.schedules), closed_form(config, ready.prices)
+    if closed is not None and "closed_only" not in known:  # sets older than this schedule have its member all the same
         even = known["global"]
-        by = (str(closed),) * len(even.times)
-        known.setdefault("closed_only", HybridSchedule(even.times, by, even.solver, even.path))
+        known["closed_only"] = HybridSchedule(even.times, (closed,) * len(even.times), even.solver, even.path)
     schedules = {key: known[key] for key in COMPARED if key in known}
     members = ready.denoisers(device=config.machine.device)
     say.begin({"evaluate": 1.0})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -78,8 +77,8 @@ def plan_schedules(
             "spread": baselines.spread(times, local, "global", _share(prices, local, cost, grid.solver)),
         }
     # what judges make of samples that no network had a part in: near the reference's, they see little of what it learnt
-    if (closed := closed_form(config)) in prices.names:
-        assigned["closed_only"] = (str(closed),) * len(times)
+    if (closed := closed_form(config, prices)) is not None:
+        assigned["closed_only"] = (closed,) * len(times)
     if partner is not None and partner not in left_out:
         assigned["stitched"] = baselines.t_stitch(times, partner, "global", _share(prices, partner, cost, grid.solver))
     found = {n: schedule_from_assignment(prices, a, penalty=penalty, solver=grid.solver) for n, a in assigned.items()}
@@ -108,10 +107,10 @@ def local_member(config: RunConfig) -> str | None:
     return next(found, None)
 
 
-def closed_form(config: RunConfig) -> str | None:
-    """Name of the closed form that sees the whole image, the Wiener filter; None where there is none."""
-    found = (m.name for m in config.members if MEMBER_KINDS[m.kind].look == "closed" and m.radius is None)
-    return next(found, None)
+def closed_form(config: RunConfig, prices: PriceList) -> str | None:
+    """Name of the priced closed form that sees the whole image, the Wiener filter; None where there is none."""
+    closed = (m.name for m in config.members if MEMBER_KINDS[m.kind].look == "closed" and m.radius is None)
+    return next((name for name in closed if name in prices.names), None)
 
 
 def cheap_partner(config: RunConfig, prices: PriceList) -> str | None:
@@ -124,9 +123,8 @@ def cheap_partner(config: RunConfig, prices: PriceList) -> str | None:
     wide = [m.name for m in learned if flops[m.name] < flops["global"]]
     if wide:
         return min(wide, key=flops.__getitem__)
-    closed = [name] if (name := closed_form(config)) is not None else []
-    cheaper = [name for name in closed if flops.get(name, math.inf) < flops["global"]]
-    return local_member(config) or min(cheaper, key=flops.__getitem__, default=None)
+    closed = closed_form(config, prices)
+    return local_member(config) or (closed if closed is not None and flops[closed] < flops["global"] else None)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The run's denoisers as they sample and are priced: in the precision that they were trained in."""
+"""How the run's denoisers are trained, and in the same precision sample and are priced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from phasewise.denoisers.runtime import for_inference
 from phasewise.runs.config import RunConfig
 from phasewise.runs.run import Run
 from phasewise.shapes import ImageShape
-from phasewise.training import get_preset
+from phasewise.training import TrainPreset, get_preset
 
 MOST, LEAST = 250, 16
 NUMBERS = 200_000
@@ -27,9 +27,17 @@ def batch_of(shape: ImageShape, device: str | torch.device) -> int:
     return min(MOST, max(LEAST, NUMBERS // math.prod(shape)))
 
 
+def training_preset(config: RunConfig, epochs: float | None = None, batch: int | None = None) -> TrainPreset:
+    """The preset of the run's trainings, for so many passes, in batches of another size where one is given."""
+    asked = config.train
+    return get_preset(
+        asked.preset, batch=batch or asked.batch, epochs=epochs, flip=asked.flip or None, optimizer=asked.optimizer
+    )
+
+
 def in_precision(denoiser: Denoiser, config: RunConfig) -> Denoiser:
     """``denoiser`` with products in bfloat16 where the preset of the run's trainings has them; else as it is."""
-    return for_inference(denoiser, precision=get_preset(config.train.preset).precision)
+    return for_inference(denoiser, precision=training_preset(config).precision)
 
 
 def samplers(run: Run, names: Iterable[str], config: RunConfig) -> dict[str, Denoiser]:

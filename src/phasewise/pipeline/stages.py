@@ -38,7 +38,7 @@ from phasewise.pipeline.panel import first_network, run_judges, second_network, 
 from phasewise.pipeline.placing import Placing, place_schedules
 from phasewise.pipeline.recording import to_uint8, write_judgement
 from phasewise.pipeline.reusing import members_of_reuse, reused_in
-from phasewise.pipeline.samplers import in_precision, samplers
+from phasewise.pipeline.samplers import in_precision, samplers, training_preset
 from phasewise.pipeline.symmetry import said_of, symmetry_of
 from phasewise.pipeline.teachers import classes_of
 from phasewise.pipeline.telling import VERBOSE, Teller
@@ -53,7 +53,7 @@ from phasewise.runs.run import Run
 from phasewise.sampling import time_grid
 from phasewise.scheduling import PENALTIES, explain, explain_ties, get_penalty, pareto_front, price_list
 from phasewise.scheduling.penalty import check_prices
-from phasewise.training import get_preset, train_together
+from phasewise.training import train_together
 
 
 @dataclass
@@ -145,13 +145,10 @@ def train_member(ctx: Context, member: Member) -> None:
     networks = {
         m.name: build_untrained(replace(m, classes=classes), config.data.seed, ctx.data.image_shape) for m in together
     }
-    preset = get_preset(
-        config.train.preset, batch=config.train.batch, epochs=member.epochs, flip=config.train.flip or None,
-        optimizer=config.train.optimizer,
-    )  # fmt: skip
     records = train_together(
-        networks, ctx.data, preset, seed=config.data.seed, out=ctx.run.path("models"), device=config.machine.device,
-        teacher=teacher, cond=None if classes is None else "labels", progress=ctx.say.row,
+        networks, ctx.data, training_preset(config, member.epochs), seed=config.data.seed,
+        out=ctx.run.path("models"), device=config.machine.device, teacher=teacher,
+        cond=None if classes is None else "labels", progress=ctx.say.row,
     )  # fmt: skip
     record = records[member.name]
     save_denoiser(networks[member.name], folder)
@@ -397,7 +394,7 @@ HOW_TO_TRAIN = [o.field for o in options_of(TrainOptions) if not o.makes_members
 """What the training of a member depends on besides its own fields."""
 
 
-LATER = ("crop", "user_steps", "place", "reuse", "given")
+LATER = ("crop", "user_steps", "place", "reuse", "given", "optimizer")
 """Options that came when there were runs already."""
 
 
@@ -430,7 +427,7 @@ def all_stages(config: RunConfig) -> list[Stage]:
     for member in config.members:
         # who is not trained does not depend on how
         learns = MEMBER_KINDS[member.kind].build is not None
-        how = {k: part["train"][k] for k in HOW_TO_TRAIN} | part["machine"] if learns else {}
+        how = _chosen({k: part["train"][k] for k in HOW_TO_TRAIN}) | part["machine"] if learns else {}
         work = do_train(member)
         name = training_stage(member, config)
         needs = ("data",) if member.teacher is None else ("data", names[member.teacher])

@@ -17,11 +17,10 @@ from phasewise.data import ImageData
 from phasewise.denoisers import Denoiser, NetworkDenoiser
 from phasewise.pipeline.conditions import takes_labels
 from phasewise.pipeline.costs import NetworkCost
-from phasewise.pipeline.samplers import in_precision
+from phasewise.pipeline.samplers import in_precision, training_preset
 from phasewise.results import DataRecord
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS
-from phasewise.training import get_preset
 from phasewise.training.loop import Together
 from phasewise.training.settings import TrainSettings
 from phasewise.work import own_seconds
@@ -100,10 +99,8 @@ def _try(cost: NetworkCost, data: ImageData, config: RunConfig) -> Speed:
     assert build is not None
     with torch.random.fork_rng(devices=[]):  # the caller's random state is left alone
         network: NetworkDenoiser = build(cost.member, data.image_shape)
-    flip, optimizer = config.train.flip or None, config.train.optimizer
-    preset = get_preset(config.train.preset, batch=n, epochs=1, flip=flip, optimizer=optimizer)
     settings = TrainSettings(device=device, progress=False)
-    together = Together({cost.name: network}, data, preset, {cost.name: None}, settings)
+    together = Together({cost.name: network}, data, training_preset(config, 1, n), {cost.name: None}, settings)
     trainer = together.trainers[cost.name]
     network.train()
     step = own_seconds(lambda: trainer.train_step(together.batches.draw(0)), device, TRIES) / n

@@ -108,7 +108,7 @@ def _closed_form(run: Run, full: Evaluation) -> list[str]:
         return []
     seen = {name: s for name, s in alone.judges.items() if s.features and name in full.judges}
     pairs = [(s.value, full.judges[name].value) for name, s in seen.items()] or [(alone.fid, full.fid)]
-    if any(value > NEAR * beside for value, beside in pairs):
+    if not all(value <= NEAR * beside for value, beside in pairs):
         return []
     names = [s.measure for s in seen.values()] or [alone.measure]
     said = ", ".join(f"{name} {num(a)} for {num(b)}" for name, (a, b) in zip(names, pairs, strict=True))

@@ -249,7 +249,7 @@ class TrainOptions(Options):
     )  # fmt: skip
     preset: str = option("default", "Training preset: default, compiled, bf16, gpu, paper.", known=_presets)
     batch: int = option(128, "Training batch size.", least=1)
-    optimizer: str = option("adamw", "Optimizer of trainings: adamw, muon.", known=_optimizers)
+    optimizer: str | None = option(None, "Optimizer, if not the preset's: adamw, muon.", known=_optimizers)
     flip: bool = option(False, "Mirror training images at random, left to right.", main=True)
     global_epochs: float = option(
         130, "Passes over the data, global networks.", check=kind(checks.epochs), makes_members=True
