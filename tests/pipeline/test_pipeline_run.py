@@ -312,7 +312,7 @@ def test_sampling_from_a_run(smoke_run, tmp_path):
         ({"cmi_center": (1, 2, 3)}, "ROW,COL"),
         ({"budget": 0.0}, "fraction"),
         ({"n_samples": 10}, "at least 100, got 10"),
-        ({"preset": "x"}, "known: default, compiled, bf16, gpu, paper"),
+        ({"preset": "x"}, "known: default, compiled, bf16, brief, gpu, paper"),
         ({"radii": ()}, "at least one radius"),
         ({"radii": (1, 1)}, "name one twice"),
         ({"global_width": 7}, "multiple of 8, got 7"),

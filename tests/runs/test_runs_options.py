@@ -180,7 +180,7 @@ def test_every_options_field_is_described():
             assert len(about.help) <= 64
 
 
-@pytest.mark.parametrize(("fast", "width", "preset"), [(True, 64, "bf16"), (False, 32, "default")])
+@pytest.mark.parametrize(("fast", "width", "preset"), [(True, 64, "bf16"), (False, 48, "brief")])
 def test_photographs_take_what_the_processor_is_fast_in(monkeypatch, fast, width, preset):
     monkeypatch.setattr(sizes, "fast_in_bfloat16", lambda: fast)
     photographs, grey = make_config(32, "cpu").train, make_config(28, "cpu").train

@@ -23,6 +23,7 @@ from phasewise.information import make_estimator
 from phasewise.memory import AT_ONCE
 from phasewise.metrics.sliced import DIRECTIONS
 from phasewise.pipeline.costs import NetworkCost, is_trained
+from phasewise.pipeline.samplers import training_preset
 from phasewise.results import DataRecord
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS
@@ -47,7 +48,8 @@ def peak_memory(
     held += sum(4.0 * cost.parameters for cost in costs.values() if cost.taken is not None)
     extra = [0.0]
     extra += [
-        GRADIENTS * cost.kept * min(config.train.batch, about.sizes["train"]) + COPIES * 4.0 * cost.parameters
+        GRADIENTS * cost.kept * min(training_preset(config).batch, about.sizes["train"])
+        + COPIES * 4.0 * cost.parameters
         for name, cost in costs.items()
         if f"train-{name}" in todo and is_trained(cost)
     ]

@@ -70,7 +70,7 @@ def speeds(costs: Mapping[str, NetworkCost], about: DataRecord, config: RunConfi
 
 def trial_batch(cost: NetworkCost, about: DataRecord, config: RunConfig) -> int:
     """Images of a try: a whole batch where that is cheap, and on a GPU, where fewer take no less time."""
-    batch = min(config.train.batch, max(about.sizes["train"], 1))
+    batch = min(training_preset(config).batch, max(about.sizes["train"], 1))
     if torch.device(config.machine.device).type != "cpu":
         return batch
     return int(min(max(TRIAL_FLOPS / cost.flops, 1), batch))

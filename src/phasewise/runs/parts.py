@@ -247,8 +247,8 @@ class TrainOptions(Options):
         {}, "Your network, taken as it is; repeatable.", main=True, metavar="[NAME=]DIR", check=_models,
         read=_model_words, makes_members=True,
     )  # fmt: skip
-    preset: str = option("default", "Training preset: default, compiled, bf16, gpu, paper.", known=_presets)
-    batch: int = option(128, "Training batch size.", least=1)
+    preset: str = option("default", "Training preset: default, compiled, bf16, brief, gpu, paper.", known=_presets)
+    batch: int | None = option(None, "Training batch size, if not the preset's.", least=1)
     optimizer: str | None = option(None, "Optimizer, if not the preset's: adamw, muon.", known=_optimizers)
     flip: bool = option(False, "Mirror training images at random, left to right.", main=True)
     global_epochs: float = option(

@@ -33,13 +33,13 @@ GREY_SIDE = 28
 PHOTOGRAPHS: dict[bool, dict[str, Any]] = {
     True: {"global_width": 64, "preset": "bf16", "global_epochs": 9, "local_epochs": 4, "n_samples": 2000},
     False: {
-        "batch": 64, "global_epochs": 6, "local_epochs": 2, "n_samples": 2000, "place": 20,
-        "cmi_radii": (1, 2, 3, 4, 6), "cmi_times": (0.05, 0.1, 0.2, 0.4, 0.6, 0.75),
+        "global_width": 48, "preset": "brief", "global_epochs": 3, "local_epochs": 1.5, "n_samples": 2000, "place": 15,
+        "cmi_radii": (1, 2, 3, 4, 6), "cmi_times": (0.05, 0.2, 0.4, 0.6, 0.75),
     },
 }  # fmt: skip
 """What "cpu" is beyond, where the processor is fast in bfloat16, and where it is not.  The wider network has four times
 the weights and the cost of a sample: fewer passes and samples make room for it (docs/results/cifar10.md).  Where the
-passes are few, smaller batches make more steps of them, and learn more (studies/LOG.md)."""
+passes are few, the preset for them learns more (studies/LOG.md)."""
 
 
 def bounded(size: str, side: int) -> dict[str, Any]:

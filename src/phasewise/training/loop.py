@@ -39,7 +39,7 @@ def train(
 
     Args:
         data: ImageData, a tensor (N, C, H, W), or a name for :func:`phasewise.load_images`.
-        preset: "default", "compiled", "bf16", "gpu", "paper", or a TrainPreset.
+        preset: "default", "compiled", "bf16", "brief", "gpu", "paper", or a TrainPreset.
         name: of the network in the record and in progress; default its class.
         settings: seed, steps, teacher, ...: the fields of :class:`phasewise.training.TrainSettings`, told there.
 

@@ -4,6 +4,7 @@
 epochs, 100 warm-up steps, t = sigmoid(normal), errors of v + eps + x), with one change: the average of the weights
 that schedule-free AdamW keeps there is an exponential one here.  ``compiled`` is the default with ``compile``.
 ``bf16`` is the default with products in bfloat16, for networks of some width on a processor that is fast in them.
+``brief`` is for few passes on a CPU: Muon, small batches, a higher rate (studies/LOG.md, "What a few passes teach").
 ``gpu`` is for an accelerator: large batches, products in bfloat16, noise drawn where it is used.
 """
 
@@ -67,6 +68,7 @@ PRESETS: dict[str, TrainPreset] = {
     "default": TrainPreset(),
     "compiled": TrainPreset(name="compiled", compile=True),
     "bf16": TrainPreset(name="bf16", precision="bfloat16"),
+    "brief": TrainPreset(name="brief", lr=3e-3, batch=32, epochs=3, optimizer="muon"),
     "gpu": TrainPreset(
         name="gpu", lr=2e-3, batch=512, ema=0.9995, warmup=300, precision="bfloat16", compile=True, noise="device"
     ),
