@@ -15,7 +15,7 @@ from phasewise import work
 from phasewise.flops import as_written
 from phasewise.metrics import count_flops
 from phasewise.metrics.features import feature_work
-from phasewise.pipeline import estimate, footprint
+from phasewise.pipeline import estimate, footprint, trying
 from phasewise.pipeline.costs import expensive, expensive_locals, network_costs
 from phasewise.pipeline.estimate import DRAWING, OTHER, RunEstimate, cmi_work, duration, estimate_in_words, estimate_run
 from phasewise.pipeline.footprint import ALIVE, COPIES, GRADIENTS, LATER, peak_memory
@@ -74,6 +74,17 @@ def test_a_network_is_held_beside_its_own_kind(costs):
     assert list(_alike(cheap, costs, tried).values()) == [Speed(1.0, 1.0)]
     assert list(_alike(costs["r2"], costs, tried).values()) == [Speed(7.0, 7.0)]
     assert list(_alike(costs["r2"], costs, {"global": Speed(1.0, 1.0)}).values()) == [Speed(1.0, 1.0)]
+
+
+def test_an_update_of_the_weights_is_counted_once_a_batch(costs, monkeypatch):
+    """A try of few images: the optimizer's own time is spread over the images of a batch as it will be."""
+    told = iter([5.0, 3.0, 0.25])  # a step, an update, a call
+    monkeypatch.setattr(trying, "own_seconds", lambda *_: next(told))
+    monkeypatch.setattr(trying, "TRIAL_FLOPS", 4 * costs["r1"].flops)
+    config = make_config(8, "smoke", preset="brief")
+    assert trying.training_batch(ABOUT, config) == 32
+    found = speeds({"r1": costs["r1"]}, ABOUT, config)
+    assert found["r1"] == Speed((5 - 3) / 4 + 3 / 32, 0.25 / 4)
 
 
 def test_what_is_done_is_not_estimated(costs):

@@ -23,7 +23,7 @@ from phasewise.information import make_estimator
 from phasewise.memory import AT_ONCE
 from phasewise.metrics.sliced import DIRECTIONS
 from phasewise.pipeline.costs import NetworkCost, is_trained
-from phasewise.pipeline.samplers import training_preset
+from phasewise.pipeline.trying import training_batch
 from phasewise.results import DataRecord
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS
@@ -46,10 +46,9 @@ def peak_memory(
     numbers, images = math.prod(about.image_shape), sum(about.sizes.values())
     held = held_now() + LATER + (0.0 if loaded else 4.0 * numbers * images)
     held += sum(4.0 * cost.parameters for cost in costs.values() if cost.taken is not None)
-    extra = [0.0]
+    extra, batch = [0.0], training_batch(about, config)
     extra += [
-        GRADIENTS * cost.kept * min(training_preset(config).batch, about.sizes["train"])
-        + COPIES * 4.0 * cost.parameters
+        GRADIENTS * cost.kept * batch + COPIES * 4.0 * cost.parameters
         for name, cost in costs.items()
         if f"train-{name}" in todo and is_trained(cost)
     ]

@@ -61,7 +61,7 @@ def speeds(costs: Mapping[str, NetworkCost], about: DataRecord, config: RunConfi
         # the first is always tried, at least with one image; the others where time is left for a warm-up and a try
         if tried and 2 * batch * cost.flops / known > left:
             continue
-        tried[cost.name] = _try(cost, trial_data(about, batch), config)
+        tried[cost.name] = _try(cost, about, batch, config)
         left -= (TRIES + 1) * batch * tried[cost.name].step
     return {
         cost.name: tried.get(cost.name) or _scaled(cost, _alike(cost, costs, tried)) for cost in costs.values() if tried
@@ -70,10 +70,15 @@ def speeds(costs: Mapping[str, NetworkCost], about: DataRecord, config: RunConfi
 
 def trial_batch(cost: NetworkCost, about: DataRecord, config: RunConfig) -> int:
     """Images of a try: a whole batch where that is cheap, and on a GPU, where fewer take no less time."""
-    batch = min(training_preset(config).batch, max(about.sizes["train"], 1))
+    batch = training_batch(about, config)
     if torch.device(config.machine.device).type != "cpu":
         return batch
     return int(min(max(TRIAL_FLOPS / cost.flops, 1), batch))
+
+
+def training_batch(about: DataRecord, config: RunConfig) -> int:
+    """Images of a step of training."""
+    return min(training_preset(config).batch, max(about.sizes["train"], 1))
 
 
 def _alike(cost: NetworkCost, costs: Mapping[str, NetworkCost], tried: Mapping[str, Speed]) -> dict[float, Speed]:
@@ -90,8 +95,8 @@ def _scaled(cost: NetworkCost, tried: Mapping[float, Speed]) -> Speed:
     return Speed(tried[nearest].step * share, tried[nearest].call * share)
 
 
-def _try(cost: NetworkCost, data: ImageData, config: RunConfig) -> Speed:
-    device, n = config.machine.device, len(data.train)
+def _try(cost: NetworkCost, about: DataRecord, n: int, config: RunConfig) -> Speed:
+    device, data = config.machine.device, trial_data(about, n)
     if cost.taken is not None:
         call = _call(in_precision(cost.taken.to(device), config), data, device) / n
         return Speed(STEP * call, call)
@@ -103,7 +108,11 @@ def _try(cost: NetworkCost, data: ImageData, config: RunConfig) -> Speed:
     together = Together({cost.name: network}, data, training_preset(config, 1, n), {cost.name: None}, settings)
     trainer = together.trainers[cost.name]
     network.train()
-    step = own_seconds(lambda: trainer.train_step(together.batches.draw(0)), device, TRIES) / n
+    step = own_seconds(lambda: trainer.train_step(together.batches.draw(0)), device, TRIES)
+    trainer.loss(together.batches.draw(0)).backward()
+    update = min(own_seconds(trainer.optimiser.step, device, TRIES), step)
+    # the update of the weights is one whatever the batch, and a try may have fewer images than one has
+    step = (step - update) / n + update / training_batch(about, config)
     return Speed(step, _call(in_precision(network.eval(), config), data, device) / n)
 
 
