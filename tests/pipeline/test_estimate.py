@@ -82,7 +82,9 @@ def test_an_update_of_the_weights_is_counted_once_a_batch(costs, monkeypatch):
     monkeypatch.setattr(trying, "own_seconds", lambda *_: next(told))
     monkeypatch.setattr(trying, "TRIAL_FLOPS", 4 * costs["r1"].flops)
     config = make_config(8, "smoke", preset="brief")
-    assert trying.training_batch(ABOUT, config) == 32
+    assert trying.training_batch(ABOUT, config) == 32, "the preset's"
+    assert trying.training_batch(ABOUT, config.changed(batch=16)) == 16, "or what is asked"
+    assert trying.training_batch(ABOUT, make_config(8, "smoke")) == 128
     found = speeds({"r1": costs["r1"]}, ABOUT, config)
     assert found["r1"] == Speed((5 - 3) / 4 + 3 / 32, 0.25 / 4)
 

@@ -46,7 +46,8 @@ def peak_memory(
     numbers, images = math.prod(about.image_shape), sum(about.sizes.values())
     held = held_now() + LATER + (0.0 if loaded else 4.0 * numbers * images)
     held += sum(4.0 * cost.parameters for cost in costs.values() if cost.taken is not None)
-    extra, batch = [0.0], training_batch(about, config)
+    batch = training_batch(about, config)
+    extra = [0.0]
     extra += [
         GRADIENTS * cost.kept * batch + COPIES * 4.0 * cost.parameters
         for name, cost in costs.items()

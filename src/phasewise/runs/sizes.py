@@ -37,9 +37,9 @@ PHOTOGRAPHS: dict[bool, dict[str, Any]] = {
         "cmi_radii": (1, 2, 3, 4, 6), "cmi_times": (0.05, 0.2, 0.4, 0.6, 0.75),
     },
 }  # fmt: skip
-"""What "cpu" is beyond, where the processor is fast in bfloat16, and where it is not.  The wider network has four times
-the weights and the cost of a sample: fewer passes and samples make room for it (docs/results/cifar10.md).  Where the
-passes are few, the preset for them learns more (studies/LOG.md)."""
+"""What "cpu" is beyond, where the processor is fast in bfloat16, and where it is not.  A network of width 64 has four
+times the weights and the cost of a sample of one of width 32: fewer passes and samples make room for it
+(docs/results/cifar10.md).  Where the passes are few, the preset for them learns more (studies/LOG.md)."""
 
 
 def bounded(size: str, side: int) -> dict[str, Any]:
