@@ -125,6 +125,15 @@ def test_moments_of_parts_are_those_of_the_whole(monkeypatch):
     torch.testing.assert_close(again, (mean, covariance), rtol=1e-12, atol=1e-12)
 
 
+def test_images_that_are_not_finite_are_counted_in_parts(monkeypatch):
+    images = torch.zeros(10, 1, 3, 3)
+    assert memory.not_finite(images) == 0
+    images[1, 0, 0, 0], images[7], images[9, 0, 2] = torch.nan, torch.inf, -torch.inf
+    for at_once in (1, 9, 30, 1000):
+        monkeypatch.setattr(memory, "AT_ONCE", at_once)
+        assert memory.not_finite(images) == 3
+
+
 def test_free_memory_is_known():
     free = memory.available()
     assert free is None or 2**20 < free < 2**50

@@ -42,6 +42,13 @@ def mean_and_covariance(rows: Tensor) -> tuple[Tensor, Tensor]:
     return mean, squares / len(rows)
 
 
+def not_finite(images: Tensor) -> int:
+    """How many of ``images`` (n, ...) hold NaN or infinity, part by part: PyTorch's own check holds a copy of what it
+    is given."""
+    parts = images.split(max(1, AT_ONCE // max(1, images[:1].numel())))
+    return sum(int((~part.isfinite().flatten(1).all(1)).sum()) for part in parts)
+
+
 def available() -> int | None:
     """Bytes of memory that may still be taken on this machine, by its own account; None where it gives none."""
     free = []

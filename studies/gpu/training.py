@@ -50,9 +50,12 @@ def preset_for(place: Place, data: ImageData, **changes: Any) -> TrainPreset:
     preset = replace(get_preset("gpu"), flip="mnist" not in data.name)
     if len(data.train) < 10_000:
         preset = replace(preset, batch=256, weight_decay=1e-2)
-    if place.device == "cpu":  # some thousand steps, so a short average of the weights
-        half = "bfloat16" if place.in_half else "float32"
-        preset = replace(preset, compile=False, precision=half, batch=32, lr=1e-3, ema=0.99, warmup=100)
+    if place.device == "cpu":  # some thousand steps, so a short average of the weights, and steps that learn more each
+        brief, half = get_preset("brief"), "bfloat16" if place.in_half else "float32"
+        preset = replace(
+            preset, compile=False, precision=half, batch=brief.batch, lr=brief.lr, optimizer=brief.optimizer, ema=0.99,
+            warmup=100,
+        )  # fmt: skip
     if place.quick:
         preset = replace(preset, batch=8)
     return replace(preset, **changes)
@@ -125,7 +128,7 @@ def teach_windows(amount: Amount) -> Job:
         about = {**teacher.config(), "image_shape": teacher.image_shape, "path": teacher.path}
         student = Served(**about).to(place.device).for_windows(windows_of(place))
         lend(teacher, student)
-        preset = preset_for(place, data, compile=False, lr=3e-4)
+        preset = preset_for(place, data, compile=False, lr=1e-3 if place.device == "cpu" else 3e-4)
         found = _trained({network: student}, data, place, name, amount, preset, teacher)[network]
         after = place.network(name, network)
         with torch.no_grad():

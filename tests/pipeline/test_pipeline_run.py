@@ -56,6 +56,14 @@ def test_summary_has_the_agreed_shape(smoke_run):
     assert summary["schedules"]["hybrid"]["mflop"] <= 0.8 * summary["schedules"]["global"]["mflop"] * (1 + 1e-6)
 
 
+def test_stages_say_how_long_they_took_and_what_memory_was_held_by_then(smoke_run):
+    stamps = [read_json(path) for path in (smoke_run / "stages").iterdir()]
+    held = [held for _, held in sorted((stamp["finished"], stamp["held_bytes"]) for stamp in stamps)]
+    assert held == sorted(held), "the most so far"
+    assert held[0] > 50 * 2**20, "a process with PyTorch in it"
+    assert min(stamp["seconds"] for stamp in stamps) >= 0
+
+
 def test_records_say_what_they_rest_on(smoke_run):
     table = LossTable.load(smoke_run / "records" / "losses.json")
     assert table.control == "control"

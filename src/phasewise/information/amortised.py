@@ -111,7 +111,10 @@ class AmortisedEstimator(CMIEstimator):
         self, problem: Problem, cells: Sequence[Cell], folder: Path | None = None, say: Say = lambda _: None
     ) -> Iterator[tuple[Cell, Estimate]]:
         self.check_number(len(problem.images))
-        read = [self._read_fold(problem, fold, folder, say) for fold in self._cut(problem)]
+        read = []
+        for fold in self._cut(problem):
+            read.append(self._read_fold(problem, fold, folder, say))
+            del fold  # its images are copies: there is no room for those of two folds
         value, stderr = combine([r["scores"] for r in read], [r["doubt"] for r in read])
         n = sum(len(r["scores"]) for r in read)
         for i, j in cells:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -116,11 +117,15 @@ def fit_linear_chain(
     weights, variances, chosen = [], [], []
     for alpha, sigma in zip(alphas.tolist(), sigmas.tolist(), strict=True):
         x = alpha * (validation - mean) + sigma * torch.randn(validation.shape, generator=generator)
-        noisy = [(w, moments.noisy(w, alpha, sigma)) for w in WEIGHTS]
-        best = [_best(noisy, context, a, x, alpha, mean) for context in contexts]
-        weights.append(torch.stack([b[0] for b in best]))
-        variances.append(torch.stack([b[1] for b in best]))
-        chosen.append(torch.tensor([b[2] for b in best]))
+        best: list[Fitted] = []
+        for weight in WEIGHTS:  # outermost: one covariance is held at a time
+            q = moments.noisy(weight, alpha, sigma)
+            fitted = [_fitted(q, weight, context, a, x) for context in contexts]
+            best = [max(pair, key=lambda f: f.score) for pair in zip(best, fitted, strict=True)] if best else fitted
+            del q
+        weights.append(torch.stack([b.weights for b in best]))
+        variances.append(torch.stack([b.variance for b in best]))
+        chosen.append(torch.tensor([b.shrinkage for b in best]))
     return LinearChain(torch.stack(weights), torch.stack(variances), mean, torch.stack(chosen))
 
 
@@ -147,18 +152,18 @@ def untold_chain(problem: Problem) -> LinearChain:
     )  # fmt: skip
 
 
-def _best(
-    noisy: list[tuple[float, Tensor]], context: Tensor, a: Tensor, x: Tensor, alpha: float, mean: Tensor
-) -> tuple[Tensor, Tensor, float]:
-    """(weights, variances, shrinkage) with the best score on ``x`` (m, D), the centred noisy images."""
-    target = x[:, a]
-    best = None
-    for shrinkage, q in noisy:
-        w, v = chain_regression(q, context, a)
-        w, v = w.float(), v.float()
-        # the log density of A along the chain, up to a constant
-        score = -0.5 * float((v.log() + (target - x @ w.T).square().mean(0) / v).sum())
-        if best is None or score > best[0]:
-            best = (score, w, v, shrinkage)
-    assert best is not None
-    return best[1:]
+class Fitted(NamedTuple):
+    """A regression from one region at one time, and its score on validation images."""
+
+    score: float
+    shrinkage: float
+    weights: Tensor
+    variance: Tensor
+
+
+def _fitted(q: Tensor, shrinkage: float, context: Tensor, a: Tensor, x: Tensor) -> Fitted:
+    """From the covariance ``q`` of the noisy entries; scored on ``x`` (m, D), centred noisy images."""
+    w, v = chain_regression(q, context, a)
+    w, v = w.float(), v.float()
+    # the log density of A along the chain, up to a constant
+    return Fitted(-0.5 * float((v.log() + (x[:, a] - x @ w.T).square().mean(0) / v).sum()), shrinkage, w, v)

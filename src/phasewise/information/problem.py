@@ -16,6 +16,7 @@ from torch import Tensor
 from phasewise import checks
 from phasewise.errors import PhasewiseError, PhasewiseWarning
 from phasewise.information.regions import Center, Geometry, make_geometry
+from phasewise.memory import not_finite
 from phasewise.paths import LinearPath, NoisePath, a_path, isotropic
 from phasewise.shapes import ImageShape
 
@@ -81,7 +82,7 @@ def make_problem(
     if len(images) < LEAST_IMAGES:
         raise PhasewiseError(f"need at least {LEAST_IMAGES} images for an estimate with an error, got {len(images)}")
     images = images.detach().cpu().float()
-    if not bool(torch.isfinite(images).all()):
+    if not_finite(images):
         raise PhasewiseError("the images hold NaN or infinite pixels; drop or mend those images")
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
     geometry = make_geometry(shape, block, center)

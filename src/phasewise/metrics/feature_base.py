@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from phasewise import checks
 from phasewise.errors import PhasewiseError
+from phasewise.memory import not_finite
 from phasewise.results import FRECHET
 from phasewise.shapes import ImageShape
 
@@ -119,7 +120,7 @@ def check_images(images: Tensor, image_shape: ImageShape | None) -> Tensor:
         )
     if not images.is_floating_point():
         raise PhasewiseError(f"images must be floating point in the data's pixel range, got {images.dtype}")
-    bad = int((~torch.isfinite(images).flatten(1).all(1)).sum())
+    bad = not_finite(images)
     if bad:
         raise PhasewiseError(
             f"{bad} of {images.shape[0]} images contain NaN or infinite pixels; the sampler diverged: "

@@ -14,6 +14,7 @@ from phasewise.pipeline.ahead import check_before, check_cmi, check_members
 from phasewise.pipeline.costs import NetworkCost, expensive_locals, network_costs
 from phasewise.pipeline.estimate import RunEstimate, estimate_in_words, estimate_run
 from phasewise.pipeline.folder import RunFolder, Stage
+from phasewise.pipeline.footprint import held_now
 from phasewise.pipeline.models import open_source
 from phasewise.pipeline.stages import Context, all_stages, discard_training, wanted
 from phasewise.pipeline.telling import Teller
@@ -129,8 +130,11 @@ def go_through(chosen: list[Stage], folder: RunFolder, context: Context) -> None
         started = time.monotonic()
         stage.work(context)
         # last: a stage that was stopped has no stamp and is done again
-        folder.stamp(stage, stages, time.monotonic() - started, **images_state(context.config, stage))
+        held, state = int(held_now()), images_state(context.config, stage)
+        folder.stamp(stage, stages, time.monotonic() - started, held_bytes=held, **state)
         say.finish()
+    if todo and _counts(todo, context.config):
+        say(f"at most {held_now() / 2**30:.1f} GiB of memory were held")
 
 
 def repeating(config: RunConfig, folder: RunFolder, command: str) -> str:
