@@ -17,12 +17,13 @@ from torch import Tensor
 
 import phasewise as pw
 from phasewise.denoisers import DiTDenoiser
-from phasewise.metrics import ClassifierFeatures, FrechetReference, SlicedReference, frechet_score
+from phasewise.metrics import ClassifierFeatures, FeatureNetwork, FrechetReference, SlicedReference, frechet_score
 from phasewise.metrics.frechet import frechet_draws
 from phasewise.results import PriceList
 from phasewise.sampling.loop import integrate
 from phasewise.scheduling import prices_at, schedule_from_assignment
 from phasewise.seeding import mix
+from studies.gpu.judges import Borrowed
 from studies.gpu.kept import Kept
 from studies.gpu.looks import REAL, SAMPLES, SEED, fine_power, looks
 from studies.gpu.place import JUDGES, Place
@@ -80,9 +81,11 @@ class Bench:
         return {**found, START: pw.PixelDenoiser.fit(images).to(self.place.device)}
 
     @cached_property
-    def judges(self) -> dict[str, ClassifierFeatures]:
-        folder = self.place.folder
-        return {k: ClassifierFeatures.load(folder(self.name, v)).to(self.place.device) for k, v in JUDGES.items()}
+    def judges(self) -> dict[str, FeatureNetwork]:
+        found = {k: ClassifierFeatures.load(self.place.folder(self.name, v)) for k, v in JUDGES.items()}
+        shape = self.data.image_shape
+        fit = {k: j if j.image_shape == shape else Borrowed(j, shape[1]) for k, j in found.items()}
+        return {k: judge.to(self.place.device) for k, judge in fit.items()}
 
     @cached_property
     def moments(self) -> dict[str, FrechetReference]:

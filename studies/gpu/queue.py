@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from studies.gpu.fronts import front
-from studies.gpu.place import Place
+from studies.gpu.place import JUDGES, Place
 from studies.gpu.recipe import read_cmi
 from studies.gpu.sizes import Amount, FrontSize, on_two_cores
 from studies.gpu.timing import time_set, time_windows
 from studies.gpu.training import (
     Make,
+    borrow_judge,
     dit_of,
     take_shipped,
     teach_windows,
@@ -56,20 +57,29 @@ Judge = tuple[str, int, int, float]
 """Architecture, passes, width and minutes."""
 
 
+LENDER = "cifar10"
+"""The shipped set whose judges photographs of clothes borrow."""
+
+
 def _set(
-    data: str, networks: Trained, judges: tuple[Judge, Judge], locals_: Timed, windows: Timed | None = None,
-    begins: str | None = None,
+    data: str, networks: Trained, judges: tuple[Judge, Judge] | None, locals_: Timed, windows: Timed | None = None,
+    begins: str | None = None, teacher: str = "global",
 ) -> list[Job]:  # fmt: skip
-    """The jobs of one set of images, networks first.  ``begins``: the set whose transformers lend their weights."""
+    """The jobs of one set of images, networks first.  ``judges``: None borrows them.  ``begins``: the set whose
+    transformers lend their weights.  ``teacher`` of the local networks."""
     page = "docs/results/photographs.md" if "clothing" in data else f"src/phasewise/pretrained/{data}"
     jobs = []
     for name, (make, amount, minutes) in networks.items():
         lender = begins if name.startswith("dit") else None
         needs = (f"{lender}/{name}",) if lender else ()
         jobs.append(Job(data, name, train_network(make, amount, lender), minutes, needs, page))
-    for name, (architecture, passes, width, minutes) in zip(("judge", "judge-unseen"), judges, strict=True):
-        jobs.append(Job(data, name, train_judge(architecture, passes, width), minutes, belongs=page))
-    jobs.append(Job(data, "locals", train_locals(locals_[0]), locals_[1], (f"{data}/global",), page))
+    for k, name in enumerate(JUDGES.values()):
+        work, minutes = borrow_judge(LENDER), 0.1
+        if judges is not None:
+            architecture, passes, width, minutes = judges[k]
+            work = train_judge(architecture, passes, width)
+        jobs.append(Job(data, name, work, minutes, belongs=page))
+    jobs.append(Job(data, "locals", train_locals(locals_[0], teacher), locals_[1], (f"{data}/{teacher}",), page))
     if windows:
         jobs.append(Job(data, "dit-windows", teach_windows(windows[0]), windows[1], (f"{data}/dit",), page))
     return jobs
@@ -85,10 +95,10 @@ def _fronts(data: str, sizes: Mapping[str, tuple[FrontSize, float]]) -> list[Job
 
 
 def _on_gpu(
-    data: str, width: int, seconds: float, passes: int, *, transformer: float = 0.0,
+    data: str, width: int, seconds: float, passes: int | None, *, transformer: float = 0.0,
     cheap: tuple[str, ...] = ("coarse",), windows: bool = False,
 ) -> list[Job]:  # fmt: skip
-    """A set at a large GPU's size; every training by the clock."""
+    """A set at a large GPU's size; every training by the clock, judges by ``passes``: None borrows them."""
 
     def timed(make: Make, seconds: float) -> tuple[Make, Amount, float]:
         return make, Amount(seconds), seconds / 60
@@ -100,13 +110,13 @@ def _on_gpu(
             "dit-coarse": timed(dit_of("coarse"), transformer / 2),
         }
     networks |= {size: timed(unet_of(size), seconds / 2) for size in cheap}
-    judges = (("residual", passes, 32, 1.0), ("mixer", passes, 32, 1.0))
+    judges = None if passes is None else (("residual", passes, 32, 1.0), ("mixer", passes, 32, 1.0))
     return _set(data, networks, judges, (Amount(seconds / 2), seconds / 120), (Amount(60), 1.0) if windows else None)
 
 
 def _on_cores(
     data: str, images: Mapping[str, tuple[int, float]], fronts: Mapping[str, tuple[FrontSize, float]],
-    begins: str | None = None,
+    begins: str | None = None, teacher: str = "global",
 ) -> list[Job]:  # fmt: skip
     """A set at the size of two cores, front and all; every training by so many images, and about so many minutes."""
     makes = {
@@ -115,9 +125,7 @@ def _on_cores(
     }  # fmt: skip
     amounts = {name: (Amount(images=count), minutes) for name, (count, minutes) in images.items()}
     networks = {name: (make, *amounts[name]) for name, make in makes.items()}
-    # depthwise convolutions are slow on a processor, so the second judge is plain and wide there
-    judges = (("residual", 20, 24, 3.0), ("plain", 25, 64, 2.0))
-    jobs = _set(data, networks, judges, amounts["locals"], amounts["windows"], begins)
+    jobs = _set(data, networks, None, amounts["locals"], amounts["windows"], begins, teacher)
     return [*jobs, *_fronts(data, fronts)]
 
 
@@ -166,9 +174,9 @@ JOBS: dict[str, dict[str, Job]] = {
         *_on_gpu("cifar10", 48, 360, 40, transformer=400, cheap=("coarse", "small"), windows=True),
         *_on_gpu("mnist", 32, 240, 8, transformer=120),
         *_on_gpu("fashion_mnist", 32, 240, 15),
-        *_on_gpu("clothing64", 48, 70, 40, transformer=70, cheap=("coarse", "small"), windows=True),
-        *_on_gpu("clothing128", 48, 110, 40, transformer=100, cheap=("coarse", "small"), windows=True),
-        *_on_gpu("clothing32", 48, 50, 40, transformer=60, cheap=("coarse", "small"), windows=True),
+        *_on_gpu("clothing64", 48, 70, None, transformer=70, cheap=("coarse", "small"), windows=True),
+        *_on_gpu("clothing128", 48, 110, None, transformer=100, cheap=("coarse", "small"), windows=True),
+        *_on_gpu("clothing32", 48, 50, None, transformer=60, cheap=("coarse", "small"), windows=True),
         *_fronts("cifar10", dict.fromkeys(("unet", "dit"), (FrontSize(3000, 10_000, 30), 3.0))),
         *_fronts("clothing32", dict.fromkeys(("unet", "dit"), (FrontSize(2000, 3000, 24), 3.0))),
         *_fronts("clothing64", dict.fromkeys(("unet", "dit"), (FrontSize(2000, 3000, 24), 3.0))),
@@ -197,7 +205,7 @@ JOBS: dict[str, dict[str, Job]] = {
             {"global": (28_000, 14), "coarse": (15_000, 3), "small": (16_000, 5), "dit": (22_000, 19),
              "dit-coarse": (17_000, 5), "locals": (14_000, 8), "windows": (2_000, 3)},
             {"unet": (on_two_cores(192, 400, 6, (200, 10)), 16), "dit": (on_two_cores(160, 400, 5, (128, 10)), 21)},
-            "clothing64",
+            "clothing32", "dit",
         ),
         *_beside_shipped(
             "cifar10",

@@ -84,11 +84,11 @@ def lend(smaller: torch.nn.Module, network: torch.nn.Module) -> list[str]:
     return list(fits)
 
 
-def train_locals(amount: Amount) -> Job:
-    """A job that trains every local network and the control in one pass, taught by the set's global network."""
+def train_locals(amount: Amount, by: str = "global") -> Job:
+    """A job that trains every local network and the control in one pass, taught by the set's network ``by``."""
 
     def job(place: Place, name: str, network: str) -> dict[str, Any]:
-        data, teacher, small = place.images(name), place.network(name, "global"), place.device == "cpu"
+        data, teacher, small = place.images(name), place.network(name, by), place.device == "cpu"
         side = data.image_shape[1]
         radii = (1, 2) if place.quick else (FEW_RADII if small else RADII).get(side, RADII[28])
         torch.manual_seed(0)
@@ -244,14 +244,23 @@ def train_judge(architecture: str, epochs: int, width: int = 32) -> Job:
     return job
 
 
+def borrow_judge(lender: str) -> Job:
+    """A job that takes a shipped set's classifier for judge, which :class:`studies.gpu.judges.Borrowed` may enlarge."""
+
+    def job(place: Place, name: str, network: str) -> dict[str, Any]:
+        features = pw.load_pretrained(lender).features(unseen=network == JUDGES["unseen"])
+        features.save(place.folder(name, network))
+        return {"test_accuracy": features.test_accuracy, "judge": features.name}
+
+    return job
+
+
 def take_shipped(place: Place, name: str, network: str) -> dict[str, Any]:
     """A job that trains nothing: a network, the local ones or a judge of the set that comes with the package, put where
     a front looks for it."""
-    ready = pw.load_pretrained(name)
     if network in JUDGES.values():
-        features = ready.features(unseen=network == JUDGES["unseen"])
-        features.save(place.folder(name, network))
-        return {"test_accuracy": features.test_accuracy, "judge": features.name}
+        return borrow_judge(name)(place, name, network)
+    ready = pw.load_pretrained(name)
     locals_ = [n for n in ready.names if isinstance(ready.denoiser(n), pw.LocalDenoiser)]
     found = {}
     for member in locals_ if network == "locals" else [network]:

@@ -20,6 +20,7 @@ from phasewise.metrics.frechet import frechet_draws
 from phasewise.training.settings import TrainSettings
 from studies.gpu.bench import Bench
 from studies.gpu.fronts import Front
+from studies.gpu.judges import Borrowed
 from studies.gpu.kept import Kept
 from studies.gpu.looks import fine_power, looks
 from studies.gpu.place import Place
@@ -280,6 +281,45 @@ def test_shipped_networks_and_judges_go_where_a_front_looks_for_them(tmp_path: P
     assert needs - {"cifar10/dit", "cifar10/dit-windows"} <= {
         f"cifar10/{n}" for n in ("global", "judge", "judge-unseen")
     }
+
+
+def test_photographs_are_judged_by_features_of_others(tmp_path: Path) -> None:
+    place, jobs = Place(tmp_path, None, "cpu", quick=True), JOBS["cpu"]
+    for name in ("judge", "judge-unseen"):
+        assert jobs[f"clothing64/{name}"].work(place, "clothing64", name)["test_accuracy"] > 0.85
+    judges = Bench(place, "clothing64", "dit", FrontSize(8, 8, 2)).judges
+    own = pw.load_pretrained("cifar10").features()
+    assert judges["seen"].name == own.name
+    assert judges["seen"].digest() != judges["unseen"].digest()
+    x = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    whole, tiles = judges["seen"].extract(x).split(own.dim, 1)
+    small = torch.nn.functional.avg_pool2d(x, 2)
+    assert torch.allclose(whole, own.extract(small), atol=1e-5)
+    corners = [x[..., i : i + 32, j : j + 32] for i in (0, 32) for j in (0, 32)]
+    assert torch.allclose(tiles, torch.stack([own.extract(c) for c in corners]).mean(0), atol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "seen"), [(32, 0), (64, 64), (128, 64)])
+def test_a_borrowed_judge_sees_the_whole_and_the_middle(side: int, seen: int) -> None:
+    judge = Borrowed(pw.load_pretrained("cifar10").features(unseen=True), side)
+    x = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    first = (side - seen) // 2
+    middle = slice(first, first + seen)
+    # waves that the whole's average does not see
+    fine = 0.3 * torch.tensor([1.0, -1.0]).repeat(side // 2)
+    inside, outside = (torch.zeros(side, side) for _ in range(2))
+    inside[middle, middle] = 1
+    outside = 1 - inside
+    base = judge.extract(x)
+    assert base.shape == (2, judge.dim)
+    changed = {k: judge.extract(x + fine * where) for k, where in (("in", inside), ("out", outside))}
+    own = judge.judge.dim
+    if not seen:
+        assert judge.dim == own
+        return
+    assert torch.allclose(changed["in"][:, :own], base[:, :own], atol=1e-4), "the average of two pixels is the same"
+    assert (changed["in"][:, own:] - base[:, own:]).abs().max() > 0.01
+    assert torch.allclose(changed["out"][:, own:], base[:, own:], atol=1e-4)
 
 
 def test_a_processor_does_a_job_of_a_gpu_where_it_is_named(tmp_path: Path) -> None:
