@@ -125,6 +125,14 @@ def test_moments_of_parts_are_those_of_the_whole(monkeypatch):
     torch.testing.assert_close(again, (mean, covariance), rtol=1e-12, atol=1e-12)
 
 
+def test_variances_of_parts_are_those_of_the_whole(monkeypatch):
+    images = torch.randn(50, 2, 3, 3, generator=torch.Generator().manual_seed(0)) + 100
+    monkeypatch.setattr(memory, "AT_ONCE", 18 * 7)
+    mean, variance = memory.mean_and_variance(images)
+    torch.testing.assert_close(mean, images.double().mean(0))
+    torch.testing.assert_close(variance, images.double().var(0, correction=0))
+
+
 def test_images_that_are_not_finite_are_counted_in_parts(monkeypatch):
     images = torch.zeros(10, 1, 3, 3)
     assert memory.not_finite(images) == 0

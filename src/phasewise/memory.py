@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import traceback
@@ -42,11 +43,31 @@ def mean_and_covariance(rows: Tensor) -> tuple[Tensor, Tensor]:
     return mean, squares / len(rows)
 
 
+def mean_and_variance(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of every number of ``rows`` (n, ...) in float64, of which only a part is held at a time."""
+    parts = rows.split(max(1, AT_ONCE // max(1, rows[:1].numel())))
+    total: Any = 0
+    squares: Any = 0
+    for part in parts:
+        total = total + part.double().sum(0)
+    mean = total / len(rows)
+    for part in parts:
+        squares = squares + (part.double() - mean).square().sum(0)
+    return mean, squares / len(rows)
+
+
 def not_finite(images: Tensor) -> int:
     """How many of ``images`` (n, ...) hold NaN or infinity, part by part: PyTorch's own check holds a copy of what it
     is given."""
     parts = images.split(max(1, AT_ONCE // max(1, images[:1].numel())))
     return sum(int((~part.isfinite().flatten(1).all(1)).sum()) for part in parts)
+
+
+def give_back() -> None:
+    """Return to the system what this process has freed.  By itself the C library keeps most of it: blocks of some
+    megabytes come and go on a heap that only shrinks at its end."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def available() -> int | None:

@@ -193,7 +193,11 @@ def test_full_rank_given_or_not_is_the_same() -> None:
 
 
 @pytest.mark.parametrize("floor", [0.0, 0.09])
-def test_few_eigenvectors_suffice_where_the_rest_share_one_variance(floor: float) -> None:
+@pytest.mark.parametrize("dense", [True, False])
+def test_few_eigenvectors_suffice_where_the_rest_share_one_variance(
+    floor: float, dense: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear_module, "LARGEST_DENSE", 4096 if dense else 30)
     x, x_t = low_rank_images(6, floor), noise(5, *SHAPE)
     short, full = WienerDenoiser.fit(x, rank=6), WienerDenoiser.fit(x)
     assert short.eigenvectors.shape == (40, 6)
@@ -202,7 +206,20 @@ def test_few_eigenvectors_suffice_where_the_rest_share_one_variance(floor: float
         torch.testing.assert_close(short(x_t, t), full(x_t, t), atol=1e-3, rtol=1e-3)
 
 
-def test_fitting_at_low_rank_is_repeatable_and_leaves_the_random_state_alone() -> None:
+@pytest.mark.parametrize("dense", [True, False])
+def test_what_is_kept_at_low_rank_are_the_largest_of_all_eigenvalues(
+    dense: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear_module, "LARGEST_DENSE", 4096 if dense else 30)
+    x = photographs()
+    full, short = WienerDenoiser.fit(x), WienerDenoiser.fit(x, rank=6)
+    largest = full.eigenvalues.flip(0)
+    torch.testing.assert_close(short.eigenvalues, largest[:6], rtol=1e-5 if dense else 0.01, atol=0)
+    assert float(short.rest) == pytest.approx(float(largest[6:].mean()), rel=1e-4 if dense else 0.01)
+
+
+def test_fitting_at_low_rank_is_repeatable_and_leaves_the_random_state_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_module, "LARGEST_DENSE", 30)  # beyond, directions are found by chance
     torch.manual_seed(0)
     first = WienerDenoiser.fit(photographs(), rank=6)
     after = torch.rand(3)

@@ -174,7 +174,7 @@ def test_memory_is_the_largest_of_what_stages_take(costs, monkeypatch):
     few, many = (beyond(["evaluate"], n_samples=n) for n in (100_000, 200_000))
     assert many == pytest.approx(2 * few)
     assert few > 100_000 * 4 * 4 * 64, "samples, and what they are compared by"
-    # the covariances of colour images of side 32 are what a CMI map holds: six mixtures of 75 MB, and more
+    # matrices of the size of a covariance are what a CMI map of colour images of side 32 holds: 75 MB each
     colour = replace(ABOUT, image_shape=(3, 32, 32))
     assert beyond(["cmi"], colour, cmi_crop=32) > 6 * 8 * 3072**2
     assert beyond(["cmi"], colour, cmi_crop=8) < 2**27

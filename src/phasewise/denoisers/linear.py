@@ -17,7 +17,7 @@ from torch import Tensor
 from phasewise import checks
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
-from phasewise.memory import mean_and_covariance
+from phasewise.memory import AT_ONCE, mean_and_covariance, mean_and_variance
 from phasewise.paths import ModePath, NoisePath, Time, a_path, as_scale, as_time, isotropic
 from phasewise.shapes import ImageShape
 from phasewise.work import Work, covariance_work
@@ -93,14 +93,17 @@ class WienerDenoiser(Denoiser):
             raise PhasewiseError(f"rank {rank} needs at least as many images; there are {n}")
         shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
         self = cls(shape, radius, rank, path).to(images.device)
-        if self.rank == size:
+        if size <= LARGEST_DENSE or self.rank == size:
             mean, covariance = mean_and_covariance(flat)
-            values, vectors = torch.linalg.eigh(covariance)  # K = V diag(values) V^T
+            total = covariance.trace()
+            values, vectors = torch.linalg.eigh(covariance)  # K = V diag(values) V^T, ascending
+            if self.rank < size:
+                values, vectors = values[-self.rank :].flip(0), vectors[:, -self.rank :].flip(1)
         else:
             flat = flat.to(torch.float64, copy=True)
             mean = flat.mean(0)
             flat -= mean
-            total = flat.square().sum() / n
+            total = sum(part.square().sum() for part in flat.split(max(1, AT_ONCE // size))) / n
             # svd_lowrank draws from the global state
             with torch.random.fork_rng([flat.device] if flat.is_cuda else []):
                 torch.manual_seed(0)
@@ -256,7 +259,7 @@ def wiener_work(image_shape: ImageShape, n: int) -> list[Work]:
     """What :meth:`WienerDenoiser.fit` of ``n`` images (C, H, W) takes, in pieces that can be tried."""
     size = math.prod(image_shape)
     rank = usual_rank(size, None, n)
-    if rank is None or rank >= size:
+    if size <= LARGEST_DENSE or rank is None:
         return covariance_work(n, size)
     rows, basis = (torch.ones(k, m, dtype=torch.float64) for k, m in ((TRIED_ROWS, size), (size, rank)))
     return [Work(lambda: rows @ basis, PRODUCTS * n / TRIED_ROWS)]
@@ -288,7 +291,7 @@ class PixelDenoiser(Denoiser):
             raise PhasewiseError("need at least 2 images to fit a variance")
         shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
         self = cls(shape, path).to(images.device)
-        variance, mean = torch.var_mean(images.double(), dim=0, correction=0)
+        mean, variance = mean_and_variance(images)
         self.mean.copy_(mean)
         self.variance.copy_(variance)
         return self

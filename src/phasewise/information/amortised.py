@@ -32,7 +32,7 @@ from phasewise.information.base import Cell, CMIEstimator, Say, whole
 from phasewise.information.conditional import TrunkShape
 from phasewise.information.folds import Fold, RandomBatch, train_network
 from phasewise.information.inputs import Inputs
-from phasewise.information.linear import WEIGHTS, chain_work, untold_chain
+from phasewise.information.linear import MATRICES, chain_work, untold_chain
 from phasewise.information.problem import Problem
 from phasewise.information.readings import CHUNK, Readings
 from phasewise.information.stacking import NestedStack, Rule
@@ -208,9 +208,9 @@ class AmortisedEstimator(CMIEstimator):
         return torch.cat(out), stack.doubt[:-1].hypot(stack.doubt[-1:])
 
     def bytes(self, size: int, n: int) -> float:
-        """Images, those of a fold, sums in float64, and the covariances of a time at every shrinkage."""
+        """Images, those of a fold, and sums in float64 or what :mod:`phasewise.information.linear` holds at a time."""
         sums = 16.0 * min(size * n, AT_ONCE)
-        return 4.0 * size * n * (2 - 1 / self.folds) + max(sums, 8.0 * size**2 * (len(WEIGHTS) + 4))
+        return 4.0 * size * n * (2 - 1 / self.folds) + max(sums, 8.0 * size**2 * MATRICES)
 
     def trunk_shape(self, problem: Problem, inputs: Inputs) -> TrunkShape:
         near = (problem.geometry.distance <= NEAR).expand(problem.image_shape).reshape(-1).nonzero()

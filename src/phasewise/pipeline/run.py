@@ -10,6 +10,7 @@ from phasewise import checks
 from phasewise.data import source_state
 from phasewise.denoisers import Denoiser
 from phasewise.errors import DataError, RunFolderError
+from phasewise.memory import give_back
 from phasewise.pipeline.ahead import check_before, check_cmi, check_members
 from phasewise.pipeline.costs import NetworkCost, expensive_locals, network_costs
 from phasewise.pipeline.estimate import RunEstimate, estimate_in_words, estimate_run
@@ -130,6 +131,7 @@ def go_through(chosen: list[Stage], folder: RunFolder, context: Context) -> None
         started = time.monotonic()
         stage.work(context)
         # last: a stage that was stopped has no stamp and is done again
+        give_back()
         held, state = int(held_now()), images_state(context.config, stage)
         folder.stamp(stage, stages, time.monotonic() - started, held_bytes=held, **state)
         say.finish()
