@@ -52,8 +52,9 @@ def preset_for(place: Place, data: ImageData, **changes: Any) -> TrainPreset:
         preset = replace(preset, batch=256, weight_decay=1e-2)
     if place.device == "cpu":  # some thousand steps, so a short average of the weights, and steps that learn more each
         brief, half = get_preset("brief"), "bfloat16" if place.in_half else "float32"
+        batch = brief.batch if data.image_shape[1] < 128 else brief.batch // 2  # of few images more steps
         preset = replace(
-            preset, compile=False, precision=half, batch=brief.batch, lr=brief.lr, optimizer=brief.optimizer, ema=0.99,
+            preset, compile=False, precision=half, batch=batch, lr=brief.lr, optimizer=brief.optimizer, ema=0.99,
             warmup=100,
         )  # fmt: skip
     if place.quick:
