@@ -7,7 +7,7 @@ itself, and next to free, for hybrids and rivals alike.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -55,7 +55,7 @@ class Bench:
         self.batch = how.batch or max(1_000_000 // int(np.prod(data.image_shape)), 100)
         networks = [place.folder(name, n) for n in (*self._networks(), *JUDGES.values())]
         files = [f for folder in networks for f in sorted(folder.glob("*.safetensors"))]
-        about = repr((sorted(asdict(how).items()), place.device, place.in_half))
+        about = repr((self.batch, place.device, place.in_half))  # the rest is asked with every answer
         self.kept = Kept(place.folder(name, f"front-{kind}"), [about, *files])
 
     def _networks(self) -> list[str]:

@@ -60,6 +60,6 @@ TINY = FrontSize(8, 8, 2, counts=(3, 4), shares=(0.5,), finer=False, most=1, pri
 
 def on_two_cores(n_first: int, n_final: int, trials: int, prices: tuple[int, int]) -> FrontSize:
     return FrontSize(
-        n_first, n_final, trials, counts=(3, 4, 5, 6, 8), shares=(0.12, 0.2, 0.3, 0.45, 0.65), finer=False, most=4,
+        n_first, n_final, trials, counts=(3, 4, 5, 6, 8), shares=(0.12, 0.2, 0.3, 0.45, 0.65), finer=False, most=6,
         prices=prices, batch=32,
     )  # fmt: skip

@@ -17,6 +17,8 @@ CLOSED = "closed forms"
 FAMILIES = (*ALONE, CLOSED, "hybrid")
 BOUND = 1.05
 """Equal judged quality: within 5 %."""
+NEAR = 1.1
+"""So many times the base's FID of few samples may turn out to be within the bound by more."""
 Row = Mapping[str, Any]
 FAR = 1.25
 """Of what is allowed to the distance of pixels."""
@@ -42,17 +44,20 @@ def best_alone(rows: Sequence[Row]) -> Row:
 
 
 def finalists(rows: Sequence[Row], base: Row, limit: float, most: int) -> list[Row]:
-    """Of each family what no cheaper one of it beats by its worse judge: from ``limit`` times the base's FID down to
-    the first that is a tenth better than it, the best ``most`` of them."""
+    """Of each family what no cheaper one of it beats by its worse judge, at most ``limit`` times the base's FID: the
+    ``most`` cheapest of those that are NEAR the bound or better, for the cheapest within it are what is asked for.
+    Where fewer than two are near, the best before them, so that a family shows what it comes to."""
     chosen = [base]
     for family in FAMILIES:
-        front: list[Row] = []
+        front: list[tuple[float, Row]] = []
         least = limit
         for row in sorted((r for r in rows if r["family"] == family), key=lambda r: r["mflop"]):
-            if (value := worst(row["fid"], base["fid"])) < least and least > 0.9:
+            if (value := worst(row["fid"], base["fid"])) < least:
                 least = value
-                front.append(row)
-        chosen += [row for row in front[-most:] if row is not base]
+                front.append((value, row))
+        near = [row for value, row in front if value <= NEAR][:most]
+        before = [row for value, row in front if value > NEAR]
+        chosen += [row for row in [*before[max(len(before) + len(near) - 2, 0) :], *near] if row is not base]
     return chosen
 
 

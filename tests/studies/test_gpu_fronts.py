@@ -97,9 +97,12 @@ def test_finalists_are_undominated_by_the_worse_judge() -> None:
     rows: list[Row] = [BASE, FEWER, MIXED, CHEAP, CHEAPER, final("hybrid", 30, 9, 22), final("hybrid", 60, 8, 17.9)]
     rows += [final("hybrid", 70, 7, 15), final("hybrid", 5, 30, 30)]
     assert best_alone(rows) is BASE
-    chosen = finalists(rows, BASE, 1.6, 5)
-    assert [r["mflop"] for r in chosen] == [100, 80, 40, 10, 20, 60]  # 60 is a tenth better: nothing after it
-    assert [r["mflop"] for r in finalists(rows, BASE, 1.6, 1)] == [100, 40, 60]
+    assert [r["mflop"] for r in finalists(rows, BASE, 1.6, 5)] == [100, 80, 40, 10, 20, 60, 70]
+    assert [r["mflop"] for r in finalists(rows, BASE, 1.6, 2)] == [100, 80, 40, 10, 20]
+    assert [r["mflop"] for r in finalists(rows, BASE, 1.6, 1)] == [100, 80, 40, 10], "the cheapest near the bound"
+    poor = [final("hybrid", m, 10 * v, 20 * v) for m, v in ((1, 1.7), (2, 1.5), (3, 1.4), (4, 1.2), (5, 1.08))]
+    assert [r["mflop"] for r in finalists([BASE, *poor], BASE, 1.6, 3)] == [100, 4, 5], "and one before it"
+    assert [r["mflop"] for r in finalists([BASE, *poor[:3]], BASE, 1.6, 3)] == [100, 2, 3], "none is near"
 
 
 def test_a_difference_of_finalists_is_the_paired_one() -> None:
