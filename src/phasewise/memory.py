@@ -66,7 +66,7 @@ def not_finite(images: Tensor) -> int:
 def give_back() -> None:
     """Return to the system what this process has freed.  By itself the C library keeps most of it: blocks of some
     megabytes come and go on a heap that only shrinks at its end."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library than GNU's
         ctypes.CDLL(None).malloc_trim(0)
 
 

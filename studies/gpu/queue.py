@@ -57,6 +57,8 @@ Judge = tuple[str, int, int, float]
 """Architecture, passes, width and minutes."""
 
 
+RECIPE = 2
+"""Number of the trainings and judges of two cores: what another one made is not taken for this one's."""
 LENDER = "cifar10"
 """The shipped set whose judges photographs of clothes borrow."""
 

@@ -11,7 +11,7 @@ import torch
 from phasewise.errors import PhasewiseError, unknown
 from studies.gpu import recipe, timing
 from studies.gpu.place import Place
-from studies.gpu.queue import JOBS, Job
+from studies.gpu.queue import JOBS, RECIPE, Job
 from studies.gpu.show import figure, fronts, looks_table, network_table, penalty_table, saving_table
 from studies.gpu.sizes import SIZES
 from studies.options import choice
@@ -78,7 +78,11 @@ class GPUQueue(Study[Options]):
         o = self.options
         left = o.next or sum(len(jobs) for jobs in JOBS.values())
         for job in self.jobs():
-            how = {"size": "cpu", "pace": o.pace} if job.title in JOBS["cpu"] and self.size == "cpu" else {}
+            how = (
+                {"size": "cpu", "pace": o.pace, "recipe": RECIPE}
+                if job.title in JOBS["cpu"] and self.size == "cpu"
+                else {}
+            )
             cell = Cell(job.title, {"tiny": o.tiny, **how}, job)
             if not file_of(self, job.title).exists():
                 left -= 1

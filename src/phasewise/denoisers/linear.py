@@ -93,7 +93,7 @@ class WienerDenoiser(Denoiser):
             raise PhasewiseError(f"rank {rank} needs at least as many images; there are {n}")
         shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
         self = cls(shape, radius, rank, path).to(images.device)
-        if size <= LARGEST_DENSE or self.rank == size:
+        if by_covariance(size, self.rank, n):
             mean, covariance = mean_and_covariance(flat)
             total = covariance.trace()
             values, vectors = torch.linalg.eigh(covariance)  # K = V diag(values) V^T, ascending
@@ -259,7 +259,7 @@ def wiener_work(image_shape: ImageShape, n: int) -> list[Work]:
     """What :meth:`WienerDenoiser.fit` of ``n`` images (C, H, W) takes, in pieces that can be tried."""
     size = math.prod(image_shape)
     rank = usual_rank(size, None, n)
-    if size <= LARGEST_DENSE or rank is None:
+    if rank is None or by_covariance(size, rank, n):
         return covariance_work(n, size)
     rows, basis = (torch.ones(k, m, dtype=torch.float64) for k, m in ((TRIED_ROWS, size), (size, rank)))
     return [Work(lambda: rows @ basis, PRODUCTS * n / TRIED_ROWS)]
@@ -323,6 +323,12 @@ def usual_rank(size: int, radius: int | None, n: int | None = None) -> int | Non
     if size <= LARGEST_FULL or radius is not None:
         return None
     return USUAL_RANK if n is None else min(USUAL_RANK, n - 1)
+
+
+def by_covariance(size: int, rank: int, n: int) -> bool:
+    """Whether a fit of ``rank`` to ``n`` images of ``size`` numbers takes the eigenvectors of their covariance, without
+    a copy of the images.  Where they are few, or large, their leading directions are found by products with them."""
+    return rank == size or (size <= LARGEST_DENSE and n > size // 2)
 
 
 def _gain(alpha: Tensor, sigma: Tensor, variance: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ With P numbers an image, N images in all and n samples a schedule, in bytes::
     data          4 P N                                  where the images are not in memory yet
     training      1.25 B kept + 20 parameters            a batch's activations; weights, gradients, averages, moments
     calls         0.4 250 kept                           what of them is alive at a time without gradients
-    closed forms  16 min(P N, 2^24) + 32 P^2             sums in float64, and a covariance with its eigenvectors; of
-                  8 P (N + 512)                          P > 4096 images in float64, and the leading directions
+    closed forms  16 min(P N, 2^24) + 80 P^2             sums in float64, and a covariance with its eigenvectors; or
+                  8 P (N + 512) + 8 min(P N, 2^24)       images in float64, and their leading directions
     CMI           what the estimator says
     evaluation    4 (4 P + 10 128) n + 12 P n            samples, projections and their draws, and what is kept
 """
@@ -18,7 +18,7 @@ import resource
 import sys
 from collections.abc import Mapping, Sequence
 
-from phasewise.denoisers.linear import LARGEST_DENSE, USUAL_RANK
+from phasewise.denoisers.linear import USUAL_RANK, by_covariance, usual_rank
 from phasewise.information import make_estimator
 from phasewise.memory import AT_ONCE
 from phasewise.metrics.sliced import DIRECTIONS
@@ -59,9 +59,9 @@ def peak_memory(
     if {f"{verb}-{name}" for name in fitted for verb in ("train", "fit")} & set(todo):
         train = about.sizes["train"]
         extra.append(
-            16.0 * min(numbers * train, AT_ONCE) + 32.0 * numbers**2
-            if numbers <= LARGEST_DENSE
-            else 8.0 * numbers * (train + 2 * USUAL_RANK) + 8.0 * AT_ONCE
+            16.0 * min(numbers * train, AT_ONCE) + 80.0 * numbers**2
+            if by_covariance(numbers, usual_rank(numbers, None, train) or numbers, train)
+            else 8.0 * numbers * (train + 2 * USUAL_RANK) + 8.0 * min(numbers * train, AT_ONCE)
         )
     if "cmi" in todo:
         asked = config.cmi

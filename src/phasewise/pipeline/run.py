@@ -130,13 +130,13 @@ def go_through(chosen: list[Stage], folder: RunFolder, context: Context) -> None
         say.start(stage.name)
         started = time.monotonic()
         stage.work(context)
-        # last: a stage that was stopped has no stamp and is done again
         give_back()
         held, state = int(held_now()), images_state(context.config, stage)
+        # last: a stage that was stopped has no stamp and is done again
         folder.stamp(stage, stages, time.monotonic() - started, held_bytes=held, **state)
         say.finish()
     if todo and _counts(todo, context.config):
-        say(f"at most {held_now() / 2**30:.1f} GiB of memory were held")
+        say(f"this process has held {held_now() / 2**30:.1f} GiB of memory at the most")
 
 
 def repeating(config: RunConfig, folder: RunFolder, command: str) -> str:

@@ -9,7 +9,7 @@ models/NAME/                config.json, weights.safetensors, training.json (che
 models/features/            feature networks of the data (unfinished.safetensors while training);
                             moments/JUDGE.safetensors, what judges compare with
 samples/NAME.safetensors    uint8 images, the same starting noise row by row; recovery.safetensors
-stages/NAME.json            what was done, for which choices, how long it took, what memory was held by then
+stages/NAME.json            what was done, for which choices, how long it took, the most memory its process had held
 hybrid/                     the hybrid and its members as one folder to share, of a run that distils or takes a model
 given/                      what lay nowhere else: images and a teacher given in Python, images drawn by a teacher
 report.html, figures/, summary.json
