@@ -17,8 +17,9 @@ CLOSED = "closed forms"
 FAMILIES = (*ALONE, CLOSED, "hybrid")
 BOUND = 1.05
 """Equal judged quality: within 5 %."""
-NEAR = 1.1
-"""So many times the base's FID of few samples may turn out to be within the bound by more."""
+NEAR, SLACK = 1.1, 0.02
+"""So many times the base's FID of few samples may turn out to be within the bound by more; and so much less, of it, may
+be chance."""
 Row = Mapping[str, Any]
 FAR = 1.25
 """Of what is allowed to the distance of pixels."""
@@ -44,20 +45,25 @@ def best_alone(rows: Sequence[Row]) -> Row:
 
 
 def finalists(rows: Sequence[Row], base: Row, limit: float, most: int) -> list[Row]:
-    """Of each family what no cheaper one of it beats by its worse judge, at most ``limit`` times the base's FID: the
-    ``most`` cheapest of those that are NEAR the bound or better, for the cheapest within it are what is asked for.
-    Where fewer than two are near, the best before them, so that a family shows what it comes to."""
+    """Of each family what no cheaper one of it clearly beats by its worse judge, at most ``limit`` times the base's FID:
+    the ``most`` cheapest of those that are NEAR the bound or better, for the cheapest within it are what is asked for,
+    and the best of them.  Where fewer than two are near, the best before them too: what the family comes to."""
     chosen = [base]
     for family in FAMILIES:
         front: list[tuple[float, Row]] = []
         least = limit
         for row in sorted((r for r in rows if r["family"] == family), key=lambda r: r["mflop"]):
-            if (value := worst(row["fid"], base["fid"])) < least:
-                least = value
+            value = worst(row["fid"], base["fid"])
+            if value < (least + SLACK if value <= NEAR else least):
                 front.append((value, row))
-        near = [row for value, row in front if value <= NEAR][:most]
+            least = min(least, value)
+        near = [(value, row) for value, row in front if value <= NEAR]
         before = [row for value, row in front if value > NEAR]
-        chosen += [row for row in [*before[max(len(before) + len(near) - 2, 0) :], *near] if row is not base]
+        picked = [row for _, row in near[:most]]
+        best = min(near, key=lambda found: found[0])[1] if near else None
+        if best is not None and best not in picked:
+            picked.append(best)
+        chosen += [row for row in [*before[max(len(before) + len(near) - 2, 0) :], *picked] if row is not base]
     return chosen
 
 

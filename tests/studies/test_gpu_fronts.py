@@ -98,8 +98,13 @@ def test_finalists_are_undominated_by_the_worse_judge() -> None:
     rows += [final("hybrid", 70, 7, 15), final("hybrid", 5, 30, 30)]
     assert best_alone(rows) is BASE
     assert [r["mflop"] for r in finalists(rows, BASE, 1.6, 5)] == [100, 80, 40, 10, 20, 60, 70]
-    assert [r["mflop"] for r in finalists(rows, BASE, 1.6, 2)] == [100, 80, 40, 10, 20]
-    assert [r["mflop"] for r in finalists(rows, BASE, 1.6, 1)] == [100, 80, 40, 10], "the cheapest near the bound"
+    assert [r["mflop"] for r in finalists(rows, BASE, 1.6, 2)] == [100, 80, 40, 10, 20, 70], (
+        "the cheapest, and the best"
+    )
+    close = [final("hybrid", m, 10 * v, 20 * v) for m, v in ((1, 1.06), (2, 1.07), (3, 1.09))]
+    assert [r["mflop"] for r in finalists([BASE, *close], BASE, 1.6, 5)] == [100, 1, 2], (
+        "1 and 2 differ by chance, maybe"
+    )
     poor = [final("hybrid", m, 10 * v, 20 * v) for m, v in ((1, 1.7), (2, 1.5), (3, 1.4), (4, 1.2), (5, 1.08))]
     assert [r["mflop"] for r in finalists([BASE, *poor], BASE, 1.6, 3)] == [100, 4, 5], "and one before it"
     assert [r["mflop"] for r in finalists([BASE, *poor[:3]], BASE, 1.6, 3)] == [100, 2, 3], "none is near"
