@@ -45,7 +45,7 @@ def best_alone(rows: Sequence[Row]) -> Row:
 
 
 def finalists(rows: Sequence[Row], base: Row, limit: float, most: int) -> list[Row]:
-    """Of each family what no cheaper one of it clearly beats by its worse judge, at most ``limit`` times the base's FID:
+    """Of each family what no cheaper one clearly beats by its worse judge, at most ``limit`` times the base's FID:
     the ``most`` cheapest of those that are NEAR the bound or better, for the cheapest within it are what is asked for,
     and the best of them.  Where fewer than two are near, the best before them too: what the family comes to."""
     chosen = [base]
