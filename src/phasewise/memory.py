@@ -29,38 +29,36 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in SIGNS)
 
 
+def in_parts(rows: Tensor) -> tuple[Tensor, ...]:
+    """``rows`` (n, ...) cut into parts of AT_ONCE numbers at the most, or single rows: what is copied at a time."""
+    return rows.split(max(1, AT_ONCE // max(1, rows[:1].numel())))
+
+
 def mean_and_covariance(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (D,) and covariance (D, D) of ``rows`` (n, D) in float64, of which only a part at a time is held as such."""
-    parts = rows.split(max(1, AT_ONCE // max(1, rows.shape[1])))
-    total: Any = 0
-    squares: Any = 0
-    for part in parts:
-        total = total + part.double().sum(0)
-    mean = total / len(rows)
-    for part in parts:
-        centred = part.double() - mean
-        squares = squares + centred.T @ centred
-    return mean, squares / len(rows)
+    return _moments(rows, lambda centred: centred.T @ centred)
 
 
 def mean_and_variance(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of every number of ``rows`` (n, ...) in float64, of which only a part is held at a time."""
-    parts = rows.split(max(1, AT_ONCE // max(1, rows[:1].numel())))
+    """Mean and variance of every number of ``rows`` (n, ...), held and computed likewise."""
+    return _moments(rows, lambda centred: centred.square().sum(0))
+
+
+def _moments(rows: Tensor, squared: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     total: Any = 0
     squares: Any = 0
-    for part in parts:
+    for part in in_parts(rows):
         total = total + part.double().sum(0)
     mean = total / len(rows)
-    for part in parts:
-        squares = squares + (part.double() - mean).square().sum(0)
+    for part in in_parts(rows):
+        squares = squares + squared(part.double() - mean)
     return mean, squares / len(rows)
 
 
 def not_finite(images: Tensor) -> int:
     """How many of ``images`` (n, ...) hold NaN or infinity, part by part: PyTorch's own check holds a copy of what it
     is given."""
-    parts = images.split(max(1, AT_ONCE // max(1, images[:1].numel())))
-    return sum(int((~part.isfinite().flatten(1).all(1)).sum()) for part in parts)
+    return sum(int((~part.isfinite().flatten(1).all(1)).sum()) for part in in_parts(images))
 
 
 def give_back() -> None:

@@ -14,14 +14,13 @@ from torch.nn import functional as F
 from phasewise.metrics import ClassifierFeatures
 from phasewise.metrics.feature_base import FeatureNetwork, frozen
 
-MOST = 2
-"""Tiles a side."""
+TILES = 2
+"""A side."""
 
 
 class Borrowed(FeatureNetwork):
-    """``judge`` of small square images, for square ones whose side is a multiple of theirs: its features of the whole
-    image, averaged down, and behind them the mean of those of the 2 x 2 tiles round the centre; of images of its own
-    size its features alone."""
+    """``judge`` of small square images, for larger ones whose side is a multiple of theirs: its features of the whole
+    image, averaged down, and behind them the mean of those of the tiles round the centre."""
 
     trained = True
 
@@ -29,19 +28,15 @@ class Borrowed(FeatureNetwork):
         assert judge.image_shape is not None
         channels, own, _ = judge.image_shape
         assert side % own == 0, f"{side} is no multiple of {own}"
-        self.factor, self.tiles = side // own, min(side // own, MOST)
-        parts = 1 if self.factor == 1 else 2
-        super().__init__(judge.name, parts * judge.dim, (channels, side, side), judge.pixel_range, judge.test_accuracy)
+        assert side > own, f"images of {own} pixels need no borrowed judge"
+        super().__init__(judge.name, 2 * judge.dim, (channels, side, side), judge.pixel_range, judge.test_accuracy)
         self.judge, self.side = judge, own
         frozen(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        whole = self.judge(F.avg_pool2d(images, self.factor))
-        if self.factor == 1:
-            return whole
-        seen, n = self.tiles * self.side, len(images)
-        first = (images.shape[-1] - seen) // 2
+        whole, seen = images.shape[-1], TILES * self.side
+        first = (whole - seen) // 2
         centre = images[..., first : first + seen, first : first + seen]
         cut = centre.unfold(2, self.side, self.side).unfold(3, self.side, self.side)  # (N, C, k, k, s, s)
-        tiles = cut.permute(2, 3, 0, 1, 4, 5).flatten(0, 2)
-        return torch.cat([whole, self.judge(tiles).unflatten(0, (-1, n)).mean(0)], 1)
+        tiles = self.judge(cut.permute(2, 3, 0, 1, 4, 5).flatten(0, 2)).unflatten(0, (-1, len(images))).mean(0)
+        return torch.cat([self.judge(F.avg_pool2d(images, whole // self.side)), tiles], 1)

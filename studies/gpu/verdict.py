@@ -18,8 +18,8 @@ FAMILIES = (*ALONE, CLOSED, "hybrid")
 BOUND = 1.05
 """Equal judged quality: within 5 %."""
 NEAR, SLACK = 1.1, 0.02
-"""So many times the base's FID of few samples may turn out to be within the bound by more; and so much less, of it, may
-be chance."""
+"""At first, by few samples: up to so many times the base's FID a schedule may be within the bound after all; and a
+difference of so much of it may be chance."""
 Row = Mapping[str, Any]
 FAR = 1.25
 """Of what is allowed to the distance of pixels."""
@@ -59,10 +59,8 @@ def finalists(rows: Sequence[Row], base: Row, limit: float, most: int) -> list[R
             least = min(least, value)
         near = [(value, row) for value, row in front if value <= NEAR]
         before = [row for value, row in front if value > NEAR]
-        picked = [row for _, row in near[:most]]
-        best = min(near, key=lambda found: found[0])[1] if near else None
-        if best is not None and best not in picked:
-            picked.append(best)
+        best = min((value for value, _ in near), default=0.0)
+        picked = [row for k, (value, row) in enumerate(near) if k < most or value == best]
         chosen += [row for row in [*before[max(len(before) + len(near) - 2, 0) :], *picked] if row is not base]
     return chosen
 

@@ -61,7 +61,7 @@ def test_stages_say_how_long_they_took_and_what_memory_was_held_by_then(smoke_ru
     held = [held for _, held in sorted((stamp["finished"], stamp["held_bytes"]) for stamp in stamps)]
     assert held == sorted(held), "the most so far"
     assert held[0] > 50 * 2**20, "a process with PyTorch in it"
-    assert min(stamp["seconds"] for stamp in stamps) >= 0
+    assert max(stamp["seconds"] for stamp in stamps) > 0
 
 
 def test_records_say_what_they_rest_on(smoke_run):

@@ -17,7 +17,7 @@ from torch import Tensor
 from phasewise import checks
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
-from phasewise.memory import AT_ONCE, mean_and_covariance, mean_and_variance
+from phasewise.memory import in_parts, mean_and_covariance, mean_and_variance
 from phasewise.paths import ModePath, NoisePath, Time, a_path, as_scale, as_time, isotropic
 from phasewise.shapes import ImageShape
 from phasewise.work import Work, covariance_work
@@ -103,7 +103,7 @@ class WienerDenoiser(Denoiser):
             flat = flat.to(torch.float64, copy=True)
             mean = flat.mean(0)
             flat -= mean
-            total = sum(part.square().sum() for part in flat.split(max(1, AT_ONCE // size))) / n
+            total = torch.stack([part.square().sum() for part in in_parts(flat)]).sum() / n
             # svd_lowrank draws from the global state
             with torch.random.fork_rng([flat.device] if flat.is_cuda else []):
                 torch.manual_seed(0)
@@ -258,8 +258,8 @@ class WienerDenoiser(Denoiser):
 def wiener_work(image_shape: ImageShape, n: int) -> list[Work]:
     """What :meth:`WienerDenoiser.fit` of ``n`` images (C, H, W) takes, in pieces that can be tried."""
     size = math.prod(image_shape)
-    rank = usual_rank(size, None, n)
-    if rank is None or by_covariance(size, rank, n):
+    rank = usual_rank(size, None, n) or size
+    if by_covariance(size, rank, n):
         return covariance_work(n, size)
     rows, basis = (torch.ones(k, m, dtype=torch.float64) for k, m in ((TRIED_ROWS, size), (size, rank)))
     return [Work(lambda: rows @ basis, PRODUCTS * n / TRIED_ROWS)]
