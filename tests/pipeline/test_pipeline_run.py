@@ -22,6 +22,7 @@ from phasewise.report import build_report
 from phasewise.results import CMIMap, Evaluation, HybridSchedule, LossTable, MarkovFit, PriceList
 from phasewise.runs import open_run
 from phasewise.runs.config import command
+from phasewise.runs.members import build_untrained
 from phasewise.runs.sizes import SIZES
 from phasewise.sampling import sample
 
@@ -558,6 +559,23 @@ def test_an_unknown_or_doubled_size_is_refused():
         make_config(8, "smoke", cheap_globals=("tiny",))
     with pytest.raises(PhasewiseError, match="name one twice"):
         make_config(8, "smoke", cheap_globals=("small", "small"))
+
+
+def test_networks_of_a_named_size_are_what_their_word_says():
+    config = make_config(32, "cpu", global_network="dit-small", cheap_globals=("dit-coarse", "coarse"), seed=3)
+    whole = [m for m in config.members if m.radius is None and m.kind != "wiener"]
+    assert [(m.name, m.kind, m.network, m.size, m.width) for m in whole] == [
+        ("global", "global", "transformer", "small", None),
+        ("dit-coarse", "transformer", None, "coarse", None),
+        ("coarse", "unet", None, "coarse", None),
+    ]
+    built = [build_untrained(m, 3, (3, 32, 32)) for m in whole]
+    assert [type(net).__name__ for net in built] == ["DiTDenoiser", "DiTDenoiser", "UNetDenoiser"]
+    assert [net.patch for net in built] == [2, 4, 4]
+    assert "--global-network dit-small" in command(config)
+    assert make_config(32, "cpu", global_network="small").members[0].size == "small"
+    with pytest.raises(PhasewiseError, match="unknown global_network 'dit-tiny'; known: unet"):
+        make_config(32, global_network="dit-tiny")
 
 
 def test_the_command_that_repeats_a_run_says_its_networks():

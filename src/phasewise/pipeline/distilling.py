@@ -82,7 +82,8 @@ def distil(
             keeps its split.  None: ``samples`` (default 2000) images drawn by the teacher, whose labels, if it is told
             any, are equally frequent.
         radii: receptive fields of the local students, in pixels; default that of ``size``.
-        cheap_globals: sizes of smaller U-Nets that learn, too ("coarse", "small"); default that of ``size``.
+        cheap_globals: smaller global networks that learn, too (U-Nets "coarse", "small", transformers "dit-coarse",
+            ...); default that of ``size``.
         size: "auto", "small", "cpu" or "smoke", as for :func:`phasewise.runs.make_config`.
         update, insist, say: as for :func:`phasewise.pipeline.run_pipeline`.
         options: any option of a run by its name, e.g. ``budget=0.5``, ``local_epochs=20`` (`phasewise options`).

@@ -10,7 +10,7 @@ from typing import Any
 from phasewise import checks
 from phasewise.errors import PhasewiseError, unknown
 from phasewise.results import Record
-from phasewise.runs.members import MEMBER_KINDS, Member
+from phasewise.runs.members import MEMBER_KINDS, Member, kind_and_size
 from phasewise.runs.options import options_of
 from phasewise.runs.parts import (
     HOMES,
@@ -95,25 +95,29 @@ def members_of(train: TrainOptions) -> tuple[Member, ...]:
     narrow: dict[str, Any] = {"epochs": train.local_epochs, **taught}
     if train.model and not train.distill:
         return (*_of_models(train), *own)
-    found = [
-        Member(
-            "global",
-            "global",
-            width=train.global_width,
-            source=source("global"),
-            network=None if train.global_network == "unet" else train.global_network,
-            epochs=train.global_epochs,
-        )
-        if train.teacher is None
-        else Member("global", "teacher", source=train.teacher)
-    ]
-    found = _models(train) or found
-    found += [Member(size, "unet", size=size, source=source(size), **wide) for size in train.cheap_globals]
+    taken = Member("global", "teacher", source=train.teacher)
+    found = _models(train) or [taken if train.teacher is not None else _global(train, source("global"))]
+    found += [_cheaper(name, source(name), wide) for name in train.cheap_globals]
     found += [Member(f"r{r}", "local", radius=r, source=source(f"r{r}"), **narrow) for r in train.radii]
     if train.control:
         found.append(Member("control", "control", radius=max(train.radii), source=source("control"), **narrow))
     found.append(Member("wiener", "wiener"))
     return (*found, *own)
+
+
+def _global(train: TrainOptions, source: str | None) -> Member:
+    """By channels, or of a size that its name says; a U-Net's kind of network is left unsaid."""
+    kind, size = kind_and_size(train.global_network)
+    network = None if kind == "unet" else kind
+    width = train.global_width if size is None else None
+    return Member(
+        "global", "global", size=size, width=width, source=source, network=network, epochs=train.global_epochs
+    )
+
+
+def _cheaper(name: str, source: str | None, how: dict[str, Any]) -> Member:
+    kind, size = kind_and_size(name)
+    return Member(name, kind, size=size, source=source, **how)
 
 
 def _of_models(train: TrainOptions) -> list[Member]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 """What a member may be called: it is the name of a folder, too."""
+DIT = "dit-"
+"""Begins the word for a transformer of a named size; a U-Net's size is a word of its own."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,13 @@ def register_member_kind(kind: MemberKind) -> MemberKind:
     """Make ``kind`` known by its name; returns it."""
     MEMBER_KINDS.register(kind.name, kind)
     return kind
+
+
+def kind_and_size(word: str) -> tuple[str, str | None]:
+    """("transformer", "small") of "dit-small", ("unet", "coarse") of "coarse"; a kind alone has no size."""
+    if word.startswith(DIT):
+        return "transformer", word.removeprefix(DIT)
+    return (word, None) if word in ("unet", "transformer") else ("unet", word)
 
 
 def build_untrained(member: Member, seed: int, shape: ImageShape) -> NetworkDenoiser:

@@ -15,6 +15,7 @@ from phasewise import checks
 from phasewise.errors import PhasewiseError
 from phasewise.files import parse_json
 from phasewise.results import DEFAULT_SOLVER
+from phasewise.runs.members import DIT
 from phasewise.runs.options import (
     Option,
     Options,
@@ -53,10 +54,15 @@ def _optimizers() -> Iterable[str]:
     return OPTIMIZERS
 
 
-def _global_sizes() -> Iterable[str]:
+def _named_networks() -> Iterable[str]:
+    from phasewise.denoisers.transformer import DIT_SIZES
     from phasewise.denoisers.unet import GLOBAL_SIZES
 
-    return GLOBAL_SIZES
+    return (*GLOBAL_SIZES, *(DIT + size for size in DIT_SIZES))
+
+
+def _global_networks() -> Iterable[str]:
+    return ("unet", "transformer", *_named_networks())
 
 
 def _penalties() -> Iterable[str]:
@@ -209,10 +215,12 @@ class TrainOptions(Options):
     """Which networks, and how they are trained.
 
     ``radii``: receptive fields of the local denoisers, pixels.  ``control``: train the local design with its window
-    opened to the whole image, too.  ``cheap_globals``: smaller U-Nets to switch to where the whole image is needed but
-    not at full cost; they train as long as the global one.  ``networks``: folder with trained denoisers to take, each
-    in NAME/ as :func:`phasewise.save_denoiser` writes it; a name it has not is trained.  ``member``: further members
-    by name: the folder of one that somebody else made, or the fields of a :class:`phasewise.runs.Member`.
+    opened to the whole image, too.  ``global_network``: "unet" or "transformer" of ``global_width`` channels, or one of
+    a named size, "small" or "dit-small".  ``cheap_globals``: smaller ones to switch to where the whole image is needed
+    but not at full cost; they train for as many passes as the global one.  ``networks``: folder with trained denoisers
+    to take, each in NAME/ as :func:`phasewise.save_denoiser` writes it; a name it has not is trained.  ``member``:
+    further members by name: the folder of one that somebody else made, or the fields of a
+    :class:`phasewise.runs.Member`.
     ``teacher``: folder of a denoiser that is the global network, instead of one trained here.  ``distill``: the other
     networks learn the posterior mean of the global one instead of the clean image.
     ``model``: networks by name that are taken as they are, the first the reference, "global"; then nothing is trained,
@@ -225,15 +233,15 @@ class TrainOptions(Options):
     )
     control: bool = option(True, "Train the local design opened to the whole image.", makes_members=True)
     global_network: str = option(
-        "unet", "Kind of the global network: unet, transformer.", known=lambda: ("unet", "transformer"),
-        makes_members=True,
+        "unet", "Global network: unet, transformer, or a size, as dit-small.",
+        known=_global_networks, makes_members=True,
     )  # fmt: skip
     global_width: int = option(16, "Channels of the global network.", check=_width, makes_members=True)
     cheap_globals: tuple[str, ...] = option(
         (),
-        "Cheaper U-Nets too: coarse,small; or none.",
+        "Cheaper ones too: U-Nets coarse,small, dit-coarse; none.",
         main=True,
-        known=_global_sizes,
+        known=_named_networks,
         check=_no_doubles,
         makes_members=True,
     )
