@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from scipy.stats import spearmanr
 
 from phasewise.power import Comparison
@@ -35,6 +37,8 @@ from studies.timing import ratio
 KINDS = {"unet": ("U-Net", "#D55E00"), "dit": ("transformer", "#009E73")}
 EXACT = {"unet": "U-Net medium", "dit": "transformer"}
 """Columns of the exact fields' table, by kind."""
+LEAST = 8
+"""Schedules that a correlation is taken of."""
 PAGE = Path(__file__).resolve().parents[2] / "docs/results/resolution.md"
 
 
@@ -118,18 +122,19 @@ def against_any(found: Mapping[str, Mapping[str, Any]], name: str, bound: float,
 
 
 def penalty_table(answers: Answers) -> str:
-    """Spearman's correlation of every penalty with FID by the judge whose features no penalty has seen."""
+    """Spearman's correlation of every penalty with FID by the judge whose features no penalty has seen: over all
+    schedules of a front, and over those that share start times and solver."""
     rows = []
     for name, a in fronts(answers).items():
-        unseen = [r["fid"]["unseen"] for r in a["rows"]]
-        ranks = [spearmanr([r["penalty"][p] for r in a["rows"]], unseen).statistic for p in PENALTIES]
-        seen = spearmanr([r["fid"]["seen"] for r in a["rows"]], unseen).statistic
-        base = best_alone(fair(a["rows"]))
-        near = [r for r in a["rows"] if worst(r["fid"], base["fid"]) < 2]
-        rows.append(
-            [name.split("/")[0], KINDS[a["kind"]][0], str(len(unseen)), str(a["n"]), *map(_rank, (*ranks, seen)),
-             f"{len(near)}"]
-        )  # fmt: skip
+        near = [r for r in a["rows"] if worst(r["fid"], best_alone(fair(a["rows"]))["fid"]) < 2]
+        about = [name.split("/")[0], KINDS[a["kind"]][0]]
+        for groups, which in (([a["rows"]], "all"), (on_one_grid(a["rows"]), "on one grid")):
+            ranks = [mean_rank(groups, "penalty", p) for p in PENALTIES]
+            seen = mean_rank(groups, "fid", "seen")
+            count = " + ".join(str(len(group)) for group in groups)
+            close = str(len(near)) if which == "all" else ""
+            rows.append([*about, f"{which}: {count}", str(a["n"]), *map(_rank, (*ranks, seen)), close])
+            about = ["", ""]
     heads = [
         "images",
         "kind",
@@ -139,8 +144,26 @@ def penalty_table(answers: Answers) -> str:
         "FID by the seen judge",
         "within twice the best",
     ]
-    note = "All schedules of a front (one network, small then large, closed forms, hybrids), one seed."
-    return markdown(heads, rows, f"Spearman's correlation with FID by the unseen judge. {note}")
+    note = (
+        "Spearman's correlation with FID by the unseen judge, one seed. All schedules of a front: one network, small "
+        "then large, closed forms, hybrids. On one grid: the mean over those that share start times and solver, "
+        f"weighted by their number, at least {LEAST} each."
+    )
+    return markdown(heads, rows, note)
+
+
+def on_one_grid(rows: Sequence[Row]) -> list[list[Row]]:
+    """Schedules by start times and solver, where LEAST or more share them."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((tuple(row["times"]), row["solver"]), []).append(row)
+    return [group for group in groups.values() if len(group) >= LEAST]
+
+
+def mean_rank(groups: Sequence[Sequence[Row]], field: str, name: str) -> float:
+    """Mean over groups of Spearman's correlation of ``row[field][name]`` with FID by the unseen judge; NaN of none."""
+    ranks = [spearmanr([r[field][name] for r in g], [r["fid"]["unseen"] for r in g]).statistic for g in groups]
+    return float(np.average(ranks, weights=[len(g) for g in groups])) if groups else math.nan
 
 
 def looks_table(answers: Answers) -> str:

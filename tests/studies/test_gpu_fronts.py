@@ -18,14 +18,23 @@ from phasewise.metrics import FrechetReference, frechet_difference
 from phasewise.metrics.classifier import train_classifier
 from phasewise.metrics.frechet import frechet_draws
 from phasewise.training.settings import TrainSettings
-from studies.gpu.bench import Bench
+from studies.gpu.bench import PENALTIES, Bench
 from studies.gpu.fronts import Front
 from studies.gpu.judges import Borrowed
 from studies.gpu.kept import Kept
 from studies.gpu.looks import fine_power, looks
 from studies.gpu.place import Place
 from studies.gpu.queue import JOBS
-from studies.gpu.show import PAGE, against_any, exact_savings, looks_table, saving_table
+from studies.gpu.show import (
+    PAGE,
+    against_any,
+    exact_savings,
+    looks_table,
+    mean_rank,
+    on_one_grid,
+    penalty_table,
+    saving_table,
+)
 from studies.gpu.sizes import Amount, FrontSize
 from studies.gpu.study import GPUQueue, Options
 from studies.gpu.training import Served, _steps_a_second, lend, preset_for, train_network
@@ -91,6 +100,26 @@ def test_where_no_hybrid_is_cheaper_the_saving_is_one() -> None:
     found = verdict([BASE, MIXED, final("hybrid", 150, 9, 18), CHEAPER], 1.05)
     assert not found.pays
     assert found.saving == 1
+
+
+def test_penalties_are_compared_on_one_grid_too() -> None:
+    def row(steps: int, k: int, lift: float) -> Row:
+        """FID as the penalty within a grid, and lifted by so much on all of it."""
+        return {
+            "times": [1 - i / steps for i in range(steps)], "solver": "ode", "family": "one network", "mflop": 1.0,
+            "far": 1.0, "penalty": dict.fromkeys(PENALTIES, float(k)),
+            "fid": {"seen": 1.0 + k, "unseen": 1.0 + k + lift},
+        }  # fmt: skip
+
+    rows = [row(3, k, 100) for k in range(10)] + [row(5, 10 + k, 0) for k in range(10)] + [row(4, 0, 0)] * 3
+    assert [len(g) for g in on_one_grid(rows)] == [10, 10], "three are too few"
+    assert mean_rank(on_one_grid(rows), "penalty", "w2") == pytest.approx(1)
+    assert mean_rank([rows], "penalty", "w2") < 0
+    answer = {"kind": "dit", "side": 32, "n": 8, "rows": rows, "finals": []}
+    head, _, every, within = penalty_table({"clothing32/front-dit": answer}).splitlines()[:4]
+    assert head.startswith("| images | kind | schedules")
+    assert "all: 23" in every
+    assert "on one grid: 10 + 10 | 8 | 1.00 | 1.00 | 1.00 | 1.00 | 1.00 |  |" in within
 
 
 def test_finalists_are_undominated_by_the_worse_judge() -> None:
