@@ -72,6 +72,20 @@ def test_windows_are_masked_attention(grid: Grid, window: int, heads: int, kerne
     torch.testing.assert_close(got, masked(q, k, v, grid, window), atol=2e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("gathered", [1, 2 * 25 * 6**2 * 2 * 4])
+def test_tiles_are_gathered_a_few_images_at_a_time(gathered: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image and two, of five: on a CPU the memory of all of them at once would take longer than the products."""
+    monkeypatch.setattr(windows, "GATHERED", gathered)
+    grid, calls = (20, 17), []
+    tiled = windows._tiled
+    monkeypatch.setattr(windows, "_tiled", lambda q, *rest: calls.append(len(q)) or tiled(q, *rest))
+    q, k, v = torch.randn(3, 5, 2, 20 * 17, 4, generator=torch.Generator().manual_seed(0))
+    got = window_attention(q, k, v, grid, 1, "tiles")
+    torch.testing.assert_close(got, masked(q, k, v, grid, 1), atol=2e-6, rtol=1e-5)
+    assert sum(calls) == 5
+    assert max(calls) == (1 if gathered == 1 else 2)
+
+
 @settings(max_examples=10, deadline=None)
 @given(grids, st.integers(0, 6), st.integers(0, 2**31))
 def test_so_are_the_blocks_of_flex_attention(grid: Grid, window: int, seed: int) -> None:

@@ -1,7 +1,8 @@
 r"""Attention within a window of tokens: one function, and the kernels that compute it.
 
 **tiles.**  The grid of tokens is cut into tiles; a tile's queries attend to the tile with a ring of ``window`` tokens
-round it, gathered as one small dense product, and what lies beyond ``window`` of each query is masked.
+round it, gathered as one small dense product, and what lies beyond ``window`` of each query is masked.  Where tile and
+ring have as many tokens as the grid, it is the mask over all pairs.
 
 **flex.**  PyTorch's ``flex_attention`` (Dong et al. 2024, arXiv 2412.05496), a fused kernel over blocks of pairs of
 tokens: blocks that no window reaches are skipped, the others masked within.  Tokens go row by row, so a block of
@@ -13,6 +14,7 @@ queries is a band of rows.  The table of blocks is made once for each grid, wind
 from __future__ import annotations
 
 import functools
+import math
 import sys
 import warnings
 from collections.abc import Callable
@@ -40,6 +42,8 @@ LEAST_DIM = 16
 """Numbers a head that a GPU's matrix units take."""
 FUSED = (torch.float32, torch.bfloat16, torch.float16)
 """What the fused kernels compute in."""
+GATHERED = 4_000_000
+"""Numbers of keys that are gathered at a time on a CPU."""
 CPU_HAS_KERNEL = sys.platform != "darwin" and torch.backends.cpu.get_cpu_capability().startswith("AVX")
 
 
@@ -48,11 +52,13 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, grid: Grid, window: int, k
 
     Exactly masked attention, whichever of :data:`KERNELS`, at the cost of each token's neighbourhood but for "dense".
     """
-    if kernel == "dense":
+    mixed = _flexed(q, k, v, grid, window) if takes_flex(q, k, v, kernel) else None
+    if mixed is not None:
+        return mixed
+    if kernel == "dense" or (tile_side(window, max(grid)) + 2 * window) ** 2 >= math.prod(grid):
         mask = near.__wrapped__ if torch.compiler.is_compiling() else near
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask(grid, window, q.device))
-    mixed = _flexed(q, k, v, grid, window) if takes_flex(q, k, v, kernel) else None
-    return tiled_attention(q, k, v, grid, window) if mixed is None else mixed
+    return tiled_attention(q, k, v, grid, window)
 
 
 @functools.lru_cache(maxsize=16)
@@ -149,31 +155,42 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, blocks: BlockMask) -> Tenso
 
 
 def tiled_attention(q: Tensor, k: Tensor, v: Tensor, grid: Grid, window: int) -> Tensor:
-    """:func:`window_attention` of tiles of tokens and the ring round each, gathered."""
+    """:func:`window_attention` of tiles of tokens and the ring round each, gathered; on a CPU a few images at a time,
+    for it is fresh memory that takes the time there."""
     tile = tile_side(window, max(grid))
+    heads, dim = q.shape[1], q.shape[3]
+    ringed = math.prod(-(-side // tile) for side in grid) * (tile + 2 * window) ** 2  # keys, with those of the rings
+    few = max(GATHERED // (heads * ringed * dim), 1)
+    if q.device.type != "cpu" or torch.compiler.is_compiling() or len(q) <= few:
+        return _tiled(q, k, v, grid, window, tile)
+    parts = zip(q.split(few), k.split(few), v.split(few), strict=True)
+    return torch.cat([_tiled(*part, grid, window, tile) for part in parts])
+
+
+def _tiled(q: Tensor, k: Tensor, v: Tensor, grid: Grid, window: int, tile: int) -> Tensor:
     batch, heads, _, dim = q.shape
     reach = tile + 2 * window
     down, across = -(-grid[0] // tile), -(-grid[1] // tile)
-    spare = (0, across * tile - grid[1], 0, down * tile - grid[0])
+    right, below = across * tile - grid[1], down * tile - grid[0]
 
-    def image(x: Tensor) -> Tensor:
-        return x.transpose(2, 3).reshape(batch * heads, dim, *grid)
+    def image(x: Tensor, *spare: int) -> Tensor:
+        return F.pad(x.reshape(batch * heads, *grid, dim), (0, 0, *spare))
 
-    tiles = F.pad(image(q), spare).unfold(2, tile, tile).unfold(3, tile, tile)
-    ringed = (window, spare[1] + window, window, spare[3] + window)
-    near = [F.pad(image(x), ringed).unfold(2, reach, tile).unfold(3, reach, tile) for x in (k, v)]
-    # (B * heads, tiles, tokens, d)
-    queries, keys, values = (x.permute(0, 2, 3, 4, 5, 1).flatten(3, 4).flatten(1, 2) for x in (tiles, *near))
-    seen = _seen(grid, window, tile, q.device)
+    tiles = image(q, 0, right, 0, below).unflatten(2, (across, tile)).unflatten(1, (down, tile)).transpose(2, 3)
+    rings = (image(x, window, right + window, window, below + window) for x in (k, v))
+    near = [x.unfold(1, reach, tile).unfold(2, reach, tile).permute(0, 1, 2, 4, 5, 3) for x in rings]
+    # (B * heads, tiles, tokens, d); the mask has four dimensions, too: with three a CPU's fused kernel is not taken
+    queries, keys, values = (x.reshape(batch * heads, down * across, -1, dim) for x in (tiles, *near))
+    seen = _seen(grid, window, tile, q.device)[None]
     mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen)
-    mixed = mixed.view(batch, heads, down, across, tile, tile, dim).permute(0, 1, 2, 4, 3, 5, 6)
+    mixed = mixed.reshape(batch, heads, down, across, tile, tile, dim).transpose(3, 4)
     mixed = mixed.reshape(batch, heads, down * tile, across * tile, dim)[:, :, : grid[0], : grid[1]]
     return mixed.reshape(batch, heads, grid[0] * grid[1], dim)
 
 
 def tile_side(window: int, side: int) -> int:
-    """Tokens a side of a tile: about the window's own reach, at least 2 so that products are no slivers."""
-    return min(max(2, window), side)
+    """Tokens a side of a tile: about the window's own reach, at least 4 so that products are no slivers."""
+    return min(max(4, window), side)
 
 
 @functools.lru_cache(maxsize=64)
