@@ -61,7 +61,7 @@ def awake(positions: str = "both", **choices: Any) -> DiTDenoiser:
     return network.eval()
 
 
-grids = st.tuples(st.integers(1, 13), st.integers(1, 13))
+grids = st.tuples(st.integers(1, 20), st.integers(1, 20))
 
 
 @settings(max_examples=30, deadline=None)

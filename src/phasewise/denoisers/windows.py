@@ -2,7 +2,7 @@ r"""Attention within a window of tokens: one function, and the kernels that comp
 
 **tiles.**  The grid of tokens is cut into tiles; a tile's queries attend to the tile with a ring of ``window`` tokens
 round it, gathered as one small dense product, and what lies beyond ``window`` of each query is masked.  Where tile and
-ring have as many tokens as the grid, it is the mask over all pairs.
+ring have half as many tokens as the grid, a mask over all pairs is faster, and taken.
 
 **flex.**  PyTorch's ``flex_attention`` (Dong et al. 2024, arXiv 2412.05496), a fused kernel over blocks of pairs of
 tokens: blocks that no window reaches are skipped, the others masked within.  Tokens go row by row, so a block of
@@ -55,7 +55,7 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, grid: Grid, window: int, k
     mixed = _flexed(q, k, v, grid, window) if takes_flex(q, k, v, kernel) else None
     if mixed is not None:
         return mixed
-    if kernel == "dense" or (tile_side(window, max(grid)) + 2 * window) ** 2 >= math.prod(grid):
+    if kernel == "dense" or 2 * (tile_side(window, max(grid)) + 2 * window) ** 2 >= math.prod(grid):
         mask = near.__wrapped__ if torch.compiler.is_compiling() else near
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask(grid, window, q.device))
     return tiled_attention(q, k, v, grid, window)
@@ -189,8 +189,9 @@ def _tiled(q: Tensor, k: Tensor, v: Tensor, grid: Grid, window: int, tile: int) 
 
 
 def tile_side(window: int, side: int) -> int:
-    """Tokens a side of a tile: about the window's own reach, at least 4 so that products are no slivers."""
-    return min(max(4, window), side)
+    """Tokens a side of a tile: about the window's own reach, at least 4, from a window of three on 8: with fewer a
+    product is a sliver, and the fused kernel is slow (studies/LOG.md)."""
+    return min(max(8, window) if window > 2 else 4, side)
 
 
 @functools.lru_cache(maxsize=64)
