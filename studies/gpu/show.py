@@ -169,7 +169,7 @@ def mean_rank(groups: Sequence[Sequence[Row]], field: str, name: str) -> float:
 def looks_table(answers: Answers) -> str:
     """What FID may not see: of the best global-only schedule, of the rival and of the hybrid, within the bound,
     and of the best without a network; "" where no front has it."""
-    rows, n = [], 0
+    rows, counts = [], dict[str, int]()
     for name, a in fronts(answers).items():
         found = verdict(a["finals"], BOUND)
         base = next(f for f in a["finals"] if f["reference"])
@@ -180,7 +180,7 @@ def looks_table(answers: Answers) -> str:
             shown["no network"] = min(closed, key=lambda f: worst({j: fid(f, j) for j in JUDGES}, of_base))
         for what, row in shown.items():
             if "looks" in row:
-                n = min(a["n_final"], SAMPLES)
+                counts[f"{name.split('/')[0]} {KINDS[a['kind']][0]}"] = min(a["n_final"], SAMPLES)
                 cells = [_share(row["looks"][f"{k} {j}"]) for k in ("precision", "recall") for j in JUDGES]
                 about = [name.split("/")[0], KINDS[a["kind"]][0], what, who(row), f"{row['mflop']:.0f}"]
                 about += [f"{fid(row, judge):.1f}" for judge in JUDGES]
@@ -190,11 +190,12 @@ def looks_table(answers: Answers) -> str:
         "unseen judge's", "recall", "unseen judge's",
     ]  # fmt: skip
     note = (
-        f"{n} samples of a seed that chose nothing, ± one standard error. Fine waves: power of those shorter than four "
+        "Samples of a seed that chose nothing, ± one standard error. Fine waves: power of those shorter than four "
         "pixels, over that of real images. Precision: share of samples within the distance of the third neighbour of "
         "one of 2,000 training images, in a judge's features; recall: the reverse. FID as in the table of savings."
     )
-    return markdown(heads, rows, note) if rows else ""
+    each = "; ".join(f"{name} {n}" for name, n in counts.items())
+    return markdown(heads, rows, note, f"Samples: {each}.") if rows else ""
 
 
 def _share(found: Sequence[float]) -> str:
