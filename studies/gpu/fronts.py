@@ -117,9 +117,10 @@ class Front:
             yield from self.hybrids(times, solver)
 
     def grids(self) -> Iterator[tuple[tuple[float, ...], str]]:
-        """The reference's best of every step count; and, as a hybrid can pay for more steps, those of fewer, finer."""
+        """The reference's best of every count of two paid steps and more; and, as a hybrid can pay for more steps,
+        those of fewer, finer."""
         own = partial(self.searched, self.bench.reference)
-        for steps in self.how.counts[1:]:
+        for steps in (count for count in self.how.counts if count > 2):
             yield own(steps).times(steps), own(steps).solver
             if self.how.finer and steps > 4:
                 coarser = own(steps - 1 if steps < 10 else 8)

@@ -34,7 +34,7 @@ class FrontSize:
     Attributes:
         n_first: samples of every schedule; n_final: of each finalist, on each of two other seeds.
         trials: grids tried for every network and count of steps.
-        counts: of steps, the first of which is free.
+        counts: of steps, the first of which is free, in the order in which their times are searched for.
         shares: of the cost of all global steps that hybrids may take.
         finer: hybrids are also put on the grids of more steps than the reference would pay for.
         most: finalists of each family.
@@ -58,8 +58,11 @@ TINY = FrontSize(8, 8, 2, counts=(3, 4), shares=(0.5,), finer=False, most=1, pri
 """The quick form's."""
 
 
-def on_two_cores(n_first: int, n_final: int, trials: int, prices: tuple[int, int]) -> FrontSize:
+def on_two_cores(
+    n_first: int, n_final: int, trials: int, prices: tuple[int, int], fewest: tuple[int, ...] = ()
+) -> FrontSize:
+    """``fewest``: counts below three, for young networks, whose errors add up over the steps."""
     return FrontSize(
-        n_first, n_final, trials, counts=(3, 4, 5, 6, 8), shares=(0.12, 0.2, 0.3, 0.45, 0.65), finer=False, most=6,
+        n_first, n_final, trials, counts=(3, 4, 5, 6, 8, *fewest), shares=(0.12, 0.2, 0.3, 0.45, 0.65), finer=False, most=6,
         prices=prices, batch=32,
     )  # fmt: skip
