@@ -206,7 +206,8 @@ JOBS: dict[str, dict[str, Job]] = {
             "clothing128",
             {"global": (28_000, 14), "coarse": (15_000, 3), "small": (16_000, 5), "dit": (22_000, 19),
              "dit-coarse": (17_000, 5), "locals": (14_000, 8), "windows": (2_000, 3)},
-            {"unet": (on_two_cores(128, 300, 5, (200, 10), (2,)), 40), "dit": (on_two_cores(100, 250, 4, (128, 10), (2,)), 35)},
+            {"unet": (on_two_cores(128, 300, 5, (200, 10), (2,)), 40),
+             "dit": (on_two_cores(100, 250, 4, (128, 10), (2,)), 35)},
             "clothing32", "dit",
         ),
         *_beside_shipped(

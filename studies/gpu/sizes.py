@@ -63,6 +63,6 @@ def on_two_cores(
 ) -> FrontSize:
     """``fewest``: counts below three, for young networks, whose errors add up over the steps."""
     return FrontSize(
-        n_first, n_final, trials, counts=(3, 4, 5, 6, 8, *fewest), shares=(0.12, 0.2, 0.3, 0.45, 0.65), finer=False, most=6,
-        prices=prices, batch=32,
+        n_first, n_final, trials, counts=(3, 4, 5, 6, 8, *fewest), shares=(0.12, 0.2, 0.3, 0.45, 0.65), finer=False,
+        most=6, prices=prices, batch=32,
     )  # fmt: skip
