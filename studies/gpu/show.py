@@ -86,7 +86,8 @@ def saving_table(answers: Answers) -> str:
     note = (
         "Saving: the rival's FLOPs over the hybrid's, both within 5 % of the FID of the best global-only schedule, by "
         "both judges. Over any kind: the rival may be of the other kind of network. Differences are paired, ± one "
-        "standard error; in brackets what so many samples show four times in five."
+        "standard error; in brackets what so many samples show four times in five. In ms: the median of the turns, ± "
+        "half their interquartile range."
     )
     return markdown(heads, rows, note, f"Samples of a finalist over both seeds: {each}.")
 
