@@ -127,7 +127,8 @@ def penalty_table(answers: Answers) -> str:
     schedules of a front, and over those that share start times and solver."""
     rows = []
     for name, a in fronts(answers).items():
-        near = [r for r in a["rows"] if worst(r["fid"], best_alone(fair(a["rows"]))["fid"]) < 2]
+        base = best_alone(fair(a["rows"]))
+        near = [r for r in a["rows"] if worst(r["fid"], base["fid"]) < 2]
         about = [name.split("/")[0], KINDS[a["kind"]][0]]
         for groups, which in (([a["rows"]], "all"), (on_one_grid(a["rows"]), "on one grid")):
             ranks = [mean_rank(groups, "penalty", p) for p in PENALTIES]

@@ -95,8 +95,7 @@ def members_of(train: TrainOptions) -> tuple[Member, ...]:
     narrow: dict[str, Any] = {"epochs": train.local_epochs, **taught}
     if train.model and not train.distill:
         return (*_of_models(train), *own)
-    taken = Member("global", "teacher", source=train.teacher)
-    found = _models(train) or [taken if train.teacher is not None else _global(train, source("global"))]
+    found = _models(train) or [_global(train, source("global"))]
     found += [_cheaper(name, source(name), wide) for name in train.cheap_globals]
     found += [Member(f"r{r}", "local", radius=r, source=source(f"r{r}"), **narrow) for r in train.radii]
     if train.control:
@@ -106,7 +105,9 @@ def members_of(train: TrainOptions) -> tuple[Member, ...]:
 
 
 def _global(train: TrainOptions, source: str | None) -> Member:
-    """By channels, or of a size that its name says; a U-Net's kind of network is left unsaid."""
+    """The teacher; or by channels, or of a size that its name says.  A U-Net's kind of network is left unsaid."""
+    if train.teacher is not None:
+        return Member("global", "teacher", source=train.teacher)
     kind, size = kind_and_size(train.global_network)
     network = None if kind == "unet" else kind
     width = train.global_width if size is None else None
