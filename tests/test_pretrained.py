@@ -1,6 +1,7 @@
 """The shipped sets: complete, small, loadable without data, as good as their record says."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -243,6 +244,53 @@ def test_judges_of_photographs_are_shipped_and_know_them(shared_data):
         assert network.architecture == kind
         assert network.test_accuracy >= accuracy
         assert network.accuracy(data.test[:1000], data.labels_test[:1000]) > accuracy - 0.03
+
+
+@pytest.fixture
+def finished(tmp_path, shared_data, monkeypatch):
+    """A finished run on MNIST, judged by the classifiers of the set that the package then holds."""
+    home = tmp_path / "package"
+    for place in (tmp_path / "run", home / "mnist"):
+        shutil.copytree(load_pretrained("mnist").folder, place)
+    monkeypatch.setattr(sets, "HOME", home)
+    monkeypatch.setattr(packing, "HOME", home)
+    run, data = Pretrained("run", tmp_path / "run"), pw.load_images("mnist", data_dir=shared_data)
+    judged = SimpleNamespace(name="hybrid", fid=2.0, fid_stderr=0.1, n=500, mflop=9.0)
+    monkeypatch.setattr(Pretrained, "evaluations", {"hybrid": judged})
+    judges = [run.features(), run.features(unseen=True)]
+    monkeypatch.setattr(packing, "open_run", lambda folder: run)
+    monkeypatch.setattr(packing, "_classifiers", lambda run, data_dir: (run.config, data, *judges))
+    return run, judges
+
+
+def test_a_set_on_the_same_images_shares_the_judges_of_another(tmp_path, finished):
+    run, _ = finished
+    made = packing.pack(run.root, "mnist-again", judges_of="mnist")
+    assert not (made.root / "features").exists(), "nothing is stored twice"
+    ready, lender = load_pretrained("mnist-again"), load_pretrained("mnist")
+    assert ready.names == lender.names == tuple(ready.denoisers())
+    assert ready.card["judges_of"] == "mnist"
+    for unseen in (False, True):
+        assert ready.features(unseen).digest() == lender.features(unseen).digest()
+        assert torch.equal(ready.real_features(unseen), lender.real_features(unseen))
+    assert list(ready.judges()) == ["first", "unseen", "sliced"]
+    shutil.rmtree(lender.folder)
+    with pytest.raises(CheckpointError, match=r"without its judges\); install phasewise again"):
+        load_pretrained("mnist-again")
+
+
+def test_judges_are_shared_only_where_they_are_the_same(tmp_path, finished):
+    run, judges = finished
+    with pytest.raises(PhasewiseError, match="'mnist' has no judges of its own to share"):
+        packing.pack(run.root, "mnist", judges_of="mnist")
+    packing.pack(run.root, "second", judges_of="mnist")
+    with pytest.raises(PhasewiseError, match="'second' has no judges of its own to share"):
+        packing.pack(run.root, "third", judges_of="second")
+    judges[1] = judges[0]
+    with pytest.raises(PhasewiseError, match="'mnist' has another .* than this run; pack it with its own judges"):
+        packing.pack(run.root, "third", judges_of="mnist")
+    assert pretrained_names() == ("mnist", "second")
+    assert load_pretrained("mnist").judging.has("shipped_features"), "nothing was replaced"
 
 
 @pytest.mark.parametrize("name", ["", "..", "/tmp/x", "a/b"])

@@ -22,7 +22,7 @@ from phasewise.errors import PhasewiseError
 from phasewise.files import read_json, write_bytes, write_json, write_text
 from phasewise.metrics import ClassifierFeatures, FrechetReference, SlicedReference, default_features, unseen_features
 from phasewise.metrics.sliced import ATOMS
-from phasewise.pretrained.sets import HOME, Pretrained
+from phasewise.pretrained.sets import HOME, Pretrained, load_pretrained
 from phasewise.runs.config import RunConfig, command
 from phasewise.runs.images import images_of
 from phasewise.runs.members import MEMBER_KINDS, NAME
@@ -35,12 +35,15 @@ REAL = 3000
 TIMES = (0.05, 0.2, 0.4, 0.6, 0.8)
 
 
-def pack(run_folder: str | Path, name: str, *, data_dir: str | None = None, note: str = "") -> Pretrained:
+def pack(
+    run_folder: str | Path, name: str, *, data_dir: str | None = None, note: str = "", judges_of: str | None = None
+) -> Pretrained:
     """Write the set ``name`` of a finished run into the package; returns it.
 
-    ``note``: what the records do not say of how it was trained, for the card.  Raises PhasewiseError where the run is
-    not finished, its images are not those of its record, or its features are no classifier's; and for a name that is
-    no folder's.  A set of that name is replaced only after all of these hold.
+    ``note``: what the records do not say of how it was trained, for the card.  ``judges_of``: a set on the same images
+    that has the judges of the run already, so that they are not stored twice.  Raises PhasewiseError where the run is
+    not finished, its images are not those of its record, or its features are no classifier's, or not those of
+    ``judges_of``; and for a name that is no folder's.  A set of that name is replaced only after all of these hold.
     """
     run, target = _opened(run_folder, name)
     evaluation = run.evaluations
@@ -48,6 +51,8 @@ def pack(run_folder: str | Path, name: str, *, data_dir: str | None = None, note
         raise PhasewiseError(f"{run.root} is no finished run; finish it with `phasewise run --out {run.root}`")
     _apart(run, target)
     config, data, features, second = _classifiers(run, data_dir)
+    if judges_of is not None:
+        _same_judges(judges_of, target, features, second)
     names = [m.name for m in config.members if MEMBER_KINDS[m.kind].scheduled]
     full = run.denoisers(names)
     shutil.rmtree(target.root, ignore_errors=True)
@@ -59,12 +64,14 @@ def pack(run_folder: str | Path, name: str, *, data_dir: str | None = None, note
         data_dir="DIR" if config.data.data_dir else None, networks="NETWORKS" if config.train.networks else None
     )
     target.claim(kept, command(shown), __version__)
-    write_features(features, target, data.train, data.test)
-    write_second_judge(second, target, data.train, data.test)
+    if judges_of is None:
+        write_features(features, target, data.train, data.test)
+        write_second_judge(second, target, data.train, data.test)
     change = rounding({n: full[n] for n in names}, target, data.test)
     fids = {e.name: {k: getattr(e, k) for k in ("fid", "fid_stderr", "n", "mflop")} for e in evaluation.values()}
     card: dict[str, Any] = {"denoisers": names, "data": config.data.data, "trained_by": command(shown)}
     card |= {"note": note} if note else {}
+    card |= {"judges_of": judges_of} if judges_of is not None else {}
     card |= {"loss_change_by_half_precision": change, "fid_when_trained": {**fids, "real": run.real}}
     write_json(
         target.path("card"), {**card, "license": "Apache-2.0 (weights); trained on images of the set named under data"}
@@ -99,6 +106,16 @@ def _apart(run: Run, target: Pretrained) -> None:
         raise PhasewiseError(
             f"{run.root} is the set {target.name!r} itself, which packing replaces; pack the run it came from"
         )
+
+
+def _same_judges(lender: str, target: Pretrained, first: ClassifierFeatures, second: ClassifierFeatures) -> None:
+    """PhasewiseError unless the set ``lender`` holds these two classifiers, rounded, itself."""
+    ready = load_pretrained(lender)
+    if ready.judging is not ready or ready.root == target.root:
+        raise PhasewiseError(f"{lender!r} has no judges of its own to share; name the set that has them")
+    for network, unseen in ((first, False), (second, True)):
+        if network.halved().digest() != ready.features(unseen).halved().digest():
+            raise PhasewiseError(f"{lender!r} has another {network.name} than this run; pack it with its own judges")
 
 
 def _classifiers(run: Run, data_dir: str | None) -> tuple[RunConfig, ImageData, ClassifierFeatures, ClassifierFeatures]:

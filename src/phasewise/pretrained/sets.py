@@ -27,7 +27,7 @@ class Pretrained(Run):
     """One shipped set, read lazily: a :class:`phasewise.runs.Run` whose denoisers, schedules and records are ready.
 
     Attributes:
-        name: of the data set it was trained on.  folder: where it lies.
+        name: of the set: that of its images, and perhaps a word on its networks.  folder: where it lies.
         names: denoisers in it: "global", "r3" and so on, "wiener".
         card: what was measured of it, and where it comes from.
     """
@@ -53,17 +53,24 @@ class Pretrained(Run):
         assert self.data is not None
         return self.data
 
+    @cached_property
+    def judging(self) -> Run:
+        """Where its judges lie: here, or in the set on the same images that the card names."""
+        lender = self.card.get("judges_of")
+        return self if lender is None else Run(HOME / lender)
+
     def _kept(self, unseen: bool) -> Path:
-        return self.path("shipped_unseen" if unseen else "shipped_features")
+        return self.judging.path("shipped_unseen" if unseen else "shipped_features")
 
     def moments(self, judge: str) -> Path:
-        places = {"first": self.path("shipped_reference"), "sliced": self.path("shipped_sliced")}
-        return places.get(judge) or self.path("shipped_unseen_reference")
+        at = self.judging.path
+        places = {"first": at("shipped_reference"), "sliced": at("shipped_sliced")}
+        return places.get(judge) or at("shipped_unseen_reference")
 
     @checks.checked(unseen=checks.flag)
     def real_features(self, unseen: bool = False) -> Tensor:
         """Features (n, D) of held-out real images: how far those are from the training images is the floor of FID."""
-        place = self.path("shipped_unseen_real") if unseen else self.path("shipped_real")
+        place = self.judging.path("shipped_unseen_real" if unseen else "shipped_real")
         with opened(place, mend=AGAIN) as handle:
             return handle.get_tensor("features").float()
 
@@ -76,6 +83,7 @@ class Pretrained(Run):
         """Raise where the set is damaged: everything that is not weights is read."""
         read = (self.card, self.names, self.config, self.data, self.training, self.losses, self.prices, self.schedules)
         missing = [n for n in self.names if not self.has_model(n)]
+        missing += [] if self.judging.has("shipped_features") else ["its judges"]
         if missing or any(part is None for part in read):
             raise ValueError(f"without {', '.join(missing) or 'its records'}")
 

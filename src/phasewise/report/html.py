@@ -99,9 +99,9 @@ def _absent(run: Run, sections: list[Section]) -> list[Section]:
         lines = tuple((s.id, f"{s.title}. {' '.join(s.notes)}") for s in sections)
         return [Section("absent", "Not in this run", absent=lines)]
     titles = ", ".join(s.title.lower() for s in sections)
-    made = (
-        f"Not part of a demo: {titles}. A run of your own has it: `phasewise run --data {run.demo_of} --data-dir DIR`."
-    )
+    assert run.config is not None
+    command = f"`phasewise run --data {run.config.data.data} --data-dir DIR`"
+    made = f"Not part of a demo: {titles}. A run of your own has it: {command}."
     return [Section("absent", "Not in this demo", absent=(("demo-without", made),))]
 
 
