@@ -287,7 +287,7 @@ def test_judges_are_shared_only_where_they_are_the_same(tmp_path, finished):
     with pytest.raises(PhasewiseError, match="'second' has no judges of its own to share"):
         packing.pack(run.root, "third", judges_of="second")
     judges[1] = judges[0]
-    with pytest.raises(PhasewiseError, match="'mnist' has another .* than this run; pack it with its own judges"):
+    with pytest.raises(PhasewiseError, match=r"'mnist' has another .* than this run; pack it with its own judges"):
         packing.pack(run.root, "third", judges_of="mnist")
     assert pretrained_names() == ("mnist", "second")
     assert load_pretrained("mnist").judging.has("shipped_features"), "nothing was replaced"

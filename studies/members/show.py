@@ -26,7 +26,7 @@ ALWAYS = ("whole/", "placed/", "own/")
 def lost(row: dict[str, Any], rows: Rows) -> float:
     """The mean of the first two judges, each as a share of its value for the global network at every step; times what
     the distance of pixels is over that network's, where it is more: both judges are networks, and can be fooled at once
-    (docs/results/cifar10.md)."""
+    (docs/results/cifar10-unets.md)."""
     whole, own = ({j: v[0] for j, v in r["judges"].items()} for r in (rows["whole/global"], row))
     guard = excess(own["sliced"], whole["sliced"]) if "sliced" in whole else 1.0
     return guard * float(np.mean([own[j] / whole[j] for j in JUDGES[:2] if j in whole]))

@@ -194,7 +194,7 @@ def guarded(
 
     A search by one network's features finds what that network is fooled by.  On colour photographs, grids of long
     steps, whose images are too hard in contrast, had a quarter less FID, and pixels ten times as far from real ones
-    (docs/results/cifar10.md).  A second look of another kind, which can only forbid, keeps a search from there.
+    (docs/results/cifar10-unets.md).  A second look of another kind, which can only forbid, keeps a search from there.
 
     Args:
         pixels: real images; the sliced Wasserstein distance from them is taken, clamped to the pixel range before.
