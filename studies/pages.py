@@ -42,9 +42,40 @@ def replace_table(page: Path, study: str, mark: str, text: str) -> None:
     write_text(page, f"{before}{start}\n\n{text}\n\n{END}{after}")
 
 
+def with_others(page: Path, study: str, mark: str, text: str, named_by: Sequence[int]) -> str:
+    """``text`` and, in its table, the rows of the page's own table that it does not name: what was measured elsewhere.
+
+    ``named_by``: the columns that name a row; where the first of them is blank it goes with the row above.  Rows come
+    in the order of their first cell, whole numbers in it by size.  Nothing is kept where the heads differ.
+    """
+    own, (heads, rows) = table_of(text), table_in(page, study, mark) if page.is_file() else ([], [])
+    if not heads or heads != own[0]:
+        return text
+    new = _by_name(own[1], named_by)
+    every = {**{name: group for name, group in _by_name(rows, named_by).items() if name not in new}, **new}
+    ordered = sorted(every.items(), key=lambda item: [(len(d), d) for d in re.split(r"(\d+)", item[0][0])])
+    notes = text.split("\n\n")[1:]
+    return markdown(heads, [row for _, group in ordered for row in group], *notes)
+
+
+def _by_name(rows: Sequence[Sequence[str]], named_by: Sequence[int]) -> dict[tuple[str, ...], list[Sequence[str]]]:
+    groups: dict[tuple[str, ...], list[Sequence[str]]] = {}
+    name: tuple[str, ...] = ()
+    for row in rows:
+        if row[named_by[0]]:
+            name = tuple(row[k] for k in named_by)
+        groups.setdefault(name, []).append(row)
+    return groups
+
+
 def table_in(page: Path, study: str, mark: str) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of one table of ``page``; nothing where the page has no such mark."""
     _, _, rest = page.read_text(encoding="utf-8").partition(start_mark(study, mark))
-    lines = [line for line in rest.partition(END)[0].splitlines() if line.startswith("|")]
+    return table_of(rest.partition(END)[0])
+
+
+def table_of(text: str) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of the table in ``text``; nothing where there is none."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return (cells[0], cells[2:]) if cells else ([], [])

@@ -26,7 +26,7 @@ import torch
 
 from phasewise.errors import PhasewiseError
 from phasewise.files import read_json, write_bytes, write_json
-from studies.pages import replace_table
+from studies.pages import replace_table, with_others
 
 O = TypeVar("O")  # noqa: E741
 Answers = dict[str, dict[str, Any]]
@@ -61,6 +61,8 @@ class Study(ABC, Generic[O]):
         page: Markdown file under the docs folder that its tables go into; None where no page shows them as a table.
         options_type: dataclass of its choices (:func:`studies.options.choice`).
         pictures: folder under the docs folder that its figures go into; None for the one of the page's name.
+        named_by: by mark of a table that is measured in parts, the columns that name a row: rows that the page has of
+            other parts stay there.
         threads: so many torch threads while it measures, where times are compared.
         home: folder of its answers; None for runs/studies/NAME.
     """
@@ -70,6 +72,7 @@ class Study(ABC, Generic[O]):
     options_type: ClassVar[type[Any]]
     page: ClassVar[str | None] = None
     pictures: ClassVar[str | None] = None
+    named_by: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     threads: ClassVar[int | None] = None
     home: ClassVar[Path | None] = None
 
@@ -181,7 +184,9 @@ def run_study(
     page = docs / study.page if docs and study.page else None
     if page:
         for mark, text in tables.items():
-            replace_table(page, study.name, mark, text)
+            columns = study.named_by.get(mark)
+            whole = text if columns is None else with_others(page, study.name, mark, text, columns)
+            replace_table(page, study.name, mark, whole)
     folder = folder_of_pictures(study, docs) or study.out
     with mpl.rc_context():  # a study sets its own style, for itself alone
         drawn = study.figures(answers)

@@ -30,7 +30,7 @@ from studies.gpu.verdict import (
     within,
     worst,
 )
-from studies.pages import markdown, table_in
+from studies.pages import markdown, table_in, table_of, with_others
 from studies.study import Answers
 from studies.timing import ratio
 
@@ -39,7 +39,10 @@ EXACT = {"unet": "U-Net medium", "dit": "transformer"}
 """Columns of the exact fields' table, by kind."""
 LEAST = 8
 """Schedules that a correlation is taken of."""
-PAGE = Path(__file__).resolve().parents[2] / "docs/results/resolution.md"
+SAVING, ANY = "saving", "over any kind"
+"""Columns of the table of savings that the figure shows."""
+_RESULTS = Path(__file__).resolve().parents[2] / "docs/results"
+PAGE, OWN = _RESULTS / "resolution.md", _RESULTS / "photographs.md"
 
 
 def fronts(answers: Answers) -> dict[str, dict[str, Any]]:
@@ -70,7 +73,7 @@ def saving_table(answers: Answers) -> str:
     for name, a in found.items():
         result = verdict(a["finals"], BOUND)
         rival, hybrid = result.rival, result.hybrid
-        cells = [name.split("/")[0], str(a["side"]), KINDS[a["kind"]][0]]
+        cells = [name.split("/")[0], str(a["side"]), KINDS[a["kind"]][0], _n(a)]
         cells += [f"{rival['mflop']:.0f}: {who(rival)}"]
         cells += [f"{hybrid['mflop']:.0f}: {who(hybrid)}" if result.pays else "none is cheaper"]
         cells += [f"{result.saving:.2f}", f"{against_any(found, name, BOUND, result):.2f}", _clock(a, result)]
@@ -78,18 +81,17 @@ def saving_table(answers: Answers) -> str:
             between = difference(hybrid, rival, judge, a["n_final"])
             cells += [f"{fid(rival, judge):.2f}", _difference(between) if result.pays else ""]
         rows.append(cells)
-    each = "; ".join(f"{name.split('/')[0]} {KINDS[a['kind']][0]} {_n(a)}" for name, a in found.items())
     heads = [
-        "images", "side", "kind", "rival, MFLOP: calls", "hybrid", "saving", "over any kind", "saving in ms",
+        "images", "side", "kind", "n", "rival, MFLOP: calls", "hybrid", SAVING, ANY, "saving in ms",
         "FID", "hybrid minus rival", "unseen FID", "hybrid minus rival",
     ]  # fmt: skip
     note = (
         "Saving: the rival's FLOPs over the hybrid's, both within 5 % of the FID of the best global-only schedule, by "
         "both judges. Over any kind: the rival may be of the other kind of network. Differences are paired, ± one "
         "standard error; in brackets what so many samples show four times in five. In ms: the median of the turns, ± "
-        "half their interquartile range."
+        "half their interquartile range. n: samples of a finalist over both seeds."
     )
-    return markdown(heads, rows, note, f"Samples of a finalist over both seeds: {each}.")
+    return markdown(heads, rows, note)
 
 
 def _n(answer: Mapping[str, Any]) -> str:
@@ -171,7 +173,7 @@ def mean_rank(groups: Sequence[Sequence[Row]], field: str, name: str) -> float:
 def looks_table(answers: Answers) -> str:
     """What FID may not see: of the best global-only schedule, of the rival and of the hybrid, within the bound,
     and of the best without a network; "" where no front has it."""
-    rows, counts = [], dict[str, int]()
+    rows = []
     for name, a in fronts(answers).items():
         found = verdict(a["finals"], BOUND)
         base = next(f for f in a["finals"] if f["reference"])
@@ -182,22 +184,22 @@ def looks_table(answers: Answers) -> str:
             shown["no network"] = min(closed, key=lambda f: worst({j: fid(f, j) for j in JUDGES}, of_base))
         for what, row in shown.items():
             if "looks" in row:
-                counts[f"{name.split('/')[0]} {KINDS[a['kind']][0]}"] = min(a["n_final"], SAMPLES)
                 cells = [_share(row["looks"][f"{k} {j}"]) for k in ("precision", "recall") for j in JUDGES]
-                about = [name.split("/")[0], KINDS[a["kind"]][0], what, who(row), f"{row['mflop']:.0f}"]
+                about = [name.split("/")[0], KINDS[a["kind"]][0], str(min(a["n_final"], SAMPLES)), what, who(row)]
+                about += [f"{row['mflop']:.0f}"]
                 about += [f"{fid(row, judge):.1f}" for judge in JUDGES]
                 rows.append([*about, _share(row["looks"]["fine"]), *cells])
     heads = [
-        "images", "kind", "schedule", "calls", "MFLOP", "FID", "unseen FID", "fine waves", "precision",
+        "images", "kind", "n", "schedule", "calls", "MFLOP", "FID", "unseen FID", "fine waves", "precision",
         "unseen judge's", "recall", "unseen judge's",
     ]  # fmt: skip
     note = (
         "Samples of a seed that chose nothing, ± one standard error. Fine waves: power of those shorter than four "
         "pixels, over that of real images. Precision: share of samples within the distance of the third neighbour of "
-        "one of 2,000 training images, in a judge's features; recall: the reverse. FID as in the table of savings."
+        "one of 2,000 training images, in a judge's features; recall: the reverse. FID as in the table of savings. n: "
+        "samples."
     )
-    each = "; ".join(f"{name} {n}" for name, n in counts.items())
-    return markdown(heads, rows, note, f"Samples: {each}.") if rows else ""
+    return markdown(heads, rows, note) if rows else ""
 
 
 def _share(found: Sequence[float]) -> str:
@@ -223,21 +225,40 @@ def exact_savings(page: Path, column: str) -> dict[str, list[tuple[int, float]]]
     return found
 
 
-def figure(answers: Answers, page: Path = PAGE) -> bytes:
+def measured_savings(answers: Answers, own: Path = OWN) -> dict[str, list[tuple[int, float, float]]]:
+    """By kind's label: (side, saving, saving over any kind) of photographs of clothes, sides ascending; of the answers,
+    and of what else the page has."""
+    heads, rows = table_of(with_others(own, "gpu", "saving", saving_table(answers), (0, 2)))
+    at = {head: k for k, head in enumerate(heads)}
+    found: dict[str, list[tuple[int, float, float]]] = {}
+    for row in sorted(rows, key=lambda row: int(row[at["side"]])):
+        if row[at["images"]].startswith("clothing"):
+            numbers = int(row[at["side"]]), float(row[at[SAVING]]), float(row[at[ANY]])
+            found.setdefault(row[at["kind"]], []).append(numbers)
+    return found
+
+
+def figure(answers: Answers, page: Path = PAGE, own: Path = OWN) -> bytes:
     """Saving at 5 % against side, photographs over exact fields, a panel for each kind of network."""
     import matplotlib.pyplot as plt
 
     style()
     figure, axes = plt.subplots(1, len(KINDS), figsize=(7.2, 3.2), layout="constrained", sharey=True)
-    found = {n: a for n, a in fronts(answers).items() if n.startswith("clothing")}
+    found = measured_savings(answers, own)
     for ax, (kind, (label, colour)) in zip(axes, KINDS.items(), strict=True):
         for (calls, points), line in zip(exact_savings(page, EXACT[kind]).items(), ("--", ":"), strict=False):
             ax.plot(*zip(*points, strict=True), line, color="0.6", lw=1, label=f"exact fields, as {calls} global calls")
-        own = [(n, a, verdict(a["finals"], BOUND)) for n, a in found.items() if a["kind"] == kind]
-        sides = [a["side"] for _, a, _ in own]
-        ax.plot(sides, [v.saving for *_, v in own], "o-", color=colour, label=f"photographs, {label} alone")
-        any_kind = [against_any(found, n, BOUND, v) for n, _, v in own]
-        ax.plot(sides, any_kind, "s--", ms=3, color=colour, alpha=0.6, label="photographs, any kind alone")
+        for column, look, what in ((1, "o-", f"{label} alone"), (2, "s--", "any kind alone")):
+            points = [(row[0], row[column]) for row in found.get(label, ())]
+            about = {"ms": 3, "alpha": 0.6} if column == 2 else {}
+            ax.plot(
+                [x for x, _ in points],
+                [y for _, y in points],
+                look,
+                color=colour,
+                label=f"photographs, {what}",
+                **about,
+            )
         ax.axhline(1, color="black", lw=0.7)
         ax.set(xscale="log", yscale="log", xlabel="side, pixels", title=label)
         ax.set_xticks((32, 64, 128, 256), ("32", "64", "128", "256"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -47,6 +47,7 @@ class GPUQueue(Study[Options]):
     name = "gpu"
     question = "What can half an hour of one large GPU train?"
     page = "results/photographs.md"
+    named_by: ClassVar = {"saving": (0, 2), "looks": (0, 1), "penalties": (0, 1), "networks": (0, 1)}
     options_type = Options
 
     def place(self) -> Place:

@@ -14,7 +14,7 @@ from phasewise.runs import Run, make_config
 from studies.__main__ import main, parser_of, questions
 from studies.catalogue import STUDIES
 from studies.options import flags, given_options, make_options
-from studies.pages import END, marks_in, replace_table, start_mark
+from studies.pages import END, markdown, marks_in, replace_table, start_mark, table_of, with_others
 from studies.study import Shown, Study, run_study
 from studies.subject import subject_of
 
@@ -99,6 +99,21 @@ def test_a_page_without_the_mark_is_refused(tmp_path: Path) -> None:
             replace_table(page, "a", mark, "new")
     replace_table(page, "a", "b", "new")
     assert page.read_text(encoding="utf-8").endswith(f"{start_mark('a', 'b')}\n\nnew\n\n{END}\nafter\n")
+
+
+def test_rows_measured_elsewhere_stay_beside_new_ones(tmp_path: Path) -> None:
+    page, heads = tmp_path / "page.md", ("images", "kind", "value")
+    rows = [["set9", "a", "1"], ["", "", "2"], ["set10", "a", "3"], ["set10", "b", "4"], ["", "", "5"]]
+    page.write_text(f"{start_mark('s', 'm')}\n\n{markdown(heads, rows, 'said')}\n\n{END}\n", encoding="utf-8")
+    new = [["set10", "a", "30"], ["", "", "31"], ["set8", "a", "6"]]
+    text = with_others(page, "s", "m", markdown(heads, new, "now", "and then"), (0, 1))
+    assert table_of(text)[1] == [new[2], *rows[:2], *rows[3:], *new[:2]]
+    assert text.endswith("|\n\nnow\n\nand then")
+    other = markdown(("images", "kind"), [["set8", "a"]])
+    assert with_others(page, "s", "m", other, (0, 1)) == other, "of other columns nothing is kept"
+    assert (
+        with_others(page, "s", "none", text, (0, 1)) == with_others(tmp_path / "no.md", "s", "m", text, (0, 1)) == text
+    )
 
 
 def test_a_run_folder_is_a_subject(tmp_path: Path) -> None:
