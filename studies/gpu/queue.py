@@ -13,8 +13,10 @@ from studies.gpu.sizes import Amount, FrontSize, on_two_cores
 from studies.gpu.timing import time_set, time_windows
 from studies.gpu.training import (
     Make,
+    Shipped,
     borrow_judge,
     dit_of,
+    take_locals,
     take_shipped,
     teach_windows,
     train_judge,
@@ -57,24 +59,24 @@ Judge = tuple[str, int, int, float]
 """Architecture, passes, width and minutes."""
 
 
-RECIPE = 2
+RECIPE = 3
 """Number of the trainings and judges of two cores: what another one made is not taken for this one's."""
 LENDER = "cifar10"
 """The shipped set whose judges photographs of clothes borrow."""
+TRANSFORMERS = {"dit": Shipped("cifar10-dit", "global"), "dit-coarse": Shipped("cifar10-dit", "dit-coarse")}
+"""Those that come with the package: transformers of clothes begin as these on two cores."""
 
 
 def _set(
     data: str, networks: Trained, judges: tuple[Judge, Judge] | None, locals_: Timed, windows: Timed | None = None,
-    begins: str | None = None, teacher: str = "global",
+    begins: Mapping[str, Shipped] | None = None, teacher: str = "global",
 ) -> list[Job]:  # fmt: skip
-    """The jobs of one set of images, networks first.  ``judges``: None borrows them.  ``begins``: the set whose
-    transformers lend their weights.  ``teacher`` of the local networks."""
+    """The jobs of one set of images, networks first.  ``judges``: None borrows them.  ``begins``: whose weights
+    networks begin with, by name.  ``teacher`` of the local networks."""
     page = "docs/results/photographs.md" if "clothing" in data else f"src/phasewise/pretrained/{data}"
     jobs = []
     for name, (make, amount, minutes) in networks.items():
-        lender = begins if name.startswith("dit") else None
-        needs = (f"{lender}/{name}",) if lender else ()
-        jobs.append(Job(data, name, train_network(make, amount, lender), minutes, needs, page))
+        jobs.append(Job(data, name, train_network(make, amount, (begins or {}).get(name)), minutes, belongs=page))
     for k, name in enumerate(JUDGES.values()):
         work, minutes = borrow_judge(LENDER), 0.1
         if judges is not None:
@@ -118,7 +120,7 @@ def _on_gpu(
 
 def _on_cores(
     data: str, images: Mapping[str, tuple[int, float]], fronts: Mapping[str, tuple[FrontSize, float]],
-    begins: str | None = None, teacher: str = "global",
+    teacher: str = "global",
 ) -> list[Job]:  # fmt: skip
     """A set at the size of two cores, front and all; every training by so many images, and about so many minutes."""
     makes = {
@@ -127,22 +129,19 @@ def _on_cores(
     }  # fmt: skip
     amounts = {name: (Amount(images=count), minutes) for name, (count, minutes) in images.items()}
     networks = {name: (make, *amounts[name]) for name, make in makes.items()}
-    jobs = _set(data, networks, None, amounts["locals"], amounts["windows"], begins, teacher)
+    jobs = _set(data, networks, None, amounts["locals"], amounts["windows"], TRANSFORMERS, teacher)
     return [*jobs, *_fronts(data, fronts)]
 
 
-def _beside_shipped(
-    data: str, images: Mapping[str, tuple[int, float]], fronts: Mapping[str, tuple[FrontSize, float]], begins: str
-) -> list[Job]:
-    """On two cores: transformers beside the set that is shipped, and the fronts of both kinds."""
-    page = "docs/results/photographs.md"
-    lent = ("global", "coarse", "locals", "judge", "judge-unseen")
-    jobs = [Job(data, name, take_shipped, 0.1, belongs=page) for name in lent]
-    for name, size in (("dit", "small"), ("dit-coarse", "coarse")):
-        count, minutes = images[name]
-        work = train_network(dit_of(size), Amount(images=count), begins)
-        jobs.append(Job(data, name, work, minutes, (f"{begins}/{name}",), page))
-    count, minutes = images["windows"]
+def _of_shipped(data: str, windows: tuple[int, float], fronts: Mapping[str, tuple[FrontSize, float]]) -> list[Job]:
+    """On two cores: networks of both kinds and judges that come with the package, and the fronts of both.  ``windows``:
+    images and minutes."""
+    page = "docs/results/cifar10.md"
+    taken = {name: take_shipped(Shipped(LENDER, name)) for name in ("global", "coarse")}
+    taken |= {name: take_shipped(network) for name, network in TRANSFORMERS.items()}
+    taken |= {"locals": take_locals(LENDER), **dict.fromkeys(JUDGES.values(), borrow_judge(LENDER))}
+    jobs = [Job(data, name, work, 0.1, belongs=page) for name, work in taken.items()]
+    count, minutes = windows
     jobs.append(Job(data, "dit-windows", teach_windows(Amount(images=count)), minutes, (f"{data}/dit",), page))
     return [*jobs, *_fronts(data, fronts)]
 
@@ -200,7 +199,6 @@ JOBS: dict[str, dict[str, Job]] = {
             {"global": (55_000, 7), "coarse": (40_000, 3), "small": (40_000, 4), "dit": (14_000, 11),
              "dit-coarse": (20_000, 5), "locals": (25_000, 5), "windows": (2_000, 3)},
             {"unet": (on_two_cores(256, 400, 8, (340, 12)), 7), "dit": (on_two_cores(160, 400, 5, (160, 10)), 21)},
-            "clothing32",
         ),
         *_on_cores(
             "clothing128",
@@ -208,13 +206,11 @@ JOBS: dict[str, dict[str, Job]] = {
              "dit-coarse": (17_000, 5), "locals": (14_000, 8), "windows": (2_000, 3)},
             {"unet": (on_two_cores(128, 300, 5, (200, 10), (2,)), 40),
              "dit": (on_two_cores(100, 250, 4, (128, 10), (2,)), 35)},
-            "clothing32", "dit",
+            "dit",
         ),
-        *_beside_shipped(
-            "cifar10",
-            {"dit": (120_000, 12), "dit-coarse": (90_000, 5), "windows": (12_000, 3)},
+        *_of_shipped(
+            "cifar10", (12_000, 3),
             {"unet": (on_two_cores(300, 800, 6, (250, 12)), 4), "dit": (on_two_cores(300, 800, 5, (250, 12)), 7)},
-            "clothing32",
         ),
     )),
 }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,19 @@ from studies.gpu.sizes import FEW_VALIDATION, Amount
 
 Make = Callable[[tuple[int, int, int]], NetworkDenoiser]
 Job = Callable[[Place, str, str], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A network that comes with the package: of which set, and what it is called there."""
+
+    of: str
+    member: str
+
+    def network(self) -> pw.Denoiser:
+        return pw.load_pretrained(self.of).denoiser(self.member)
+
+
 RADII = {28: (1, 2, 3, 5, 8, 12), 32: (1, 2, 3, 5, 8, 12), 64: (1, 2, 3, 5, 8, 12, 16), 128: (2, 3, 5, 8, 12, 16, 24)}
 FEW_RADII = {32: (1, 3, 8), 64: (1, 3, 8, 16), 128: (2, 5, 12, 24)}
 """On two cores."""
@@ -62,16 +75,16 @@ def preset_for(place: Place, data: ImageData, **changes: Any) -> TrainPreset:
     return replace(preset, **changes)
 
 
-def train_network(make: Make, amount: Amount, begins: str | None = None) -> Job:
-    """A job that trains one network.  ``begins``: the set of smaller images whose network of this name lends its
-    weights, all that are of the same shape (a transformer's blocks do not know the side)."""
+def train_network(make: Make, amount: Amount, begins: Shipped | None = None) -> Job:
+    """A job that trains one network.  ``begins``: whose weights it begins with, all that are of the same shape (a
+    transformer's blocks do not know the side)."""
 
     def job(place: Place, name: str, network: str) -> dict[str, Any]:
         data = place.images(name)
         torch.manual_seed(0)
         fresh = make(data.image_shape).to(place.device)
         if begins is not None:
-            lend(place.network(begins, network), fresh)
+            lend(begins.network(), fresh)
         return _trained({network: fresh}, data, place, name, amount, preset_for(place, data), None)[network]
 
     return job
@@ -256,16 +269,23 @@ def borrow_judge(lender: str) -> Job:
     return job
 
 
-def take_shipped(place: Place, name: str, network: str) -> dict[str, Any]:
-    """A job that trains nothing: a network, the local ones or a judge of the set that comes with the package, put where
-    a front looks for it."""
-    if network in JUDGES.values():
-        return borrow_judge(name)(place, name, network)
-    ready = pw.load_pretrained(name)
-    locals_ = [n for n in ready.names if isinstance(ready.denoiser(n), pw.LocalDenoiser)]
-    found = {}
-    for member in locals_ if network == "locals" else [network]:
-        pw.save_denoiser(ready.denoiser(member), place.folder(name, member))
-        record = ready.training[member]
-        found[member] = {"images_seen": record.images_seen, "seconds": record.seconds, "val_loss": record.val_loss}
-    return {"networks": found} if network == "locals" else found[network]
+def take_shipped(network: Shipped) -> Job:
+    """A job that trains nothing: a network that comes with the package, put where a front looks for it."""
+
+    def job(place: Place, name: str, title: str) -> dict[str, Any]:
+        pw.save_denoiser(network.network(), place.folder(name, title))
+        record = pw.load_pretrained(network.of).training[network.member]
+        return {"images_seen": record.images_seen, "seconds": record.seconds, "val_loss": record.val_loss}
+
+    return job
+
+
+def take_locals(lender: str) -> Job:
+    """The same of all local networks of a shipped set."""
+
+    def job(place: Place, name: str, title: str) -> dict[str, Any]:
+        ready = pw.load_pretrained(lender)
+        locals_ = [n for n in ready.names if isinstance(ready.denoiser(n), pw.LocalDenoiser)]
+        return {"networks": {n: take_shipped(Shipped(lender, n))(place, name, n) for n in locals_}}
+
+    return job

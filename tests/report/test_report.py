@@ -28,6 +28,7 @@ from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import write_json
 from phasewise.report import blocks, build_report, cmi_figures, figures
 from phasewise.report.compared import outcome as compare
+from phasewise.report.compared import rival
 from phasewise.report.outcome import evaluation
 from phasewise.report.pictures import picture, shrink, stack, tile
 from phasewise.report.style import (
@@ -44,7 +45,7 @@ from phasewise.report.style import (
     percent,
     pm,
 )
-from phasewise.report.verdict import headline
+from phasewise.report.verdict import headline, verdict
 from phasewise.results import Evaluation, JudgeScore
 from phasewise.runs import open_run
 
@@ -462,7 +463,7 @@ def test_a_demo_advises_nothing_that_fails_in_it(run_folder: Path) -> None:
     build_report(keep(run_folder, "data", "evaluation", "schedules"))
     _, page = read(run_folder)
     assert "Not part of a demo: " in page.text
-    assert "`phasewise run --data mnist --data-dir DIR`" in page.text
+    assert "`phasewise run --data digits --data-dir DIR`" in page.text, "the images of its record"
     assert "Made by" not in page.text
 
 
@@ -640,6 +641,23 @@ def test_tables_show_every_judge_and_what_it_could_have_told(tmp_path: Path) -> 
     assert judges.rows[-1][2:4] == ("0.123 ± 0.010", "0.0456 ± 0.0010")
     assert verdicts.rows[0][1:3] == ("not distinguishable", "FID")
     assert [row[5] for row in verdicts.rows[:3]] == ["0.40", "0.40", "0.0040"], "2.84 errors of the difference"
+
+
+def test_a_rule_that_gives_the_hybrid_itself_is_its_rival(run_folder: Path) -> None:
+    run = open_run(run_folder)
+    hybrid, full = run.evaluations["hybrid"], run.evaluations["global"]
+    rule = dataclasses.replace(hybrid, name="stitched", label="T-Stitch")
+    placed = dataclasses.replace(run.evaluations["global_cheap"], name="global_placed", fid=hybrid.fid - 3)
+    run.evaluations.update(stitched=rule, global_placed=placed)
+    assert rival(run, hybrid, full) is rule
+    found = verdict(run)
+    assert found.headline.startswith("No gain from locality shown here: at 54 %")
+    assert "; it is the schedule of “T-Stitch”, so nothing is gained beyond that rule." in found.headline
+    assert sum("the hybrid is this schedule." in sentence for sentence in found.sentences) == 1
+    assert hybrid.schedule is not None
+    earlier = dataclasses.replace(hybrid.schedule, times=tuple(0.99 * t for t in hybrid.schedule.times))
+    run.evaluations["stitched"] = dataclasses.replace(rule, schedule=earlier)
+    assert rival(run, hybrid, full) is placed, "at other times it is another schedule"
 
 
 def test_verdict_without_saving_or_rival() -> None:

@@ -31,15 +31,16 @@ from studies.gpu.show import (
     exact_savings,
     looks_table,
     mean_rank,
+    measured_savings,
     on_one_grid,
     penalty_table,
     saving_table,
 )
 from studies.gpu.sizes import Amount, FrontSize
 from studies.gpu.study import GPUQueue, Options
-from studies.gpu.training import Served, _steps_a_second, lend, preset_for, train_network
+from studies.gpu.training import Served, Shipped, _steps_a_second, lend, preset_for, train_network
 from studies.gpu.verdict import Row, best_alone, difference, fair, fid, finalists, verdict
-from studies.pages import END, start_mark
+from studies.pages import END, start_mark, table_of, with_others
 
 
 def final(family: str, mflop: float, seen: float, unseen: float, *, reference: bool = False) -> dict[str, Any]:
@@ -174,7 +175,7 @@ def test_the_table_says_where_no_hybrid_is_cheaper() -> None:
     answer = {"kind": "unet", "side": 32, "n_final": 8, "finals": [BASE, FEWER], "clock": {"rival": [1], "hybrid": [1]}}
     text = saving_table({"clothing32/front-unet": answer})
     assert text.count("none is cheaper | 1.00 | 1.00 | 1 |") == 1
-    assert "16." in text.splitlines()[-1]  # samples over both seeds
+    assert "| clothing32 | 32 | U-Net | 16 |" in text, "samples over both seeds"
 
 
 def test_what_passes_without_a_network_is_shown_beside_those_that_have_one() -> None:
@@ -185,10 +186,9 @@ def test_what_passes_without_a_network_is_shown_beside_those_that_have_one() -> 
     assert [row["mflop"] for row in chosen if row["family"] == "closed forms"] == [1, 2], "3 costs more, and is worse"
     answer = {"kind": "unet", "side": 32, "n_final": 8, "finals": [{**row, "looks": seen} for row in chosen]}
     lines = looks_table({"clothing32/front-unet": answer}).splitlines()
-    rows = [line.split("|")[3].strip() for line in lines if line.startswith("| clothing32")]
-    assert rows == ["best", "rival", "hybrid", "no network"]
-    assert lines[-1] == "Samples: clothing32 U-Net 8."
-    assert next(line for line in lines if "no network" in line).split("|")[5:8] == [" 2 ", " 22.0 ", " 22.0 "]
+    rows = [line.split("|")[3:5] for line in lines if line.startswith("| clothing32")]
+    assert rows == [[" 8 ", f" {what} "] for what in ("best", "rival", "hybrid", "no network")]
+    assert next(line for line in lines if "no network" in line).split("|")[6:9] == [" 2 ", " 22.0 ", " 22.0 "]
 
 
 def test_what_was_kept_is_found_by_what_was_asked_and_by_what_it_depends_on(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_jobs_of_some_sets_and_of_none(tmp_path: Path) -> None:
 def test_shipped_networks_and_judges_go_where_a_front_looks_for_them(tmp_path: Path) -> None:
     place, ready = Place(tmp_path, None, "cpu", quick=True), pw.load_pretrained("cifar10")
     jobs = JOBS["cpu"]
-    for job in ("global", "coarse", "locals", "judge", "judge-unseen"):
+    for job in ("global", "coarse", "dit", "dit-coarse", "locals", "judge", "judge-unseen"):
         about = jobs[f"cifar10/{job}"]
         found = about.work(place, about.data, about.name)
         assert job == "locals" or ("test_accuracy" in found if "judge" in job else found["val_loss"] > 0.3)
@@ -311,10 +311,11 @@ def test_shipped_networks_and_judges_go_where_a_front_looks_for_them(tmp_path: P
     with torch.no_grad():
         assert torch.equal(found["r3"](x, t), ready.denoiser("r3")(x, t))
     assert bench.judges["unseen"].digest() == ready.features(unseen=True).digest()
-    needs = {need for job in jobs.values() if job.data == "cifar10" for need in job.needs if need.startswith("cifar10")}
-    assert needs - {"cifar10/dit", "cifar10/dit-windows"} <= {
-        f"cifar10/{n}" for n in ("global", "judge", "judge-unseen")
-    }
+    transformers = pw.load_pretrained("cifar10-dit")
+    with torch.no_grad():
+        for name, member in (("dit", "global"), ("dit-coarse", "dit-coarse")):
+            assert torch.equal(place.network("cifar10", name)(x, t), transformers.denoiser(member)(x, t))
+    assert transformers.denoiser("global").radius is None
 
 
 def test_photographs_are_judged_by_features_of_others(tmp_path: Path) -> None:
@@ -374,19 +375,16 @@ def test_a_transformer_lends_what_does_not_know_the_side() -> None:
     assert torch.equal(large.places, fresh)
 
 
-def test_a_training_begins_with_what_a_smaller_one_lends(tmp_path: Path) -> None:
-    place = Place(tmp_path, None, "cpu", quick=True)
-    make = partial(DiTDenoiser, width=32, depth=1, patch=14)
-    amount = Amount(images=16)
-    with pytest.raises(PhasewiseError, match="no network yet"):
-        train_network(make, amount, "mnist")(place, "fashion_mnist", "dit")
-    for name, lender in (("mnist", None), ("fashion_mnist", "mnist"), ("alone_mnist", None)):
-        answer = train_network(make, amount, lender)(place, name, "dit")
+def test_a_training_begins_with_what_a_shipped_one_lends(tmp_path: Path) -> None:
+    place, make = Place(tmp_path, None, "cpu", quick=True), partial(DiTDenoiser.of_size, size="small")
+    lender, amount = Shipped("cifar10-dit", "global"), Amount(images=16)
+    for name, begins in (("clothing32", None), ("clothing64", lender), ("clothing128", None)):
+        answer = train_network(make, amount, begins)(place, name, "dit")
         assert (answer["steps"], answer["images_seen"]) == (2, 16)
         assert not list(tmp_path.rglob("checkpoint*"))
-    first, second, alone = (place.network(n, "dit").stem.weight for n in ("mnist", "fashion_mnist", "alone_mnist"))
-    assert torch.equal(first, alone)  # the same images, weights and noise
-    assert not torch.equal(second, alone)
+    lent = lender.network().blocks[0].qkv.weight
+    begun, alone = (place.network(n, "dit").blocks[0].qkv.weight for n in ("clothing64", "clothing128"))
+    assert (begun - lent).abs().max() < 0.1 * lent.abs().max() < (alone - lent).abs().max(), "two steps from it"
 
 
 def test_rows_of_a_batch_learn_for_one_window_each() -> None:
@@ -414,6 +412,24 @@ def test_the_exact_curve_is_read_from_its_page(tmp_path: Path) -> None:
     page.write_text(f"{start_mark('resolution', 'saving')}\n\n{head}\n{rows}\n\nnote\n\n{END}\n", encoding="utf-8")
     assert exact_savings(page, "net") == {"5": [(32, 8.2), (64, 9.3)], "11": [(32, 5.8)]}
     assert np.isfinite(exact_savings(PAGE, "transformer")["11"]).all()
+
+
+def test_sides_measured_elsewhere_stay_on_the_page_and_in_the_figure(tmp_path: Path) -> None:
+    page, mark = tmp_path / "page.md", start_mark("gpu", "saving")
+    clock = {"rival": [1], "hybrid": [1]}
+
+    def answer(side: int, *finals: Row) -> dict[str, Any]:
+        return {"kind": "unet", "side": side, "n_final": 8, "finals": list(finals), "clock": clock}
+
+    before = {f"clothing{side}/front-unet": answer(side, BASE, CHEAP) for side in (32, 128)}
+    page.write_text(f"{mark}\n\n{saving_table(before)}\n\n{END}\n", encoding="utf-8")
+    now = {f"clothing{side}/front-unet": answer(side, BASE, FEWER) for side in (64, 128)}
+    assert measured_savings(now, page) == {"U-Net": [(32, 5, 5), (64, 1, 1), (128, 1, 1)]}
+    whole = with_others(page, "gpu", "saving", saving_table(now), GPUQueue.named_by["saving"])
+    assert [row[:4] for row in table_of(whole)[1]] == [
+        ["clothing32", "32", "U-Net", "16"], ["clothing64", "64", "U-Net", "16"], ["clothing128", "128", "U-Net", "16"],
+    ]  # fmt: skip
+    assert whole.split("\n\n")[1:] == saving_table(now).split("\n\n")[1:], "what is said below stays"
 
 
 def test_a_pace_is_measured_on_copies(place: Place) -> None:

@@ -113,6 +113,14 @@ def is_alone(run: Run, evaluation: Evaluation) -> bool:
     return plan.assignment[0] in {run.reference, *closed} and set(plan.assignment[1:]) <= {run.reference}
 
 
+def is_same(a: Evaluation, b: Evaluation) -> bool:
+    """Whether both are one schedule: the same members from the same times on, by one solver."""
+    one, other = a.schedule, b.schedule
+    if one is None or other is None:
+        return False
+    return (one.times, one.assignment, one.solver) == (other.times, other.assignment, other.solver)
+
+
 def alone(run: Run) -> list[Evaluation]:
     """Evaluations of the reference alone with other steps than the full schedule's: fewer, or placed."""
     found = [e for n, e in run.evaluations.items() if n not in ("global", "hybrid") and is_number(e.mflop)]
@@ -124,11 +132,14 @@ def rival(run: Run, hybrid: Evaluation, full: Evaluation) -> Evaluation | None:
     the full cost: the reference's own schedules, and those that mix members by a rule.
 
     What costs clearly more and is as good has been matched for less: no rival.  Where there is none, the most expensive
-    of the reference's cheaper ones.
+    of the reference's cheaper ones.  A rule that gives the hybrid itself is its rival before all others.
     """
     if not (is_number(hybrid.mflop) and is_number(full.mflop)):
         return None
     by_rule = [run.evaluations[n] for n in METHODS if n in run.evaluations]
+    same = [e for e in by_rule if is_same(e, hybrid)]
+    if same:
+        return same[0]
     every = [*alone(run), *(e for e in by_rule if is_number(e.mflop))]
     known = [e for e in every if is_number(e.fid) and e.mflop <= full.mflop * (1 + EQUAL_COST)]
     equal = [e for e in known if not costs_less(e, hybrid)]

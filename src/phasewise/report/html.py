@@ -99,8 +99,8 @@ def _absent(run: Run, sections: list[Section]) -> list[Section]:
         lines = tuple((s.id, f"{s.title}. {' '.join(s.notes)}") for s in sections)
         return [Section("absent", "Not in this run", absent=lines)]
     titles = ", ".join(s.title.lower() for s in sections)
-    assert run.config is not None
-    command = f"`phasewise run --data {run.config.data.data} --data-dir DIR`"
+    images = run.data.name if run.data else run.demo_of
+    command = f"`phasewise run --data {images} --data-dir DIR`"
     made = f"Not part of a demo: {titles}. A run of your own has it: {command}."
     return [Section("absent", "Not in this demo", absent=(("demo-without", made),))]
 

@@ -19,6 +19,7 @@ from phasewise.report.compared import (
     costs_less,
     difference,
     fewest,
+    is_same,
     listed,
     measures,
     outcome,
@@ -131,6 +132,8 @@ def headline(hybrid: Evaluation, full: Evaluation, cheap: Evaluation | None) -> 
     second = outcome(hybrid, cheap)
     if cheap is None or second is None:
         return text + "; no global sampler at the hybrid's cost was judged beside it."
+    if is_same(hybrid, cheap):
+        return f"{text}; it is the schedule of {called(cheap)}, so nothing is gained beyond that rule."
     against = f"{called(cheap)}{_at_cost(hybrid, cheap, full)}"
     join = ", and" if (first == "higher") != (second == "lower") else ", but"
     return {
@@ -170,6 +173,8 @@ def _against_full(hybrid: Evaluation, full: Evaluation) -> str:
 def _against_cheap(run: Run, hybrid: Evaluation, full: Evaluation, cheap: Evaluation | None) -> list[str]:
     if cheap is None:
         return ["No global sampler with fewer steps was evaluated, so a gain may be owed to fewer steps alone."]
+    if is_same(hybrid, cheap):
+        return [f"{schedule_label(run, cheap.name)}: the hybrid is this schedule."]
     share = percent(cheap.mflop, full.mflop)
     cost = f"{share} of the FLOPs against the hybrid's {percent(hybrid.mflop, full.mflop)}, {cheap.nfe} evaluations"
     told = difference(hybrid, cheap).replace("difference", "hybrid minus this")
