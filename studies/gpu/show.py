@@ -39,6 +39,8 @@ EXACT = {"unet": "U-Net medium", "dit": "transformer"}
 """Columns of the exact fields' table, by kind."""
 LEAST = 8
 """Schedules that a correlation is taken of."""
+NAMED_BY = {"saving": (0, 2), "looks": (0, 1), "penalties": (0, 1), "networks": (0, 1)}
+"""By table: the columns that name a row, the set and the kind or the network."""
 SAVING, ANY = "saving", "over any kind"
 """Columns of the table of savings that the figure shows."""
 _RESULTS = Path(__file__).resolve().parents[2] / "docs/results"
@@ -228,7 +230,7 @@ def exact_savings(page: Path, column: str) -> dict[str, list[tuple[int, float]]]
 def measured_savings(answers: Answers, own: Path = OWN) -> dict[str, list[tuple[int, float, float]]]:
     """By kind's label: (side, saving, saving over any kind) of photographs of clothes, sides ascending; of the answers,
     and of what else the page has."""
-    heads, rows = table_of(with_others(own, "gpu", "saving", saving_table(answers), (0, 2)))
+    heads, rows = table_of(with_others(own, "gpu", "saving", saving_table(answers), NAMED_BY["saving"]))
     at = {head: k for k, head in enumerate(heads)}
     found: dict[str, list[tuple[int, float, float]]] = {}
     for row in sorted(rows, key=lambda row: int(row[at["side"]])):

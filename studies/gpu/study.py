@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -12,7 +12,7 @@ from phasewise.errors import PhasewiseError, unknown
 from studies.gpu import recipe, timing
 from studies.gpu.place import Place
 from studies.gpu.queue import JOBS, RECIPE, Job
-from studies.gpu.show import figure, fronts, looks_table, network_table, penalty_table, saving_table
+from studies.gpu.show import NAMED_BY, figure, fronts, looks_table, network_table, penalty_table, saving_table
 from studies.gpu.sizes import SIZES
 from studies.options import choice
 from studies.study import Answers, Cell, Study, file_of
@@ -47,7 +47,7 @@ class GPUQueue(Study[Options]):
     name = "gpu"
     question = "What can half an hour of one large GPU train?"
     page = "results/photographs.md"
-    named_by: ClassVar = {"saving": (0, 2), "looks": (0, 1), "penalties": (0, 1), "networks": (0, 1)}
+    named_by = NAMED_BY
     options_type = Options
 
     def place(self) -> Place:

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -273,9 +274,7 @@ def take_shipped(network: Shipped) -> Job:
     """A job that trains nothing: a network that comes with the package, put where a front looks for it."""
 
     def job(place: Place, name: str, title: str) -> dict[str, Any]:
-        pw.save_denoiser(network.network(), place.folder(name, title))
-        record = pw.load_pretrained(network.of).training[network.member]
-        return {"images_seen": record.images_seen, "seconds": record.seconds, "val_loss": record.val_loss}
+        return _put(pw.load_pretrained(network.of), network.member, place.folder(name, title))
 
     return job
 
@@ -286,6 +285,12 @@ def take_locals(lender: str) -> Job:
     def job(place: Place, name: str, title: str) -> dict[str, Any]:
         ready = pw.load_pretrained(lender)
         locals_ = [n for n in ready.names if isinstance(ready.denoiser(n), pw.LocalDenoiser)]
-        return {"networks": {n: take_shipped(Shipped(lender, n))(place, name, n) for n in locals_}}
+        return {"networks": {n: _put(ready, n, place.folder(name, n)) for n in locals_}}
 
     return job
+
+
+def _put(ready: pw.runs.Run, member: str, folder: Path) -> dict[str, Any]:
+    pw.save_denoiser(ready.denoiser(member), folder)
+    record = ready.training[member]
+    return {"images_seen": record.images_seen, "seconds": record.seconds, "val_loss": record.val_loss}

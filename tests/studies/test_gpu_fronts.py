@@ -378,12 +378,17 @@ def test_a_transformer_lends_what_does_not_know_the_side() -> None:
 def test_a_training_begins_with_what_a_shipped_one_lends(tmp_path: Path) -> None:
     place, make = Place(tmp_path, None, "cpu", quick=True), partial(DiTDenoiser.of_size, size="small")
     lender, amount = Shipped("cifar10-dit", "global"), Amount(images=16)
-    for name, begins in (("clothing32", None), ("clothing64", lender), ("clothing128", None)):
+    with pytest.raises(PhasewiseError, match="no network yet"):
+        place.network("clothing64", "dit")
+    for name, begins in (("clothing64", lender), ("clothing96", None), ("clothing128", None)):
         answer = train_network(make, amount, begins)(place, name, "dit")
         assert (answer["steps"], answer["images_seen"]) == (2, 16)
         assert not list(tmp_path.rglob("checkpoint*"))
     lent = lender.network().blocks[0].qkv.weight
-    begun, alone = (place.network(n, "dit").blocks[0].qkv.weight for n in ("clothing64", "clothing128"))
+    begun, alone, again = (
+        place.network(n, "dit").blocks[0].qkv.weight for n in ("clothing64", "clothing96", "clothing128")
+    )
+    assert torch.equal(alone, again)  # the same images, weights and noise
     assert (begun - lent).abs().max() < 0.1 * lent.abs().max() < (alone - lent).abs().max(), "two steps from it"
 
 
