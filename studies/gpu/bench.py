@@ -25,7 +25,7 @@ from phasewise.scheduling import prices_at, schedule_from_assignment
 from phasewise.seeding import mix
 from studies.gpu.judges import Borrowed
 from studies.gpu.kept import Kept
-from studies.gpu.looks import REAL, SAMPLES, SEED, fine_power, looks
+from studies.gpu.looks import PIXELS, REAL, SAMPLES, SEED, looks, pixels_of
 from studies.gpu.place import JUDGES, Place
 from studies.gpu.sizes import FrontSize
 from studies.gpu.training import windows_of
@@ -144,6 +144,11 @@ class Bench:
     def pixels(self) -> SlicedReference:
         return SlicedReference.of_images(self.data.train)
 
+    @cached_property
+    def real_distance(self) -> float:
+        """Sliced distance of as many test images as a schedule has samples, or of all where they are fewer."""
+        return self.pixels.distance(self.data.test[: self.how.n_first])
+
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """(n, D) by judge, of images on whatever device."""
         return {k: judge.extract(images, batch=1000).double() for k, judge in self.judges.items()}
@@ -177,14 +182,15 @@ class Bench:
 
         def seen() -> dict[str, list[float]]:
             images = torch.cat([part.float() for part in self.samples(plan, n, SEED)])
-            return looks(images.cpu(), self.real_power, self.features(images), self.real_features)
+            return looks(images.cpu(), self.real_pixels, self.features(images), self.real_features)
 
-        found: dict[str, list[float]] = self.kept({"looks": _about(plan), "n": n, "seed": SEED}, seen)
+        asked = {"looks": _about(plan), "n": n, "seed": SEED, "pixels": list(PIXELS)}
+        found: dict[str, list[float]] = self.kept(asked, seen)
         return found
 
     @cached_property
-    def real_power(self) -> float:
-        return fine_power(self.data.train[:REAL])
+    def real_pixels(self) -> dict[str, float]:
+        return pixels_of(self.data.train[:REAL])
 
     @cached_property
     def real_features(self) -> dict[str, Tensor]:

@@ -59,7 +59,7 @@ Judge = tuple[str, int, int, float]
 """Architecture, passes, width and minutes."""
 
 
-RECIPE = 3
+RECIPE = 4
 """Number of the trainings and judges of two cores: what another one made is not taken for this one's."""
 LENDER = "cifar10"
 """The shipped set whose judges photographs of clothes borrow."""
@@ -69,10 +69,10 @@ TRANSFORMERS = {"dit": Shipped("cifar10-dit", "global"), "dit-coarse": Shipped("
 
 def _set(
     data: str, networks: Trained, judges: tuple[Judge, Judge] | None, locals_: Timed, windows: Timed | None = None,
-    begins: Mapping[str, Shipped] | None = None, teacher: str = "global",
+    begins: Mapping[str, Shipped] | None = None,
 ) -> list[Job]:  # fmt: skip
     """The jobs of one set of images, networks first.  ``judges``: None borrows them.  ``begins``: whose weights
-    networks begin with, by name.  ``teacher`` of the local networks."""
+    networks begin with, by name."""
     page = "docs/results/photographs.md" if "clothing" in data else f"src/phasewise/pretrained/{data}"
     jobs = []
     for name, (make, amount, minutes) in networks.items():
@@ -83,7 +83,7 @@ def _set(
             architecture, passes, width, minutes = judges[k]
             work = train_judge(architecture, passes, width)
         jobs.append(Job(data, name, work, minutes, belongs=page))
-    jobs.append(Job(data, "locals", train_locals(locals_[0], teacher), locals_[1], (f"{data}/{teacher}",), page))
+    jobs.append(Job(data, "locals", train_locals(locals_[0]), locals_[1], (f"{data}/global",), page))
     if windows:
         jobs.append(Job(data, "dit-windows", teach_windows(windows[0]), windows[1], (f"{data}/dit",), page))
     return jobs
@@ -119,8 +119,7 @@ def _on_gpu(
 
 
 def _on_cores(
-    data: str, images: Mapping[str, tuple[int, float]], fronts: Mapping[str, tuple[FrontSize, float]],
-    teacher: str = "global",
+    data: str, images: Mapping[str, tuple[int, float]], fronts: Mapping[str, tuple[FrontSize, float]]
 ) -> list[Job]:  # fmt: skip
     """A set at the size of two cores, front and all; every training by so many images, and about so many minutes."""
     makes = {
@@ -129,7 +128,7 @@ def _on_cores(
     }  # fmt: skip
     amounts = {name: (Amount(images=count), minutes) for name, (count, minutes) in images.items()}
     networks = {name: (make, *amounts[name]) for name, make in makes.items()}
-    jobs = _set(data, networks, None, amounts["locals"], amounts["windows"], TRANSFORMERS, teacher)
+    jobs = _set(data, networks, None, amounts["locals"], amounts["windows"], TRANSFORMERS)
     return [*jobs, *_fronts(data, fronts)]
 
 
@@ -206,7 +205,6 @@ JOBS: dict[str, dict[str, Job]] = {
              "dit-coarse": (17_000, 5), "locals": (14_000, 8), "windows": (2_000, 3)},
             {"unet": (on_two_cores(128, 300, 5, (200, 10), (2,)), 40),
              "dit": (on_two_cores(100, 250, 4, (128, 10), (2,)), 35)},
-            "dit",
         ),
         *_of_shipped(
             "cifar10", (12_000, 3),

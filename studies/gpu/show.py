@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from phasewise.power import Comparison
 from studies.figures import png, style
 from studies.gpu.bench import PENALTIES
-from studies.gpu.looks import SAMPLES
+from studies.gpu.looks import PIXELS, SAMPLES
 from studies.gpu.place import JUDGES
 from studies.gpu.verdict import (
     ALONE,
@@ -190,22 +190,22 @@ def looks_table(answers: Answers) -> str:
                 about = [name.split("/")[0], KINDS[a["kind"]][0], str(min(a["n_final"], SAMPLES)), what, who(row)]
                 about += [f"{row['mflop']:.0f}"]
                 about += [f"{fid(row, judge):.1f}" for judge in JUDGES]
-                rows.append([*about, _share(row["looks"]["fine"]), *cells])
+                rows.append([*about, *(_share(row["looks"].get(name)) for name in PIXELS), *cells])
     heads = [
-        "images", "kind", "n", "schedule", "calls", "MFLOP", "FID", "unseen FID", "fine waves", "precision",
+        "images", "kind", "n", "schedule", "calls", "MFLOP", "FID", "unseen FID", "fine waves", "contrast", "precision",
         "unseen judge's", "recall", "unseen judge's",
     ]  # fmt: skip
     note = (
         "Samples of a seed that chose nothing, ± one standard error. Fine waves: power of those shorter than four "
-        "pixels, over that of real images. Precision: share of samples within the distance of the third neighbour of "
-        "one of 2,000 training images, in a judge's features; recall: the reverse. FID as in the table of savings. n: "
-        "samples."
+        "pixels, over that of real images. Contrast: of pixels about their image's mean, over real ones. "
+        "Precision: share of samples within the distance of the third neighbour of one of 2,000 training images, in a "
+        "judge's features; recall: the reverse. FID as in the table of savings. n: samples."
     )
     return markdown(heads, rows, note) if rows else ""
 
 
-def _share(found: Sequence[float]) -> str:
-    return f"{found[0]:.2f} ± {found[1]:.2f}"
+def _share(found: Sequence[float] | None) -> str:
+    return f"{found[0]:.2f} ± {found[1]:.2f}" if found else ""
 
 
 def _rank(value: float) -> str:

@@ -99,11 +99,11 @@ def lend(smaller: torch.nn.Module, network: torch.nn.Module) -> list[str]:
     return list(fits)
 
 
-def train_locals(amount: Amount, by: str = "global") -> Job:
-    """A job that trains every local network and the control in one pass, taught by the set's network ``by``."""
+def train_locals(amount: Amount) -> Job:
+    """A job that trains every local network and the control in one pass, taught by the set's global U-Net."""
 
     def job(place: Place, name: str, network: str) -> dict[str, Any]:
-        data, teacher, small = place.images(name), place.network(name, by), place.device == "cpu"
+        data, teacher, small = place.images(name), place.network(name, "global"), place.device == "cpu"
         side = data.image_shape[1]
         radii = (1, 2) if place.quick else (FEW_RADII if small else RADII).get(side, RADII[28])
         torch.manual_seed(0)

@@ -19,10 +19,10 @@ from phasewise.metrics.classifier import train_classifier
 from phasewise.metrics.frechet import frechet_draws
 from phasewise.training.settings import TrainSettings
 from studies.gpu.bench import PENALTIES, Bench
-from studies.gpu.fronts import Front
+from studies.gpu.fronts import DEFAULT, SOLVERS, Front
 from studies.gpu.judges import Borrowed
 from studies.gpu.kept import Kept
-from studies.gpu.looks import fine_power, looks
+from studies.gpu.looks import fine_power, looks, pixels_of
 from studies.gpu.place import Place
 from studies.gpu.queue import JOBS
 from studies.gpu.show import (
@@ -70,14 +70,17 @@ def test_rival_and_hybrid_are_the_cheapest_that_both_judges_let_pass() -> None:
 def test_blur_grain_and_lost_variety_are_seen_beside_fid() -> None:
     real = torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     blurred = torch.nn.functional.avg_pool2d(real, 3, 1, 1)
-    features, power = {"seen": real.flatten(1)[:, :8]}, fine_power(real)
-    found = looks(real, power, features, features)
+    features, pixels = {"seen": real.flatten(1)[:, :8]}, pixels_of(real)
+    found = looks(real, pixels, features, features)
     assert found["fine"][0] == pytest.approx(1)
+    assert found["contrast"][0] == pytest.approx(1, abs=0.02)  # of eight parts, for of all
     assert found["precision seen"][0] == found["recall seen"][0] == 1
-    assert looks(blurred, power, features, features)["fine"][0] < 0.3
-    assert looks(2 * real, power, features, features)["fine"][0] == pytest.approx(4)
+    assert looks(blurred, pixels, features, features)["fine"][0] < 0.3
+    hard = looks(2 * real - 1, pixels, features, features)
+    assert hard["fine"][0] == pytest.approx(4)
+    assert hard["contrast"][0] == pytest.approx(2 * found["contrast"][0])
     same = {"seen": features["seen"][:1].expand(64, -1)}  # one image again and again
-    lost = looks(real, power, same, features)
+    lost = looks(real, pixels, same, features)
     assert lost["precision seen"][0] == 1
     assert lost["recall seen"][0] < 0.1
 
@@ -180,7 +183,9 @@ def test_the_table_says_where_no_hybrid_is_cheaper() -> None:
 
 def test_what_passes_without_a_network_is_shown_beside_those_that_have_one() -> None:
     """Judges that let a linear filter pass do not ask for what networks add; the table says so."""
-    seen = {"fine": [0.5, 0.1]} | {f"{k} {j}": [0.7, 0.1] for k in ("precision", "recall") for j in ("seen", "unseen")}
+    seen = {"fine": [0.5, 0.1], "contrast": [0.9, 0.1]} | {
+        f"{k} {j}": [0.7, 0.1] for k in ("precision", "recall") for j in ("seen", "unseen")
+    }
     filters = [final("closed forms", cost, value, value) for cost, value in ((1, 30), (2, 22), (3, 25))]
     chosen = finalists([BASE, FEWER, CHEAP, *filters], BASE, 4, 5)
     assert [row["mflop"] for row in chosen if row["family"] == "closed forms"] == [1, 2], "3 costs more, and is worse"
@@ -244,7 +249,7 @@ def test_a_front_that_was_cut_off_goes_on(place: Place, monkeypatch: pytest.Monk
         Front(Bench(place, "mnist", "unet", HOW)).run()
     stop = -1
     found = Front(Bench(place, "mnist", "unet", HOW)).run()
-    searches, judged = 4 * HOW.trials + 1, len(found["rows"]) + 3 * len(found["finals"])
+    searches, judged = 4 * HOW.trials + len(SOLVERS), len(found["rows"]) + 3 * len(found["finals"])
     assert len(sampled) <= searches + judged  # a grid tried twice is judged once
     count = len(sampled)
     again = Front(Bench(place, "mnist", "unet", HOW)).run()
@@ -262,7 +267,8 @@ def test_a_search_keeps_the_best_that_it_has_tried(place: Place) -> None:
     bench = Bench(place, "mnist", "unet", HOW)
     front = Front(bench)
     best = front.searched("global", 3)
-    assert front.allowed > 0
+    own = [bench.alone("global", DEFAULT.times(max(HOW.counts)), solver) for solver in SOLVERS]
+    assert front.allowed == max(min(bench.fids(p)["pixels"] for p in own), bench.real_distance)
     plan = bench.alone("global", best.times(3), best.solver)
     value = guarded(bench.fids(plan), front.allowed)
     tried = [bench.kept.folder / f.name for f in bench.kept.folder.glob("*.json")]
