@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from phasewise.metrics import FrechetReference, frechet_difference
 from phasewise.metrics.classifier import train_classifier
 from phasewise.metrics.frechet import frechet_draws
 from phasewise.training.settings import TrainSettings
-from studies.gpu.bench import PENALTIES, Bench
+from studies.gpu.bench import PENALTIES, Bench, Plan
 from studies.gpu.fronts import DEFAULT, SOLVERS, Front
 from studies.gpu.judges import Borrowed
 from studies.gpu.kept import Kept
@@ -259,8 +260,24 @@ def test_a_front_that_was_cut_off_goes_on(place: Place, monkeypatch: pytest.Monk
     assert all(row["assignment"][0] == "pixel" for row in found["rows"])
 
 
-def guarded(fids: dict[str, float], allowed: float) -> float:
-    return fids["seen"] * max(1.0, fids["pixels"] / allowed)  # written out: what the search is held to
+def guarded(fids: dict[str, float], allowed: float) -> tuple[bool, float]:
+    """Written out: what the search is held to."""
+    return fids["pixels"] > 1.25 * allowed, fids["seen"] * max(1.0, fids["pixels"] / allowed)
+
+
+def test_a_search_takes_no_grid_whose_pixels_no_finalist_may_have(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Grids that begin late are far here and loved by the judge, three times as much as the others."""
+
+    def fids(bench: Bench, plan: Plan) -> dict[str, float]:
+        late = plan.times[1] > 0.8
+        return {"seen": 10.0 if late else 30.0, "unseen": 20.0, "pixels": 2.0 if late else 1.0}
+
+    monkeypatch.setattr(Bench, "fids", fids)
+    front = Front(Bench(place, "mnist", "unet", replace(HOW, trials=12)))
+    front.__dict__["allowed"] = 1.0
+    assert front.searched("global", 3).high <= 0.8
 
 
 def test_a_search_keeps_the_best_that_it_has_tried(place: Place) -> None:
