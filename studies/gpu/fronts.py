@@ -21,6 +21,7 @@ from phasewise.scheduling import pareto_front, prices_at
 from phasewise.scheduling.searched import excess
 from phasewise.seeding import mix
 from studies.gpu.bench import START, Bench, Plan, grid_of, plan_of, shown
+from studies.gpu.pictures import draw_samples
 from studies.gpu.place import JUDGES, Place
 from studies.gpu.sizes import TINY, FrontSize
 from studies.gpu.verdict import BOUND, CLOSED, FAR, Row, best_alone, fair, finalists, verdict
@@ -166,6 +167,7 @@ class Front:
             plans.setdefault((plan.times, plan.assignment, plan.solver), (family, plan))
         rows = [self.row(family, plan) for family, plan in plans.values()]
         finals = self.finals(rows)
+        draw_samples(bench, finals)
         table = bench.prices.losses
         return {
             "kind": bench.kind, "side": bench.data.image_shape[1], "n": self.how.n_first, "n_final": self.how.n_final,

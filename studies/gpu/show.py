@@ -19,13 +19,13 @@ from studies.gpu.place import JUDGES
 from studies.gpu.verdict import (
     ALONE,
     BOUND,
-    CLOSED,
     Row,
     Verdict,
     best_alone,
     difference,
     fair,
     fid,
+    named,
     verdict,
     within,
     worst,
@@ -177,20 +177,13 @@ def looks_table(answers: Answers) -> str:
     and of the best without a network; "" where no front has it."""
     rows = []
     for name, a in fronts(answers).items():
-        found = verdict(a["finals"], BOUND)
-        base = next(f for f in a["finals"] if f["reference"])
-        shown = {"best": base, "rival": found.rival, **({"hybrid": found.hybrid} if found.pays else {})}
-        closed = [f for f in a["finals"] if f["family"] == CLOSED]
-        if closed:
-            of_base = {judge: fid(base, judge) for judge in JUDGES}
-            shown["no network"] = min(closed, key=lambda f: worst({j: fid(f, j) for j in JUDGES}, of_base))
-        for what, row in shown.items():
+        for what, row in named(a["finals"]).items():
             if "looks" in row:
                 cells = [_share(row["looks"][f"{k} {j}"]) for k in ("precision", "recall") for j in JUDGES]
                 about = [name.split("/")[0], KINDS[a["kind"]][0], str(min(a["n_final"], SAMPLES)), what, who(row)]
                 about += [f"{row['mflop']:.0f}"]
                 about += [f"{fid(row, judge):.1f}" for judge in JUDGES]
-                rows.append([*about, *(_share(row["looks"].get(name)) for name in PIXELS), *cells])
+                rows.append([*about, *(_share(row["looks"].get(seen)) for seen in PIXELS), *cells])
     heads = [
         "images", "kind", "n", "schedule", "calls", "MFLOP", "FID", "unseen FID", "fine waves", "contrast", "precision",
         "unseen judge's", "recall", "unseen judge's",

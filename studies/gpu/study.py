@@ -10,6 +10,7 @@ import torch
 
 from phasewise.errors import PhasewiseError, unknown
 from studies.gpu import recipe, timing
+from studies.gpu.pictures import SAMPLES_FILE
 from studies.gpu.place import Place
 from studies.gpu.queue import JOBS, RECIPE, Job
 from studies.gpu.show import NAMED_BY, figure, fronts, looks_table, network_table, penalty_table, saving_table
@@ -111,4 +112,12 @@ class GPUQueue(Study[Options]):
         return {**tables, **timing.tables(answers), **recipe.tables(answers)}
 
     def figures(self, answers: Answers) -> dict[str, bytes]:
-        return {"photographs.png": figure(answers)} if fronts(answers) else {}
+        """The saving against side; and the samples of every front that left some, as SET-KIND.png."""
+        judged = fronts(answers)
+        drawn = {name: self.work / name / SAMPLES_FILE for name in judged}
+        samples = {
+            f"{name.split('/')[0]}-{judged[name]['kind']}.png": file.read_bytes()
+            for name, file in drawn.items()
+            if file.is_file()
+        }
+        return {"photographs.png": figure(answers), **samples} if judged else {}

@@ -113,3 +113,17 @@ def verdict(finals: Sequence[Row], bound: float) -> Verdict:
     good = sorted((f for f in finals if fits(f)), key=lambda f: f["mflop"])
     rival = next(f for f in good if f["family"] in ALONE)
     return Verdict(rival, next((f for f in good if f["mflop"] < rival["mflop"]), rival))
+
+
+def named(finals: Sequence[Row]) -> dict[str, Row]:
+    """What is shown of a front, by name: the best global-only schedule, the rival, the hybrid where it pays, and as "no
+    network" the best of closed forms alone, where one was judged again."""
+    found, base = verdict(finals, BOUND), next(f for f in finals if f["reference"])
+    shown = {"best": base, "rival": found.rival}
+    if found.pays:
+        shown["hybrid"] = found.hybrid
+    closed = [f for f in finals if f["family"] == CLOSED]
+    if closed:
+        of_base = {judge: fid(base, judge) for judge in judges(base)}
+        shown["no network"] = min(closed, key=lambda f: worst({judge: fid(f, judge) for judge in of_base}, of_base))
+    return shown

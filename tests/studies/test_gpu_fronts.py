@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import phasewise as pw
 from phasewise.denoisers import DiTDenoiser
@@ -24,6 +25,7 @@ from studies.gpu.fronts import DEFAULT, SOLVERS, Front
 from studies.gpu.judges import Borrowed
 from studies.gpu.kept import Kept
 from studies.gpu.looks import fine_power, looks, pixels_of
+from studies.gpu.pictures import COLUMNS, GAP, SAMPLES_FILE, SHOWN
 from studies.gpu.place import Place
 from studies.gpu.queue import JOBS
 from studies.gpu.show import (
@@ -40,7 +42,7 @@ from studies.gpu.show import (
 from studies.gpu.sizes import Amount, FrontSize
 from studies.gpu.study import GPUQueue, Options
 from studies.gpu.training import Served, Shipped, _steps_a_second, lend, preset_for, train_network
-from studies.gpu.verdict import Row, best_alone, difference, fair, fid, finalists, verdict
+from studies.gpu.verdict import Row, best_alone, difference, fair, fid, finalists, named, verdict
 from studies.pages import END, start_mark, table_of, with_others
 
 
@@ -258,6 +260,9 @@ def test_a_front_that_was_cut_off_goes_on(place: Place, monkeypatch: pytest.Monk
     assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in found.items() if k != "seconds"}
     assert {row["family"] for row in found["rows"]} == {"one network", "small then large", "closed forms", "hybrid"}
     assert all(row["assignment"][0] == "pixel" for row in found["rows"])
+    with Image.open(place.folder("mnist", "front-unet") / SAMPLES_FILE) as drawn:
+        shown = {id(row) for row in named(found["finals"]).values()}
+        assert drawn.size == ((1 + len(shown)) * (COLUMNS * 29 - 1) + len(shown) * GAP, SHOWN // COLUMNS * 29 - 1)
 
 
 def guarded(fids: dict[str, float], allowed: float) -> tuple[bool, float]:
