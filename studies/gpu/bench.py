@@ -144,11 +144,6 @@ class Bench:
     def pixels(self) -> SlicedReference:
         return SlicedReference.of_images(self.data.train)
 
-    @cached_property
-    def real_distance(self) -> float:
-        """Sliced distance of as many test images as a schedule has samples, or of all where they are fewer."""
-        return self.pixels.distance(self.data.test[: self.how.n_first])
-
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """(n, D) by judge, of images on whatever device."""
         return {k: judge.extract(images, batch=1000).double() for k, judge in self.judges.items()}

@@ -1,8 +1,8 @@
 """A job that judges: the front of one set and one kind of global network, rivals on the best grids a search finds.
 
 The grids of the rivals, and of everybody, are those of :func:`studies.gpu.bench.grid_of`, with (solver, high, low,
-bend) searched for each network and count of steps, judged on samples of one seed, with a guard on their pixels
-(:func:`phasewise.scheduling.guarded`).  Two other seeds judge the finalists.
+bend) searched for each network and count of steps, judged on samples of one seed, with a guard on their pixels:
+:attr:`Front.allowed`.  Two other seeds judge the finalists.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from studies.gpu.sizes import TINY, FrontSize
 from studies.gpu.verdict import BOUND, CLOSED, FAR, Row, best_alone, fair, finalists, verdict
 from studies.timing import seconds_of
 
-SOLVERS = ("sde_dpmpp_2m", "exp_ab2")
-"""The best stochastic and the best deterministic one of every table so far."""
+SOLVERS = ("sde_dpmpp_2m", "exp_ab2", "dpmpp_2m")
+"""The best stochastic and the best deterministic one of every table so far.  Both carry the answer of t = 1, the mean
+image, on to the second step; with few steps that overdoes contrast.  The third does not."""
 SPANS = ((0.6, 0.96), (0.015, 0.16), (0.6, 1.8))
 MOVES = (0.06, 0.25, 0.12)
 """Of the logarithms of high, low and bend, round the best so far."""
@@ -67,10 +68,12 @@ class Front:
     def __init__(self, bench: Bench) -> None:
         self.bench, self.how = bench, bench.how
         self.found: dict[tuple[str, int], Grid] = {}
+        self.near: dict[tuple[str, int], Grid] = {}
+        """Those of ``found`` that a finalist may have."""
 
     def searched(self, network: str, steps: int) -> Grid:
-        """The best grid of one network: from what is known already, by chance, then smaller moves round the best.  One
-        whose pixels are FAR from real ones is taken only where all are: no finalist may have it."""
+        """The best grid of one network: from what is known already, by chance, then smaller moves round the best.  Of
+        grids whose pixels are FAR from real ones, which no finalist may have, the least far is the best."""
         if (network, steps) in self.found:
             return self.found[network, steps]
         start = self.known(network, steps)
@@ -87,29 +90,31 @@ class Front:
             else:
                 moved = [v * float(np.exp(draw.normal(0, s))) for v, s in zip(best[-1][1:], MOVES, strict=True)]
                 grid = Grid(best[-1].solver, min(moved[0], 0.97), max(moved[1], 0.015), moved[2])
-            plan = self.bench.alone(network, grid.times(steps), grid.solver)
-            found = self.bench.fids(plan)
+            found = self.bench.fids(self.bench.alone(network, grid.times(steps), grid.solver))
             far = found["pixels"] > FAR * self.allowed
-            best = min(best, (far, found["seen"] * excess(found["pixels"], self.allowed), grid))
+            value = found["pixels"] if far else found["seen"] * excess(found["pixels"], self.allowed)
+            best = min(best, (far, value, grid))
         self.found[network, steps] = best[-1]
+        if not best[0]:
+            self.near[network, steps] = best[-1]
         return best[-1]
 
     @cached_property
     def allowed(self) -> float:
         """Sliced distance of the reference's samples on the grid that searches begin with, of the most steps, by the
-        better solver; or of test images, where that is larger.  Two steps of any denoiser may carry its answer on too
-        far: four times the variance of real pixels, which judges of small photographs take for objects."""
-        bench, times = self.bench, DEFAULT.times(max(self.how.counts))
-        own = (bench.fids(bench.alone(bench.reference, times, solver))["pixels"] for solver in SOLVERS)
-        return max(min(own), bench.real_distance)
+        best solver.  With few steps a solver may carry answers on too far: four times the variance of real pixels,
+        which judges of small photographs take for objects (studies/LOG.md)."""
+        times = DEFAULT.times(max(self.how.counts))
+        plans = (self.bench.alone(self.bench.reference, times, solver) for solver in SOLVERS)
+        return min(self.bench.fids(plan)["pixels"] for plan in plans)
 
     def known(self, network: str, steps: int) -> Grid | None:
-        """The reference's grid of as many steps, or the network's own of fewer."""
+        """The reference's grid of as many steps, or the network's own of fewer; none that is far."""
         reference = self.bench.reference
-        if network != reference and (reference, steps) in self.found:
-            return self.found[reference, steps]
-        fewer = [count for name, count in self.found if name == network and count < steps]
-        return self.found[network, max(fewer)] if fewer else None
+        if network != reference and (reference, steps) in self.near:
+            return self.near[reference, steps]
+        fewer = [count for name, count in self.near if name == network and count < steps]
+        return self.near[network, max(fewer)] if fewer else None
 
     def candidates(self) -> Iterator[tuple[str, Plan]]:
         """(family, plan): one network on its best grids, small then large, hybrids."""
@@ -172,7 +177,7 @@ class Front:
         return {
             "kind": bench.kind, "side": bench.data.image_shape[1], "n": self.how.n_first, "n_final": self.how.n_final,
             "real": bench.real, "judges": {k: j.name for k, j in bench.judges.items()}, "mflop": bench.mflop,
-            "rows": rows, "finals": finals, "clock": self.clock(finals),
+            "rows": rows, "finals": finals, "clock": self.clock(finals), "allowed": self.allowed,
             "grids": {f"{k[0]}/{k[1]}": list(v) for k, v in self.found.items()}, "prices": bench.prices.to_dict(),
             "loss": {n: [float(v) for v in table.loss[:, i]] for i, n in enumerate(table.names)},
             "seconds": time.perf_counter() - start,

@@ -59,8 +59,8 @@ Judge = tuple[str, int, int, float]
 """Architecture, passes, width and minutes."""
 
 
-RECIPE = 4
-"""Number of the trainings and judges of two cores: what another one made is not taken for this one's."""
+RECIPE = 5
+"""Number of the trainings, judges and fronts of two cores: what another one made is not taken for this one's."""
 LENDER = "cifar10"
 """The shipped set whose judges photographs of clothes borrow."""
 TRANSFORMERS = {"dit": Shipped("cifar10-dit", "global"), "dit-coarse": Shipped("cifar10-dit", "dit-coarse")}

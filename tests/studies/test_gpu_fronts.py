@@ -267,7 +267,9 @@ def test_a_front_that_was_cut_off_goes_on(place: Place, monkeypatch: pytest.Monk
 
 def guarded(fids: dict[str, float], allowed: float) -> tuple[bool, float]:
     """Written out: what the search is held to."""
-    return fids["pixels"] > 1.25 * allowed, fids["seen"] * max(1.0, fids["pixels"] / allowed)
+    if fids["pixels"] > 1.25 * allowed:
+        return True, fids["pixels"]
+    return False, fids["seen"] * max(1.0, fids["pixels"] / allowed)
 
 
 def test_a_search_takes_no_grid_whose_pixels_no_finalist_may_have(
@@ -283,6 +285,9 @@ def test_a_search_takes_no_grid_whose_pixels_no_finalist_may_have(
     front = Front(Bench(place, "mnist", "unet", replace(HOW, trials=12)))
     front.__dict__["allowed"] = 1.0
     assert front.searched("global", 3).high <= 0.8
+    front.__dict__["allowed"] = 0.5  # now all are far, the late ones most
+    assert front.searched("global", 4).high <= 0.8
+    assert front.known("global", 5) == front.found["global", 3], "a far one is no beginning"
 
 
 def test_a_search_keeps_the_best_that_it_has_tried(place: Place) -> None:
@@ -290,7 +295,7 @@ def test_a_search_keeps_the_best_that_it_has_tried(place: Place) -> None:
     front = Front(bench)
     best = front.searched("global", 3)
     own = [bench.alone("global", DEFAULT.times(max(HOW.counts)), solver) for solver in SOLVERS]
-    assert front.allowed == max(min(bench.fids(p)["pixels"] for p in own), bench.real_distance)
+    assert front.allowed == min(bench.fids(p)["pixels"] for p in own)
     plan = bench.alone("global", best.times(3), best.solver)
     value = guarded(bench.fids(plan), front.allowed)
     tried = [bench.kept.folder / f.name for f in bench.kept.folder.glob("*.json")]
@@ -301,6 +306,7 @@ def test_a_search_keeps_the_best_that_it_has_tried(place: Place) -> None:
         if a["asked"].get("fids", {}).get("assignment") == ["pixel", "global", "global"]
     ]
     assert value == min(fids)
+    assert not value[0]
     assert front.known("small", 3) == best  # a smaller network begins where the reference ended
     assert front.known("global", 4) == best
     assert front.known("global", 3) is None
