@@ -24,7 +24,7 @@ from studies.gpu.bench import START, Bench, Plan, grid_of, plan_of, shown
 from studies.gpu.pictures import draw_samples
 from studies.gpu.place import JUDGES, Place
 from studies.gpu.sizes import TINY, FrontSize
-from studies.gpu.verdict import BOUND, CLOSED, FAR, Row, best_alone, fair, finalists, verdict
+from studies.gpu.verdict import ALONE, BOUND, CLOSED, FAR, Row, best_alone, fair, finalists, verdict
 from studies.timing import seconds_of
 
 SOLVERS = ("sde_dpmpp_2m", "exp_ab2", "dpmpp_2m")
@@ -122,20 +122,35 @@ class Front:
             for steps in self.how.counts:
                 grid = self.searched(network, steps)
                 yield "one network", self.bench.alone(network, grid.times(steps), grid.solver)
-        for times, solver in self.grids():
+        for times, solver, network in self.grids():
             yield CLOSED, self.bench.plan(times, (START,) + ("wiener",) * (len(times) - 1), solver)
             yield from self.stitched(times, solver)
-            yield from self.hybrids(times, solver)
+            yield from self.hybrids(times, solver, network)
 
-    def grids(self) -> Iterator[tuple[tuple[float, ...], str]]:
+    def grids(self) -> Iterator[tuple[tuple[float, ...], str, str]]:
         """The reference's best of every count of two paid steps and more; and, as a hybrid can pay for more steps,
-        those of fewer, finer."""
-        own = partial(self.searched, self.bench.reference)
+        those of fewer, finer.  Last that of the best network alone, where it is another one.  With each goes the
+        network whose cost at every step hybrids take shares of."""
+        reference = self.bench.reference
+        own = partial(self.searched, reference)
         for steps in (count for count in self.how.counts if count > 2):
-            yield own(steps).times(steps), own(steps).solver
+            yield own(steps).times(steps), own(steps).solver, reference
             if self.how.finer and steps > 4:
                 coarser = own(steps - 1 if steps < 10 else 8)
-                yield coarser.times(steps), coarser.solver
+                yield coarser.times(steps), coarser.solver, reference
+        best = self.best_searched()
+        if best and best[0] != reference:
+            yield self.found[best].times(best[1]), self.found[best].solver, best[0]
+
+    def best_searched(self) -> tuple[str, int] | None:
+        """Network and steps of the best that a search has found, by both judges; None where all are far."""
+        keys = sorted(self.near)
+        plans = [self.bench.alone(key[0], self.near[key].times(key[1]), self.near[key].solver) for key in keys]
+        rows = [
+            {"family": ALONE[0], "mflop": p.mflop, "fid": self.bench.fids(p), "key": k}
+            for k, p in zip(keys, plans, strict=True)
+        ]
+        return best_alone(rows)["key"] if rows else None
 
     def stitched(self, times: tuple[float, ...], solver: str) -> Iterator[tuple[str, Plan]]:
         paid = len(times) - 1
@@ -144,10 +159,10 @@ class Front:
                 assignment = (START, *(small,) * count, *(self.bench.reference,) * (paid - count))
                 yield "small then large", self.bench.plan(times, assignment, solver)
 
-    def hybrids(self, times: tuple[float, ...], solver: str) -> Iterator[tuple[str, Plan]]:
+    def hybrids(self, times: tuple[float, ...], solver: str, network: str) -> Iterator[tuple[str, Plan]]:
         """What the optimiser chooses, of all members or without cheaper global ones, by two penalties."""
         bench = self.bench
-        prices, whole = prices_at(bench.prices, times), len(times) * bench.mflop[bench.reference]
+        prices, whole = prices_at(bench.prices, times), len(times) * bench.mflop[network]
         for penalty, allowed in itertools.product(("frechet", "w2"), self.mixes()):
             edge = pareto_front(prices, penalty=penalty, solver=solver, members=allowed)
             for share in self.how.shares:

@@ -290,6 +290,28 @@ def test_a_search_takes_no_grid_whose_pixels_no_finalist_may_have(
     assert front.known("global", 5) == front.found["global", 3], "a far one is no beginning"
 
 
+def test_hybrids_take_the_times_of_the_best_network_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cheaper network than the reference may be better: mixtures begin where it ended, at shares of its cost."""
+
+    def fids(bench: Bench, plan: Plan) -> dict[str, float]:
+        good = 10.0 if plan.assignment[1] == better else 30.0
+        return {"seen": good, "unseen": good, "pixels": 1.0}
+
+    monkeypatch.setattr(Bench, "fids", fids)
+    for better, own in (("small", True), ("global", False)):
+        front = Front(Bench(place, "mnist", "unet", HOW))
+        plans = list(front.candidates())
+        found = front.found["small", 4]
+        assert front.best_searched() == (better, 3), "of equal ones the cheapest"
+        last = list(front.grids())[-1]
+        assert (last[2] == "small") == own
+        if own:
+            best = front.found["small", 3]
+            assert last == (best.times(3), best.solver, "small")
+        assert any(family == "closed forms" and plan.times == last[0] for family, plan in plans)
+        assert found in front.near.values()
+
+
 def test_a_search_keeps_the_best_that_it_has_tried(place: Place) -> None:
     bench = Bench(place, "mnist", "unet", HOW)
     front = Front(bench)
