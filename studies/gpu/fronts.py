@@ -72,7 +72,7 @@ class Front:
         """Those of ``found`` that a finalist may have."""
 
     def searched(self, network: str, steps: int) -> Grid:
-        """The best grid of one network: from what is known already, by chance, then smaller moves round the best.  Of
+        """The best grid of one network: what is known already, the default, by chance, then moves round the best.  Of
         grids whose pixels are FAR from real ones, which no finalist may have, the least far is the best."""
         if (network, steps) in self.found:
             return self.found[network, steps]
@@ -81,10 +81,11 @@ class Front:
         trials = self.how.trials
         by_chance = 0.3 * trials if start else 0.6 * trials
         begin = start or DEFAULT
+        firsts = [begin._replace(solver=solver) for solver in SOLVERS] + ([DEFAULT] if start else [])
         best: tuple[bool, float, Grid] = (True, np.inf, begin)
         for trial in range(trials):
-            if trial < len(SOLVERS):
-                grid = begin._replace(solver=SOLVERS[trial])
+            if trial < len(firsts):
+                grid = firsts[trial]
             elif trial < by_chance:
                 grid = Grid(SOLVERS[trial % len(SOLVERS)], *(float(draw.uniform(*span)) for span in SPANS))
             else:

@@ -21,7 +21,7 @@ from phasewise.metrics.classifier import train_classifier
 from phasewise.metrics.frechet import frechet_draws
 from phasewise.training.settings import TrainSettings
 from studies.gpu.bench import PENALTIES, Bench, Plan
-from studies.gpu.fronts import DEFAULT, SOLVERS, Front
+from studies.gpu.fronts import DEFAULT, SOLVERS, Front, Grid
 from studies.gpu.judges import Borrowed
 from studies.gpu.kept import Kept
 from studies.gpu.looks import fine_power, looks, pixels_of
@@ -288,6 +288,17 @@ def test_a_search_takes_no_grid_whose_pixels_no_finalist_may_have(
     front.__dict__["allowed"] = 0.5  # now all are far, the late ones most
     assert front.searched("global", 4).high <= 0.8
     assert front.known("global", 5) == front.found["global", 3], "a far one is no beginning"
+
+
+def test_a_search_that_begins_elsewhere_tries_the_default_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fids(bench: Bench, plan: Plan) -> dict[str, float]:
+        value = 10.0 if plan.times in (DEFAULT.times(4), (1.0, 0.5, 0.1)) else 30.0
+        return {"seen": value, "unseen": value, "pixels": 1.0}
+
+    monkeypatch.setattr(Bench, "fids", fids)
+    front = Front(Bench(place, "mnist", "unet", replace(HOW, trials=5)))
+    front.near["global", 3] = front.found["global", 3] = Grid("exp_ab2", 0.5, 0.1, 1.0)
+    assert front.searched("global", 4) == DEFAULT
 
 
 def test_hybrids_take_the_times_of_the_best_network_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
