@@ -91,7 +91,7 @@ class Front:
             else:
                 moved = [v * float(np.exp(draw.normal(0, s))) for v, s in zip(best[-1][1:], MOVES, strict=True)]
                 grid = Grid(best[-1].solver, min(moved[0], 0.97), max(moved[1], 0.015), moved[2])
-            found = self.bench.fids(self.bench.alone(network, grid.times(steps), grid.solver))
+            found = self.bench.fids(self.alone(network, steps, grid))
             far = found["pixels"] > FAR * self.allowed
             value = found["pixels"] if far else found["seen"] * excess(found["pixels"], self.allowed)
             best = min(best, (far, value, grid))
@@ -105,9 +105,12 @@ class Front:
         """Sliced distance of the reference's samples on the grid that searches begin with, of the most steps, by the
         best solver.  With few steps a solver may carry answers on too far: four times the variance of real pixels,
         which judges of small photographs take for objects (studies/LOG.md)."""
-        times = DEFAULT.times(max(self.how.counts))
-        plans = (self.bench.alone(self.bench.reference, times, solver) for solver in SOLVERS)
+        steps = max(self.how.counts)
+        plans = (self.alone(self.bench.reference, steps, DEFAULT._replace(solver=solver)) for solver in SOLVERS)
         return min(self.bench.fids(plan)["pixels"] for plan in plans)
+
+    def alone(self, network: str, steps: int, grid: Grid) -> Plan:
+        return self.bench.alone(network, grid.times(steps), grid.solver)
 
     def known(self, network: str, steps: int) -> Grid | None:
         """The reference's grid of as many steps, or the network's own of fewer; none that is far."""
@@ -121,8 +124,7 @@ class Front:
         """(family, plan): one network on its best grids, small then large, hybrids."""
         for network in reversed(self.bench.wide):  # the reference first: the others begin where it ended
             for steps in self.how.counts:
-                grid = self.searched(network, steps)
-                yield "one network", self.bench.alone(network, grid.times(steps), grid.solver)
+                yield "one network", self.alone(network, steps, self.searched(network, steps))
         for times, solver, network in self.grids():
             yield CLOSED, self.bench.plan(times, (START,) + ("wiener",) * (len(times) - 1), solver)
             yield from self.stitched(times, solver)
@@ -141,16 +143,14 @@ class Front:
                 yield coarser.times(steps), coarser.solver, reference
         best = self.best_searched()
         if best and best[0] != reference:
-            yield self.found[best].times(best[1]), self.found[best].solver, best[0]
+            yield self.near[best].times(best[1]), self.near[best].solver, best[0]
 
     def best_searched(self) -> tuple[str, int] | None:
         """Network and steps of the best that a search has found, by both judges; None where all are far."""
-        keys = sorted(self.near)
-        plans = [self.bench.alone(key[0], self.near[key].times(key[1]), self.near[key].solver) for key in keys]
-        rows = [
-            {"family": ALONE[0], "mflop": p.mflop, "fid": self.bench.fids(p), "key": k}
-            for k, p in zip(keys, plans, strict=True)
-        ]
+        rows = []
+        for key, grid in sorted(self.near.items()):
+            plan = self.alone(*key, grid)
+            rows.append({"family": ALONE[0], "mflop": plan.mflop, "fid": self.bench.fids(plan), "key": key})
         return best_alone(rows)["key"] if rows else None
 
     def stitched(self, times: tuple[float, ...], solver: str) -> Iterator[tuple[str, Plan]]:

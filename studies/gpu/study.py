@@ -114,10 +114,6 @@ class GPUQueue(Study[Options]):
     def figures(self, answers: Answers) -> dict[str, bytes]:
         """The saving against side; and the samples of every front that left some, as SET-KIND.png."""
         judged = fronts(answers)
-        drawn = {name: self.work / name / SAMPLES_FILE for name in judged}
-        samples = {
-            f"{name.split('/')[0]}-{judged[name]['kind']}.png": file.read_bytes()
-            for name, file in drawn.items()
-            if file.is_file()
-        }
+        drawn = {name.replace("/front-", "-"): self.work / name / SAMPLES_FILE for name in judged}
+        samples = {f"{name}.png": file.read_bytes() for name, file in drawn.items() if file.is_file()}
         return {"photographs.png": figure(answers), **samples} if judged else {}
