@@ -21,6 +21,7 @@ from studies.gpu.verdict import (
     BOUND,
     Row,
     Verdict,
+    as_precise,
     best_alone,
     difference,
     fair,
@@ -41,7 +42,7 @@ LEAST = 8
 """Schedules that a correlation is taken of."""
 NAMED_BY = {"saving": (0, 2), "looks": (0, 1), "penalties": (0, 1), "networks": (0, 1)}
 """By table: the columns that name a row, the set and the kind or the network."""
-SAVING, ANY = "saving", "over any kind"
+SAVING, ANY, PRECISE = "saving", "over any kind", "as precise"
 """Columns of the table of savings that the figure shows."""
 _RESULTS = Path(__file__).resolve().parents[2] / "docs/results"
 PAGE, OWN = _RESULTS / "resolution.md", _RESULTS / "photographs.md"
@@ -79,19 +80,22 @@ def saving_table(answers: Answers) -> str:
         cells += [f"{rival['mflop']:.0f}: {who(rival)}"]
         cells += [f"{hybrid['mflop']:.0f}: {who(hybrid)}" if result.pays else "none is cheaper"]
         cells += [f"{result.saving:.2f}", f"{against_any(found, name, BOUND, result):.2f}", _clock(a, result)]
+        cells += [_precise(a["finals"], rival)]
         for judge in JUDGES:
             between = difference(hybrid, rival, judge, a["n_final"])
             cells += [f"{fid(rival, judge):.2f}", _difference(between) if result.pays else ""]
         rows.append(cells)
     heads = [
         "images", "side", "kind", "n", "rival, MFLOP: calls", "hybrid", SAVING, ANY, "saving in ms",
-        "FID", "hybrid minus rival", "unseen FID", "hybrid minus rival",
+        PRECISE, "FID", "hybrid minus rival", "unseen FID", "hybrid minus rival",
     ]  # fmt: skip
     note = (
         "Saving: the rival's FLOPs over the hybrid's, both within 5 % of the FID of the best global-only schedule, by "
         "both judges. Over any kind: the rival may be of the other kind of network. Differences are paired, ± one "
         "standard error; in brackets what so many samples show four times in five. In ms: the median of the turns, ± "
-        "half their interquartile range. n: samples of a finalist over both seeds."
+        "half their interquartile range. As precise: the saving of the cheapest whose precision is by neither judge "
+        "more than two standard errors below the rival's, blank where it was not asked. n: samples of a finalist over "
+        "both seeds."
     )
     return markdown(heads, rows, note)
 
@@ -110,6 +114,14 @@ def _clock(answer: Mapping[str, Any], result: Verdict) -> str:
         return "1"
     middle, spread = ratio(answer["clock"], "rival", "hybrid")
     return f"{middle:.2f} ± {spread:.2f}"
+
+
+def _precise(finals: Sequence[Row], rival: Row) -> str:
+    """The saving of the cheapest that is as precise, and its calls."""
+    found = as_precise(finals, BOUND)
+    if found is None:
+        return ""
+    return "1.00" if found is rival else f"{rival['mflop'] / found['mflop']:.2f}: {who(found)}"
 
 
 def who(row: Row) -> str:
@@ -221,14 +233,15 @@ def exact_savings(page: Path, column: str) -> dict[str, list[tuple[int, float]]]
 
 
 def measured_savings(answers: Answers, own: Path = OWN) -> dict[str, list[tuple[int, float, float]]]:
-    """By kind's label: (side, saving, saving over any kind) of photographs of clothes, sides ascending; of the answers,
-    and of what else the page has."""
+    """By kind's label: (side, saving, saving of the cheapest as precise) of photographs of clothes, sides ascending; of
+    the answers, and of what else the page has.  The last is NaN where precision was not asked."""
     heads, rows = table_of(with_others(own, "gpu", "saving", saving_table(answers), NAMED_BY["saving"]))
     at = {head: k for k, head in enumerate(heads)}
     found: dict[str, list[tuple[int, float, float]]] = {}
     for row in sorted(rows, key=lambda row: int(row[at["side"]])):
         if row[at["images"]].startswith("clothing"):
-            numbers = int(row[at["side"]]), float(row[at[SAVING]]), float(row[at[ANY]])
+            precise = row[at[PRECISE]].split(":")[0]
+            numbers = int(row[at["side"]]), float(row[at[SAVING]]), float(precise or math.nan)
             found.setdefault(row[at["kind"]], []).append(numbers)
     return found
 
@@ -243,17 +256,13 @@ def figure(answers: Answers, page: Path = PAGE, own: Path = OWN) -> bytes:
     for ax, (kind, (label, colour)) in zip(axes, KINDS.items(), strict=True):
         for (calls, points), line in zip(exact_savings(page, EXACT[kind]).items(), ("--", ":"), strict=False):
             ax.plot(*zip(*points, strict=True), line, color="0.6", lw=1, label=f"exact fields, as {calls} global calls")
-        for column, look, what in ((1, "o-", f"{label} alone"), (2, "s--", "any kind alone")):
-            points = [(row[0], row[column]) for row in found.get(label, ())]
-            about = {"ms": 3, "alpha": 0.6} if column == 2 else {}
-            ax.plot(
-                [x for x, _ in points],
-                [y for _, y in points],
-                look,
-                color=colour,
-                label=f"photographs, {what}",
-                **about,
-            )
+        sides = [row[0] for row in found.get(label, ())]
+        for column, look, what in (
+            (1, {"mfc": "white", "ls": "", "alpha": 0.7}, "by FID alone"),
+            (2, {}, "as precise"),
+        ):
+            values = [row[column] for row in found.get(label, ())]
+            ax.plot(sides, values, marker="o", color=colour, label=f"photographs, {what}", **dict[str, Any](look))
         ax.axhline(1, color="black", lw=0.7)
         ax.set(xscale="log", yscale="log", xlabel="side, pixels", title=label)
         ax.set_xticks((32, 64, 128, 256), ("32", "64", "128", "256"))

@@ -20,6 +20,8 @@ BOUND = 1.05
 NEAR, SLACK = 1.1, 0.02
 """At first, by few samples: up to so many times the base's FID a schedule may be within the bound after all; and a
 difference of so much of it may be chance."""
+CLEAR = 2
+"""Standard errors by which samples may be less precise and count as not clearly so."""
 Row = Mapping[str, Any]
 FAR = 1.25
 """Of what is allowed to the distance of pixels."""
@@ -113,6 +115,27 @@ def verdict(finals: Sequence[Row], bound: float) -> Verdict:
     good = sorted((f for f in finals if fits(f)), key=lambda f: f["mflop"])
     rival = next(f for f in good if f["family"] in ALONE)
     return Verdict(rival, next((f for f in good if f["mflop"] < rival["mflop"]), rival))
+
+
+def as_precise(finals: Sequence[Row], bound: float) -> Row | None:
+    """The cheapest schedule within ``bound`` that is not clearly less precise than the rival, by either judge: FID lets
+    filters pass whose samples look like nothing.  The rival itself where nothing cheaper is; None where precision was
+    not measured.
+
+    Errors are taken as independent.  Samples from the same noise are alike, so the true ones are smaller, and the rule
+    is lenient.  It was written after the fronts of 64 pixels had been seen, and before those of 128 were measured.
+    """
+    base = next(f for f in finals if f["reference"])
+    rival, fits = verdict(finals, bound).rival, within(base, bound)
+    if any("looks" not in f for f in finals):
+        return None
+
+    def fares(final: Row, judge: str) -> bool:
+        (own, error), (other, others) = (f["looks"][f"precision {judge}"] for f in (final, rival))
+        return bool(own >= other - CLEAR * math.hypot(error, others))
+
+    good = [f for f in finals if fits(f) and f["mflop"] < rival["mflop"] and all(fares(f, j) for j in judges(f))]
+    return min(good, key=lambda f: f["mflop"], default=rival)
 
 
 def named(finals: Sequence[Row]) -> dict[str, Row]:

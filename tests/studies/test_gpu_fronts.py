@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,7 +43,7 @@ from studies.gpu.show import (
 from studies.gpu.sizes import Amount, FrontSize
 from studies.gpu.study import GPUQueue, Options
 from studies.gpu.training import Served, Shipped, _steps_a_second, lend, preset_for, train_network
-from studies.gpu.verdict import Row, best_alone, difference, fair, fid, finalists, named, verdict
+from studies.gpu.verdict import Row, as_precise, best_alone, difference, fair, fid, finalists, named, verdict
 from studies.pages import END, start_mark, table_of, with_others
 
 
@@ -107,6 +108,19 @@ def test_where_no_hybrid_is_cheaper_the_saving_is_one() -> None:
     found = verdict([BASE, MIXED, final("hybrid", 150, 9, 18), CHEAPER], 1.05)
     assert not found.pays
     assert found.saving == 1
+
+
+def looked(row: Row, seen: float, unseen: float) -> Row:
+    return {**row, "looks": {"precision seen": [seen, 0.03], "precision unseen": [unseen, 0.04]}}
+
+
+def test_the_cheapest_as_precise_is_by_neither_judge_clearly_below_the_rival() -> None:
+    dear = final("hybrid", 60, 10, 20)
+    rival, blurred, near = looked(FEWER, 0.5, 0.6), looked(CHEAP, 0.5, 0.48), looked(dear, 0.42, 0.49)
+    finals = [looked(BASE, 0.9, 0.9), rival, blurred, near]  # .085 and .113 below are two errors of the difference
+    assert as_precise(finals, 1.05) == near
+    assert as_precise(finals[:3], 1.05) == rival, "nothing cheaper is"
+    assert as_precise([*finals, FEWER], 1.05) is None, "not asked of every finalist"
 
 
 def test_penalties_are_compared_on_one_grid_too() -> None:
@@ -180,7 +194,7 @@ def test_a_rival_of_any_kind_counts_where_it_is_as_good() -> None:
 def test_the_table_says_where_no_hybrid_is_cheaper() -> None:
     answer = {"kind": "unet", "side": 32, "n_final": 8, "finals": [BASE, FEWER], "clock": {"rival": [1], "hybrid": [1]}}
     text = saving_table({"clothing32/front-unet": answer})
-    assert text.count("none is cheaper | 1.00 | 1.00 | 1 |") == 1
+    assert text.count("none is cheaper | 1.00 | 1.00 | 1 |  |") == 1, "precision was not asked"
     assert "| clothing32 | 32 | U-Net | 16 |" in text, "samples over both seeds"
 
 
@@ -501,8 +515,12 @@ def test_sides_measured_elsewhere_stay_on_the_page_and_in_the_figure(tmp_path: P
 
     before = {f"clothing{side}/front-unet": answer(side, BASE, CHEAP) for side in (32, 128)}
     page.write_text(f"{mark}\n\n{saving_table(before)}\n\n{END}\n", encoding="utf-8")
-    now = {f"clothing{side}/front-unet": answer(side, BASE, FEWER) for side in (64, 128)}
-    assert measured_savings(now, page) == {"U-Net": [(32, 5, 5), (64, 1, 1), (128, 1, 1)]}
+    now = {
+        "clothing64/front-unet": answer(64, *(looked(row, 0.5, 0.5) for row in (BASE, CHEAP))),
+        "clothing128/front-unet": answer(128, looked(BASE, 0.9, 0.9), looked(CHEAP, 0.1, 0.9)),
+    }
+    found = [value for row in measured_savings(now, page)["U-Net"] for value in row]
+    assert found == pytest.approx([32, 5, math.nan, 64, 5, 5, 128, 5, 1], nan_ok=True)
     whole = with_others(page, "gpu", "saving", saving_table(now), GPUQueue.named_by["saving"])
     assert [row[:4] for row in table_of(whole)[1]] == [
         ["clothing32", "32", "U-Net", "16"], ["clothing64", "64", "U-Net", "16"], ["clothing128", "128", "U-Net", "16"],
