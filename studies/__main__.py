@@ -11,7 +11,7 @@ from pathlib import Path
 from phasewise.errors import PhasewiseError
 from studies.catalogue import STUDIES
 from studies.options import add_flags, given_options, make_options
-from studies.study import run_study
+from studies.study import Study, run_study
 
 
 class Wide(argparse.RawDescriptionHelpFormatter):
@@ -41,6 +41,8 @@ def parser_of(name: str) -> argparse.ArgumentParser:
     every.add_argument("--quick", action="store_true", help="a tiny form, in seconds: does it run?")
     every.add_argument("--summary", action="store_true", help="measure nothing, show what is there")
     every.add_argument("--out", type=Path, help="folder of the answers; the study goes on from what lies there")
+    if kind.outline is not Study.outline:
+        every.add_argument("--list", action="store_true", help="measure nothing, say what there is to do")
     every.add_argument("--docs", type=Path, help="docs folder: put tables and figures into the study's page there")
     return parser
 
@@ -55,7 +57,11 @@ def run_one(name: str, arguments: Sequence[str]) -> None:
     quick = Path("runs/studies") / f"{name}-quick" if parsed.quick else None
     if parsed.quick:
         print("the quick form: it shows that the study runs; its figures mean nothing")
-    run_study(kind(options, parsed.out or quick), docs=parsed.docs, summary=parsed.summary)
+    study = kind(options, parsed.out or quick)
+    if getattr(parsed, "list", False):
+        print(study.outline())
+        return
+    run_study(study, docs=parsed.docs, summary=parsed.summary)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,13 +23,15 @@ MANY = 6
 
 
 def choice(
-    default: Any, help: str, *, quick: Any = _SAME, choices: tuple[str, ...] | None = None, flag: bool = True
-) -> Any:
+    default: Any, help: str, *, quick: Any = _SAME, choices: tuple[str, ...] | None = None, flag: bool = True,
+    bare: Any = _SAME,
+) -> Any:  # fmt: skip
     """One field of an options dataclass: its default, a line of help, its value in the quick form, what it may be.
 
     Without a ``flag`` it is not on the command line: a number of the study's own that only the quick form changes.
+    ``bare``: its value where the flag is typed without one.
     """
-    about = {"help": help, "quick": quick, "choices": choices, "flag": flag}
+    about = {"help": help, "quick": quick, "choices": choices, "flag": flag, "bare": bare}
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -51,6 +53,8 @@ def add_flags(parser: argparse._ActionsContainer, kind: type) -> None:
         words, how = _words(field.default), _reading(hints[field.name])
         if field.metadata["choices"]:
             how["choices"] = field.metadata["choices"]
+        if field.metadata["bare"] is not _SAME:
+            how |= {"nargs": "?", "const": field.metadata["bare"]}
         text = field.metadata["help"] + (f" ({words})" if words else "")
         flag = "--" + field.name.replace("_", "-")
         parser.add_argument(flag, dest=field.name, default=argparse.SUPPRESS, help=text.replace("%", "%%"), **how)

@@ -60,6 +60,7 @@ class Study(ABC, Generic[O]):
         question: one line.
         page: Markdown file under the docs folder that its tables go into; None where no page shows them as a table.
         options_type: dataclass of its choices (:func:`studies.options.choice`).
+        pages: by mark of a table, another page that it belongs to.
         pictures: folder under the docs folder that its figures go into; None for the one of the page's name.
         named_by: by mark of a table that is measured in parts, the columns that name a row: rows that the page has of
             other parts stay there.
@@ -71,6 +72,7 @@ class Study(ABC, Generic[O]):
     question: ClassVar[str]
     options_type: ClassVar[type[Any]]
     page: ClassVar[str | None] = None
+    pages: ClassVar[Mapping[str, str]] = {}
     pictures: ClassVar[str | None] = None
     named_by: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     threads: ClassVar[int | None] = None
@@ -102,6 +104,10 @@ class Study(ABC, Generic[O]):
     def figures(self, answers: Answers) -> dict[str, bytes]:
         """Files by name, of all answers on disk."""
         return {}
+
+    def outline(self) -> str:
+        """What there is to measure, and what of it is done, for a study whose ``--list`` says so; "" for others."""
+        return ""
 
 
 def file_of(study: Study[Any], name: str) -> Path:
@@ -181,9 +187,9 @@ def run_study(
     tables = study.tables(answers)
     for mark, text in tables.items():
         say(f"\n{f'{study.name} {mark}'.strip()}\n\n{text}")
-    page = docs / study.page if docs and study.page else None
-    if page:
+    if docs and study.page:
         for mark, text in tables.items():
+            page = docs / study.pages.get(mark, study.page)
             columns = study.named_by.get(mark)
             whole = text if columns is None else with_others(page, study.name, mark, text, columns)
             replace_table(page, study.name, mark, whole)

@@ -54,7 +54,7 @@ class Place:
         """A network that an earlier job trained."""
         folder = self.folder(name, network)
         if not (folder / "config.json").is_file():
-            raise PhasewiseError(f"{folder} has no network yet: run the job that trains it first (--list shows which)")
+            raise PhasewiseError(f"{folder} has no network yet: run the job that trains it first (studies gpu --list)")
         return pw.load_denoiser(folder, self.device)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from studies.gpu.fronts import front
 from studies.gpu.place import JUDGES, Place
-from studies.gpu.recipe import read_cmi
+from studies.gpu.recipe import PUBLISHED, ROWS, read_cmi
 from studies.gpu.sizes import Amount, FrontSize, on_two_cores
 from studies.gpu.timing import time_set, time_windows
 from studies.gpu.training import (
@@ -63,6 +63,8 @@ RECIPE = 6
 """Number of the trainings, judges and fronts of two cores: what another one made is not taken for this one's."""
 LENDER = "cifar10"
 """The shipped set whose judges photographs of clothes borrow."""
+SHIPPED = ("mnist", "fashion_mnist", "cifar10", "cifar10-dit")
+"""Sets that come with the package, and are timed."""
 TRANSFORMERS = {"dit": Shipped("cifar10-dit", "global"), "dit-coarse": Shipped("cifar10-dit", "dit-coarse")}
 """Those that come with the package: transformers of clothes begin as these on two cores."""
 
@@ -146,22 +148,25 @@ def _of_shipped(data: str, windows: tuple[int, float], fronts: Mapping[str, tupl
 
 
 def _timings() -> list[Job]:
-    """What costs minutes and trains nothing: shipped sets at every batch size, then attention by number of tokens."""
+    """What costs minutes and trains nothing: shipped sets at every batch size."""
     page = "docs/results/networks.md"
-    sets = [
-        Job(data, f"timing-{batch}", time_set(batch), 5.0, belongs=page)
-        for data in ("mnist", "fashion_mnist")
-        for batch in (1, 64, 1024)
+    return [
+        Job(data, f"timing-{batch}", time_set(batch), 5.0, belongs=page) for data in SHIPPED for batch in (1, 64, 1024)
     ]
-    layers = [Job("windows", f"{side**2}", time_windows(side), 3.0, belongs=page) for side in (8, 16, 32, 64, 128)]
-    return [*sets, *layers]
+
+
+def _windows() -> list[Job]:
+    """Attention by number of tokens."""
+    page = "docs/results/networks.md"
+    return [Job("windows", f"{side**2}", time_windows(side), 3.0, belongs=page) for side in (8, 16, 32, 64, 128)]
 
 
 def _recipes() -> list[Job]:
     """What the published estimate of CMI reads at its full length: memory or information?"""
     return [
-        Job("mnist", f"recipe-{row}", read_cmi(row), 20.0, belongs="docs/results/cmi.md")
-        for row in ("published", "held-out")
+        Job("mnist", f"recipe-{row}-{radius}", read_cmi(row, radius), 20.0, belongs="docs/results/cmi.md")
+        for radius in PUBLISHED
+        for row in ROWS
     ]
 
 
@@ -172,19 +177,20 @@ def _by_title(jobs: Iterable[Job]) -> dict[str, Job]:
 JOBS: dict[str, dict[str, Job]] = {
     "gpu": _by_title((
         *_on_gpu("cifar10", 48, 360, 40, transformer=400, cheap=("coarse", "small"), windows=True),
+        *_fronts("cifar10", dict.fromkeys(("unet", "dit"), (FrontSize(3000, 10_000, 30), 3.0))),
         *_on_gpu("mnist", 32, 240, 8, transformer=120),
         *_on_gpu("fashion_mnist", 32, 240, 15),
-        *_on_gpu("clothing64", 48, 70, None, transformer=70, cheap=("coarse", "small"), windows=True),
-        *_on_gpu("clothing128", 48, 110, None, transformer=100, cheap=("coarse", "small"), windows=True),
-        *_on_gpu("clothing32", 48, 50, None, transformer=60, cheap=("coarse", "small"), windows=True),
-        *_fronts("cifar10", dict.fromkeys(("unet", "dit"), (FrontSize(3000, 10_000, 30), 3.0))),
-        *_fronts("clothing32", dict.fromkeys(("unet", "dit"), (FrontSize(2000, 3000, 24), 3.0))),
-        *_fronts("clothing64", dict.fromkeys(("unet", "dit"), (FrontSize(2000, 3000, 24), 3.0))),
-        *_fronts("clothing128", dict.fromkeys(("unet", "dit"), (FrontSize(1000, 3000, 14), 3.0))),
         *_fronts("mnist", {"unet": (FrontSize(3000, 10_000, 30), 3.0)}),
         *_fronts("fashion_mnist", {"unet": (FrontSize(3000, 10_000, 30), 3.0)}),
         *_timings(),
+        *_on_gpu("clothing64", 48, 70, None, transformer=70, cheap=("coarse", "small"), windows=True),
+        *_on_gpu("clothing128", 48, 110, None, transformer=100, cheap=("coarse", "small"), windows=True),
+        *_on_gpu("clothing32", 48, 50, None, transformer=60, cheap=("coarse", "small"), windows=True),
+        *_fronts("clothing128", dict.fromkeys(("unet", "dit"), (FrontSize(1000, 3000, 14), 3.0))),
+        *_fronts("clothing64", dict.fromkeys(("unet", "dit"), (FrontSize(2000, 3000, 24), 3.0))),
+        *_fronts("clothing32", dict.fromkeys(("unet", "dit"), (FrontSize(2000, 3000, 24), 3.0))),
         *_recipes(),
+        *_windows(),
     )),
     "cpu": _by_title((
         *_on_cores(

@@ -22,16 +22,18 @@ TRIED = (
     "clothing32/global", "clothing32/coarse", "clothing32/dit", "clothing32/dit-coarse", "clothing32/judge",
     "clothing32/judge-unseen", "clothing32/locals", "clothing32/dit-windows", "clothing32/front-unet",
     "clothing32/front-dit", "cifar10/global", "cifar10/locals", "cifar10/judge", "mnist/timing-64", "windows/64",
-    "mnist/recipe-published",
+    "mnist/recipe-published-3",
 )  # fmt: skip
 """Jobs of the quick form: one of every kind."""
+FIXED = ("front", "timing", "judge")
+"""How the names of jobs begin whose length does not go with --pace."""
 
 
 @dataclass(frozen=True)
 class Options:
     sets: tuple[str, ...] = choice((), "only the jobs of these sets, in their order")
     job: tuple[str, ...] = choice((), "only these jobs, SET/NAME", quick=TRIED)
-    next: int = choice(0, "only so many that are not done yet; 0: all")
+    next: int = choice(0, "only so many that are not done yet, by itself one; 0: all", bare=1)
     data_dir: str | None = choice(None, "folder of the named sets")
     device: str = choice("auto", "cuda, cpu, or auto", quick="cpu")
     size: str = choice("auto", "for a gpu or for a cpu's two cores; auto: by device", choices=("auto", *SIZES))
@@ -40,14 +42,15 @@ class Options:
 
 
 class GPUQueue(Study[Options]):
-    """Trains what is shipped and what the pages compare, on whatever GPU there is, or photographs alone at the size of
-    two processor cores.  On a large GPU start several jobs at once, each a process with its own --job.  Networks lie in
-    OUT/work/SET/NAME.  A job that is cut off goes on from its checkpoint, at most 45 seconds old; a front keeps every
-    answer.  Nothing is downloaded."""
+    """Trains what is shipped and what the pages compare, on whatever GPU there is; at the size of two processor cores
+    photographs, and judges the shipped networks of CIFAR-10.  On a large GPU start several jobs at once, each a process
+    with its own --job.  Networks lie in OUT/work/SET/NAME.  A job that is cut off goes on from its checkpoint, at most
+    45 seconds old; a front keeps every answer.  Nothing is downloaded."""
 
     name = "gpu"
     question = "What can half an hour of one large GPU train?"
     page = "results/photographs.md"
+    pages = dict.fromkeys(timing.MARKS, "results/networks.md") | {recipe.MARK: "results/cmi.md"}
     named_by = NAMED_BY
     options_type = Options
 
@@ -91,6 +94,21 @@ class GPUQueue(Study[Options]):
             if left < 0:
                 return
             yield cell
+
+    def outline(self) -> str:
+        """The jobs in their order: done or not, about how many minutes, what each needs and where its result belongs.
+        Minutes of trainings go with --pace."""
+        heads, pace = ("job", "", "minutes", "needs", "for"), self.options.pace
+        rows = []
+        for job in self.jobs():
+            done = "done" if file_of(self, job.title).exists() else ""
+            needs = " ".join(needed.split("/")[1] for needed in job.needs)
+            minutes = job.minutes * (1 if job.name.startswith(FIXED) else pace)
+            rows.append((job.title, done, f"{minutes:.1f}", needs, job.belongs))
+        widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+        return "\n".join(
+            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in (heads, *rows)
+        )
 
     def measure(self, cell: Cell) -> dict[str, Any]:
         job, place = cell.what, self.place()

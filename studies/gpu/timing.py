@@ -26,6 +26,9 @@ TOKENS = 1 << 17
 MASKED = 64
 """Side up to which attention under a mask over all pairs is timed."""
 
+MARKS = ("members", "schedules", "windows forward", "windows gradient")
+"""Of the tables."""
+
 Seconds = dict[str, dict[str, list[float]]]
 """By member or schedule, and by way."""
 

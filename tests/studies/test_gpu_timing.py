@@ -8,10 +8,14 @@ from typing import Any
 import pytest
 import torch
 
+from phasewise.files import write_json
 from studies import attention
+from studies.__main__ import main, parser_of
 from studies.gpu import timing
 from studies.gpu.place import Place
 from studies.gpu.queue import JOBS
+from studies.gpu.study import Options
+from studies.options import given_options
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +28,9 @@ def test_the_queue_times_every_batch_and_number_of_tokens_and_needs_only_what_it
     jobs = JOBS["gpu"]
     assert {needed for job in jobs.values() for needed in job.needs} <= set(jobs)
     assert {f"windows/{n}" for n in (64, 256, 1024, 4096, 16384)} <= set(jobs)
-    assert {f"{data}/timing-{n}" for data in ("mnist", "fashion_mnist") for n in (1, 64, 1024)} <= set(jobs)
+    assert {
+        f"{data}/timing-{n}" for data in ("mnist", "fashion_mnist", "cifar10", "cifar10-dit") for n in (1, 64, 1024)
+    } <= set(jobs)
     assert attention.fitting(8, timing.WINDOWS) == [1, 2, 4]
 
 
@@ -55,3 +61,19 @@ def test_what_was_timed_is_shown_by_set_and_by_tokens(windows: dict[str, Any], t
     assert "| mnist | hybrid | 2 |" in shown["schedules"]
     assert "| 64 | 1 |" in shown["windows gradient"]
     assert timing.tables({"mnist/global": {"val_loss": 0.3}}) == {}
+
+
+def test_jobs_are_listed_in_their_order_and_the_next_one_needs_no_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(tmp_path / "clothing32/dit.json", {"cell": "clothing32/dit", "asked": {}})
+    about = ["--device", "cpu", "--sets", "clothing32", "--pace", "0.5", "--out", str(tmp_path)]
+    assert main(["gpu", "--list", *about]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == [t for t in JOBS["cpu"] if t.startswith("clothing32/")]
+    assert [line.split()[0] for line in lines if "done" in line.split()] == ["clothing32/dit"]
+    coarse, windows = (next(x for x in lines if f"/{name} " in x).split()[1:] for name in ("coarse", "dit-windows"))
+    assert coarse == ["0.5", "docs/results/photographs.md"], "half of its minutes"
+    assert windows == ["1.0", "dit", "docs/results/photographs.md"]
+    parsed = parser_of("gpu").parse_args(["--next"])
+    assert given_options(Options, parsed) == {"next": 1}

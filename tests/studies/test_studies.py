@@ -26,12 +26,14 @@ def quick(name: str, folder: Path) -> Study:
     return kind(make_options(kind.options_type, quick=True), folder / "answers")
 
 
-def page_for(study: Study, marks: list[str], folder: Path) -> Path:
-    """An empty page with the study's marks, below a docs folder."""
-    page = folder / "docs" / str(study.page)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n\n".join(f"{start_mark(study.name, mark)}\n{END}" for mark in marks), encoding="utf-8")
-    return page
+def pages_for(study: Study, marks: list[str], folder: Path) -> dict[str, Path]:
+    """By mark: an empty page with the study's marks that belong there, below a docs folder."""
+    found = {mark: folder / "docs" / study.pages.get(mark, str(study.page)) for mark in marks}
+    for page in set(found.values()):
+        page.parent.mkdir(parents=True, exist_ok=True)
+        places = [f"{start_mark(study.name, mark)}\n{END}" for mark in marks if found[mark] == page]
+        page.write_text("\n\n".join(places), encoding="utf-8")
+    return found
 
 
 @pytest.mark.parametrize("name", sorted(STUDIES))
@@ -43,15 +45,15 @@ def test_a_study_answers_and_goes_on(name: str, tmp_path: Path) -> None:
     assert all(text.count("\n|") >= 2 for text in first.tables.values())
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in first.figures)
     study = quick(name, tmp_path)
-    page = page_for(study, list(first.tables), tmp_path) if study.page else None
+    pages = pages_for(study, list(first.tables), tmp_path) if study.page else {}
     second = run_study(study, docs=tmp_path / "docs", say=said.append)
     assert (second.measured, second.tables) == (0, first.tables)
     if study.pictures is not None:
         assert all(file.parent == tmp_path / "docs" / study.pictures for file in second.figures)
-    if page:
-        text = page.read_text(encoding="utf-8")
-        assert all(table in text for table in first.tables.values())
-        assert all(file.parent == page.with_suffix("") for file in second.figures)
+    elif study.page:
+        assert all(file.parent == (tmp_path / "docs" / study.page).with_suffix("") for file in second.figures)
+    for mark, page in pages.items():
+        assert first.tables[mark] in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", sorted(STUDIES))
@@ -163,4 +165,7 @@ def test_every_command_in_the_pages_is_one_that_the_studies_take() -> None:
 def test_every_table_of_a_page_is_a_study_of_that_page_and_no_study_lacks_its_table() -> None:
     pages = {f"results/{page.name}": page for page in (ROOT / "docs" / "results").glob("*.md")}
     shown = {(page, study) for page, file in pages.items() for study, _ in marks_in(file)}
-    assert shown == {(study.page, name) for name, study in STUDIES.items() if study.page in pages}
+    own = {(page, name) for name, study in STUDIES.items() for page in (study.page, *study.pages.values())}
+    assert shown == {(page, name) for page, name in own if page in pages}
+    for name, study in STUDIES.items():
+        assert all((name, mark) in marks_in(pages[page]) for mark, page in study.pages.items())
