@@ -1,8 +1,8 @@
 """A job that judges: the front of one set and one kind of global network, rivals on the best grids a search finds.
 
-The grids of the rivals, and of everybody, are those of :func:`studies.gpu.bench.grid_of`, with (solver, high, low,
-bend) searched for each network and count of steps, judged on samples of one seed, with a guard on their pixels:
-:attr:`Front.allowed`.  Two other seeds judge the finalists.
+The grids of the rivals, and of everybody, are those of :func:`studies.gpu.bench.grid_of`, shifted by the side.
+(solver, high, low, bend) is searched for each network and count of steps, by samples of one seed, with a guard on their
+pixels: :attr:`Front.allowed`.  Two other seeds judge the finalists.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ from studies.timing import seconds_of
 SOLVERS = ("sde_dpmpp_2m", "exp_ab2", "dpmpp_2m")
 """The best stochastic and the best deterministic one of every table so far.  Both carry the answer of t = 1, the mean
 image, on to the second step; with few steps that overdoes contrast.  The third does not."""
+SHIFT_FROM = 32
+"""Side in pixels up to which times are as they are drawn.  Beyond, the same noise hides less of the image's large
+shapes, so high times move up (Esser et al. 2024, arXiv 2403.03206, equation 23)."""
 SPANS = ((0.6, 0.96), (0.015, 0.16), (0.6, 1.8))
 MOVES = (0.06, 0.25, 0.12)
 """Of the logarithms of high, low and bend, round the best so far."""
@@ -40,13 +43,17 @@ LIMIT = 1.6
 
 
 class Grid(NamedTuple):
+    """Start times after t = 1, as they are for images of SHIFT_FROM pixels a side; ``low`` is the same for all."""
+
     solver: str
     high: float
     low: float
     bend: float
 
-    def times(self, steps: int) -> tuple[float, ...]:
-        return grid_of(steps, self.high, self.low, self.bend)
+    def times(self, steps: int, shift: float = 1.0) -> tuple[float, ...]:
+        """``shift``: the odds of a time are so many times what they are for small images, down to ``low`` itself."""
+        low = self.low / (shift - (shift - 1) * self.low)
+        return tuple(shift * t / (1 + (shift - 1) * t) for t in grid_of(steps, self.high, low, self.bend))
 
 
 DEFAULT = Grid(SOLVERS[0], 0.85, 0.03, 1.0)
@@ -67,6 +74,7 @@ class Front:
 
     def __init__(self, bench: Bench) -> None:
         self.bench, self.how = bench, bench.how
+        self.shift = max(1.0, max(bench.data.image_shape[1:]) / SHIFT_FROM)
         self.found: dict[tuple[str, int], Grid] = {}
         self.near: dict[tuple[str, int], Grid] = {}
         """Those of ``found`` that a finalist may have."""
@@ -110,7 +118,11 @@ class Front:
         return min(self.bench.fids(plan)["pixels"] for plan in plans)
 
     def alone(self, network: str, steps: int, grid: Grid) -> Plan:
-        return self.bench.alone(network, grid.times(steps), grid.solver)
+        return self.bench.alone(network, self.times(grid, steps), grid.solver)
+
+    def times(self, grid: Grid, steps: int) -> tuple[float, ...]:
+        """Those of a grid on images of this size."""
+        return grid.times(steps, self.shift)
 
     def known(self, network: str, steps: int) -> Grid | None:
         """The reference's grid of as many steps, or the network's own of fewer; none that is far."""
@@ -137,13 +149,13 @@ class Front:
         reference = self.bench.reference
         own = partial(self.searched, reference)
         for steps in (count for count in self.how.counts if count > 2):
-            yield own(steps).times(steps), own(steps).solver, reference
+            yield self.times(own(steps), steps), own(steps).solver, reference
             if self.how.finer and steps > 4:
                 coarser = own(steps - 1 if steps < 10 else 8)
-                yield coarser.times(steps), coarser.solver, reference
+                yield self.times(coarser, steps), coarser.solver, reference
         best = self.best_searched()
         if best and best[0] != reference:
-            yield self.near[best].times(best[1]), self.near[best].solver, best[0]
+            yield self.times(self.near[best], best[1]), self.near[best].solver, best[0]
 
     def best_searched(self) -> tuple[str, int] | None:
         """Network and steps of the best that a search has found, by both judges; None where all are far."""

@@ -307,6 +307,19 @@ def test_a_search_takes_no_grid_whose_pixels_no_finalist_may_have(
     assert front.known("global", 5) == front.found["global", 3], "a far one is no beginning"
 
 
+def test_times_of_larger_images_are_shifted_by_their_odds_down_to_the_last(place: Place) -> None:
+    grid = Grid("ode", 0.85, 0.03, 1.0)
+    small, large = grid.times(5), grid.times(5, 4.0)
+    assert small == pytest.approx((1.0, 0.85, 0.5766667, 0.3033333, 0.03))
+    low = 0.03 / (4 - 3 * 0.03)
+    odds = [t / (1 - t) for t in large[1:]]
+    even = [0.85 + (low - 0.85) * k / 3 for k in range(4)]
+    assert odds == pytest.approx([4 * t / (1 - t) for t in even])
+    assert (large[0], large[-1]) == pytest.approx((1, 0.03))
+    sides = {name: Front(Bench(place, name, "unet", HOW)).shift for name in ("mnist", "clothing32", "clothing64")}
+    assert sides == {"mnist": 1, "clothing32": 1, "clothing64": 2}
+
+
 def test_a_search_that_begins_elsewhere_tries_the_default_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def fids(bench: Bench, plan: Plan) -> dict[str, float]:
         value = 10.0 if plan.times in (DEFAULT.times(4), (1.0, 0.5, 0.1)) else 30.0
