@@ -12,6 +12,7 @@ from phasewise.errors import PhasewiseError
 from phasewise.modes import evaluating
 from phasewise.results import HybridSchedule
 from phasewise.sampling import sample, time_grid
+from phasewise.sampling.grid import SPACINGS
 from phasewise.scheduling.step_errors import measure_growth, measure_step_errors
 
 SHAPE = (1, 4, 4)
@@ -88,7 +89,7 @@ def test_images_that_are_not_finite_are_noticed() -> None:
     assert torch.all(sample(Constant(0.5, float("nan")), 3, steps=4, t_start=0.9) == 0.5)
 
 
-@pytest.mark.parametrize("spacing", ["uniform", "log_snr", "edm"])
+@pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize(
     ("steps", "t_start", "t_min"), [(4, 1.0, 0.999), (9, 1.0, 0.995), (5, 0.9991, 0.999), (3, 1.0, 0.9949)]
 )

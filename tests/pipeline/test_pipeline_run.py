@@ -342,6 +342,12 @@ def test_sizes_fit_their_images():
         make_config(28, "huge")
 
 
+def test_steps_of_larger_images_start_earlier():
+    found = {side: make_config(side).grid.spacing for side in (28, 32, 64, 96, 128, 512)}
+    assert found == {28: "uniform", 32: "uniform", 64: "shift2", 96: "shift4", 128: "shift4", 512: "shift8"}
+    assert make_config(128, spacing="uniform").grid.spacing == "uniform"
+
+
 def test_larger_images_go_the_same_way(shared_data, tmp_path):
     tiny = make_config(
         28, "smoke", data="mnist", data_dir=str(shared_data), limit=300, radii=(3,), local_epochs=1, control=True

@@ -1,5 +1,7 @@
 """The loop: one stream per sample, partial runs, hybrids, and what it refuses."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from phasewise.denoisers import HybridDenoiser, LocalDenoiser, SamplingPlan, WienerDenoiser
 from phasewise.denoisers.base import Denoiser
 from phasewise.errors import PhasewiseError
-from phasewise.paths import CosinePath
+from phasewise.paths import CosinePath, LinearPath
 from phasewise.results import HybridSchedule
 from phasewise.sampling import sample, starting_noise, time_grid
 from phasewise.sampling.grid import SPACINGS
@@ -73,6 +75,17 @@ def test_time_grid_decreases_between_its_ends(spacing, path):
     assert grid[0] == 1.0
     assert grid[-1] == 0.03
     assert all(a > b for a, b in zip(grid, grid[1:], strict=False))
+
+
+@pytest.mark.parametrize("path", [LinearPath(), CosinePath()])
+def test_shifted_times_are_even_ones_of_less_noise(path):
+    """Even in the time of a quarter of the noise to signal ratio: on the linear path Esser et al. (2024), eq. 23."""
+    grid = torch.tensor(time_grid(9, spacing="shift4", path=path, t_start=0.9, t_min=0.1), dtype=torch.float64)
+    even = path.t_of_log_snr(path.log_snr(grid) + 2 * math.log(4)).diff()
+    torch.testing.assert_close(even, even.mean().expand(8))
+    if isinstance(path, LinearPath):
+        small = torch.linspace(0.9 / (4 - 3 * 0.9), 0.1 / (4 - 3 * 0.1), 9, dtype=torch.float64)
+        torch.testing.assert_close(grid, 4 * small / (1 + 3 * small))
 
 
 def test_partial_run_starts_from_the_given_image():

@@ -287,7 +287,7 @@ class GridOptions(Options):
 
     steps: int = option(8, "Sampling steps.", main=True, least=2, check=kind(checks.steps))
     solver: str = option(DEFAULT_SOLVER, "Solver, e.g. sde_dpmpp_2m, dpmpp_2m, heun, ddim.", main=True, known=_solvers)
-    spacing: str = option("uniform", "Time grid: uniform, log_snr or edm.", known=_spacings)
+    spacing: str = option("uniform", "Time grid: uniform, shift2, shift4, shift8, log_snr, edm.", known=_spacings)
     t_min: float = option(0.02, "Noise time of the last step, a denoise.", check=kind(_below_1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from phasewise.processor import fast_in_bfloat16
@@ -44,13 +45,21 @@ times the weights and the cost of a sample of one of width 32: fewer passes and 
 
 def bounded(size: str, side: int) -> dict[str, Any]:
     """What keeps the promise of a size whatever the images: smoke of larger ones takes a few of them, and no control,
-    whose every pixel sees the whole image; of photographs, "cpu" leaves more of its time to the global network."""
+    whose every pixel sees the whole image; of photographs, "cpu" leaves more of its time to the global network, and
+    beyond 32 pixels starts steps earlier."""
     if size == "cpu" and side > GREY_SIDE:
-        return dict(PHOTOGRAPHS[fast_in_bfloat16()])
+        return {**PHOTOGRAPHS[fast_in_bfloat16()], "spacing": _spacing(side)}
     if size != "smoke" or side <= SMOKE_SIDE:
         return {}
     # local networks cost about as much there as its tiny global one: any budget below would refuse the run
     return {"control": False, "limit": max(SMOKE_LEAST, SMOKE_PIXELS // side**2), "budget": 1.0}
+
+
+def _spacing(side: int) -> str:
+    """Of start times: those even ones suit 32 pixels; an image of twice the side shows its large shapes through twice
+    the noise (:func:`phasewise.time_grid`)."""
+    doublings = min(max(round(math.log2(side / 32)), 0), 3)
+    return f"shift{2**doublings}" if doublings else "uniform"
 
 
 SMOKE_STEPS = 8
