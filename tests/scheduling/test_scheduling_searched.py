@@ -16,6 +16,7 @@ from phasewise.exact import GaussianField
 from phasewise.metrics import FrechetReference, RandomFeatures, SlicedReference
 from phasewise.paths import CosinePath, LinearPath
 from phasewise.results import SearchedGrid
+from phasewise.sampling import time_grid
 from phasewise.scheduling import baselines, by_frechet, guarded, search_grid, search_times
 
 BEST = (1.0, 0.846, 0.666, 0.508, 0.282, 0.061)
@@ -40,6 +41,14 @@ def test_the_best_grid_is_found():
     assert SearchedGrid.from_dict(json.loads(found.to_json())) == found
     assert "0.061" not in str(found)
     assert "SearchedGrid: best of" in str(found)
+
+
+def test_a_search_begins_where_it_is_told_to():
+    found = search_times(6, apart, budget=60, spacing="shift4")
+    assert found.began == found.judged[0] == time_grid(6, spacing="shift4")
+    assert np.allclose(found.times, BEST, atol=0.05), "it ends at the best all the same"
+    with pytest.raises(PhasewiseError, match="unknown spacing 'even'; known: uniform, shift2"):
+        search_times(6, apart, spacing="even")
 
 
 def test_luck_that_chose_is_told_by_fresh_noise():

@@ -2,7 +2,7 @@
 
 By samples, for what a multistep solver's steps lose does not add up, so no penalty ranks grids (studies/LOG.md).  Every
 search judges as many grids, of as many samples, on the same noise, which no judgement of the run uses again.  It looks
-for the least FID whose pixels are as near to real ones as those of the reference on even steps (:func:`guarded`).
+for the least FID whose pixels are as near to real ones as those of the reference on the run's grid (:func:`guarded`).
 
 The first step, at t = 1, goes to a closed form wherever there is one: everybody's answer there is the mean of the
 images.  A closed form that would take several steps in a row takes two: what lies between is no work for it.
@@ -61,7 +61,7 @@ class Placed:
         times = " ".join(f"{t:.3g}" for t in found.times)
         return (
             f"start times {times}, the best of {len(found.judged)} grids by the distance of {self.n} samples, guarded "
-            f"by that of their pixels: {found.began_value:.3g} of even steps to {found.value:.3g}; on other noise "
+            f"by that of their pixels: {found.began_value:.3g} of the first to {found.value:.3g}; on other noise "
             f"{found.began_fresh_value:.3g} to {found.fresh_value:.3g}"
         )
 
@@ -104,7 +104,7 @@ class Placing:
         return tuple(name for name, count in kept for _ in range(count))
 
     def allowed(self, n: int, noise: seeding.Stage) -> float:
-        """Sliced distance of the reference's samples at even steps."""
+        """Sliced distance of the reference's samples on the run's grid."""
         reference, times = self.prices.losses.reference, tuple(self.prices.times.tolist())
         who = (reference,) * len(times)
         even = HybridSchedule(times, who, self.config.grid.solver, self.prices.losses.path)
@@ -129,7 +129,7 @@ class Placing:
         found = search_grid(
             given, len(given), self.value, solver=grid.solver, n=self.n, seed=seed, fresh_seed=fresh, batch=self.batch,
             cond=self.judge.cond(hybrid, self.n, seed), budget=self.config.schedule.grids, first=high,
-            ends=(max(low, ENDS[0]), max(ENDS[1], 2 * low)),
+            ends=(max(low, ENDS[0]), max(ENDS[1], 2 * low)), spacing=grid.spacing,
         )  # fmt: skip
         prices = prices_at(self.prices, found.times)
         penalty = self.config.schedule.penalty

@@ -34,6 +34,7 @@ from phasewise.metrics.feature_base import a_feature_network
 from phasewise.paths import LinearPath, NoisePath, a_path
 from phasewise.results import DEFAULT_SOLVER, HybridSchedule, SearchedGrid
 from phasewise.sampling import sample, time_grid
+from phasewise.sampling.grid import SPACINGS
 from phasewise.sampling.solvers import solver_name
 
 BUDGET = 25
@@ -63,6 +64,7 @@ Judge = Callable[[Times, int], float]
     seed=checks.seed,
     fresh_seed=checks.seed,
     about=checks.text,
+    spacing=checks.one_of(SPACINGS, "spacing"),
 )
 def search_times(
     steps: int,
@@ -76,6 +78,7 @@ def search_times(
     fresh_seed: int | None = None,
     folder: str | Path | None = None,
     about: str = "",
+    spacing: str = "uniform",
 ) -> SearchedGrid:
     """The best grid of ``steps`` start times by ``judge(times, seed)``, within ``budget`` judged grids.
 
@@ -86,6 +89,7 @@ def search_times(
             again (two more than the budget); default the next one.
         folder: every judged grid is kept there, and one that is called again goes on where it was stopped.
         about: says what the judge is, so that a folder of another question is not taken for this one's.
+        spacing: of the grid that is judged first (:func:`phasewise.time_grid`).
 
     Raises PhasewiseError for a grid without room, a judge that returns no number, or a folder of another question.
     """
@@ -97,7 +101,8 @@ def search_times(
     fresh_seed = 1 + seed if fresh_seed is None else fresh_seed
     asked = {"steps": steps, "path": path.config(), "first": first, "ends": ends, "seed": seed, "about": about}
     judged = _Judged(judge, None if folder is None else Path(folder), asked)
-    even = time_grid(steps, path=path, t_start=first, t_min=min(max(0.02, ends[0]), ends[1])) if steps > 1 else (first,)
+    latest = min(max(0.02, ends[0]), ends[1])
+    even = time_grid(steps, path=path, t_start=first, t_min=latest, spacing=spacing) if steps > 1 else (first,)
     search = _Search(judged, seed, budget)
     search.ask(even)
     if steps > 1:
@@ -143,7 +148,8 @@ def search_grid(
         denoisers: one for all steps, or ``steps`` of them: a fixed assignment, e.g. a cheap one first, or a closed
             form at t = 1, where everybody's answer is the mean of the images.
         judge: of ``n`` images (n, C, H, W), unclamped: quality lost, lower is better (:func:`by_frechet`).
-        how: as for :func:`search_times`: ``first``, ``ends``, ``budget``, ``fresh_seed``, ``folder``, ``about``.
+        how: as for :func:`search_times`: ``first``, ``ends``, ``budget``, ``fresh_seed``, ``folder``, ``about``,
+            ``spacing``.
 
     Raises PhasewiseError as :func:`search_times` and :func:`phasewise.sample` do, and for another number of denoisers
     than steps.
