@@ -34,6 +34,8 @@ SHIFT_FROM = 32
 """Side in pixels up to which times are as they are drawn.  Beyond, the same noise hides less of the image's large
 shapes, so high times move up (Esser et al. 2024, arXiv 2403.03206, equation 23)."""
 SPANS = ((0.6, 0.96), (0.015, 0.16), (0.6, 1.8))
+LATER = (0.77, 0.67, 0.55)
+"""Where grids begin that are tried while all so far are far: with few steps an early second one overdoes contrast."""
 MOVES = (0.06, 0.25, 0.12)
 """Of the logarithms of high, low and bend, round the best so far."""
 SEEDS = (1, 2)
@@ -80,8 +82,9 @@ class Front:
         """Those of ``found`` that a finalist may have."""
 
     def searched(self, network: str, steps: int) -> Grid:
-        """The best grid of one network: what is known already, the default, by chance, then moves round the best.  Of
-        grids whose pixels are FAR from real ones, which no finalist may have, the least far is the best."""
+        """The best grid of one network: what is known already, the default, later ones while all are far, by chance,
+        then moves round the best.  Of grids whose pixels are FAR from real ones, which no finalist may have, the least
+        far is the best."""
         if (network, steps) in self.found:
             return self.found[network, steps]
         start = self.known(network, steps)
@@ -90,10 +93,13 @@ class Front:
         by_chance = 0.3 * trials if start else 0.6 * trials
         begin = start or DEFAULT
         firsts = [begin._replace(solver=solver) for solver in SOLVERS] + ([DEFAULT] if start else [])
+        later = [begin._replace(solver=solver, high=high) for high in LATER for solver in SOLVERS[:2]]
         best: tuple[bool, float, Grid] = (True, np.inf, begin)
         for trial in range(trials):
             if trial < len(firsts):
                 grid = firsts[trial]
+            elif best[0] and later:
+                grid = later.pop(0)
             elif trial < by_chance:
                 grid = Grid(SOLVERS[trial % len(SOLVERS)], *(float(draw.uniform(*span)) for span in SPANS))
             else:
