@@ -43,7 +43,7 @@ from studies.gpu.show import (
 from studies.gpu.sizes import Amount, FrontSize
 from studies.gpu.study import GPUQueue, Options
 from studies.gpu.training import Served, Shipped, _steps_a_second, lend, preset_for, train_network
-from studies.gpu.verdict import Row, as_precise, best_alone, difference, fair, fid, finalists, named, verdict
+from studies.gpu.verdict import FAR, Row, as_precise, best_alone, difference, fair, fid, finalists, named, verdict
 from studies.pages import END, start_mark, table_of, with_others
 
 
@@ -318,6 +318,18 @@ def test_times_of_larger_images_are_shifted_by_their_odds_down_to_the_last(place
     assert (large[0], large[-1]) == pytest.approx((1, 0.03))
     sides = {name: Front(Bench(place, name, "unet", HOW)).shift for name in ("mnist", "clothing32", "clothing64")}
     assert sides == {"mnist": 1, "clothing32": 1, "clothing64": 2}
+
+
+def test_later_times_are_tried_while_all_are_far(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fids(bench: Bench, plan: Plan) -> dict[str, float]:
+        return {"seen": 1.0, "unseen": 1.0, "pixels": plan.times[1]}
+
+    monkeypatch.setattr(Bench, "fids", fids)
+    for trials, found in ((5, 0.77), (6, 0.67)):
+        front = Front(Bench(place, "mnist", "unet", replace(HOW, trials=trials)))
+        front.__dict__["allowed"] = 0.55  # .85 and .77 are far
+        assert front.searched("global", 3).high == found
+        assert bool(front.near) == (found < FAR * 0.55)
 
 
 def test_a_search_that_begins_elsewhere_tries_the_default_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
