@@ -92,7 +92,8 @@ class Front:
         trials = self.how.trials
         by_chance = 0.3 * trials if start else 0.6 * trials
         begin = start or DEFAULT
-        firsts = [begin._replace(solver=solver) for solver in SOLVERS] + ([DEFAULT] if start else [])
+        own, usual = ([grid._replace(solver=solver) for solver in SOLVERS] for grid in (begin, DEFAULT))
+        firsts = [*own, *usual] if start else own  # what the guard was taken from is a trial, too
         later = [begin._replace(solver=solver, high=high) for high in LATER for solver in SOLVERS[:2]]
         best: tuple[bool, float, Grid] = (True, np.inf, begin)
         for trial in range(trials):
