@@ -44,6 +44,11 @@ LIMIT = 1.6
 """So many times the base's FID a finalist may have had at first."""
 
 
+def _shifted(t: float, factor: float) -> float:
+    """The time whose odds are ``factor`` times those of ``t``."""
+    return factor * t / (1 + (factor - 1) * t)
+
+
 class Grid(NamedTuple):
     """Start times after t = 1, as they are for images of SHIFT_FROM pixels a side; ``low`` is the same for all."""
 
@@ -54,8 +59,8 @@ class Grid(NamedTuple):
 
     def times(self, steps: int, shift: float = 1.0) -> tuple[float, ...]:
         """``shift``: the odds of a time are so many times what they are for small images, down to ``low`` itself."""
-        low = self.low / (shift - (shift - 1) * self.low)
-        return tuple(shift * t / (1 + (shift - 1) * t) for t in grid_of(steps, self.high, low, self.bend))
+        low = _shifted(self.low, 1 / shift)
+        return tuple(_shifted(t, shift) for t in grid_of(steps, self.high, low, self.bend))
 
 
 DEFAULT = Grid(SOLVERS[0], 0.85, 0.03, 1.0)

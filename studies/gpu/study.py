@@ -44,8 +44,8 @@ class Options:
 class GPUQueue(Study[Options]):
     """Trains what is shipped and what the pages compare, on whatever GPU there is; at the size of two processor cores
     photographs, and judges the shipped networks of CIFAR-10.  On a large GPU start several jobs at once, each a process
-    with its own --job.  Networks lie in OUT/work/SET/NAME.  A job that is cut off goes on from its checkpoint, at most
-    45 seconds old; a front keeps every answer.  Nothing is downloaded."""
+    with its own --job.  Networks lie in OUT, in a folder of work for each SET/NAME.  A job that is cut off goes on from
+    its checkpoint, at most 45 seconds old; a front keeps every answer.  Nothing is downloaded."""
 
     name = "gpu"
     question = "What can half an hour of one large GPU train?"

@@ -102,18 +102,18 @@ def search_times(
     asked = {"steps": steps, "path": path.config(), "first": first, "ends": ends, "seed": seed, "about": about}
     judged = _Judged(judge, None if folder is None else Path(folder), asked)
     latest = min(max(0.02, ends[0]), ends[1])
-    even = time_grid(steps, path=path, t_start=first, t_min=latest, spacing=spacing) if steps > 1 else (first,)
+    begun = time_grid(steps, path=path, t_start=first, t_min=latest, spacing=spacing) if steps > 1 else (first,)
     search = _Search(judged, seed, budget)
-    search.ask(even)
+    search.ask(begun)
     if steps > 1:
         search.run(grids)
     return SearchedGrid(
         times=search.best,
         value=search.found[search.best],
-        began=even,
-        began_value=search.found[even],
+        began=begun,
+        began_value=search.found[begun],
         fresh_value=judged(search.best, fresh_seed),
-        began_fresh_value=judged(even, fresh_seed),
+        began_fresh_value=judged(begun, fresh_seed),
         seed=seed,
         fresh_seed=fresh_seed,
         judged=tuple(search.found),
