@@ -11,7 +11,7 @@ from phasewise import cli
 from phasewise.errors import PhasewiseError
 from phasewise.pipeline import read_options
 from phasewise.pipeline.stages import all_stages
-from phasewise.runs import RunConfig, make_config, parts, sizes
+from phasewise.runs import RunConfig, make_config, parts
 from phasewise.runs.config import command, flattened, from_record
 from phasewise.runs.options import Options, option, options_of
 from phasewise.runs.parts import HOMES
@@ -180,10 +180,9 @@ def test_every_options_field_is_described():
             assert len(about.help) <= 64
 
 
-@pytest.mark.parametrize(("fast", "width", "preset"), [(True, 64, "bf16"), (False, 48, "brief")])
-def test_photographs_take_what_the_processor_is_fast_in(monkeypatch, fast, width, preset):
-    monkeypatch.setattr(sizes, "fast_in_bfloat16", lambda: fast)
-    photographs, grey = make_config(32, "cpu").train, make_config(28, "cpu").train
-    assert (photographs.global_width, photographs.preset) == (width, preset)
-    assert (grey.global_width, grey.preset) == (32, "default")
-    assert photographs.global_epochs < grey.global_epochs
+def test_cpu_trains_a_transformer_of_small_photographs_and_a_unet_of_others():
+    grey, small, large = (make_config(side, "cpu").train for side in (28, 32, 64))
+    assert (grey.global_network, grey.global_width, grey.preset) == ("unet", 32, "default")
+    assert (small.global_network, small.cheap_globals, small.preset) == ("dit-small", ("dit-coarse",), "brief")
+    assert (large.global_network, large.global_width, large.cheap_globals) == ("unet", 48, ("coarse",))
+    assert small.global_epochs < large.global_epochs < grey.global_epochs

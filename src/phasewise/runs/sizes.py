@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from phasewise.processor import fast_in_bfloat16
-
 SIZES: dict[str, dict[str, Any]] = {
     "small": {},
     "cpu": {
@@ -30,25 +28,31 @@ SMOKE_SIDE, SMOKE_PIXELS, SMOKE_LEAST = 16, 1_000_000, 100
 
 
 GREY_SIDE = 28
-"""Up to which side "cpu" trains local networks for its full number of passes."""
-PHOTOGRAPHS: dict[bool, dict[str, Any]] = {
-    True: {"global_width": 64, "preset": "bf16", "global_epochs": 9, "local_epochs": 4, "n_samples": 2000},
-    False: {
-        "global_width": 48, "preset": "brief", "global_epochs": 3, "local_epochs": 1.5, "n_samples": 2000, "place": 15,
-        "cmi_radii": (1, 2, 3, 4, 6), "cmi_times": (0.05, 0.2, 0.4, 0.6, 0.75),
-    },
+"""Up to which side "cpu" trains a U-Net of width 32, and every network for its full number of passes."""
+COLOUR_SIDE = 40
+"""Up to which side it trains a transformer beyond that; an image of twice the side has four times the tokens."""
+PHOTOGRAPHS: dict[str, Any] = {
+    "preset": "brief", "n_samples": 1500, "n_losses": 1200, "place": 4,
+    "cmi_radii": (1, 2, 3, 5), "cmi_times": (0.05, 0.2, 0.4, 0.7),
 }  # fmt: skip
-"""What "cpu" is beyond, where the processor is fast in bfloat16, and where it is not.  A network of width 64 has four
-times the weights and the cost of a sample of one of width 32: fewer passes and samples make room for it
-(docs/results/cifar10.md).  Where the passes are few, the preset for them learns more (studies/LOG.md)."""
+"""What "cpu" is beyond 28 pixels, where a network has more to learn from images that take it longer: few passes, by the
+preset that learns most from them (studies/LOG.md), and the time for them from samples, searches and CMI."""
+KINDS: dict[str, dict[str, Any]] = {
+    "transformer": {
+        "global_network": "dit-small", "cheap_globals": ("dit-coarse",), "global_epochs": 1.7, "local_epochs": 1,
+    },
+    "unet": {"global_width": 48, "global_epochs": 3, "local_epochs": 1.5},
+}  # fmt: skip
+"""Of CIFAR-10 a transformer learns more in the same time than a U-Net (docs/results/cifar10.md)."""
 
 
 def bounded(size: str, side: int) -> dict[str, Any]:
     """What keeps the promise of a size whatever the images: smoke of larger ones takes a few of them, and no control,
-    whose every pixel sees the whole image; of photographs, "cpu" leaves more of its time to the global network, and
-    beyond 32 pixels starts steps earlier."""
+    whose every pixel sees the whole image; of photographs, "cpu" leaves more of its time to the global network, a
+    transformer where tokens are few, and beyond 32 pixels starts steps earlier."""
     if size == "cpu" and side > GREY_SIDE:
-        return {**PHOTOGRAPHS[fast_in_bfloat16()], "spacing": _spacing(side)}
+        kind = KINDS["transformer" if side <= COLOUR_SIDE else "unet"]
+        return {**PHOTOGRAPHS, **kind, "spacing": _spacing(side)}
     if size != "smoke" or side <= SMOKE_SIDE:
         return {}
     # local networks cost about as much there as its tiny global one: any budget below would refuse the run
