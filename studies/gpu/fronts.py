@@ -2,7 +2,8 @@
 
 The grids of the rivals, and of everybody, are those of :func:`studies.gpu.bench.grid_of`, shifted by the side.
 (solver, high, low, bend) is searched for each network and count of steps, by samples of one seed, with a guard on their
-pixels: :attr:`Front.allowed`.  Two other seeds judge the finalists.
+pixels: :attr:`Front.allowed`.  Then the best of every family, rivals and hybrids, are moved to times of their own.  Two
+other seeds judge the finalists.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import itertools
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from phasewise.scheduling import pareto_front, prices_at
+from phasewise.scheduling import pareto_front, prices_at, search_times
 from phasewise.scheduling.searched import excess
 from phasewise.seeding import mix
 from studies.gpu.bench import START, Bench, Plan, grid_of, plan_of, shown
@@ -42,6 +44,12 @@ SEEDS = (1, 2)
 """Of the finalists' noise."""
 LIMIT = 1.6
 """So many times the base's FID a finalist may have had at first."""
+REACH = 1.25
+"""So many times the base's FID a schedule may have that could come near it on times of its own."""
+ENDS = (0.002, 0.2)
+"""Between these its last step begins."""
+VERY_FAR = 1e6
+"""More than any FID."""
 
 
 def _shifted(t: float, factor: float) -> float:
@@ -111,14 +119,17 @@ class Front:
             else:
                 moved = [v * float(np.exp(draw.normal(0, s))) for v, s in zip(best[-1][1:], MOVES, strict=True)]
                 grid = Grid(best[-1].solver, min(moved[0], 0.97), max(moved[1], 0.015), moved[2])
-            found = self.bench.fids(self.alone(network, steps, grid))
-            far = found["pixels"] > FAR * self.allowed
-            value = found["pixels"] if far else found["seen"] * excess(found["pixels"], self.allowed)
-            best = min(best, (far, value, grid))
+            best = min(best, (*self.sought(self.alone(network, steps, grid)), grid))
         self.found[network, steps] = best[-1]
         if not best[0]:
             self.near[network, steps] = best[-1]
         return best[-1]
+
+    def sought(self, plan: Plan) -> tuple[bool, float]:
+        """What searches want little of: (whether its pixels are FAR, FID with a guard or else how far they are)."""
+        found = self.bench.fids(plan)
+        far = found["pixels"] > FAR * self.allowed
+        return far, found["pixels"] if far else found["seen"] * excess(found["pixels"], self.allowed)
 
     @cached_property
     def allowed(self) -> float:
@@ -199,6 +210,30 @@ class Front:
                 elif len(members) > 1:
                     yield "small then large", bench.plan(times, (START, *chosen[1:]), solver)
 
+    def on_times_of_their_own(self, rows: Sequence[Row]) -> Iterator[tuple[str, Plan]]:
+        """The cheapest schedules of every family that pays for networks, near the bound or within REACH, and the best:
+        first by every solver, then each time of it moved."""
+        near = fair(rows)
+        for row in finalists(near, best_alone(near), LIMIT, self.how.own, near=REACH):
+            if row["family"] != CLOSED:
+                plan = plan_of(self.bench, row)
+                plans = [replace(plan, solver=s) for s in (plan.solver, *(s for s in SOLVERS if s != plan.solver))]
+                yield row["family"], self.moved(min(plans, key=self.sought))
+
+    def moved(self, plan: Plan) -> Plan:
+        """A plan on the best start times that its own lead to."""
+
+        def value(times: tuple[float, ...], seed: int) -> float:
+            far, found = self.sought(replace(plan, times=times))
+            return found + float(far) * VERY_FAR
+
+        ends = (ENDS[0], max(ENDS[1], plan.times[-1]))
+        found = search_times(
+            len(plan.times), value, begin=plan.times, ends=ends, budget=self.how.trials,
+            fresh_seed=0,  # other seeds judge the finalists
+        )  # fmt: skip
+        return replace(plan, times=found.times)
+
     def mixes(self) -> list[list[str]]:
         """Whom the optimiser may choose from: everybody; and no cheaper network that sees the whole image."""
         every = list(self.bench.members)
@@ -211,6 +246,9 @@ class Front:
         for family, plan in self.candidates():  # what several searches find is judged once, as the first found it
             plans.setdefault((plan.times, plan.assignment, plan.solver), (family, plan))
         rows = [self.row(family, plan) for family, plan in plans.values()]
+        for family, plan in self.on_times_of_their_own(rows):
+            if (plan.times, plan.assignment, plan.solver) not in plans:
+                rows.append(self.row(family, plan))
         finals = self.finals(rows)
         draw_samples(bench, finals)
         table = bench.prices.losses

@@ -46,24 +46,24 @@ def best_alone(rows: Sequence[Row]) -> Row:
     return min(own, key=lambda r: (worst(r["fid"], least), r["mflop"]))
 
 
-def finalists(rows: Sequence[Row], base: Row, limit: float, most: int) -> list[Row]:
+def finalists(rows: Sequence[Row], base: Row, limit: float, most: int, near: float = NEAR) -> list[Row]:
     """Of each family what no cheaper one clearly beats by its worse judge, at most ``limit`` times the base's FID:
-    the ``most`` cheapest of those that are NEAR the bound or better, for the cheapest within it are what is asked for,
-    and the best of them.  Where fewer than two are near, the best before them too: what the family comes to."""
+    the ``most`` cheapest of those that are ``near`` the bound or better, for the cheapest within it are asked for, and
+    the best of them.  Where fewer than two are near, the best before them too: what the family comes to."""
     chosen = [base]
     for family in FAMILIES:
         front: list[tuple[float, Row]] = []
         least = limit
         for row in sorted((r for r in rows if r["family"] == family), key=lambda r: r["mflop"]):
             value = worst(row["fid"], base["fid"])
-            if value < (least + SLACK if value <= NEAR else least):
+            if value < (least + SLACK if value <= near else least):
                 front.append((value, row))
             least = min(least, value)
-        near = [(value, row) for value, row in front if value <= NEAR]
-        before = [row for value, row in front if value > NEAR]
-        best = min((value for value, _ in near), default=0.0)
-        picked = [row for k, (value, row) in enumerate(near) if k < most or value == best]
-        chosen += [row for row in [*before[max(len(before) + len(near) - 2, 0) :], *picked] if row is not base]
+        fit = [(value, row) for value, row in front if value <= near]
+        before = [row for value, row in front if value > near]
+        best = min((value for value, _ in fit), default=0.0)
+        picked = [row for k, (value, row) in enumerate(fit) if k < most or value == best]
+        chosen += [row for row in [*before[max(len(before) + len(fit) - 2, 0) :], *picked] if row is not base]
     return chosen
 
 

@@ -51,6 +51,16 @@ def test_a_search_begins_where_it_is_told_to():
         search_times(6, apart, spacing="even")
 
 
+def test_a_given_grid_is_moved_from_where_it_is():
+    near = (1.0, *(t + 0.03 for t in BEST[1:]))
+    found = search_times(6, apart, budget=30, begin=near)
+    assert found.began == found.judged[0] == near
+    assert found.value < apart(near, 0) / 4
+    once = [sum(a != b for a, b in zip(times, near, strict=True)) for times in found.judged[1:3]]
+    assert once == [1, 1], "one time is moved, the others stay"
+    assert search_times(1, lambda t, s: t[0], begin=(1.0,)).times == (1.0,)
+
+
 def test_luck_that_chose_is_told_by_fresh_noise():
     """A judge that is nothing but luck: the gain of the search is none on noise that chose nothing."""
 

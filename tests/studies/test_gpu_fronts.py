@@ -21,7 +21,7 @@ from phasewise.metrics import FrechetReference, frechet_difference
 from phasewise.metrics.classifier import train_classifier
 from phasewise.metrics.frechet import frechet_draws
 from phasewise.training.settings import TrainSettings
-from studies.gpu.bench import PENALTIES, Bench, Plan
+from studies.gpu.bench import PENALTIES, START, Bench, Plan
 from studies.gpu.fronts import DEFAULT, SOLVERS, Front, Grid
 from studies.gpu.judges import Borrowed
 from studies.gpu.kept import Kept
@@ -250,7 +250,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return place
 
 
-HOW = FrontSize(8, 8, 3, counts=(3, 4), shares=(0.4,), finer=False, most=1, prices=(8, 4), rounds=1, batch=8)
+HOW = FrontSize(8, 8, 3, counts=(3, 4), shares=(0.4,), finer=False, most=1, own=1, prices=(8, 4), rounds=1, batch=8)
 
 
 def test_a_front_that_was_cut_off_goes_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +269,8 @@ def test_a_front_that_was_cut_off_goes_on(place: Place, monkeypatch: pytest.Monk
         Front(Bench(place, "mnist", "unet", HOW)).run()
     stop = -1
     found = Front(Bench(place, "mnist", "unet", HOW)).run()
-    searches, judged = 4 * HOW.trials + len(SOLVERS), len(found["rows"]) + 3 * len(found["finals"])
+    own = 3 * (HOW.own + 1) * (HOW.trials + len(SOLVERS))
+    searches, judged = 4 * HOW.trials + len(SOLVERS) + own, len(found["rows"]) + 3 * len(found["finals"])
     assert len(sampled) <= searches + judged  # a grid tried twice is judged once
     count = len(sampled)
     again = Front(Bench(place, "mnist", "unet", HOW)).run()
@@ -363,6 +364,35 @@ def test_hybrids_take_the_times_of_the_best_network_too(place: Place, monkeypatc
             assert last == (best.times(3), best.solver, "small")
         assert any(family == "closed forms" and plan.times == last[0] for family, plan in plans)
         assert found in front.near.values()
+
+
+def test_the_best_of_every_family_are_moved_to_times_of_their_own(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later times suit a hybrid here, and the third solver; what has them is as cheap as before."""
+
+    def fids(bench: Bench, plan: Plan) -> dict[str, float]:
+        late = abs(plan.times[1] - 0.7) + abs(plan.times[2] - 0.1) if "r1" in plan.assignment else plan.times[1]
+        value = 10 * (1 + late + (plan.solver != SOLVERS[2]))
+        return {"seen": value, "unseen": value, "pixels": 0.1 if plan.times[1] < 0.9 else 9.0}
+
+    monkeypatch.setattr(Bench, "fids", fids)
+    bench = Bench(place, "mnist", "unet", replace(HOW, trials=20))
+    front = Front(bench)
+    front.__dict__["allowed"] = 0.1
+    times = (1.0, 0.8, 0.05)
+    plans = {
+        "one network": bench.alone("global", times, SOLVERS[0]),
+        "hybrid": bench.plan(times, (START, "r1", "global"), SOLVERS[0]),
+        "closed forms": bench.plan(times, (START, "wiener", "wiener"), SOLVERS[0]),
+    }  # fmt: skip
+    found = dict(front.on_times_of_their_own([front.row(family, plan) for family, plan in plans.items()]))
+    assert set(found) == {"one network", "hybrid"}
+    assert {plan.solver for plan in found.values()} == {SOLVERS[2]}
+    assert found["hybrid"].times == pytest.approx((1, 0.7, 0.1), abs=0.03)
+    assert found["one network"].times[1] < 0.7, "each its own"
+    for family, plan in found.items():
+        assert (plan.assignment, plan.mflop) == (plans[family].assignment, plans[family].mflop)
 
 
 def test_a_search_keeps_the_best_that_it_has_tried(place: Place) -> None:

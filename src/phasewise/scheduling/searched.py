@@ -65,6 +65,7 @@ Judge = Callable[[Times, int], float]
     fresh_seed=checks.seed,
     about=checks.text,
     spacing=checks.one_of(SPACINGS, "spacing"),
+    begin=checks.each(checks.fraction),
 )
 def search_times(
     steps: int,
@@ -79,6 +80,7 @@ def search_times(
     folder: str | Path | None = None,
     about: str = "",
     spacing: str = "uniform",
+    begin: Sequence[float] | None = None,
 ) -> SearchedGrid:
     """The best grid of ``steps`` start times by ``judge(times, seed)``, within ``budget`` judged grids.
 
@@ -90,8 +92,11 @@ def search_times(
         folder: every judged grid is kept there, and one that is called again goes on where it was stopped.
         about: says what the judge is, so that a folder of another question is not taken for this one's.
         spacing: of the grid that is judged first (:func:`phasewise.time_grid`).
+        begin: the ``steps`` times of that grid, of any origin, instead: no shapes are tried, its times are moved one
+            by one.
 
-    Raises PhasewiseError for a grid without room, a judge that returns no number, or a folder of another question.
+    Raises PhasewiseError for a grid without room, a judge that returns no number, a folder of another question, or a
+    ``begin`` that is no such grid.
     """
     path = LinearPath() if path is None else path
     steps = int(steps)
@@ -101,12 +106,19 @@ def search_times(
     fresh_seed = 1 + seed if fresh_seed is None else fresh_seed
     asked = {"steps": steps, "path": path.config(), "first": first, "ends": ends, "seed": seed, "about": about}
     judged = _Judged(judge, None if folder is None else Path(folder), asked)
-    latest = min(max(0.02, ends[0]), ends[1])
-    begun = time_grid(steps, path=path, t_start=first, t_min=latest, spacing=spacing) if steps > 1 else (first,)
     search = _Search(judged, seed, budget)
+    if begin is not None:
+        begun = grids.given(begin)
+    elif steps > 1:
+        latest = min(max(0.02, ends[0]), ends[1])
+        begun = time_grid(steps, path=path, t_start=first, t_min=latest, spacing=spacing)
+    else:
+        begun = (first,)
     search.ask(begun)
+    if steps > 1 and begin is None:
+        search.shape(grids)
     if steps > 1:
-        search.run(grids)
+        search.move(grids, WIDEST if begin is None else WIDEST / 2)
     return SearchedGrid(
         times=search.best,
         value=search.found[search.best],
@@ -149,7 +161,7 @@ def search_grid(
             form at t = 1, where everybody's answer is the mean of the images.
         judge: of ``n`` images (n, C, H, W), unclamped: quality lost, lower is better (:func:`by_frechet`).
         how: as for :func:`search_times`: ``first``, ``ends``, ``budget``, ``fresh_seed``, ``folder``, ``about``,
-            ``spacing``.
+            ``spacing``, ``begin``.
 
     Raises PhasewiseError as :func:`search_times` and :func:`phasewise.sample` do, and for another number of denoisers
     than steps.
@@ -229,6 +241,16 @@ class _Grids:
         self.least, self.latest = (_time(self.odds(t)) for t in ends)
         if steps > 1 and not self.top - self.latest > LEAST_GAP * (steps - 1):
             raise PhasewiseError(f"no room for {steps} steps from {first:g} to {ends[1]:g}; lower the latest of ends")
+
+    def given(self, times: Sequence[float]) -> Times:
+        """Checked start times of somebody else's."""
+        grid = tuple(float(t) for t in times)
+        if len(grid) != self.steps or abs(grid[0] - self.first) > LEAST_GAP:
+            raise PhasewiseError(f"begin must be {self.steps} times from {self.first:g} on, got {grid}")
+        if self.steps > 1 and self.of_odds([self.odds(t) for t in grid[1:]]) is None:
+            least, latest = self.least, self.latest
+            raise PhasewiseError(f"begin must fall and end within ends, {least:g} to {latest:g}; got {grid}")
+        return grid
 
     def odds(self, t: float) -> float:
         """Minus half the log-SNR: the logit of linear time; infinite at pure noise."""
@@ -322,7 +344,8 @@ class _Search:
             self.found[times] = self.judged(times, self.seed)
         return self.found[times]
 
-    def run(self, grids: _Grids) -> None:
+    def shape(self, grids: _Grids) -> None:
+        """Judge shapes, and move the best of them."""
         limit = max(round(SHAPING * self.budget), 1)
         begun = []
         for shape, in_w in grids.shapes():
@@ -331,12 +354,28 @@ class _Search:
         if begun:
             _, shape, in_w = min(begun, key=lambda b: b[0])
             self.descend(shape, lambda s: grids.shaped(s, in_w), limit)
-        self.descend([grids.odds(t) for t in self.best[1:]], grids.of_odds, self.budget)
 
-    def descend(self, at: Sequence[float], grid: Callable[[Sequence[float]], Times | None], limit: int) -> None:
-        """Move one number after the other either way, on while it gets better; halve the move where nothing did."""
-        here, move = list(at), WIDEST
-        least = self.ask(grid(here)) if len(self.found) < limit else math.inf
+    def move(self, grids: _Grids, widest: float) -> None:
+        """Move times of the best grid so far, by so much at first."""
+        odds = [grids.odds(t) for t in self.best[1:]]
+        self.descend(odds, grids.of_odds, self.budget, widest, self.found[self.best])
+
+    def descend(
+        self,
+        at: Sequence[float],
+        grid: Callable[[Sequence[float]], Times | None],
+        limit: int,
+        move: float = WIDEST,
+        known: float | None = None,
+    ) -> None:
+        """Move one number after the other either way, on while it gets better; halve the move where nothing did.
+
+        ``known``: what the grid of ``at`` loses, where that is known: it may have been rounded since.
+        """
+        here = list(at)
+        least = known
+        if least is None:
+            least = self.ask(grid(here)) if len(self.found) < limit else math.inf
         ways = [1.0] * len(here)  # the way that paid last is tried first
         while move >= NARROWEST and len(self.found) < limit:
             better = False
