@@ -186,3 +186,8 @@ def test_cpu_trains_a_transformer_of_small_photographs_and_a_unet_of_others():
     assert (small.global_network, small.cheap_globals, small.preset) == ("dit-small", ("dit-coarse",), "brief")
     assert (large.global_network, large.global_width, large.cheap_globals) == ("unet", 48, ("coarse",))
     assert small.global_epochs < large.global_epochs < grey.global_epochs
+    asked = make_config(32, "cpu", global_network="unet").train
+    assert (asked.global_network, asked.cheap_globals) == ("unet", ("coarse",)), "its own cheaper partner"
+    assert (asked.global_width, asked.global_epochs) == (large.global_width, large.global_epochs)
+    assert make_config(64, "cpu", global_network="dit-medium").train.cheap_globals == ("dit-coarse",)
+    assert make_config(32, "cpu", cmi_crop=8).cmi.radii == (1, 2, 3), "as many as fit the crop"

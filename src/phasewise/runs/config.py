@@ -198,7 +198,8 @@ def make_config(image_side: int, size: str = "auto", **given: Any) -> RunConfig:
     if size not in SIZES:
         raise PhasewiseError(unknown("size", size, ("auto", *SIZES)))
     chosen = coerced({k: v for k, v in given.items() if v is not None})
-    usual = {**SIZES[size], **_fitting_cmi(image_side, chosen, SIZES[size]), **bounded(size, image_side)}
+    usual = SIZES[size] | bounded(size, image_side, chosen.get("global_network"))
+    usual |= _fitting_cmi(image_side, chosen, usual)
     if chosen.get("model"):
         usual |= of_models(image_side, several=len(chosen["model"]) > 1, distil=bool(chosen.get("distill")))
         usual |= {"user_steps": SMOKE_STEPS} if size == "smoke" else {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from phasewise.runs.members import kind_and_size
+
 SIZES: dict[str, dict[str, Any]] = {
     "small": {},
     "cpu": {
@@ -43,16 +45,17 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "unet": {"global_width": 48, "global_epochs": 3, "local_epochs": 1.5},
 }  # fmt: skip
-"""Of CIFAR-10 a transformer learns more in the same time than a U-Net (docs/results/cifar10.md)."""
+"""By kind of global network.  Of CIFAR-10 a transformer learns more in the same time (docs/results/cifar10.md)."""
 
 
-def bounded(size: str, side: int) -> dict[str, Any]:
+def bounded(size: str, side: int, network: str | None = None) -> dict[str, Any]:
     """What keeps the promise of a size whatever the images: smoke of larger ones takes a few of them, and no control,
     whose every pixel sees the whole image; of photographs, "cpu" leaves more of its time to the global network, a
-    transformer where tokens are few, and beyond 32 pixels starts steps earlier."""
+    transformer where tokens are few, and beyond 32 pixels starts steps earlier.  ``network``: the global one that was
+    asked for."""
     if size == "cpu" and side > GREY_SIDE:
-        kind = KINDS["transformer" if side <= COLOUR_SIDE else "unet"]
-        return {**PHOTOGRAPHS, **kind, "spacing": _spacing(side)}
+        usual = "transformer" if side <= COLOUR_SIDE else "unet"
+        return {**PHOTOGRAPHS, **KINDS[kind_and_size(network or usual)[0]], "spacing": _spacing(side)}
     if size != "smoke" or side <= SMOKE_SIDE:
         return {}
     # local networks cost about as much there as its tiny global one: any budget below would refuse the run
