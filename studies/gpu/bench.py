@@ -35,6 +35,8 @@ REFERENCE = {"unet": "global", "dit": "dit"}
 WIDE = {"unet": ("global", "small", "coarse"), "dit": ("dit", "dit-coarse")}
 """By kind: the networks that see the whole image, the reference first."""
 START = "pixel"
+PRICED = (0.97, 0.015)
+"""After t = 1: the first and the last time that members are priced at."""
 PENALTIES = ("frechet", "w2", "flow", "kl")
 
 
@@ -96,7 +98,7 @@ class Bench:
         n, steps = self.how.prices
 
         def measured() -> dict[str, Any]:
-            times = grid_of(steps, 0.97, 0.015, 1.3)
+            times = grid_of(steps, *PRICED, 1.3)
             seen = self.judges["seen"]
             found = pw.price_list(
                 self.members, self.data, times, reference=self.reference, n=n, batch=self.how.batch or 64, seed=3,

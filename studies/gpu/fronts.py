@@ -22,11 +22,11 @@ import torch
 from phasewise.scheduling import pareto_front, prices_at, search_times
 from phasewise.scheduling.searched import excess
 from phasewise.seeding import mix
-from studies.gpu.bench import START, Bench, Plan, grid_of, plan_of, shown
+from studies.gpu.bench import PRICED, START, Bench, Plan, grid_of, plan_of, shown
 from studies.gpu.pictures import draw_samples
 from studies.gpu.place import JUDGES, Place
 from studies.gpu.sizes import TINY, FrontSize
-from studies.gpu.verdict import ALONE, BOUND, CLOSED, FAR, Row, best_alone, fair, finalists, verdict
+from studies.gpu.verdict import ALONE, BOUND, CLOSED, FAR, Row, best_alone, fair, finalists, promising, verdict
 from studies.timing import seconds_of
 
 SOLVERS = ("sde_dpmpp_2m", "exp_ab2", "dpmpp_2m")
@@ -35,19 +35,21 @@ image, on to the second step; with few steps that overdoes contrast.  The third 
 SHIFT_FROM = 32
 """Side in pixels up to which times are as they are drawn.  Beyond, the same noise hides less of the image's large
 shapes, so high times move up (Esser et al. 2024, arXiv 2403.03206, equation 23)."""
-SPANS = ((0.6, 0.96), (0.015, 0.16), (0.6, 1.8))
+SPANS = ((0.6, 0.96), (PRICED[1], 0.16), (0.6, 1.8))
 LATER = (0.77, 0.67, 0.55)
 """Where grids begin that are tried while all so far are far: with few steps an early second one overdoes contrast."""
 MOVES = (0.06, 0.25, 0.12)
 """Of the logarithms of high, low and bend, round the best so far."""
+MOST_BENT = 2.5
+"""More, and the last of ten steps have no room."""
 SEEDS = (1, 2)
 """Of the finalists' noise."""
 LIMIT = 1.6
 """So many times the base's FID a finalist may have had at first."""
 REACH = 1.25
 """So many times the base's FID a schedule may have that could come near it on times of its own."""
-ENDS = (0.002, 0.2)
-"""Between these its last step begins."""
+LATEST, FREER = 0.2, 1.4
+"""Its last step begins before LATEST, or before the time of FREER times the odds it begins with."""
 VERY_FAR = 1e6
 """More than any FID."""
 
@@ -118,7 +120,7 @@ class Front:
                 grid = Grid(SOLVERS[trial % len(SOLVERS)], *(float(draw.uniform(*span)) for span in SPANS))
             else:
                 moved = [v * float(np.exp(draw.normal(0, s))) for v, s in zip(best[-1][1:], MOVES, strict=True)]
-                grid = Grid(best[-1].solver, min(moved[0], 0.97), max(moved[1], 0.015), moved[2])
+                grid = Grid(best[-1].solver, min(moved[0], 0.97), max(moved[1], PRICED[1]), min(moved[2], MOST_BENT))
             best = min(best, (*self.sought(self.alone(network, steps, grid)), grid))
         self.found[network, steps] = best[-1]
         if not best[0]:
@@ -211,25 +213,24 @@ class Front:
                     yield "small then large", bench.plan(times, (START, *chosen[1:]), solver)
 
     def on_times_of_their_own(self, rows: Sequence[Row]) -> Iterator[tuple[str, Plan]]:
-        """The cheapest schedules of every family that pays for networks, near the bound or within REACH, and the best:
-        first by every solver, then each time of it moved."""
+        """The cheapest schedules near the bound and within REACH of it, and the best, of every family that pays for
+        networks: by the solver that suits each, on times of its own."""
         near = fair(rows)
-        for row in finalists(near, best_alone(near), LIMIT, self.how.own, near=REACH):
-            if row["family"] != CLOSED:
-                plan = plan_of(self.bench, row)
-                plans = [replace(plan, solver=s) for s in (plan.solver, *(s for s in SOLVERS if s != plan.solver))]
-                yield row["family"], self.moved(min(plans, key=self.sought))
+        for row in promising(near, best_alone(near), LIMIT, self.how.own, REACH):
+            plan = plan_of(self.bench, row)
+            plans = [replace(plan, solver=s) for s in (plan.solver, *(s for s in SOLVERS if s != plan.solver))]
+            yield row["family"], self.moved(min(plans, key=self.sought))
 
     def moved(self, plan: Plan) -> Plan:
-        """A plan on the best start times that its own lead to."""
+        """A plan on the best start times that its own lead to: as many grids as move every time either way once."""
 
         def value(times: tuple[float, ...], seed: int) -> float:
             far, found = self.sought(replace(plan, times=times))
             return found + float(far) * VERY_FAR
 
-        ends = (ENDS[0], max(ENDS[1], plan.times[-1]))
         found = search_times(
-            len(plan.times), value, begin=plan.times, ends=ends, budget=self.how.trials,
+            len(plan.times), value, begin=plan.times, budget=2 * len(plan.times) - 1,
+            ends=(PRICED[1], max(LATEST, _shifted(plan.times[-1], FREER))),
             fresh_seed=0,  # other seeds judge the finalists
         )  # fmt: skip
         return replace(plan, times=found.times)
@@ -246,9 +247,8 @@ class Front:
         for family, plan in self.candidates():  # what several searches find is judged once, as the first found it
             plans.setdefault((plan.times, plan.assignment, plan.solver), (family, plan))
         rows = [self.row(family, plan) for family, plan in plans.values()]
-        for family, plan in self.on_times_of_their_own(rows):
-            if (plan.times, plan.assignment, plan.solver) not in plans:
-                rows.append(self.row(family, plan))
+        own = [self.row(family, plan) for family, plan in self.on_times_of_their_own(rows)]
+        rows = list({(*row["times"], *row["assignment"], row["solver"]): row for row in [*own, *rows]}.values())
         finals = self.finals(rows)
         draw_samples(bench, finals)
         table = bench.prices.losses

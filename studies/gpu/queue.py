@@ -51,6 +51,11 @@ class Job:
     def title(self) -> str:
         return f"{self.data}/{self.name}"
 
+    @property
+    def recipe(self) -> int:
+        """Which number of it this is, on two cores."""
+        return FRONTS if self.name.startswith("front-") else RECIPE
+
 
 Trained = Mapping[str, tuple[Make, Amount, float]]
 """By name: what is built, how long it is trained, about how many minutes that takes."""
@@ -59,8 +64,9 @@ Judge = tuple[str, int, int, float]
 """Architecture, passes, width and minutes."""
 
 
-RECIPE = 8
-"""Number of the trainings, judges and fronts of two cores: what another one made is not taken for this one's."""
+RECIPE, FRONTS = 7, 8
+"""Numbers of the trainings and judges of two cores, and of their fronts: what another one made is not taken for this
+one's."""
 LENDER = "cifar10"
 """The shipped set whose judges photographs of clothes borrow."""
 SHIPPED = ("mnist", "fashion_mnist", "cifar10", "cifar10-dit")
@@ -177,18 +183,18 @@ def _by_title(jobs: Iterable[Job]) -> dict[str, Job]:
 JOBS: dict[str, dict[str, Job]] = {
     "gpu": _by_title((
         *_on_gpu("cifar10", 48, 360, 40, transformer=400, cheap=("coarse", "small"), windows=True),
-        *_fronts("cifar10", dict.fromkeys(("unet", "dit"), (FrontSize(3000, 10_000, 30), 3.0))),
+        *_fronts("cifar10", dict.fromkeys(("unet", "dit"), (FrontSize(3000, 10_000, 30), 4.0))),
         *_on_gpu("mnist", 32, 240, 8, transformer=120),
         *_on_gpu("fashion_mnist", 32, 240, 15),
-        *_fronts("mnist", {"unet": (FrontSize(3000, 10_000, 30), 3.0)}),
-        *_fronts("fashion_mnist", {"unet": (FrontSize(3000, 10_000, 30), 3.0)}),
+        *_fronts("mnist", {"unet": (FrontSize(3000, 10_000, 30), 4.0)}),
+        *_fronts("fashion_mnist", {"unet": (FrontSize(3000, 10_000, 30), 4.0)}),
         *_timings(),
         *_on_gpu("clothing64", 48, 70, None, transformer=70, cheap=("coarse", "small"), windows=True),
         *_on_gpu("clothing128", 48, 110, None, transformer=100, cheap=("coarse", "small"), windows=True),
         *_on_gpu("clothing32", 48, 50, None, transformer=60, cheap=("coarse", "small"), windows=True),
-        *_fronts("clothing128", dict.fromkeys(("unet", "dit"), (FrontSize(1000, 3000, 14), 3.0))),
-        *_fronts("clothing64", dict.fromkeys(("unet", "dit"), (FrontSize(2000, 3000, 24), 3.0))),
-        *_fronts("clothing32", dict.fromkeys(("unet", "dit"), (FrontSize(2000, 3000, 24), 3.0))),
+        *_fronts("clothing128", dict.fromkeys(("unet", "dit"), (FrontSize(1000, 3000, 14), 4.0))),
+        *_fronts("clothing64", dict.fromkeys(("unet", "dit"), (FrontSize(2000, 3000, 24), 4.0))),
+        *_fronts("clothing32", dict.fromkeys(("unet", "dit"), (FrontSize(2000, 3000, 24), 4.0))),
         *_recipes(),
         *_windows(),
     )),
@@ -197,24 +203,24 @@ JOBS: dict[str, dict[str, Job]] = {
             "clothing32",
             {"global": (120_000, 4), "coarse": (60_000, 1), "small": (80_000, 2), "dit": (60_000, 6),
              "dit-coarse": (50_000, 3), "locals": (50_000, 3), "windows": (8_000, 2)},
-            {"unet": (on_two_cores(500, 1000, 8, (340, 14)), 3), "dit": (on_two_cores(500, 1000, 6, (340, 14)), 8)},
+            {"unet": (on_two_cores(500, 1000, 8, (340, 14)), 4), "dit": (on_two_cores(500, 1000, 6, (340, 14)), 10)},
         ),
         *_on_cores(
             "clothing64",
             {"global": (55_000, 7), "coarse": (40_000, 3), "small": (40_000, 4), "dit": (14_000, 11),
              "dit-coarse": (20_000, 5), "locals": (25_000, 5), "windows": (2_000, 3)},
-            {"unet": (on_two_cores(256, 400, 8, (340, 12)), 7), "dit": (on_two_cores(160, 400, 5, (160, 10)), 21)},
+            {"unet": (on_two_cores(256, 400, 8, (340, 12)), 9), "dit": (on_two_cores(160, 400, 5, (160, 10)), 27)},
         ),
         *_on_cores(
             "clothing128",
             {"global": (28_000, 14), "coarse": (15_000, 3), "small": (16_000, 5), "dit": (22_000, 19),
              "dit-coarse": (17_000, 5), "locals": (14_000, 8), "windows": (2_000, 3)},
-            {"unet": (on_two_cores(128, 300, 5, (200, 10), (2,)), 40),
-             "dit": (on_two_cores(100, 250, 10, (128, 10), (2,)), 45)},
+            {"unet": (on_two_cores(128, 300, 5, (200, 10), (2,)), 50),
+             "dit": (on_two_cores(100, 250, 10, (128, 10), (2,)), 60)},
         ),
         *_of_shipped(
             "cifar10", (12_000, 3),
-            {"unet": (on_two_cores(300, 800, 6, (250, 12)), 4), "dit": (on_two_cores(300, 800, 5, (250, 12)), 7)},
+            {"unet": (on_two_cores(300, 800, 6, (250, 12)), 5), "dit": (on_two_cores(300, 800, 5, (250, 12)), 9)},
         ),
     )),
 }  # fmt: skip

@@ -37,7 +37,9 @@ class FrontSize:
         counts: of steps, the first of which is free, in the order in which their times are searched for.
         shares: of the cost of all global steps that hybrids may take.
         finer: hybrids are also put on the grids of more steps than the reference would pay for.
-        most: finalists of each family; own: those that are moved to times of their own before, in ``trials`` grids.
+        most: finalists of each family.
+        own: of each family that pays for networks: so many of the cheapest near the bound, as many of the cheapest in
+            reach of it, and the best, are moved to times of their own before.
         prices: (validation images, times) of the price list.
         rounds: of the clock; batch: images at a time, None by the size of an image.
     """
@@ -49,7 +51,7 @@ class FrontSize:
     shares: tuple[float, ...] = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8)
     finer: bool = True
     most: int = 10
-    own: int = 4
+    own: int = 2
     prices: tuple[int, int] = (1000, 26)
     rounds: int = 5
     batch: int | None = None
@@ -65,5 +67,5 @@ def on_two_cores(
     """``fewest``: counts below three, for young networks, whose errors add up over the steps."""
     return FrontSize(
         n_first, n_final, trials, counts=(3, 4, 5, 6, 8, *fewest), shares=(0.12, 0.2, 0.3, 0.45, 0.65), finer=False,
-        most=6, own=2, prices=prices, batch=32,
+        most=6, own=1, prices=prices, batch=32,
     )  # fmt: skip

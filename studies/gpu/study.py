@@ -12,7 +12,7 @@ from phasewise.errors import PhasewiseError, unknown
 from studies.gpu import recipe, timing
 from studies.gpu.pictures import SAMPLES_FILE
 from studies.gpu.place import Place
-from studies.gpu.queue import JOBS, RECIPE, Job
+from studies.gpu.queue import JOBS, Job
 from studies.gpu.show import NAMED_BY, figure, fronts, looks_table, network_table, penalty_table, saving_table
 from studies.gpu.sizes import SIZES
 from studies.options import choice
@@ -84,7 +84,7 @@ class GPUQueue(Study[Options]):
         left = o.next or sum(len(jobs) for jobs in JOBS.values())
         for job in self.jobs():
             how = (
-                {"size": "cpu", "pace": o.pace, "recipe": RECIPE}
+                {"size": "cpu", "pace": o.pace, "recipe": job.recipe}
                 if job.title in JOBS["cpu"] and self.size == "cpu"
                 else {}
             )

@@ -54,8 +54,8 @@ def finalists(rows: Sequence[Row], base: Row, limit: float, most: int, near: flo
     for family in FAMILIES:
         front: list[tuple[float, Row]] = []
         least = limit
-        for row in sorted((r for r in rows if r["family"] == family), key=lambda r: r["mflop"]):
-            value = worst(row["fid"], base["fid"])
+        valued = [(r["mflop"], worst(r["fid"], base["fid"]), r) for r in rows if r["family"] == family]
+        for _, value, row in sorted(valued, key=lambda v: v[:2]):  # of equal costs the better first
             if value < (least + SLACK if value <= near else least):
                 front.append((value, row))
             least = min(least, value)
@@ -65,6 +65,12 @@ def finalists(rows: Sequence[Row], base: Row, limit: float, most: int, near: flo
         picked = [row for k, (value, row) in enumerate(fit) if k < most or value == best]
         chosen += [row for row in [*before[max(len(before) + len(fit) - 2, 0) :], *picked] if row is not base]
     return chosen
+
+
+def promising(rows: Sequence[Row], base: Row, limit: float, most: int, reach: float) -> list[Row]:
+    """Of each family that pays for networks: what :func:`finalists` are by the bound, and by ``reach`` instead."""
+    chosen = [*finalists(rows, base, limit, most), *finalists(rows, base, limit, most, near=reach)]
+    return [r for r in {id(r): r for r in chosen}.values() if r["family"] != CLOSED]
 
 
 def fid(final: Row, judge: str) -> float:

@@ -189,5 +189,8 @@ def test_cpu_trains_a_transformer_of_small_photographs_and_a_unet_of_others():
     asked = make_config(32, "cpu", global_network="unet").train
     assert (asked.global_network, asked.cheap_globals) == ("unet", ("coarse",)), "its own cheaper partner"
     assert (asked.global_width, asked.global_epochs) == (large.global_width, large.global_epochs)
+    assert make_config(32, "cpu", global_width=64).train.global_network == "unet", "a width is a U-Net's"
+    assert make_config(32, "cpu", networks="NETS").train.cheap_globals == ("coarse",), "what is there may be of before"
+    assert make_config(32, "cpu", global_network="transformer").train.global_width == 96
     assert make_config(64, "cpu", global_network="dit-medium").train.cheap_globals == ("dit-coarse",)
     assert make_config(32, "cpu", cmi_crop=8).cmi.radii == (1, 2, 3), "as many as fit the crop"

@@ -49,6 +49,8 @@ def test_a_search_begins_where_it_is_told_to():
     assert np.allclose(found.times, BEST, atol=0.05), "it ends at the best all the same"
     with pytest.raises(PhasewiseError, match="unknown spacing 'even'; known: uniform, shift2"):
         search_times(6, apart, spacing="even")
+    slipped = search_times(3, lambda t, s: t[0], begin=(0.9995, 0.5, 0.05))
+    assert {times[0] for times in slipped.judged} == {1.0}, "the first step starts at first"
 
 
 def test_a_given_grid_is_moved_from_where_it_is():
@@ -56,8 +58,9 @@ def test_a_given_grid_is_moved_from_where_it_is():
     found = search_times(6, apart, budget=30, begin=near)
     assert found.began == found.judged[0] == near
     assert found.value < apart(near, 0) / 4
-    once = [sum(a != b for a, b in zip(times, near, strict=True)) for times in found.judged[1:3]]
+    once = [sum(abs(a - b) > 1e-9 for a, b in zip(times, near, strict=True)) for times in found.judged[1:3]]
     assert once == [1, 1], "one time is moved, the others stay"
+    assert len({tuple(round(t, 8) for t in times) for times in found.judged}) == len(found.judged), "the way back"
     assert search_times(1, lambda t, s: t[0], begin=(1.0,)).times == (1.0,)
 
 

@@ -21,7 +21,7 @@ from phasewise.metrics import FrechetReference, frechet_difference
 from phasewise.metrics.classifier import train_classifier
 from phasewise.metrics.frechet import frechet_draws
 from phasewise.training.settings import TrainSettings
-from studies.gpu.bench import PENALTIES, START, Bench, Plan
+from studies.gpu.bench import PENALTIES, PRICED, START, Bench, Plan
 from studies.gpu.fronts import DEFAULT, SOLVERS, Front, Grid
 from studies.gpu.judges import Borrowed
 from studies.gpu.kept import Kept
@@ -43,7 +43,19 @@ from studies.gpu.show import (
 from studies.gpu.sizes import Amount, FrontSize
 from studies.gpu.study import GPUQueue, Options
 from studies.gpu.training import Served, Shipped, _steps_a_second, lend, preset_for, train_network
-from studies.gpu.verdict import FAR, Row, as_precise, best_alone, difference, fair, fid, finalists, named, verdict
+from studies.gpu.verdict import (
+    FAR,
+    Row,
+    as_precise,
+    best_alone,
+    difference,
+    fair,
+    fid,
+    finalists,
+    named,
+    promising,
+    verdict,
+)
 from studies.pages import END, start_mark, table_of, with_others
 
 
@@ -269,9 +281,11 @@ def test_a_front_that_was_cut_off_goes_on(place: Place, monkeypatch: pytest.Monk
         Front(Bench(place, "mnist", "unet", HOW)).run()
     stop = -1
     found = Front(Bench(place, "mnist", "unet", HOW)).run()
-    own = 3 * (HOW.own + 1) * (HOW.trials + len(SOLVERS))
+    own = 3 * (2 * HOW.own + 1) * (2 * max(HOW.counts) - 1 + len(SOLVERS))
     searches, judged = 4 * HOW.trials + len(SOLVERS) + own, len(found["rows"]) + 3 * len(found["finals"])
     assert len(sampled) <= searches + judged  # a grid tried twice is judged once
+    shown = [(tuple(row["times"]), tuple(row["assignment"]), row["solver"]) for row in found["rows"]]
+    assert len(set(shown)) == len(shown)
     count = len(sampled)
     again = Front(Bench(place, "mnist", "unet", HOW)).run()
     assert len(sampled) == count
@@ -279,8 +293,8 @@ def test_a_front_that_was_cut_off_goes_on(place: Place, monkeypatch: pytest.Monk
     assert {row["family"] for row in found["rows"]} == {"one network", "small then large", "closed forms", "hybrid"}
     assert all(row["assignment"][0] == "pixel" for row in found["rows"])
     with Image.open(place.folder("mnist", "front-unet") / SAMPLES_FILE) as drawn:
-        shown = {id(row) for row in named(found["finals"]).values()}
-        assert drawn.size == ((1 + len(shown)) * (COLUMNS * 29 - 1) + len(shown) * GAP, SHOWN // COLUMNS * 29 - 1)
+        count = len({id(row) for row in named(found["finals"]).values()})
+        assert drawn.size == ((1 + count) * (COLUMNS * 29 - 1) + count * GAP, SHOWN // COLUMNS * 29 - 1)
 
 
 def guarded(fids: dict[str, float], allowed: float) -> tuple[bool, float]:
@@ -369,30 +383,62 @@ def test_hybrids_take_the_times_of_the_best_network_too(place: Place, monkeypatc
 def test_the_best_of_every_family_are_moved_to_times_of_their_own(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Later times suit a hybrid here, and the third solver; what has them is as cheap as before."""
+    """Other times suit a hybrid here, and the third solver; what has them is as cheap as before."""
 
     def fids(bench: Bench, plan: Plan) -> dict[str, float]:
-        late = abs(plan.times[1] - 0.7) + abs(plan.times[2] - 0.1) if "r1" in plan.assignment else plan.times[1]
+        late = abs(plan.times[1] - 0.7) + abs(plan.times[2] - 0.1) if "r1" in plan.assignment else plan.times[2]
         value = 10 * (1 + late + (plan.solver != SOLVERS[2]))
-        return {"seen": value, "unseen": value, "pixels": 0.1 if plan.times[1] < 0.9 else 9.0}
+        return {"seen": value, "unseen": value, "pixels": 1.0}
 
     monkeypatch.setattr(Bench, "fids", fids)
-    bench = Bench(place, "mnist", "unet", replace(HOW, trials=20))
+    bench = Bench(place, "mnist", "unet", HOW)
     front = Front(bench)
-    front.__dict__["allowed"] = 0.1
-    times = (1.0, 0.8, 0.05)
+    front.__dict__["allowed"] = 1.0
+    times = (1.0, 0.8, 0.03)
     plans = {
         "one network": bench.alone("global", times, SOLVERS[0]),
         "hybrid": bench.plan(times, (START, "r1", "global"), SOLVERS[0]),
         "closed forms": bench.plan(times, (START, "wiener", "wiener"), SOLVERS[0]),
     }  # fmt: skip
-    found = dict(front.on_times_of_their_own([front.row(family, plan) for family, plan in plans.items()]))
+    before = {family: front.row(family, plan) for family, plan in plans.items()}
+    found = dict(front.on_times_of_their_own(list(before.values())))
     assert set(found) == {"one network", "hybrid"}
     assert {plan.solver for plan in found.values()} == {SOLVERS[2]}
-    assert found["hybrid"].times == pytest.approx((1, 0.7, 0.1), abs=0.03)
-    assert found["one network"].times[1] < 0.7, "each its own"
     for family, plan in found.items():
         assert (plan.assignment, plan.mflop) == (plans[family].assignment, plans[family].mflop)
+        assert front.row(family, plan)["fid"]["seen"] < before[family]["fid"]["seen"] - 10, "a better solver, and times"
+    assert found["hybrid"].times[1] < 0.78, "each its own"
+    assert found["hybrid"].times[2] >= 0.03
+    assert PRICED[1] <= found["one network"].times[2] < 0.025, "no earlier than members are priced"
+
+
+def test_no_schedule_is_moved_where_its_pixels_are_far(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The judge loves what begins late, and nothing that does may be a finalist."""
+
+    def fids(bench: Bench, plan: Plan) -> dict[str, float]:
+        value = 1.0 if plan.times[1] > 0.9 else 30.0 - plan.times[1]
+        return {"seen": value, "unseen": value, "pixels": 2.0 if plan.times[1] > 0.9 else 1.0}
+
+    monkeypatch.setattr(Bench, "fids", fids)
+    bench = Bench(place, "mnist", "unet", HOW)
+    front = Front(bench)
+    front.__dict__["allowed"] = 1.0
+    for begin, found in (((1.0, 0.88, 0.05), 0.88), ((1.0, 0.8, 0.05), 0.879)):
+        assert front.moved(bench.alone("global", begin, SOLVERS[0])).times[1] == pytest.approx(found, abs=1e-3)
+    assert front.moved(bench.alone("global", (1.0, 0.8), SOLVERS[0])).times[1] > 0.8, "two steps have room above, too"
+    front.__dict__["allowed"] = 0.1  # all are far: the least
+    assert front.moved(bench.alone("global", (1.0, 0.95, 0.05), SOLVERS[0])).times[1] <= 0.9
+
+
+def test_what_is_moved_is_near_the_bound_or_in_reach_of_it() -> None:
+    def rows(family: str, *values: tuple[float, float]) -> list[Row]:
+        return [final(family, cost, 10 * v, 20 * v) for cost, v in values]
+
+    hybrids = rows("hybrid", (10, 1.4), (20, 1.24), (30, 1.2), (40, 1.07), (60, 0.95))
+    chosen = promising([BASE, *hybrids, *rows("closed forms", (1, 1.0))], BASE, 1.6, 1, 1.25)
+    assert [r["mflop"] for r in chosen] == [100, 40, 60, 20]
+    same = rows("hybrid", (40, 1.09), (40, 1.0))
+    assert [r["fid"]["seen"] for r in finalists([BASE, *same], BASE, 1.6, 6)[1:]] == [10], "of equal costs the better"
 
 
 def test_a_search_keeps_the_best_that_it_has_tried(place: Place) -> None:

@@ -190,6 +190,11 @@ def flattened(values: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
+UNETS_OWN = {"global_width", "networks", "teacher", "model"}
+"""Where one of these is given, and no kind of global network, it is a U-Net: a width is one's channels, and networks
+that are there already may be of before there was another kind."""
+
+
 @checks.checked(image_side=checks.count, size=checks.text)
 def make_config(image_side: int, size: str = "auto", **given: Any) -> RunConfig:
     """A config for images whose longer side is this; options in ``given`` that are not None override the size's own."""
@@ -198,7 +203,8 @@ def make_config(image_side: int, size: str = "auto", **given: Any) -> RunConfig:
     if size not in SIZES:
         raise PhasewiseError(unknown("size", size, ("auto", *SIZES)))
     chosen = coerced({k: v for k, v in given.items() if v is not None})
-    usual = SIZES[size] | bounded(size, image_side, chosen.get("global_network"))
+    given_unet = UNETS_OWN & chosen.keys()
+    usual = SIZES[size] | bounded(size, image_side, chosen.get("global_network", "unet" if given_unet else None))
     usual |= _fitting_cmi(image_side, chosen, usual)
     if chosen.get("model"):
         usual |= of_models(image_side, several=len(chosen["model"]) > 1, distil=bool(chosen.get("distill")))

@@ -41,7 +41,8 @@ PHOTOGRAPHS: dict[str, Any] = {
 preset that learns most from them (studies/LOG.md), and the time for them from samples, searches and CMI."""
 KINDS: dict[str, dict[str, Any]] = {
     "transformer": {
-        "global_network": "dit-small", "cheap_globals": ("dit-coarse",), "global_epochs": 1.7, "local_epochs": 1,
+        "global_network": "dit-small", "cheap_globals": ("dit-coarse",), "global_width": 96,
+        "global_epochs": 1.7, "local_epochs": 1,
     },
     "unet": {"global_width": 48, "global_epochs": 3, "local_epochs": 1.5},
 }  # fmt: skip

@@ -48,6 +48,8 @@ LONG_FIRST = 0.6
 WIDEST, NARROWEST = 0.6, 0.1
 """First and last length of a move: of logarithms and of half log-SNRs, so in the odds of a time."""
 LEAST_GAP = 1e-3
+ROUNDED = 1e-9
+"""Times that differ by less are the same."""
 
 Times = tuple[float, ...]
 Judge = Callable[[Times, int], float]
@@ -248,9 +250,11 @@ class _Grids:
         if len(grid) != self.steps or abs(grid[0] - self.first) > LEAST_GAP:
             raise PhasewiseError(f"begin must be {self.steps} times from {self.first:g} on, got {grid}")
         if self.steps > 1 and self.of_odds([self.odds(t) for t in grid[1:]]) is None:
-            least, latest = self.least, self.latest
-            raise PhasewiseError(f"begin must fall and end within ends, {least:g} to {latest:g}; got {grid}")
-        return grid
+            raise PhasewiseError(
+                f"begin must fall, by at least {LEAST_GAP:g} a step, and end within ends, {self.least:g} to "
+                f"{self.latest:g} in linear time; got {grid}"
+            )
+        return (self.first, *grid[1:])
 
     def odds(self, t: float) -> float:
         """Minus half the log-SNR: the logit of linear time; infinite at pure noise."""
@@ -340,8 +344,10 @@ class _Search:
         """What a grid loses; infinite where there is none."""
         if times is None:
             return math.inf
-        if times not in self.found:
-            self.found[times] = self.judged(times, self.seed)
+        for known, value in self.found.items():  # the way back from a move is rounded
+            if max(abs(a - b) for a, b in zip(known, times, strict=True)) < ROUNDED:
+                return value
+        self.found[times] = self.judged(times, self.seed)
         return self.found[times]
 
     def shape(self, grids: _Grids) -> None:
