@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ LINK = re.compile(r"!?\[([^\[\]]*)\]\(([^()\s]+)\)")
 MADE = re.compile(r"<!-- table: .*?<!-- end of table -->|<!--.*?-->", re.DOTALL)
 """What a study writes into a page, between its marks; and remarks to the writer."""
 ITEM = re.compile(r"^\s*(?:[-*+]|\d+\.)\s+")
+VARIABLE = re.compile(r"\$([A-Z]+)")
 ABBREVIATIONS = ("e.g.", "i.e.", "et al.", "cf.", "vs.", "eq.", "eqs.", "fig.", "sec.", "approx.", "no.")
 ENDS = re.compile(r"[.!?][\"'*_)\]]*(?=\s+[\"'*_(\[]*[A-Z0-9`.])")
 """An end of a sentence: a mark, whatever closes after it, white space, and something that can begin the next one."""
@@ -19,6 +21,21 @@ ENDS = re.compile(r"[.!?][\"'*_)\]]*(?=\s+[\"'*_(\[]*[A-Z0-9`.])")
 def code_blocks(text: str) -> list[tuple[str, str]]:
     """(what the fence says, the code) of every fenced block."""
     return [(found[1].strip(), found[2]) for found in FENCE.finditer(text)]
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of every command line in a block that names no language, what NAME="..." said before put in."""
+    said: dict[str, str] = {}
+    for fence, code in code_blocks(text):
+        for line in code.replace("\\\n", " ").splitlines() if fence in ("", "bash") else ():
+            line = VARIABLE.sub(lambda found: said.get(found[1], found[0]), line)
+            if assigned := re.fullmatch(r'([A-Z]+)="([^"]*)"', line.strip()):
+                said[assigned[1]] = assigned[2]
+            yield from (
+                shlex.split(part, comments=True)
+                for part in line.split("&&")
+                if part.strip().startswith(("phasewise ", "python -m "))
+            )
 
 
 def blocks(text: str) -> Iterator[str]:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import docs_prose as prose
 import pytest
+import typer
 
 import phasewise as pw
 import phasewise.bridges.diffusers  # its class is known before a page's tables are put back
+from phasewise.cli import app
+from studies.__main__ import parser_of
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -51,6 +54,33 @@ def test_every_page_is_listed():
     index = ROOT / "docs" / "README.md"
     listed = [(index.parent / link.partition("#")[0]).resolve() for link in prose.links(index.read_text())]
     assert sorted(listed) == sorted(p for p in PAGES.values() if p not in (*AT_ROOT, index))
+
+
+def flags_of(words):
+    """Those that the command of these words takes, by its own parser; None where it is not ours."""
+    if words[0] == "phasewise":
+        command = typer.main.get_command(app)
+        for word in words[1:]:
+            command = getattr(command, "commands", {}).get(word, command)
+        return {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)} | {"--help"}
+    if words[:3] != ["python", "-m", "studies"] or words[3:4] == [] or words[3].startswith("-"):
+        return None
+    return set(parser_of(words[3])._option_string_actions)
+
+
+def test_commands_take_their_flags(page):
+    """What a page tells to type is no option of yesterday; a study's --list and the like are not looked at."""
+    for words in prose.commands(page.read_text()):
+        known = flags_of(words)
+        unknown = [w for w in words if known is not None and w.startswith("--") and w.partition("=")[0] not in known]
+        assert not unknown, " ".join(words)
+
+
+def test_commands_are_read_with_what_was_said_before():
+    text = '```\nR="--data x"\nR="$R --no-cmi"\nphasewise run $R \\\n    --out y  # z\ncp a b\n```\n'
+    assert list(prose.commands(text)) == [["phasewise", "run", "--data", "x", "--no-cmi", "--out", "y"]]
+    assert "--samples" in flags_of(["phasewise", "run"])
+    assert "--n-samples" not in flags_of(["phasewise", "run"])
 
 
 @pytest.mark.parametrize("name", RUNNING)

@@ -87,7 +87,7 @@ def saving_table(answers: Answers) -> str:
         rows.append(cells)
     heads = [
         "images", "side", "kind", "n", "rival, MFLOP: calls", "hybrid", SAVING, ANY, "saving in ms",
-        PRECISE, "FID", "hybrid minus rival", "unseen FID", "hybrid minus rival",
+        PRECISE, "rival's FID", "hybrid's minus it", "rival's unseen FID", "hybrid's minus it",
     ]  # fmt: skip
     note = (
         "Saving: the rival's FLOPs over the hybrid's, both within 5 % of the FID of the best global-only schedule, by "
