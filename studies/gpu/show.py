@@ -258,11 +258,11 @@ def figure(answers: Answers, page: Path = PAGE, own: Path = OWN) -> bytes:
             ax.plot(*zip(*points, strict=True), line, color="0.6", lw=1, label=f"exact fields, as {calls} global calls")
         sides = [row[0] for row in found.get(label, ())]
         for column, look, what in (
-            (1, {"mfc": "white", "ls": "", "alpha": 0.7}, "by FID alone"),
+            (1, {"mfc": "white", "alpha": 0.7}, "by FID alone"),
             (2, {}, "as precise"),
         ):
             values = [row[column] for row in found.get(label, ())]
-            ax.plot(sides, values, marker="o", color=colour, label=f"photographs, {what}", **dict[str, Any](look))
+            ax.plot(sides, values, "o", color=colour, label=f"photographs, {what}", **dict[str, Any](look))
         ax.axhline(1, color="black", lw=0.7)
         ax.set(xscale="log", yscale="log", xlabel="side, pixels", title=label)
         ax.set_xticks((32, 64, 128, 256), ("32", "64", "128", "256"))
