@@ -427,7 +427,7 @@ def test_no_schedule_is_moved_where_its_pixels_are_far(place: Place, monkeypatch
         assert front.moved(bench.alone("global", begin, SOLVERS[0])).times[1] == pytest.approx(found, abs=1e-3)
     assert front.moved(bench.alone("global", (1.0, 0.8), SOLVERS[0])).times[1] > 0.8, "two steps have room above, too"
     front.__dict__["allowed"] = 0.1  # all are far: the least
-    assert front.moved(bench.alone("global", (1.0, 0.95, 0.05), SOLVERS[0])).times[1] <= 0.9
+    assert front.moved(bench.alone("global", (1.0, 0.905, 0.05), SOLVERS[0])).times[1] <= 0.9
 
 
 def test_what_is_moved_is_near_the_bound_or_in_reach_of_it() -> None:
