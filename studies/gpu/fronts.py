@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -218,7 +218,7 @@ class Front:
         near = fair(rows)
         for row in promising(near, best_alone(near), LIMIT, self.how.own, REACH):
             plan = plan_of(self.bench, row)
-            plans = [replace(plan, solver=s) for s in (plan.solver, *(s for s in SOLVERS if s != plan.solver))]
+            plans = (replace(plan, solver=solver) for solver in SOLVERS)
             yield row["family"], self.moved(min(plans, key=self.sought))
 
     def moved(self, plan: Plan) -> Plan:
@@ -243,12 +243,9 @@ class Front:
 
     def run(self) -> dict[str, Any]:
         start = time.perf_counter()
-        bench, plans = self.bench, dict[Any, tuple[str, Plan]]()
-        for family, plan in self.candidates():  # what several searches find is judged once, as the first found it
-            plans.setdefault((plan.times, plan.assignment, plan.solver), (family, plan))
-        rows = [self.row(family, plan) for family, plan in plans.values()]
-        own = [self.row(family, plan) for family, plan in self.on_times_of_their_own(rows)]
-        rows = list({(*row["times"], *row["assignment"], row["solver"]): row for row in [*own, *rows]}.values())
+        bench = self.bench
+        rows = self.rows([], self.candidates())
+        rows = self.rows(rows, self.on_times_of_their_own(rows))
         finals = self.finals(rows)
         draw_samples(bench, finals)
         table = bench.prices.losses
@@ -260,6 +257,16 @@ class Front:
             "loss": {n: [float(v) for v in table.loss[:, i]] for i, n in enumerate(table.names)},
             "seconds": time.perf_counter() - start,
         }  # fmt: skip
+
+    def rows(self, known: Sequence[dict[str, Any]], found: Iterable[tuple[str, Plan]]) -> list[dict[str, Any]]:
+        """Those that are known, and those of what was found; what several searches find, as the first found it."""
+        rows = {(*row["times"], *row["assignment"], row["solver"]): row for row in known}
+        for family, plan in found:
+            about = shown(plan)
+            key = (*about["times"], *about["assignment"], about["solver"])
+            if key not in rows:
+                rows[key] = self.row(family, plan)
+        return list(rows.values())
 
     def row(self, family: str, plan: Plan) -> dict[str, Any]:
         """``far``: the distance of the samples' pixels, over what is allowed."""

@@ -117,9 +117,9 @@ def search_times(
     else:
         begun = (first,)
     search.ask(begun)
-    if steps > 1 and begin is None:
-        search.shape(grids)
     if steps > 1:
+        if begin is None:
+            search.shape(grids)
         search.move(grids, WIDEST if begin is None else WIDEST / 2)
     return SearchedGrid(
         times=search.best,
