@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from phasewise.pipeline.conditions import class_counts, labels_of
 from phasewise.pipeline.diagnosing import cmi_window, measure_cmi
 from phasewise.pipeline.exporting import export_schedule
 from phasewise.pipeline.folder import Stage
+from phasewise.pipeline.guiding import HIDDEN, classes_told, guide_members, guided_once, unguided
 from phasewise.pipeline.judging import Judge, evaluate_all, left_out_of_schedules, local_member, plan_schedules
 from phasewise.pipeline.models import (
     check_shape,
@@ -83,7 +84,7 @@ class Context:
 
     def teacher_of(self, member: Member) -> Denoiser | None:
         """Whose posterior mean a member learns; None of one that learns from images."""
-        return None if member.teacher is None else self.run.denoiser(member.teacher, self.config.machine.device)
+        return None if member.teacher is None else self.asked([member.teacher])[member.teacher]
 
     def cond(self, denoisers: Mapping[str, Denoiser], part: str, n: int | None = None) -> Tensor | None:
         """Labels of the first ``n`` images of a part, where one of the ``denoisers`` is told any; else None."""
@@ -93,6 +94,13 @@ class Context:
     def denoisers(self, *, scheduled: bool = False) -> dict[str, Denoiser]:
         """The run's denoisers by name; ``scheduled``: without those that are there for diagnosis alone."""
         return self.run.denoisers(self.names(scheduled), self.config.machine.device)
+
+    def asked(self, names: Iterable[str] | None = None) -> dict[str, Denoiser]:
+        """The same as a diagnosis asks them: told the class, where they are, and not guided, which no posterior mean
+        is."""
+        told = {m.name for m in self.config.members if m.told}
+        found = self.run.denoisers(list(self.names(False) if names is None else names), self.config.machine.device)
+        return {name: unguided(denoiser) if name in told else denoiser for name, denoiser in found.items()}
 
     def samplers(self, *, scheduled: bool = False) -> dict[str, Denoiser]:
         """The same as they sample."""
@@ -140,18 +148,19 @@ def train_member(ctx: Context, member: Member) -> None:
     answers once for all; the others keep their last checkpoint, and have nothing left to learn in stages of their own.
     """
     config, folder, teacher = ctx.config, ctx.run.model(member.name), ctx.teacher_of(member)
-    classes = None if teacher is None else classes_of(teacher)
+    classes = classes_told(ctx.data) if member.told else None if teacher is None else classes_of(teacher)
+    preset = replace(training_preset(config, member.epochs), hidden=HIDDEN if member.told else 0.0)
     together = [m for m in config.members if m == member or (teacher is not None and is_classmate(ctx, m, member))]
     networks = {
         m.name: build_untrained(replace(m, classes=classes), config.data.seed, ctx.data.image_shape) for m in together
     }
     records = train_together(
-        networks, ctx.data, training_preset(config, member.epochs), seed=config.data.seed,
+        networks, ctx.data, preset, seed=config.data.seed,
         out=ctx.run.path("models"), device=config.machine.device, teacher=teacher,
         cond=None if classes is None else "labels", progress=ctx.say.row,
     )  # fmt: skip
     record = records[member.name]
-    save_denoiser(networks[member.name], folder)
+    save_denoiser(guided_once(networks[member.name]) if member.told else networks[member.name], folder)
     ctx.run.write("training", record, f"{member.name}.json")
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # only now that the model is saved
     done = f"validation loss {record.val_loss:.4f} after {record.steps} steps, {record.seconds:.0f} s"
@@ -168,6 +177,8 @@ def is_classmate(ctx: Context, other: Member, member: Member) -> bool:
 def take_trained(ctx: Context, member: Member, source: str) -> None:
     """Put a denoiser trained elsewhere, and its training record where there is one, into the run."""
     denoiser = open_source(source, ctx.data.pixel_range)
+    if member.told:
+        denoiser = guided_once(denoiser, source)
     if member.window is not None:
         if not isinstance(denoiser, DiTDenoiser):
             raise PhasewiseError(
@@ -202,7 +213,7 @@ def discard_training(run: Run, name: str) -> None:
 def do_diagnose(ctx: Context) -> None:
     config = ctx.config
     control = next((m.name for m in config.members if MEMBER_KINDS[m.kind].look == "control"), None)
-    images, denoisers = ctx.data.test[: config.diagnose.n_losses], ctx.denoisers()
+    images, denoisers = ctx.data.test[: config.diagnose.n_losses], ctx.asked()
     table = measure_losses(
         denoisers,
         images,
@@ -216,7 +227,7 @@ def do_diagnose(ctx: Context) -> None:
 
 
 def do_reach(ctx: Context) -> None:
-    network, n = ctx.denoisers()[REFERENCE], min(MOST_IMAGES, ctx.config.recovery.n_recovery)
+    network, n = ctx.asked()[REFERENCE], min(MOST_IMAGES, ctx.config.recovery.n_recovery)
     cond = None if ctx.cond({REFERENCE: network}, "test") is None else "labels"
     found = reach(
         network, ctx.data, n=n, cond=cond, name=REFERENCE, seed=ctx.seed(seeding.Stage.REACH),
@@ -229,7 +240,7 @@ def do_reach(ctx: Context) -> None:
 
 def do_symmetry(ctx: Context) -> None:
     found = symmetry_of(
-        ctx.denoisers()[REFERENCE],
+        ctx.asked()[REFERENCE],
         ctx.data,
         ctx.features,
         ctx.config.symmetry,
@@ -251,7 +262,7 @@ def do_recovery(ctx: Context) -> None:
     config = ctx.config
     # beside a model there are closed forms alone to be held against it
     shown = {m.name for m in config.members if MEMBER_KINDS[m.kind].fit is None or config.train.model}
-    every, images = ctx.denoisers(), ctx.data.test[: config.recovery.n_recovery]
+    every, images = ctx.asked(), ctx.data.test[: config.recovery.n_recovery]
     path = every[REFERENCE].path  # a time is the same noise for all of them
     denoisers = {n: d.on(path) for n, d in every.items() if n in shown}
     record, pictures = measure_recovery(
@@ -274,6 +285,12 @@ def do_cmi(ctx: Context) -> None:
         at += f", but {fit.t_c_note}" if fit.t_c_note else ""
     where = "nowhere" if fit.window is None else f"for t in [{fit.window[0]:.3g}, {fit.window[1]:.3g}]"
     ctx.say(f"CMI: {at}; above {fit.tolerance:g} nats at r = {fit.window_radius} {where}")
+
+
+def do_guide(ctx: Context) -> None:
+    scale = float(ctx.config.train.guidance or 0)
+    names = guide_members(ctx.run, (m.name for m in ctx.config.members if m.told), scale)
+    ctx.say(f"told the class, and guided by it {scale:g}-fold: {', '.join(names)}")
 
 
 def do_schedule(ctx: Context) -> None:
@@ -442,11 +459,15 @@ def all_stages(config: RunConfig) -> list[Stage]:
     if config.cmi.measure:
         # a matter of the data alone: no member is needed
         stages.append(Stage("cmi", ("data",), _chosen(part["cmi"]) | beside, ("cmi", "markov"), do_cmi))
+    if config.train.guidance:
+        stages.append(Stage("guide", trained, {"guidance": config.train.guidance}, (), do_guide))
+    guided = ("guide",) * bool(config.train.guidance)
     # the schedule waits for CMI only where that places the window, the report wherever it is measured
     window, shown = ("cmi",) * (config.schedule.window == "cmi"), ("cmi",) * config.cmi.measure
     stages += [
         Stage(
-            "schedule", (*trained, "diagnose", "features", *window), part["grid"] | _chosen(part["schedule"]) | losses,
+            "schedule", (*trained, "diagnose", "features", *window, *guided),
+            part["grid"] | _chosen(part["schedule"]) | losses,
             ("prices", "schedules", "fronts"), do_schedule,
         ),
         *([Stage("hybrid", ("schedule",), {}, ("hybrid",), do_hybrid)] if taken_home else []),

@@ -14,6 +14,7 @@ from phasewise.runs.config import RunConfig, coerced, flattened, follow, make_co
 from phasewise.runs.images import known_size, shape_of
 from phasewise.runs.parts import HOMES
 from phasewise.runs.run import Run
+from phasewise.runs.sizes import SIDES
 
 
 def default_folder(data: str | None, model: Mapping[str, str] | None = None) -> Path:
@@ -32,7 +33,8 @@ def config_for(folder: Path, size: str, given: dict[str, Any]) -> RunConfig:
         given = of_model(given)
     asked = RunConfig().changed(**{n: v for n, v in given.items() if v is not None and HOMES[n][0] == "data"}).data
     # where nothing tells the size, the first image does
-    return make_config(max(known_size(asked) or shape_of(asked)[1:]), size, **given)
+    labelled = asked.data in SIDES and asked.label_column != "none"
+    return make_config(max(known_size(asked) or shape_of(asked)[1:]), size, labelled=labelled, **given)
 
 
 def of_model(given: dict[str, Any]) -> dict[str, Any]:

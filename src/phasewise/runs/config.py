@@ -101,7 +101,9 @@ def members_of(train: TrainOptions) -> tuple[Member, ...]:
     if train.control:
         found.append(Member("control", "control", radius=max(train.radii), source=source("control"), **narrow))
     found.append(Member("wiener", "wiener"))
-    return (*found, *own)
+    if not train.guidance:
+        return (*found, *own)
+    return tuple(replace(m, told=True) if MEMBER_KINDS[m.kind].build is not None else m for m in (*found, *own))
 
 
 def _global(train: TrainOptions, source: str | None) -> Member:
@@ -136,7 +138,7 @@ def _own_member(name: str, about: Any) -> Member:
     """A member of the user's: a folder, or the fields of one.  Raises PhasewiseError for an unknown kind or field."""
     if isinstance(about, str):
         return Member(name, "given", source=about)
-    known = {f.name for f in fields(Member)} - {"name", "classes"}
+    known = {f.name for f in fields(Member)} - {"name", "classes", "told"}
     if not isinstance(about, dict) or not {"kind"} <= set(about) <= known:
         raise PhasewiseError(
             f"member {name} is a folder, or an object with kind and, where it has them, {', '.join(sorted(known))}; "
@@ -195,16 +197,25 @@ UNETS_OWN = {"global_width", "networks", "teacher", "model"}
 that are there already may be of before there was another kind."""
 
 
-@checks.checked(image_side=checks.count, size=checks.text)
-def make_config(image_side: int, size: str = "auto", **given: Any) -> RunConfig:
-    """A config for images whose longer side is this; options in ``given`` that are not None override the size's own."""
+TAKEN = {"networks", "teacher", "model", "distill", "member"}
+"""Where one of these is given, networks are told nothing unless it is asked for: others made some of them."""
+
+
+@checks.checked(image_side=checks.count, size=checks.text, labelled=checks.flag)
+def make_config(image_side: int, size: str = "auto", *, labelled: bool = False, **given: Any) -> RunConfig:
+    """A config for images whose longer side is this; options in ``given`` that are not None override the size's own.
+
+    ``labelled``: they are known to have class labels, which networks may then be told (``guidance``).
+    """
     if size == "auto":
         size = "small" if image_side <= 16 else "cpu"
     if size not in SIZES:
         raise PhasewiseError(unknown("size", size, ("auto", *SIZES)))
     chosen = coerced({k: v for k, v in given.items() if v is not None})
     given_unet = UNETS_OWN & chosen.keys()
-    usual = SIZES[size] | bounded(size, image_side, chosen.get("global_network", "unet" if given_unet else None))
+    network = chosen.get("global_network", "unet" if given_unet else None)
+    told = labelled and chosen.get("guidance") != 0 and not TAKEN & chosen.keys()
+    usual = SIZES[size] | bounded(size, image_side, network, told)
     usual |= _fitting_cmi(image_side, chosen, usual)
     if chosen.get("model"):
         usual |= of_models(image_side, several=len(chosen["model"]) > 1, distil=bool(chosen.get("distill")))

@@ -42,7 +42,8 @@ class Member(Record):
     ``epochs``: passes over the data, None where nothing is trained.
     ``source``: folder its weights come from; where that has none, and the kind can be trained, it is trained.
     ``teacher``: name of the member before it whose posterior mean it learns, instead of the clean image.
-    ``classes``: number of class labels its network is told; follows from its teacher.
+    ``told``: its network is told the class, or by chance none, so that it can be guided.
+    ``classes``: number of class labels its network is told; follows from its teacher, or from the images.
     """
 
     name: str
@@ -57,10 +58,11 @@ class Member(Record):
     teacher: str | None = None
     classes: int | None = None
     factor: int | None = None
+    told: bool | None = None
 
     def choices(self) -> dict[str, Any]:
         """What its stage depends on: its fields, without those that only some have where it has none."""
-        late = ("teacher", "classes", "factor")  # runs of before there were any are done as they were
+        late = ("teacher", "classes", "factor", "told")  # runs of before there were any are done as they were
         return {k: v for k, v in self.to_dict().items() if k not in late or v is not None}
 
     def check(self) -> None:

@@ -223,6 +223,9 @@ class TrainOptions(Options):
     :class:`phasewise.runs.Member`.
     ``teacher``: folder of a denoiser that is the global network, instead of one trained here.  ``distill``: the other
     networks learn the posterior mean of the global one instead of the clean image.
+    ``guidance``: networks trained here are told the class of an image, one time in ten none, and sample guided by it
+    (:class:`phasewise.GuidedDenoiser`): 1 asks each once, told the class; more asks it twice.  None or 0: they are told
+    nothing.
     ``model``: networks by name that are taken as they are, the first the reference, "global"; then nothing is trained,
     and ``radii`` are those of closed-form local denoisers.  DIR is a pipeline folder of diffusers, or one of
     :func:`phasewise.save_denoiser`; DIR#PART names one of several networks of a pipeline.
@@ -259,6 +262,9 @@ class TrainOptions(Options):
     batch: int | None = option(None, "Training batch size, if not the preset's.", least=1)
     optimizer: str | None = option(None, "Optimizer, if not the preset's: adamw, muon.", known=_optimizers)
     flip: bool = option(False, "Mirror training images at random, left to right.", main=True)
+    guidance: float | None = option(
+        None, "Tell networks the class; guide by it so strongly; 0: no.", main=True, least=0, makes_members=True
+    )
     global_epochs: float = option(
         130, "Passes over the data, global networks.", check=kind(checks.epochs), makes_members=True
     )
@@ -272,6 +278,11 @@ class TrainOptions(Options):
             raise PhasewiseError("radii is empty: give at least one radius")
         if self.model and self.teacher is not None:
             raise PhasewiseError("--teacher and --model both say which network is the reference; give one")
+        if self.guidance and (self.model or self.teacher is not None):
+            raise PhasewiseError(
+                "--guidance is for networks trained here; a --model or --teacher is told what it was trained with: "
+                "leave it out, or guide yours in Python (docs/howto/guidance.md)"
+            )
         idle = {"--networks": self.networks, "--cheap-globals": self.cheap_globals} if alone else {}
         said = [flag for flag, value in idle.items() if value]
         if said:

@@ -408,6 +408,11 @@ class Run:
             self._denoisers[key] = load_beside(self.model(name), device, self._known.setdefault(str(device), {}))
         return self._denoisers[key]
 
+    def reread_denoisers(self) -> None:
+        """Forget those that were loaded: their folders have changed."""
+        self._denoisers.clear()
+        self._known.clear()
+
     def model_names(self) -> list[str]:
         """Names of the members whose weights are here, in the order of the run's members."""
         found = [p.name for p in sorted(self.path("models").glob("*")) if (p / "config.json").is_file()]

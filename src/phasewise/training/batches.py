@@ -37,7 +37,7 @@ class Batches:
 
     With a ``teacher`` the target is its posterior mean, which, if the teacher is ideal, has the conditional mean of x
     and less variance; a teacher on another path is translated.  ``cond`` holds a row for each image, which a teacher
-    that takes a condition is told too.
+    that takes a condition is told too; of labels a share ``hidden`` becomes ``null``, another one at every step.
     """
 
     def __init__(
@@ -53,9 +53,11 @@ class Batches:
         cond: Tensor | None = None,
         flip: bool = False,
         noise: str = "cpu",
+        hidden: float = 0.0,
+        null: int | None = None,
     ) -> None:
         self.images, self.size, self.seed, self.times, self.span, self.path = images, size, seed, times, span, path
-        self.flip, self.noise = flip, noise
+        self.flip, self.noise, self.hidden, self.null = flip, noise, hidden, null
         self.cond = None if cond is None else cond.to(images.device)
         self.per_epoch = max(len(images) // size, 1)  # images that fill no batch are left out of the epoch
         self.teacher: Denoiser | None = None
@@ -91,6 +93,9 @@ class Batches:
         if self.flip:
             mirrored = torch.rand(len(x), generator=generator) < 0.5
             x = torch.where(mirrored.to(device)[:, None, None, None], x.flip(3), x)
+        if self.hidden and cond is not None and self.null is not None:
+            unsaid = torch.rand(len(x), generator=generator) < self.hidden
+            cond = cond.masked_fill(unsaid.to(device), self.null)
         if self.teacher is None:
             return Batch(x, z, t, x, cond)
         with torch.no_grad():

@@ -73,6 +73,25 @@ def train_together(
     return Together(denoisers, data, preset, folders, chosen).run(", ".join(denoisers))
 
 
+def null_label(denoisers: Mapping[str, NetworkDenoiser], conditions: Conditions) -> int:
+    """The label that stands for none: the last one that the networks know, and that no image has.
+
+    Raises PhasewiseError where there are no labels to hide, or no such label.
+    """
+    known, rows = {denoiser.classes for denoiser in denoisers.values()}, conditions.train
+    classes = known.pop() if len(known) == 1 else None
+    if classes is None or rows is None or rows.dim() != 1:
+        raise PhasewiseError(
+            "the preset hides class labels: give networks of one number of classes, and cond, the label of each image"
+        )
+    if int(rows.max()) >= classes - 1:
+        raise PhasewiseError(
+            f"the preset hides class labels, and the networks have no label to spare: of {classes} labels the last "
+            f"stands for none, and images have labels up to {int(rows.max())}; build them with one class more"
+        )
+    return classes - 1
+
+
 class Together:
     """One pass over the data for one or several networks, in step with each other."""
 
@@ -96,12 +115,13 @@ class Together:
             raise PhasewiseError("networks trained together must share one path: they see the same noisy images")
         taught = [*denoisers.values(), *([] if settings.teacher is None else [settings.teacher])]
         conditions = Conditions.of(data, images, settings, taught)
+        null = null_label(denoisers, conditions) if plan.hidden else None
         on = torch.device(settings.device) if settings.device is not None else next(first.parameters()).device
         self.settings = settings
         self.batches = Batches(
             images.train.to(on), min(plan.batch, len(images.train)), seed=settings.seed, times=plan.times,
             span=settings.span, path=first.path, teacher=settings.teacher, cond=conditions.train,
-            flip=plan.flip, noise=plan.noise,
+            flip=plan.flip, noise=plan.noise, hidden=plan.hidden, null=null,
         )  # fmt: skip
         self.trainers = {
             name: Trainer(denoiser, images, self.batches, plan, name, folders[name], conditions)

@@ -30,6 +30,10 @@ class TrainPreset:
 
     ``optimizer``: "adamw", or "muon", which learns more from few passes (:mod:`phasewise.training.optimizers`).
 
+    ``hidden``: share of class labels that a network is not told: by chance, step by step, its last label stands in
+    their place, so that it learns what to say where none is known.  Guidance asks for that
+    (:mod:`phasewise.denoisers.guided`).
+
     ``noise``: "cpu" draws it there, so that every device trains on the same numbers; "device" draws it where the
     network is, by that device's own generator, which a fast accelerator need not wait for.
     """
@@ -51,6 +55,7 @@ class TrainPreset:
     flip: bool = False
     noise: str = "cpu"
     optimizer: str = "adamw"
+    hidden: float = 0.0
 
     def __post_init__(self) -> None:
         checks.check_fields(
@@ -60,7 +65,7 @@ class TrainPreset:
             times=checks.one_of(("logit_normal", "uniform", "mixed"), "time distribution"),
             precision=checks.precision, flip=checks.flag,
             noise=checks.one_of(("cpu", "device"), "place of the noise"),
-            optimizer=checks.one_of(OPTIMIZERS, "optimizer"),
+            optimizer=checks.one_of(OPTIMIZERS, "optimizer"), hidden=checks.interval(0, 1, high_open=True),
         )  # fmt: skip
 
 

@@ -225,8 +225,8 @@ class Trainer:
 
 
 def _preset(plan: TrainPreset) -> dict[str, Any]:
-    """The preset as a training's identity holds it: checkpoints older than the choice of an optimizer are AdamW's."""
-    return {k: v for k, v in asdict(plan).items() if (k, v) != ("optimizer", "adamw")}
+    """The preset as a training's identity holds it: checkpoints older than a choice are of what was usual before it."""
+    return {k: v for k, v in asdict(plan).items() if (k, v) not in (("optimizer", "adamw"), ("hidden", 0.0))}
 
 
 def _told(denoiser: NetworkDenoiser, batches: Batches) -> dict[str, str]:
