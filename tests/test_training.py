@@ -515,6 +515,37 @@ def test_a_condition_that_does_not_fit_is_refused() -> None:
         train(network(classes=2), few(), steps=1, progress=False)
 
 
+def test_hidden_labels_are_told_as_the_last_one() -> None:
+    labels = torch.arange(80) % 2
+    told = batches.Batches(
+        few().train, 20, seed=0, times="mixed", span=(0.0, 1.0), path=LinearPath(), cond=labels[:60], hidden=0.3, null=2
+    )  # fmt: skip
+    drawn = [told.draw(step) for step in range(60)]
+    shares = torch.cat([batch.cond for batch in drawn]).bincount(minlength=3) / 1200
+    assert shares.tolist() == pytest.approx([0.35, 0.35, 0.3], abs=0.04)
+    whole = batches.Batches(
+        few().train, 20, seed=0, times="mixed", span=(0.0, 1.0), path=LinearPath(), cond=labels[:60]
+    )  # fmt: skip
+    for step, batch in enumerate(drawn[:3]):  # nothing else changes
+        same = whole.draw(step)
+        assert torch.equal(same.x, batch.x)
+        assert torch.equal(same.z, batch.z)
+        assert torch.equal(same.cond, torch.where(batch.cond == 2, same.cond, batch.cond))
+
+
+def test_labels_are_hidden_only_from_networks_with_one_to_spare() -> None:
+    labels = torch.arange(80) % 2
+    hiding = get_preset("default", hidden=0.1, steps=1, batch=20)
+    quiet: dict[str, Any] = {"preset": hiding, "progress": False}
+    train(network(classes=3), few(), cond=labels, **quiet)
+    with pytest.raises(PhasewiseError, match="no label to spare: of 2 labels the last stands for none"):
+        train(network(classes=2), few(), cond=labels, **quiet)
+    with pytest.raises(PhasewiseError, match="hides class labels: give networks of one number of classes, and cond"):
+        train(network(), few(), **quiet)
+    assert "hidden" not in trainer._preset(get_preset("default"))
+    assert trainer._preset(hiding)["hidden"] == 0.1
+
+
 def test_both_trainings_show_the_same_settings() -> None:
     one, several = (list(inspect.signature(f).parameters) for f in (train, train_together))
     fields = [f.name for f in dataclasses.fields(TrainSettings)]

@@ -389,6 +389,7 @@ def sample(
     n: Annotated[int, typer.Option("--n", help="Number of images.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed; image i depends on (seed, i) alone.")] = 0,
     out: Annotated[Path, typer.Option(help="A grid .png; DIR/ of single ones; .npz or .npy.")] = Path("grid.png"),
+    label: Annotated[str | None, typer.Option(help="Classes to draw in turn, e.g. 1 or 0,7,8.", metavar="LIST")] = None,
     batch: Annotated[int, typer.Option(help="Images denoised at a time.")] = 64,
     compile: Annotated[
         bool,
@@ -409,7 +410,7 @@ def sample(
     with plain_errors():
         checks.device(device, "device")
         from phasewise.pipeline import check_output, need_run, write_samples
-        from phasewise.pipeline.conditions import sampled_labels
+        from phasewise.pipeline.conditions import asked_labels, sampled_labels
         from phasewise.pipeline.trials import read_schedules
         from phasewise.pretrained import load_pretrained
 
@@ -423,6 +424,9 @@ def sample(
             raise PhasewiseError(f"{schedule} holds several schedules ({', '.join(plans)}); give a file of one")
         hybrid = source.hybrid(next(iter(plans.values()), schedule), device)
         check_output(out, hybrid.image_shape[0])
+        told = sampled_labels(source.classes, n, seed) if hybrid.takes_condition else None
+        if label is not None:
+            told = asked_labels(numbers(label, int, "--label"), n, source.classes if hybrid.takes_condition else ())
         if dry_run:
             typer.echo(f"{n} images by {schedule} ({len(hybrid.schedule.times)} steps) to {out}")
             return
@@ -432,7 +436,6 @@ def sample(
         fast = for_inference(hybrid, compile=compile, precision=precision)
         pixels = source.data.pixel_range if source.data else (0.0, 1.0)
         shown = sys.stderr.isatty() and not quiet
-        told = sampled_labels(source.classes, n, seed) if hybrid.takes_condition else None
         drawn = draw(fast, n=n, seed=seed, cond=told, batch=batch, device=device, progress=shown)
         write_samples(drawn, pixels, out)
         if not quiet:

@@ -81,6 +81,16 @@ def class_counts(data: ImageData) -> tuple[int, ...]:
     return tuple(torch.bincount(data.labels_train.cpu(), minlength=data.classes or 1).tolist())
 
 
+def asked_labels(labels: Sequence[int], n: int, counts: Sequence[int]) -> Tensor:
+    """(n,) of the ``labels``, in turn.  PhasewiseError for one beyond ``counts``, and where nothing is told a class."""
+    if not counts:
+        raise PhasewiseError("--label is for networks that are told a class, and none here is; leave it out")
+    wrong = [label for label in labels if not 0 <= label < len(counts)]
+    if wrong:
+        raise PhasewiseError(f"--label must be classes from 0 to {len(counts) - 1}; got {wrong[0]}")
+    return torch.tensor([labels[k % len(labels)] for k in range(n)])
+
+
 def sampled_labels(counts: Sequence[int], n: int, seed: int) -> Tensor | None:
     """(n,) labels drawn as often as ``counts`` says; the first of more are these.  None where there are no counts."""
     if not counts:

@@ -127,21 +127,22 @@ def _calling(config: RunConfig, about: DataRecord, tried: Mapping[str, Speed], j
     held, test = config.diagnose.n_losses, about.sizes["test"]
     calls = sampled_calls(config, steps)
     n, placed = config.evaluate.n_samples, placed_images(config)
-    priced = min(held, about.sizes["validation"]) * config.grid.steps
+    asks = asked_by_guidance(config)
+    priced = asks * min(held, about.sizes["validation"]) * config.grid.steps
     judged = sum(calls.values()) * (n + TIMED)
     readings = n * len(calls)
     return {
         "diagnose": min(held, test) * len(config.diagnose.times) * every,
         "reach": REACHED * whole,
-        "symmetry": clone_calls(config) * whole,
+        "symmetry": clone_calls(config) * whole * (not config.train.guidance),  # who is told the class is not cloned
         "boundary": min(held, test) * BOUNDARY_STEPS * every,
         # from half way on average
         "recovery": min(config.recovery.n_recovery, test) * len(config.recovery.recovery_times) * steps / 2 * every,
         # once for the losses and once for the distances in features
         "schedule": priced * (2 * every + (len(tried) + 1) * judges.first)
-        + placed * (config.schedule.budget * steps * whole + judges.first),
+        + placed * (config.schedule.budget * steps * asks * whole + judges.first),
         # a classifier that judges also tells which classes it sees
-        "evaluate": judged * whole
+        "evaluate": judged * asks * whole
         + (readings + min(n, test)) * (judges.reading + judges.first)
         + len(calls) * judges.comparing,
     }
@@ -155,6 +156,11 @@ def sampled_calls(config: RunConfig, steps: float) -> dict[str, float]:
         return {"global": float(steps), "others": 2.0 * steps, "own": own}
     # some cost more than the hybrid, some less
     return {str(k): config.schedule.budget * steps for k in range(SCHEDULES)}
+
+
+def asked_by_guidance(config: RunConfig) -> int:
+    """Calls of a network that a step of it comes to."""
+    return 2 if (config.train.guidance or 1) != 1 else 1
 
 
 def clone_calls(config: RunConfig) -> float:

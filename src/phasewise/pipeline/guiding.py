@@ -27,18 +27,18 @@ def classes_told(data: ImageData) -> int:
     return data.classes + 1
 
 
-def guided_once(denoiser: Denoiser, source: str = "") -> GuidedDenoiser:
-    """A network told the class, with its last label for none, at a scale of 1; what is guided already, as it is.
+def guided_once(denoiser: Denoiser, data: ImageData, source: str = "") -> GuidedDenoiser:
+    """A network told the classes of ``data``, its last label standing for none, at a scale of 1: one call.
 
-    Raises PhasewiseError for one that is told no class, naming its ``source``.
+    Raises PhasewiseError for one that is told others, or none, naming its ``source``.
     """
-    if isinstance(denoiser, GuidedDenoiser):
-        return denoiser
-    if not isinstance(denoiser, NetworkDenoiser) or denoiser.classes is None:
+    wanted, found = classes_told(data), getattr(denoiser, "classes", None)
+    if not isinstance(denoiser, NetworkDenoiser) or found != wanted:
         raise PhasewiseError(
-            f"--guidance tells every network the class, and the one in {source} is told none; leave one of them out"
+            f"--guidance tells every network {wanted} labels, those of {data.name} and one for none; the one in "
+            f"{source} is told {found or 'no class'}. Leave --guidance out, or take networks of a run that had it"
         )
-    return GuidedDenoiser(denoiser, 1.0, null=denoiser.classes - 1)
+    return GuidedDenoiser(denoiser, 1.0, null=found - 1)
 
 
 def unguided(denoiser: Denoiser) -> Denoiser:

@@ -253,7 +253,7 @@ def evaluate_all(
             paired_rmse=paired.value if paired else None,
             paired_stderr=paired.stderr if paired else None,
             fid_minus={r: [d.difference, d.stderr] for r, d in minus.items()},
-            extra=_classifier_view(images.to(device), features),
+            extra=_classifier_view(images.to(device), features) | _classes_seen(images.to(device), told, judge.judges),
             distance=features.distance,
             same_noise=shares_noise(schedules[name], schedules[order[0]]),
             judges={FIRST: first, **others},
@@ -304,6 +304,15 @@ def _in_order(name: str) -> tuple[int, int]:
 
 def _classifier_view(images: Tensor, features: FeatureNetwork) -> dict[str, Any]:
     return classifier_summary(images, features) if isinstance(features, ClassifierFeatures) else {}
+
+
+def _classes_seen(images: Tensor, told: Tensor | None, judges: Mapping[str, SampleJudge]) -> dict[str, float]:
+    """Share of the samples that each classifier among the judges puts into the class that was asked for."""
+    if told is None:
+        return {}
+    known = {k: j.features for k, j in judges.items() if isinstance(j, FrechetJudge)}
+    seeing = {k: f for k, f in known.items() if isinstance(f, ClassifierFeatures)}
+    return {f"class_seen_{name}": network.accuracy(images, told) for name, network in seeing.items()}
 
 
 def n_calls(schedule: HybridSchedule) -> int:

@@ -160,7 +160,8 @@ def train_member(ctx: Context, member: Member) -> None:
         cond=None if classes is None else "labels", progress=ctx.say.row,
     )  # fmt: skip
     record = records[member.name]
-    save_denoiser(guided_once(networks[member.name]) if member.told else networks[member.name], folder)
+    learnt = networks[member.name]
+    save_denoiser(guided_once(learnt, ctx.data) if member.told else learnt, folder)
     ctx.run.write("training", record, f"{member.name}.json")
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # only now that the model is saved
     done = f"validation loss {record.val_loss:.4f} after {record.steps} steps, {record.seconds:.0f} s"
@@ -177,8 +178,7 @@ def is_classmate(ctx: Context, other: Member, member: Member) -> bool:
 def take_trained(ctx: Context, member: Member, source: str) -> None:
     """Put a denoiser trained elsewhere, and its training record where there is one, into the run."""
     denoiser = open_source(source, ctx.data.pixel_range)
-    if member.told:
-        denoiser = guided_once(denoiser, source)
+    denoiser = unguided(denoiser) if member.told else denoiser
     if member.window is not None:
         if not isinstance(denoiser, DiTDenoiser):
             raise PhasewiseError(
@@ -189,7 +189,7 @@ def take_trained(ctx: Context, member: Member, source: str) -> None:
     check_shape(member.name, source, denoiser, ctx.data.image_shape)
     if MEMBER_KINDS[member.kind].look == "local" and denoiser.radius != member.radius:
         raise PhasewiseError(f"{source} sees a radius of {denoiser.radius}, not {member.radius}")
-    save_denoiser(denoiser, ctx.run.model(member.name))
+    save_denoiser(guided_once(denoiser, ctx.data, source) if member.told else denoiser, ctx.run.model(member.name))
     trained = Path(source) / "training.json"
     if trained.is_file():
         # it had another name there, maybe

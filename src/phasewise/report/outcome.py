@@ -28,6 +28,8 @@ EXTRAS = {
         "spread of first choices (nats)",
         "entropy of the shares of samples put in each class, with the same bound",
     ),
+    "class_seen_first": ("class asked for, seen", "share of samples that the classifier puts into the class asked for"),
+    "class_seen_unseen": ("by the unseen judge", "the same by the classifier of the unseen judge"),
     "classes": ("classes", ""),
     "n": ("samples", ""),
 }
@@ -138,12 +140,21 @@ def evaluation(run: Run) -> Section:
         f"adds, not subtracted. Penalty: {penalty[2]}, which the optimiser minimised, as the price list predicts it "
         "over the global denoiser on the same grid; it is predicted for that grid alone. "
         "Paired RMSE: per pixel, against the global sample from the same starting noise. NFE: network evaluations per "
-        "image. One "
+        f"image{asked_twice(run)}. One "
         f"multiply-add counts as two FLOPs. {timing(run)}{_classifier(run)}"
     )
     table = Table(head, tuple(rows), caption, strong=strong)
     more = (*_judges(run, names), *_verdicts(run, names), *_trials(run), *_extras(run, names))
     return Section("evaluation", title, blocks=(table, *more))
+
+
+def asked_twice(run: Run) -> str:
+    """What a step of guided networks comes to; empty in a run without guidance."""
+    scale = run.config.train.guidance if run.config else None
+    if not scale:
+        return ""
+    calls = "once" if scale == 1 else "twice: FLOPs and milliseconds count both calls"
+    return f"; networks are told the class, guided {scale:g}-fold, and each evaluation asks one {calls}"
 
 
 def _judges(run: Run, names: list[str]) -> list[Table]:
