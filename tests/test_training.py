@@ -540,8 +540,10 @@ def test_labels_are_hidden_only_from_networks_with_one_to_spare() -> None:
     train(network(classes=3), few(), cond=labels, **quiet)
     with pytest.raises(PhasewiseError, match="no label to spare: of 2 labels the last stands for none"):
         train(network(classes=2), few(), cond=labels, **quiet)
-    with pytest.raises(PhasewiseError, match="hides class labels: give networks of one number of classes, and cond"):
+    with pytest.raises(PhasewiseError, match="hides class labels: give networks, and a teacher, of one number"):
         train(network(), few(), **quiet)
+    with pytest.raises(PhasewiseError, match="give networks, and a teacher, of one number of classes"):
+        train(network(classes=3), few(), cond=labels, teacher=network(classes=2), **quiet)
     assert "hidden" not in trainer._preset(get_preset("default"))
     assert trainer._preset(hiding)["hidden"] == 0.1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,18 @@ import phasewise as pw
 from phasewise.cli import app
 from phasewise.denoisers import save_denoiser
 from phasewise.errors import PhasewiseError
-from phasewise.pipeline import Teller, make_config, run_pipeline
+from phasewise.pipeline import Teller, make_config, run_pipeline, trials
 from phasewise.pipeline.ahead import check_before
-from phasewise.pipeline.conditions import asked_labels
-from phasewise.pipeline.estimate import asked_by_guidance
-from phasewise.pipeline.guiding import classes_told, guided_once, unguided
+from phasewise.pipeline.bounding import boundary_in
+from phasewise.pipeline.conditions import asked_labels, sampled_labels
+from phasewise.pipeline.guiding import check_guidance, classes_told, guide_members, guided, is_guided, unguided
+from phasewise.pipeline.judging import Judge
+from phasewise.pipeline.placing import Placing
 from phasewise.pipeline.stages import Context, all_stages
+from phasewise.pipeline.teachers import classes_of
 from phasewise.pipeline.use import config_for
 from phasewise.runs import open_run
+from phasewise.runs.config import command
 from phasewise.runs.run import Run
 
 SCALE = 3.0
@@ -68,8 +73,7 @@ def test_a_step_costs_both_calls(told):
     prices, inner = told.prices, told.denoiser("global").member
     once = pw.metrics.count_flops(inner.given(0), inner.image_shape)
     assert prices.flops[prices.names.index("global")] == pytest.approx(2 * once)
-    assert asked_by_guidance(config()) == 2
-    assert [asked_by_guidance(config(guidance=g)) for g in (1.0, 0.0)] == [1, 1]
+    assert [is_guided(config(guidance=g)) for g in (3.0, 1.0, 0.0)] == [True, False, False]
 
 
 def test_a_diagnosis_asks_without_guidance(told):
@@ -85,7 +89,9 @@ def test_a_diagnosis_asks_without_guidance(told):
 
 def test_samples_are_judged_by_the_class_asked_for(told):
     seen = {name: e.extra.get("class_seen_unseen") for name, e in told.evaluations.items()}
-    assert seen["global"] > 0.3, "one in ten by chance"
+    labels = sampled_labels(told.classes, 150, 0)
+    images = pw.sample(told.hybrid("global"), n=150, seed=0, cond=labels).clamp(0, 1)
+    assert seen["global"] == pytest.approx(told.features(unseen=True).accuracy(images, labels))
     assert seen["closed_only"] is None, "a linear filter is told no class"
     report = (told.root / "report.html").read_text()
     assert "told the class, guided 3-fold" in report
@@ -99,6 +105,63 @@ def test_another_scale_trains_nothing_again(copy):
     assert (copy / "models" / "global" / "member" / "weights.safetensors").read_bytes() == weights
     assert Run(copy).denoiser("global").scale == 1.0
     assert stages_done(copy, config(guidance=1.0)) == []
+
+
+def test_a_network_made_again_is_guided_as_the_others(copy):
+    shutil.rmtree(copy / "models" / "r1")
+    run_pipeline(config(), copy, command="train", say=lambda _: None)
+    assert Run(copy).denoiser("r1").scale == SCALE
+
+
+def test_a_stop_half_way_leaves_no_scale_for_done(copy, monkeypatch):
+    monkeypatch.setattr("phasewise.pipeline.stages.guide_members", lambda *_: pytest.fail("stopped"))
+    with pytest.raises(pytest.fail.Exception):
+        run_pipeline(config(guidance=1.0), copy, update=True, say=lambda _: None)
+    monkeypatch.undo()
+    assert stages_done(copy, config())[0] == "guide"
+
+
+def test_a_judgement_is_of_one_scale(told, copy):
+    plan, judge = told.schedules["global"], Judge(told.judges(), (0.0, 1.0), {})
+    other = Run(copy)
+    assert trials._key(other, plan, judge) == trials._key(told, plan, judge)
+    guide_members(other, ["global"], 2.0)
+    assert trials._key(other, plan, judge) != trials._key(told, plan, judge)
+
+
+def test_held_out_losses_choose_no_guided_schedule(told):
+    assert set(told.fronts) == {"frechet", "w2"}
+    assert all(e.nats is None for e in told.evaluations.values())
+    data = pw.load_images("digits", limit=60)
+    for penalty in ("kl", "flow"):
+        with pytest.raises(PhasewiseError, match=f"--penalty {penalty} counts held-out losses"):
+            check_guidance(config(penalty=penalty), data)
+        check_guidance(config(penalty=penalty, guidance=1.0), data)
+
+
+def test_who_is_told_the_class_takes_the_first_step(told):
+    placing = Placing(told.denoisers(), told.prices, None, None, config(), Teller.of(lambda _: None))
+    assert placing.opened(("global", "r1")) == ("global", "r1"), "there is a mean of each class"
+    untold = {**placing.members, "global": told.denoiser("wiener")}
+    assert replace(placing, members=untold).opened(("global", "r1")) == ("wiener", "r1")
+
+
+def test_a_boundary_by_losses_asks_without_guidance(told, monkeypatch):
+    asked = []
+    monkeypatch.setattr("phasewise.pipeline.bounding.boundary", lambda a, b, *_, **__: asked.extend((a, b)))
+    boundary_in(told, "global", "r1")
+    boundary_in(told, "global", "r1", reference="late")
+    assert [isinstance(d, pw.GuidedDenoiser) for d in asked] == [False, False, True, True]
+
+
+def test_a_run_of_before_is_repeated_untold():
+    before = make_config(32, "cpu", data="cifar10")
+    assert before.train.guidance is None
+    assert "--guidance 0" in command(before)
+    named = config_for(Path("nowhere"), "cpu", {"data": "cifar10"})
+    assert "--guidance 2.0" in command(named)
+    for quiet in (make_config(28, "cpu", data="mnist"), make_config(32, "cpu", data="folder"), make_config(8)):
+        assert "--guidance" not in command(quiet)
 
 
 def test_without_it_stages_are_what_they_were():
@@ -121,11 +184,13 @@ def test_who_is_told_by_default():
         {"networks": "models"},
         {"data": "mnist"},
         {"data": "clothing128"},
+        {"distill": True},
     ):
         other = config_for(Path("nowhere"), "cpu", {"data": "cifar10", **given})
         assert not other.train.guidance, given
         assert not any(m.told for m in other.members), given
-    assert config_for(Path("nowhere"), "cpu", {"data": "cifar10", "guidance": 4.0}).train.guidance == 4.0
+    for given, scale in (({"guidance": 4.0}, 4.0), ({"distill": False}, 2.0)):
+        assert config_for(Path("nowhere"), "cpu", {"data": "cifar10", **given}).train.guidance == scale
 
 
 def test_what_cannot_be_told_is_refused(told, tmp_path):
@@ -139,9 +204,17 @@ def test_what_cannot_be_told_is_refused(told, tmp_path):
         make_config(8, "smoke", guidance=-1.0)
     untold = pw.UNetDenoiser((1, 8, 8), width=8)
     with pytest.raises(PhasewiseError, match="the one in there is told no class"):
-        guided_once(untold, data, "there")
+        guided(untold, data, 1.0, "there")
     with pytest.raises(PhasewiseError, match=r"tells every network 11 labels.*is told 10"):
-        guided_once(pw.UNetDenoiser((1, 8, 8), width=8, classes=10), data, "there")
+        guided(pw.UNetDenoiser((1, 8, 8), width=8, classes=10), data, 1.0, "there")
+    partly = replace(data, labels_test=None)
+    with pytest.raises(PhasewiseError, match="no labels of its test images"):
+        classes_told(partly)
+    with pytest.raises(PhasewiseError, match="guidance must be a finite number"):
+        make_config(8, "smoke", guidance=float("inf"))
+    with pytest.raises(PhasewiseError, match="no posterior means to learn; give the network in it"):
+        classes_of(told.denoiser("global"))
+    assert classes_of(told.denoiser("global").member) == 11
     assert unguided(untold) is untold
     assert classes_told(data) == 11
 
@@ -153,9 +226,13 @@ def test_networks_of_a_told_run_are_taken(told, tmp_path):
     assert (one.scale, other.scale) == (2.0, SCALE)
     x, labels = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([1, 8])
     assert torch.equal(one.member(x, 0.4, labels), other.member(x, 0.4, labels))
-    save_denoiser(pw.UNetDenoiser((1, 8, 8), width=8), tmp_path / "plain" / "global")
+    save_denoiser(pw.UNetDenoiser((1, 8, 8), width=8), tmp_path / "plain" / "r1")
     with pytest.raises(PhasewiseError, match="is told no class"):
         run_pipeline(config(networks=str(tmp_path / "plain")), tmp_path / "other", command="train", say=lambda _: None)
+    assert not (tmp_path / "other").exists(), "known before anything is trained"
+    untold = make_config(8, "smoke", **PLAN, networks=str(told.root / "models"))
+    with pytest.raises(PhasewiseError, match="holds a guided network, of a run whose networks are told the class"):
+        run_pipeline(untold, tmp_path / "untold", command="train", say=lambda _: None)
 
 
 def test_students_of_a_told_network(tmp_path):

@@ -151,8 +151,8 @@ class GuidedDenoiser(Wrapping):
         return conditional + (self.scale - 1) * kept("guidance", lambda: conditional - self._unconditional(x_t, t))
 
     def reusable_parts(self) -> tuple[str, ...]:
-        """ "guidance": the difference of the answers with the condition and without."""
-        return ("guidance",)
+        """ "guidance": the difference of the answers with the condition and without, where both are asked for."""
+        return () if self.scale in (0, 1) else ("guidance",)
 
     def _unconditional(self, x_t: Tensor, t: Time) -> Tensor:
         if self.null is not None:

@@ -27,7 +27,7 @@ from phasewise.metrics.cost import count_flops
 from phasewise.metrics.features import check_features
 from phasewise.metrics.frechet import MIN_SAMPLES
 from phasewise.pipeline.conditions import takes_labels
-from phasewise.pipeline.guiding import classes_told
+from phasewise.pipeline.guiding import check_guidance
 from phasewise.pipeline.models import check_models, check_shape, is_there, open_source
 from phasewise.pipeline.teachers import check_teacher, given_teacher
 from phasewise.runs.config import RunConfig
@@ -58,8 +58,7 @@ def check_before(config: RunConfig, data: ImageData, stages: Iterable[str], *, i
         return
     opened = check_members(config, data.image_shape, data)
     check_images(data)
-    if config.train.guidance:
-        classes_told(data)
+    check_guidance(config, data)
     if opened:
         check_models(opened, data)
     if "features" in stages:

@@ -13,6 +13,7 @@ from phasewise.files import write_text
 from phasewise.metrics import FeatureNetwork
 from phasewise.pipeline.bounds import CLOSED
 from phasewise.pipeline.conditions import labels_of
+from phasewise.pipeline.guiding import unguided
 from phasewise.pipeline.models import (
     check_models,
     check_shape,
@@ -27,7 +28,7 @@ from phasewise.runs.images import images_of
 from phasewise.runs.parts import DataOptions
 from phasewise.runs.run import Run
 from phasewise.sampling import time_grid
-from phasewise.scheduling import Boundary, boundary
+from phasewise.scheduling import PENALTIES, Boundary, boundary
 from phasewise.scheduling.boundary_record import Clock
 
 
@@ -56,6 +57,9 @@ def boundary_in(
     config = run.config
     if config is None:
         raise PhasewiseError(f"{run.root} holds no phasewise run; give the folder of `phasewise run --out`")
+    if which is None or (penalty is not None and PENALTIES[penalty].needs_losses):  # held-out losses tell
+        told = {m.name for m in config.members if m.told}
+        first, second = (unguided(d) if name in told else d for name, d in ((early, first), (late, second)))
     changed = {k: v for k, v in (("data", data), ("data_dir", data_dir)) if v is not None}
     images = images_of(config.data, **changed).to(device)
     if labels_of(images, "validation", (first, second)) is not None:

@@ -88,7 +88,7 @@ def shipped_judge(ready: Pretrained, config: RunConfig) -> Judge:
             judge.features.to(config.machine.device)
             floors[name] = judge.of_features(ready.real_features(unseen=name == UNSEEN)[:n], seed)
     first = frechet_score(ready.real_features()[:n], ready.reference_moments(), seed)
-    return Judge(judges, ready.pixels.pixel_range, real_floor(first, floors))
+    return Judge(judges, ready.pixels.pixel_range, real_floor(first, floors), classes=ready.classes)
 
 
 def judge_demo(ready: Pretrained, folder: RunFolder, say: Teller) -> None:

@@ -23,6 +23,7 @@ from phasewise.metrics.frechet import frechet_draws
 from phasewise.metrics.sliced import sliced_draws
 from phasewise.pipeline.costs import NetworkCost, is_trained
 from phasewise.pipeline.footprint import peak_memory
+from phasewise.pipeline.guiding import is_guided
 from phasewise.pipeline.panel import SHIPPED
 from phasewise.pipeline.trying import Speed, speeds, trial_data
 from phasewise.pretrained.sets import shipped_judges
@@ -127,8 +128,8 @@ def _calling(config: RunConfig, about: DataRecord, tried: Mapping[str, Speed], j
     held, test = config.diagnose.n_losses, about.sizes["test"]
     calls = sampled_calls(config, steps)
     n, placed = config.evaluate.n_samples, placed_images(config)
-    asks = asked_by_guidance(config)
-    priced = asks * min(held, about.sizes["validation"]) * config.grid.steps
+    asks = 2 if is_guided(config) else 1  # a step of a guided network is two calls
+    priced = min(held, about.sizes["validation"]) * config.grid.steps
     judged = sum(calls.values()) * (n + TIMED)
     readings = n * len(calls)
     return {
@@ -139,7 +140,7 @@ def _calling(config: RunConfig, about: DataRecord, tried: Mapping[str, Speed], j
         # from half way on average
         "recovery": min(config.recovery.n_recovery, test) * len(config.recovery.recovery_times) * steps / 2 * every,
         # once for the losses and once for the distances in features
-        "schedule": priced * (2 * every + (len(tried) + 1) * judges.first)
+        "schedule": priced * (2 * asks * every + (len(tried) + 1) * judges.first)
         + placed * (config.schedule.budget * steps * asks * whole + judges.first),
         # a classifier that judges also tells which classes it sees
         "evaluate": judged * asks * whole
@@ -156,11 +157,6 @@ def sampled_calls(config: RunConfig, steps: float) -> dict[str, float]:
         return {"global": float(steps), "others": 2.0 * steps, "own": own}
     # some cost more than the hybrid, some less
     return {str(k): config.schedule.budget * steps for k in range(SCHEDULES)}
-
-
-def asked_by_guidance(config: RunConfig) -> int:
-    """Calls of a network that a step of it comes to."""
-    return 2 if (config.train.guidance or 1) != 1 else 1
 
 
 def clone_calls(config: RunConfig) -> float:

@@ -29,6 +29,7 @@ from phasewise.metrics import (
 from phasewise.metrics.judges import FIRST, judged
 from phasewise.pipeline.conditions import class_counts, needs, parts_of, sampled_labels, takes_labels
 from phasewise.pipeline.costs import expensive
+from phasewise.pipeline.guiding import is_guided
 from phasewise.pipeline.samplers import batch_of
 from phasewise.pipeline.telling import Teller
 from phasewise.results import Evaluation, HybridSchedule, JudgeScore, ParetoFront, PriceList
@@ -233,7 +234,7 @@ def evaluate_all(
         if name in (*RIVALS, *OTHERS):
             rivals[name] = first
         paired = None if name == "global" else paired_error(images, base)
-        nats = _nats(prices, schedules[name])
+        nats = None if is_guided(config) else _nats(prices, schedules[name])
         row = Evaluation(
             name=name,
             label=schedules[name].label or baselines.LABELS.get(name, name),

@@ -96,8 +96,10 @@ class Placing:
         return batch_of(self.pixels.image_shape, self.config.machine.device)
 
     def opened(self, assignment: Sequence[str]) -> tuple[str, ...]:
-        """With a closed form at the first step, and no closed form at more than two in a row."""
-        first = [self.closed[0]] if self.closed and self.flops(self.closed[0]) < self.flops(assignment[0]) else []
+        """With a closed form at the first step, and no closed form at more than two in a row.  Where networks are told
+        the class, they begin: there is a mean of each class."""
+        free = bool(self.closed) and not self.members[self.prices.losses.reference].takes_condition
+        first = [self.closed[0]] if free and self.flops(self.closed[0]) < self.flops(assignment[0]) else []
         taken = [*first, *assignment[len(first) :]]
         runs = ((name, len(list(steps))) for name, steps in itertools.groupby(taken))
         kept = ((name, min(count, IN_A_ROW) if name in self.closed else count) for name, count in runs)

@@ -124,9 +124,11 @@ def go_through(chosen: list[Stage], folder: RunFolder, context: Context) -> None
         if folder.done(stage, stages):
             say.skip(stage.name)
             continue
-        if stage.model is not None and folder.stale(stage, stages):
-            discard_training(folder.run, stage.model)
-            folder.unstamp(stage)  # or a stop from here on would discard what it had learnt by then
+        if folder.stale(stage, stages):
+            if stage.model is not None:
+                discard_training(folder.run, stage.model)
+            # or a stop from here on would discard what a network had learnt by then, or leave half of it as done
+            folder.unstamp(stage)
         say.start(stage.name)
         started = time.monotonic()
         stage.work(context)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from phasewise import seeding
 from phasewise.data import ImageData
-from phasewise.denoisers import Denoiser, DiTDenoiser, save_denoiser
+from phasewise.denoisers import Denoiser, DiTDenoiser, GuidedDenoiser, save_denoiser
 from phasewise.diagnosis import gap_window, measure_losses, measure_recovery, path_kl, reach
 from phasewise.errors import PhasewiseError
 from phasewise.metrics import FeatureNetwork, FrechetJudge, SampleJudge, SlicedJudge
@@ -26,7 +26,7 @@ from phasewise.pipeline.conditions import class_counts, labels_of
 from phasewise.pipeline.diagnosing import cmi_window, measure_cmi
 from phasewise.pipeline.exporting import export_schedule
 from phasewise.pipeline.folder import Stage
-from phasewise.pipeline.guiding import HIDDEN, classes_told, guide_members, guided_once, unguided
+from phasewise.pipeline.guiding import HIDDEN, classes_told, guide_members, guided, is_guided, scale_of, unguided
 from phasewise.pipeline.judging import Judge, evaluate_all, left_out_of_schedules, local_member, plan_schedules
 from phasewise.pipeline.models import (
     check_shape,
@@ -161,7 +161,7 @@ def train_member(ctx: Context, member: Member) -> None:
     )  # fmt: skip
     record = records[member.name]
     learnt = networks[member.name]
-    save_denoiser(guided_once(learnt, ctx.data) if member.told else learnt, folder)
+    save_denoiser(guided(learnt, ctx.data, scale_of(config)) if member.told else learnt, folder)
     ctx.run.write("training", record, f"{member.name}.json")
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # only now that the model is saved
     done = f"validation loss {record.val_loss:.4f} after {record.steps} steps, {record.seconds:.0f} s"
@@ -178,7 +178,13 @@ def is_classmate(ctx: Context, other: Member, member: Member) -> bool:
 def take_trained(ctx: Context, member: Member, source: str) -> None:
     """Put a denoiser trained elsewhere, and its training record where there is one, into the run."""
     denoiser = open_source(source, ctx.data.pixel_range)
-    denoiser = unguided(denoiser) if member.told else denoiser
+    if member.told:
+        denoiser = unguided(denoiser)
+    elif isinstance(denoiser, GuidedDenoiser) and MEMBER_KINDS[member.kind].build is not None:
+        raise PhasewiseError(
+            f"{source} holds a guided network, of a run whose networks are told the class; give --guidance "
+            f"{denoiser.scale:g} here, too"
+        )
     if member.window is not None:
         if not isinstance(denoiser, DiTDenoiser):
             raise PhasewiseError(
@@ -189,7 +195,8 @@ def take_trained(ctx: Context, member: Member, source: str) -> None:
     check_shape(member.name, source, denoiser, ctx.data.image_shape)
     if MEMBER_KINDS[member.kind].look == "local" and denoiser.radius != member.radius:
         raise PhasewiseError(f"{source} sees a radius of {denoiser.radius}, not {member.radius}")
-    save_denoiser(guided_once(denoiser, ctx.data, source) if member.told else denoiser, ctx.run.model(member.name))
+    kept = guided(denoiser, ctx.data, scale_of(ctx.config), source) if member.told else denoiser
+    save_denoiser(kept, ctx.run.model(member.name))
     trained = Path(source) / "training.json"
     if trained.is_file():
         # it had another name there, maybe
@@ -288,7 +295,7 @@ def do_cmi(ctx: Context) -> None:
 
 
 def do_guide(ctx: Context) -> None:
-    scale = float(ctx.config.train.guidance or 0)
+    scale = scale_of(ctx.config)
     names = guide_members(ctx.run, (m.name for m in ctx.config.members if m.told), scale)
     ctx.say(f"told the class, and guided by it {scale:g}-fold: {', '.join(names)}")
 
@@ -313,6 +320,8 @@ def do_schedule(ctx: Context) -> None:
     )
     run.write("prices", prices)
     measured = [name for name, p in PENALTIES.items() if p.missing(prices) is None]
+    if is_guided(config):  # its answers lose by intent on held-out images
+        measured = [name for name in measured if not PENALTIES[name].needs_losses]
     left_out = left_out_of_schedules(config, prices)
     members = [name for name in prices.names if name not in left_out]
     members += dict.fromkeys(prices.reuse.names if prices.reuse else ())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from phasewise.data import ImageData
-from phasewise.denoisers import Denoiser, HybridDenoiser, load_denoiser
+from phasewise.denoisers import Denoiser, GuidedDenoiser, HybridDenoiser, load_denoiser
 from phasewise.denoisers.hybrid import listed, pixels_apart
 from phasewise.errors import PhasewiseError
 from phasewise.runs.config import RunConfig
@@ -45,6 +45,11 @@ def classes_of(teacher: Denoiser) -> int | None:
     """
     if not teacher.takes_condition:
         return None
+    if isinstance(teacher, GuidedDenoiser):
+        raise PhasewiseError(
+            "the teacher is guided, so its answers are no posterior means to learn; give the network in it: the folder "
+            "member/ in its own, or .member"
+        )
     classes = getattr(teacher, "classes", None)
     if not isinstance(classes, int):
         raise PhasewiseError(

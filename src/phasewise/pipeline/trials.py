@@ -113,7 +113,12 @@ def _key(run: Run, plan: HybridSchedule, judge: Judge) -> str:
     """What a judgement depends on besides seed and number: the weights, and what the samples are held against."""
     digest = hashlib.sha256(f"{judge.features.name} {judge.reference.n}".encode())
     for name in sorted(set(plan.assignment)):
-        digest.update((run.model(name) / "weights.safetensors").read_bytes())
+        folder = run.model(name)
+        files = sorted(folder.rglob("weights.safetensors"))
+        if len(files) > 1:  # what is guided says in its config how strongly
+            files.append(folder / "config.json")
+        for file in files:
+            digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 

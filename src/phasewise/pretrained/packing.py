@@ -29,7 +29,7 @@ from phasewise.runs.members import MEMBER_KINDS, NAME
 from phasewise.runs.run import Run, open_run
 
 PACKED = ("data", "features", "gap", "losses", "prices", "fronts", "schedules", "explanations", "recovery", "training")
-MEASURED = ("symmetry", "cmi", "markov")
+MEASURED = ("symmetry", "cmi", "markov", "classes")
 """Items of a run that a set keeps; the latter where they were measured."""
 REAL = 3000
 TIMES = (0.05, 0.2, 0.4, 0.6, 0.8)
@@ -67,7 +67,7 @@ def pack(
     if judges_of is None:
         write_features(features, target, data.train, data.test)
         write_second_judge(second, target, data.train, data.test)
-    change = rounding({n: full[n] for n in names}, target, data.test)
+    change = rounding({n: full[n] for n in names}, target, data)
     fids = {e.name: {k: getattr(e, k) for k in ("fid", "fid_stderr", "n", "mflop")} for e in evaluation.values()}
     card: dict[str, Any] = {"denoisers": names, "data": config.data.data, "trained_by": command(shown)}
     card |= {"note": note} if note else {}
@@ -169,9 +169,11 @@ def _write_real(features: ClassifierFeatures, place: Path, test: torch.Tensor) -
     write_bytes(place, safetensors.torch.save({"features": features.extract(test[order]).half()}))
 
 
-def rounding(full: dict[str, Denoiser], target: Run, test: torch.Tensor) -> dict[str, float]:
+def rounding(full: dict[str, Denoiser], target: Run, data: ImageData) -> dict[str, float]:
     """Largest relative change of the held-out loss by half precision, by name (500 test images, same noise)."""
     half = {f"{n} half": load_denoiser(target.model(n)) for n in full}
-    table = measure_losses({**full, **half}, test[:500], TIMES, reference="global", seed=11)
+    labels = data.labels_test if any(denoiser.takes_condition for denoiser in full.values()) else None
+    told = None if labels is None else labels[:500]
+    table = measure_losses({**full, **half}, data.test[:500], TIMES, reference="global", cond=told, seed=11)
     loss = {name: table.loss[:, i] for i, name in enumerate(table.names)}
     return {n: float(np.abs(loss[f"{n} half"] / loss[n] - 1).max()) for n in full}

@@ -29,7 +29,7 @@ from phasewise.runs.parts import (
     SymmetryOptions,
     TrainOptions,
 )
-from phasewise.runs.sizes import SIZES, SMOKE_STEPS, bounded, of_models
+from phasewise.runs.sizes import SIDES, SIZES, SMOKE_STEPS, bounded, of_models
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def make_config(image_side: int, size: str = "auto", *, labelled: bool = False, 
     chosen = coerced({k: v for k, v in given.items() if v is not None})
     given_unet = UNETS_OWN & chosen.keys()
     network = chosen.get("global_network", "unet" if given_unet else None)
-    told = labelled and chosen.get("guidance") != 0 and not TAKEN & chosen.keys()
+    told = labelled and chosen.get("guidance") != 0 and not any(chosen.get(name) for name in TAKEN)
     usual = SIZES[size] | bounded(size, image_side, network, told)
     usual |= _fitting_cmi(image_side, chosen, usual)
     if chosen.get("model"):
@@ -278,4 +278,13 @@ def command(config: RunConfig, verb: str = "run", parts: Iterable[str] = tuple(P
         own = list(usual[name]) if isinstance(usual[name], tuple) else usual[name]
         if value != own and HOMES[name][0] in parts:
             words += HOMES[name][1].words(value)
+    if config.train.guidance is None and "train" in parts and is_labelled(config.data):
+        # a run of before networks were told anything; where they would be by themselves, that is said
+        kind = kind_and_size(config.train.global_network)[0]
+        words += ["--guidance", "0"] * (config.size == "cpu" and kind == "transformer")
     return " ".join(words)
+
+
+def is_labelled(data: DataOptions) -> bool:
+    """Whether images are known to have labels before they are read: those of named sets."""
+    return data.data in SIDES and data.label_column != "none"

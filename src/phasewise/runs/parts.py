@@ -118,6 +118,10 @@ def _model_words(words: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def _finite(value: float) -> str | None:
+    return None if math.isfinite(value) else f"must be a finite number; got {value}"
+
+
 def _width(value: int) -> str | None:
     return None if value >= 8 and value % 8 == 0 else f"must be a positive multiple of 8, got {value}"
 
@@ -263,7 +267,12 @@ class TrainOptions(Options):
     optimizer: str | None = option(None, "Optimizer, if not the preset's: adamw, muon.", known=_optimizers)
     flip: bool = option(False, "Mirror training images at random, left to right.", main=True)
     guidance: float | None = option(
-        None, "Tell networks the class; guide by it so strongly; 0: no.", main=True, least=0, makes_members=True
+        None,
+        "Tell networks the class; guide by it so strongly; 0: no.",
+        main=True,
+        least=0,
+        check=_finite,
+        makes_members=True,
     )
     global_epochs: float = option(
         130, "Passes over the data, global networks.", check=kind(checks.epochs), makes_members=True

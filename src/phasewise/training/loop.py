@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from phasewise import checks
 from phasewise.data import ImageData, as_images
-from phasewise.denoisers import NetworkDenoiser
+from phasewise.denoisers import Denoiser, NetworkDenoiser
 from phasewise.denoisers.base import a_denoiser, denoisers_by_name
 from phasewise.errors import PhasewiseError
 from phasewise.files import beneath
@@ -73,16 +73,18 @@ def train_together(
     return Together(denoisers, data, preset, folders, chosen).run(", ".join(denoisers))
 
 
-def null_label(denoisers: Mapping[str, NetworkDenoiser], conditions: Conditions) -> int:
-    """The label that stands for none: the last one that the networks know, and that no image has.
+def null_label(denoisers: Iterable[Denoiser], conditions: Conditions) -> int:
+    """The label that stands for none: the last one that the networks, and their teacher, know, and no image has.
 
     Raises PhasewiseError where there are no labels to hide, or no such label.
     """
-    known, rows = {denoiser.classes for denoiser in denoisers.values()}, conditions.train
+    known = {getattr(denoiser, "classes", None) for denoiser in denoisers if denoiser.takes_condition}
+    rows = conditions.train
     classes = known.pop() if len(known) == 1 else None
     if classes is None or rows is None or rows.dim() != 1:
         raise PhasewiseError(
-            "the preset hides class labels: give networks of one number of classes, and cond, the label of each image"
+            "the preset hides class labels: give networks, and a teacher, of one number of classes, and cond, the "
+            "label of each image"
         )
     if int(rows.max()) >= classes - 1:
         raise PhasewiseError(
@@ -115,7 +117,7 @@ class Together:
             raise PhasewiseError("networks trained together must share one path: they see the same noisy images")
         taught = [*denoisers.values(), *([] if settings.teacher is None else [settings.teacher])]
         conditions = Conditions.of(data, images, settings, taught)
-        null = null_label(denoisers, conditions) if plan.hidden else None
+        null = null_label(taught, conditions) if plan.hidden else None
         on = torch.device(settings.device) if settings.device is not None else next(first.parameters()).device
         self.settings = settings
         self.batches = Batches(
