@@ -109,7 +109,7 @@ def _price_table(run: Run, palette: Palette) -> Table:
     sizes = sorted({e.n for table in run.gap.values() for e in table.values()})
     caption = "What one call costs per image" + (", and what a denoiser used at every time loses" if run.gap else "")
     caption += f" (± one standard error, n = {num(sizes[-1])})." if sizes else "."
-    if run.config is not None and (run.config.train.guidance or 1) != 1:
+    if run.guidance not in (0, 1):
         caption += " Networks are guided: costs are of both their calls, losses of one, told the class."
     return Table(head, tuple(rows), f"{caption} {timing(run)}".strip())
 

@@ -150,11 +150,10 @@ def evaluation(run: Run) -> Section:
 
 def asked_twice(run: Run) -> str:
     """What a step of guided networks comes to; empty in a run without guidance."""
-    scale = run.config.train.guidance if run.config else None
-    if not scale:
+    if not run.guidance:
         return ""
-    calls = "once" if scale == 1 else "twice: FLOPs and milliseconds count both calls"
-    return f"; networks are told the class, guided {scale:g}-fold, and each evaluation asks one {calls}"
+    calls = "once" if run.guidance == 1 else "twice: FLOPs and milliseconds count both calls"
+    return f"; networks are told the class, guided {run.guidance:g}-fold, and each evaluation asks one {calls}"
 
 
 def _judges(run: Run, names: list[str]) -> list[Table]:

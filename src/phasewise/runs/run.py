@@ -233,6 +233,14 @@ class Run:
         return words[2] if words[:2] == ["phasewise", "demo"] and len(words) > 2 else None
 
     @property
+    def guidance(self) -> float:
+        """How strongly its networks are guided by the class they are told, as on record: 1 asks once; 0: told none."""
+        parts = self.info.get("config")
+        train = parts.get("train") if isinstance(parts, dict) else None
+        scale = train.get("guidance") if isinstance(train, dict) else None
+        return float(scale) if isinstance(scale, (int, float)) else 0.0
+
+    @property
     def real(self) -> dict[str, Any]:
         """Distance (FID or another, as the evaluations say) of held-out real images: the floor."""
         return self._evaluation.get("real") or {}
