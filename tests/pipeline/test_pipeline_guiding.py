@@ -141,8 +141,10 @@ def test_held_out_losses_choose_no_guided_schedule(told):
 
 def test_who_is_told_the_class_takes_the_first_step(told):
     placing = Placing(told.denoisers(), told.prices, None, None, config(), Teller.of(lambda _: None))
+    assert placing.opening == []
     assert placing.opened(("global", "r1")) == ("global", "r1"), "there is a mean of each class"
     untold = {**placing.members, "global": told.denoiser("wiener")}
+    assert replace(placing, members=untold).opening == ["wiener"]
     assert replace(placing, members=untold).opened(("global", "r1")) == ("wiener", "r1")
 
 

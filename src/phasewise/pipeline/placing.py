@@ -5,7 +5,7 @@ search judges as many grids, of as many samples, on the same noise, which no jud
 for the least FID whose pixels are as near to real ones as those of the reference on the run's grid (:func:`guarded`).
 
 The first step, at t = 1, goes to a closed form wherever there is one: everybody's answer there is the mean of the
-images.  A closed form that would take several steps in a row takes two: what lies between is no work for it.
+images, unless networks are told the class of each.  A closed form that would take several steps in a row takes two: what lies between is no work for it.
 
 Of the hybrids that the optimiser finds within the budget three are placed, with the reference at all the steps that
 the budget allows, at two thirds and at half of them.  The best on fresh noise is taken, and of those as good within
@@ -95,11 +95,16 @@ class Placing:
     def batch(self) -> int:
         return batch_of(self.pixels.image_shape, self.config.machine.device)
 
+    @property
+    def opening(self) -> list[str]:
+        """The closed form that takes the first step for nothing: at t = 1 everybody's answer is the mean of the images.
+        None where the reference is told the class, whose mean is another."""
+        told = self.members[self.prices.losses.reference].takes_condition
+        return [] if told else self.closed[:1]
+
     def opened(self, assignment: Sequence[str]) -> tuple[str, ...]:
-        """With a closed form at the first step, and no closed form at more than two in a row.  Where networks are told
-        the class, they begin: there is a mean of each class."""
-        free = bool(self.closed) and not self.members[self.prices.losses.reference].takes_condition
-        first = [self.closed[0]] if free and self.flops(self.closed[0]) < self.flops(assignment[0]) else []
+        """With a closed form at the first step, where one may open, and none at more than two in a row."""
+        first = [name for name in self.opening if self.flops(name) < self.flops(assignment[0])]
         taken = [*first, *assignment[len(first) :]]
         runs = ((name, len(list(steps))) for name, steps in itertools.groupby(taken))
         kept = ((name, min(count, IN_A_ROW) if name in self.closed else count) for name, count in runs)
@@ -212,7 +217,7 @@ class Placing:
         """What the hybrid of this cost has to beat, each at its own best: at that cost or the next higher one."""
         reference, grid = self.prices.losses.reference, self.config.grid
         times, steps = self.prices.times.tolist(), len(self.prices.times)
-        first = self.closed[0] if self.closed else reference
+        first = next(iter(self.opening), reference)
         fewer = baselines.fewer_steps(self.prices, mflop, grid.solver, t_min=grid.t_min, first=first)
         assigned = {"global_cheap": fewer.assignment, "global_placed": self.opened((reference,) * steps)}
         if "stitched" in plans:
