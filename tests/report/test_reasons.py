@@ -254,6 +254,9 @@ def test_a_schedule_without_local_steps_is_no_gain_from_locality(folder: Path) -
     plan = dataclasses.replace(hybrid.schedule, assignment=("wiener",) * 2 + ("global",) * 8 + ("r3",) * 6)
     hybrid, full, cheap = judged(folder, hybrid={"schedule": plan})
     assert answer(run, hybrid, full, cheap) == ("Locality pays here", True)
+    plan = dataclasses.replace(hybrid.schedule, assignment=("r3",) + ("global",) * 15)  # from pure noise
+    hybrid, full, cheap = judged(folder, hybrid={"schedule": plan})
+    assert answer(run, hybrid, full, cheap) == ("The hybrid pays here, but not by locality", False)
     plan = dataclasses.replace(hybrid.schedule, assignment=("wiener",) * 8 + ("global",) * 8)
     hybrid, full, cheap = judged(folder, hybrid={"schedule": plan})
     assert answer(open_run(folder), hybrid, full, cheap) == ("The hybrid pays here, but not by locality", False)

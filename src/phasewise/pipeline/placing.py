@@ -5,7 +5,8 @@ search judges as many grids, of as many samples, on the same noise, which no jud
 for the least FID whose pixels are as near to real ones as those of the reference on the run's grid (:func:`guarded`).
 
 The first step, at t = 1, goes to a closed form wherever there is one: everybody's answer there is the mean of the
-images, unless networks are told the class of each.  A closed form that would take several steps in a row takes two: what lies between is no work for it.
+images, unless networks are told the class of each.  A closed form that would take several steps in a row takes two:
+what lies between is no work for it.
 
 Of the hybrids that the optimiser finds within the budget three are placed, with the reference at all the steps that
 the budget allows, at two thirds and at half of them.  The best on fresh noise is taken, and of those as good within

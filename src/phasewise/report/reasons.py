@@ -148,7 +148,10 @@ def answer(run: Run, hybrid: Evaluation, full: Evaluation, rival: Evaluation | N
 
 
 def local_saving(run: Run, hybrid: Evaluation) -> float | None:
-    """Share of the hybrid's saving, step for step against the reference, that its local steps have; None unknown."""
+    """Share of the hybrid's saving, step for step against the reference, that its local steps have; None unknown.
+
+    A step from pure noise is no local one, whoever takes it: there is nothing that a window could hide.
+    """
     if hybrid.schedule is None or run.prices is None or run.reference not in run.prices.names:
         return None
     flops = dict(zip(run.prices.names, run.prices.flops.tolist(), strict=True))
@@ -157,7 +160,10 @@ def local_saving(run: Run, hybrid: Evaluation) -> float | None:
         return None
     saved = {name: flops[run.reference] - flops[name] for name in taken}
     whole = sum(saved[name] for name in taken)
-    return sum(saved[n] for n in taken if n in locals_of(run)) / whole if whole > 0 else 0.0
+    first = int(np.argmax(run.prices.times))
+    blind = hybrid.schedule.times[0] == run.prices.times[first] and run.prices.losses.log_snr[first] == -np.inf
+    seeing = taken[1:] if blind else taken
+    return sum(saved[n] for n in seeing if n in locals_of(run)) / whole if whole > 0 else 0.0
 
 
 def reasons(
