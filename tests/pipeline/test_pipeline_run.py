@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from phasewise.data import load_images
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import read_json, write_json
 from phasewise.paths import LinearPath
-from phasewise.pipeline import Teller, config_for, make_config, need_run, run_pipeline, write_grid
+from phasewise.pipeline import Teller, config_for, judging, make_config, need_run, run_pipeline, write_grid
 from phasewise.pipeline.folder import RunFolder
 from phasewise.pipeline.panel import run_judges, second_network
 from phasewise.pipeline.stages import all_stages, wanted
@@ -116,6 +117,25 @@ def test_a_run_of_before_there_were_judges_is_done_and_reports(copy):
     with pytest.raises(RunFolderError, match=r"keeps no unseen\.safetensors for its judges"):
         run.reference_moments(unseen=True)
     assert "unseen FID" not in build_report(copy).read_text()
+
+
+def test_one_schedule_by_two_names_is_sampled_once(copy, monkeypatch):
+    run, data, counted = open_run(copy), load_images("digits"), []
+    plain = run.schedules["global"]
+    plans = {
+        "global": plain,
+        "global_placed": replace(plain, label="the same, placed"),
+        "local_only": run.schedules["local_only"],
+    }
+    draw = judging.sample
+    monkeypatch.setattr(judging, "sample", lambda *a, **k: counted.append("progress" in k) or draw(*a, **k))
+    judge = judging.Judge.of_data(data, run_judges(run, data, run.features(), None), config())
+    result = judging.evaluate_all(run.denoisers(), plans, run.prices, judge, config(), Teller.of(lambda _: None))
+    once, again, other = result.evaluations
+    assert sum(counted) == 2, "others are for the milliseconds"
+    assert (once.fid, once.judges) == (again.fid, again.judges)
+    assert other.fid != once.fid
+    assert again.paired_rmse == 0
 
 
 def test_the_second_judge_may_be_left_out(copy):

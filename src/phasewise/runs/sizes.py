@@ -47,9 +47,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "unet": {"global_width": 48, "global_epochs": 3, "local_epochs": 1.5},
 }  # fmt: skip
 """By kind of global network.  Of CIFAR-10 a transformer learns more in the same time (docs/results/cifar10.md)."""
-GUIDED: dict[str, Any] = {"guidance": 2.0, "n_samples": 1000, "place": 3}
+GUIDED: dict[str, Any] = {"guidance": 2.0, "n_samples": 1000, "place": 2}
 """What a transformer of photographs known to have labels is besides: told them, and guided.  A few passes then draw
-objects that can be named; two calls a step take the time of a third of the samples, and of a search in four."""
+objects that can be named; two calls a step take the time of a third of the samples, and of half of a search."""
 
 
 def bounded(size: str, side: int, network: str | None = None, told: bool = False) -> dict[str, Any]:
