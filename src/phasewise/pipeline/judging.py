@@ -252,7 +252,7 @@ def evaluate_all(
             n=n,
             reference_n=judge.reference.n,
             seed=seed,
-            mflop=cost_of(schedules[name], prices, members),
+            mflop=cost_of(schedules[name], prices, members, told),
             ms=ms[name],
             nfe=n_calls(schedules[name]),
             nats=nats.penalty if nats else None,
