@@ -20,7 +20,7 @@ from phasewise.pipeline.ahead import check_before
 from phasewise.pipeline.bounding import boundary_in
 from phasewise.pipeline.conditions import asked_labels, sampled_labels
 from phasewise.pipeline.guiding import check_guidance, classes_told, guide_members, guided, is_guided, unguided
-from phasewise.pipeline.judging import Judge
+from phasewise.pipeline.judging import Judge, evaluate_all
 from phasewise.pipeline.placing import Placing
 from phasewise.pipeline.stages import Context, all_stages
 from phasewise.pipeline.teachers import classes_of
@@ -96,6 +96,17 @@ def test_samples_are_judged_by_the_class_asked_for(told):
     report = (told.root / "report.html").read_text()
     assert "told the class, guided 3-fold" in report
     assert "class asked for, seen" in report
+
+
+def test_a_told_member_without_a_price_is_judged(copy):
+    run, data = Run(copy), pw.load_images("digits")
+    once = pw.GuidedDenoiser(run.denoiser("global").member, 1.0, null=10)
+    plan = replace(run.schedules["global"], assignment=("once",) * 5, mflop=None)
+    judge = Judge.of_data(data, run.judges(), config())
+    plans = {"global": run.schedules["global"], "mine": plan}
+    members = {**run.denoisers(), "once": once}
+    full, mine = evaluate_all(members, plans, run.prices, judge, config(), Teller.of(lambda _: None)).evaluations
+    assert mine.mflop == pytest.approx(full.mflop / 2)
 
 
 def test_another_scale_trains_nothing_again(copy):
