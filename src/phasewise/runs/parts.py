@@ -269,7 +269,6 @@ class TrainOptions(Options):
     guidance: float | None = option(
         None,
         "Tell networks the class; guide by it so strongly; 0: no.",
-        main=True,
         least=0,
         check=_finite,
         makes_members=True,

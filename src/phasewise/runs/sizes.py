@@ -23,8 +23,8 @@ SIZES: dict[str, dict[str, Any]] = {
         "cmi_options": {"steps": 20, "folds": 2}, "cmi_crop": 16, "place": 2, "clone_images": 20, "clone_steps": 4,
     },
 }  # fmt: skip
-"""Named sizes: "small" for images up to 16 pixels (minutes), "cpu" for larger ones (somewhat over an hour on 2 cores),
-"smoke" to try the whole chain in seconds, results meaningless."""
+"""Named sizes: "small" for images up to 16 pixels (minutes), "cpu" for larger ones (an hour to one and a half on two
+cores), "smoke" to try the whole chain in seconds, results meaningless."""
 SMOKE_SIDE, SMOKE_PIXELS, SMOKE_LEAST = 16, 1_000_000, 100
 """Up to which side smoke does as it says; beyond, pixels of all training images together, and the fewest of them."""
 
