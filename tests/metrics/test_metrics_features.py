@@ -169,6 +169,9 @@ def test_distance_orders_samplers_as_the_eye_does(classifier: ClassifierFeatures
 
 def test_summary_counts_missing_classes_and_doubt(classifier: ClassifierFeatures, digits: Images) -> None:
     real = classifier_summary(digits.test, classifier)
+    assert "class_seen" not in real
+    told = classifier_summary(digits.test, classifier, labels=digits.labels_test)
+    assert told == {**real, "class_seen": classifier.accuracy(digits.test, digits.labels_test)}
     assert real["confidence"] > 0.9
     assert math.log(10) - 0.1 < real["histogram_entropy"] <= math.log(10)
     ones = classifier_summary(digits.test[digits.labels_test == 1], classifier)

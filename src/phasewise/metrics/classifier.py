@@ -508,8 +508,11 @@ def cached_classifier(
 
 
 @checks.checked(batch=checks.count)
-def classifier_summary(samples: Tensor, classifier: ClassifierFeatures, batch: int = 256) -> dict[str, Any]:
-    """How a classifier sees ``samples`` (N, C, H, W).  Samples have no true class, so there is no accuracy.
+def classifier_summary(
+    samples: Tensor, classifier: ClassifierFeatures, batch: int = 256, labels: Tensor | None = None
+) -> dict[str, Any]:
+    """How a classifier sees ``samples`` (N, C, H, W).  Samples have no true class, so there is no accuracy; those that
+    were drawn of a class have ``class_seen``, the share put into it: ``labels``, (N,) integers.
 
     Entropies in nats, with p(c|x) the classifier's probabilities and H(p) = -sum p log p:
 
@@ -520,7 +523,9 @@ def classifier_summary(samples: Tensor, classifier: ClassifierFeatures, batch: i
     """
     p = classifier.probabilities(samples, batch).double()
     best, n = p.amax(1), p.shape[0]
-    histogram = torch.bincount(p.argmax(1), minlength=p.shape[1]).double() / n
+    first = p.argmax(1)
+    histogram = torch.bincount(first, minlength=p.shape[1]).double() / n
+    seen = {} if labels is None else {"class_seen": float((first == labels.cpu()).double().mean())}
     return {
         "confidence": float(best.mean()),
         "confidence_stderr": float(best.std() / math.sqrt(n)) if n > 1 else math.nan,
@@ -530,6 +535,7 @@ def classifier_summary(samples: Tensor, classifier: ClassifierFeatures, batch: i
         "histogram": histogram.tolist(),
         "classes": int(p.shape[1]),
         "n": n,
+        **seen,
     }
 
 

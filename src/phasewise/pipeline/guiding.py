@@ -77,13 +77,11 @@ def unguided(denoiser: Denoiser) -> Denoiser:
     return denoiser.member if isinstance(denoiser, GuidedDenoiser) else denoiser
 
 
-def guide_members(run: Run, names: Iterable[str], scale: float) -> list[str]:
-    """Keep the run's guided denoisers of these ``names`` at this ``scale``; returns the names."""
-    done = []
+def guide_members(run: Run, names: Iterable[str], scale: float) -> None:
+    """Keep the run's guided denoisers of these ``names`` at this ``scale``, where they are at another."""
     for name in names:
         kept = run.denoiser(name)
         assert isinstance(kept, GuidedDenoiser)  # the stage that made it saw to that
-        save_denoiser(GuidedDenoiser(kept.member, scale, null=kept.null), run.model(name))
-        done.append(name)
+        if kept.scale != scale:
+            save_denoiser(GuidedDenoiser(kept.member, scale, null=kept.null), run.model(name))
     run.reread_denoisers()
-    return done

@@ -26,7 +26,7 @@ from phasewise.metrics import (
     frechet_score,
     paired_error,
 )
-from phasewise.metrics.judges import FIRST, judged
+from phasewise.metrics.judges import FIRST, UNSEEN, judged
 from phasewise.pipeline.conditions import class_counts, needs, parts_of, sampled_labels, takes_labels
 from phasewise.pipeline.costs import expensive
 from phasewise.pipeline.guiding import is_guided
@@ -224,7 +224,7 @@ def evaluate_all(
 
         told = judge.cond(hybrids[name], n, seed)
         batch = batch_of(hybrids[name].image_shape, device)
-        same = next((done for done in drawn if is_alike(schedules[done], schedules[name])), None)
+        same = next((done for done in drawn if schedules[done].is_alike(schedules[name])), None)
         if same is None:
             images = sample(hybrids[name], n=n, seed=seed, cond=told, batch=batch, progress=tell).clamp(low, high)
         else:  # a rival that was placed where it had been, a hybrid that is T-Stitch
@@ -260,7 +260,7 @@ def evaluate_all(
             paired_rmse=paired.value if paired else None,
             paired_stderr=paired.stderr if paired else None,
             fid_minus={r: [d.difference, d.stderr] for r, d in minus.items()},
-            extra=_classifier_view(images.to(device), features) | _classes_seen(images.to(device), told, judge.judges),
+            extra=_classifier_view(images.to(device), told, judge),
             distance=features.distance,
             same_noise=shares_noise(schedules[name], schedules[order[0]]),
             judges={FIRST: first, **others},
@@ -302,11 +302,6 @@ def shares_noise(a: HybridSchedule, b: HybridSchedule) -> bool:
     return a.solver == b.solver and a.times == b.times
 
 
-def is_alike(a: HybridSchedule, b: HybridSchedule) -> bool:
-    """Whether two schedules draw the same images from one seed, whatever was predicted of them."""
-    return (a.times, a.assignment, a.solver, a.path) == (b.times, b.assignment, b.solver, b.path)
-
-
 def _in_order(name: str) -> tuple[int, int]:
     """Those first that others are compared with, the hybrid with most of them; then as they are shown."""
     order = list(baselines.LABELS)
@@ -314,17 +309,15 @@ def _in_order(name: str) -> tuple[int, int]:
     return 0 if name in RIVALS else 1 if name in OTHERS else 2, place
 
 
-def _classifier_view(images: Tensor, features: FeatureNetwork) -> dict[str, Any]:
-    return classifier_summary(images, features) if isinstance(features, ClassifierFeatures) else {}
-
-
-def _classes_seen(images: Tensor, told: Tensor | None, judges: Mapping[str, SampleJudge]) -> dict[str, float]:
-    """Share of the samples that each classifier among the judges puts into the class that was asked for."""
-    if told is None:
-        return {}
-    known = {k: j.features for k, j in judges.items() if isinstance(j, FrechetJudge)}
-    seeing = {k: f for k, f in known.items() if isinstance(f, ClassifierFeatures)}
-    return {f"class_seen_{name}": network.accuracy(images, told) for name, network in seeing.items()}
+def _classifier_view(images: Tensor, told: Tensor | None, judge: Judge) -> dict[str, Any]:
+    """How the first judge's classifier sees the samples; where they were ``told`` a class, who sees that."""
+    found: dict[str, Any] = {}
+    if isinstance(judge.features, ClassifierFeatures):
+        found = classifier_summary(images, judge.features, labels=told)
+    unseen = judge.judges.get(UNSEEN)
+    if told is not None and isinstance(unseen, FrechetJudge) and isinstance(unseen.features, ClassifierFeatures):
+        found["class_seen_unseen"] = unseen.features.accuracy(images, told)
+    return found
 
 
 def n_calls(schedule: HybridSchedule) -> int:

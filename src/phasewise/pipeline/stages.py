@@ -296,7 +296,8 @@ def do_cmi(ctx: Context) -> None:
 
 def do_guide(ctx: Context) -> None:
     scale = scale_of(ctx.config)
-    names = guide_members(ctx.run, (m.name for m in ctx.config.members if m.told), scale)
+    names = [m.name for m in ctx.config.members if m.told]
+    guide_members(ctx.run, names, scale)
     ctx.say(f"told the class, and guided by it {scale:g}-fold: {', '.join(names)}")
 
 
@@ -470,12 +471,12 @@ def all_stages(config: RunConfig) -> list[Stage]:
         stages.append(Stage("cmi", ("data",), _chosen(part["cmi"]) | beside, ("cmi", "markov"), do_cmi))
     if config.train.guidance:
         stages.append(Stage("guide", trained, {"guidance": config.train.guidance}, (), do_guide))
-    guided = ("guide",) * bool(config.train.guidance)
+    last = ("guide",) * bool(config.train.guidance)
     # the schedule waits for CMI only where that places the window, the report wherever it is measured
     window, shown = ("cmi",) * (config.schedule.window == "cmi"), ("cmi",) * config.cmi.measure
     stages += [
         Stage(
-            "schedule", (*trained, "diagnose", "features", *window, *guided),
+            "schedule", (*trained, "diagnose", "features", *window, *last),
             part["grid"] | _chosen(part["schedule"]) | losses,
             ("prices", "schedules", "fronts"), do_schedule,
         ),

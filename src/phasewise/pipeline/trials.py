@@ -16,7 +16,7 @@ from typing import Any
 from phasewise.display import View, measured, percent
 from phasewise.errors import PhasewiseError
 from phasewise.files import read_json
-from phasewise.pipeline.judging import Judge, evaluate_all, is_alike
+from phasewise.pipeline.judging import Judge, evaluate_all
 from phasewise.pipeline.samplers import samplers
 from phasewise.pipeline.telling import Teller
 from phasewise.results import Evaluation, HybridSchedule
@@ -129,11 +129,11 @@ def _known(run: Run, name: str, seed: int, plan: HybridSchedule, key: str, confi
         values = read_json(file)
         if isinstance(values, dict) and values.get("key") == key:
             e = Evaluation.from_dict(values["evaluation"])
-            if e.n == config.evaluate.n_samples and e.schedule is not None and is_alike(e.schedule, plan):
+            if e.n == config.evaluate.n_samples and e.schedule is not None and e.schedule.is_alike(plan):
                 return e
     own = run.evaluations.get(name)
     fits = own is not None and (own.seed, own.n) == (seed, config.evaluate.n_samples)
-    return own if fits and own is not None and own.schedule is not None and is_alike(own.schedule, plan) else None
+    return own if fits and own is not None and own.schedule is not None and own.schedule.is_alike(plan) else None
 
 
 def table(found: Mapping[str, Score], title: str) -> View:

@@ -115,10 +115,7 @@ def is_alone(run: Run, evaluation: Evaluation) -> bool:
 
 def is_same(a: Evaluation, b: Evaluation) -> bool:
     """Whether both are one schedule: the same members from the same times on, by one solver."""
-    one, other = a.schedule, b.schedule
-    if one is None or other is None:
-        return False
-    return (one.times, one.assignment, one.solver) == (other.times, other.assignment, other.solver)
+    return a.schedule is not None and b.schedule is not None and a.schedule.is_alike(b.schedule)
 
 
 def alone(run: Run) -> list[Evaluation]:

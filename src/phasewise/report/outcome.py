@@ -28,7 +28,7 @@ EXTRAS = {
         "spread of first choices (nats)",
         "entropy of the shares of samples put in each class, with the same bound",
     ),
-    "class_seen_first": ("class asked for, seen", "share of samples that the classifier puts into the class asked for"),
+    "class_seen": ("class asked for, seen", "share of samples that the classifier puts into the class asked for"),
     "class_seen_unseen": ("by the unseen judge", "the same by the classifier of the unseen judge"),
     "classes": ("classes", ""),
     "n": ("samples", ""),

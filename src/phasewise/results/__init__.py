@@ -318,6 +318,11 @@ class HybridSchedule(Record):
         registry.table("solver").get(self.solver)
         registry.table("path").get(str(self.path.get("name")))
 
+    def is_alike(self, other: HybridSchedule) -> bool:
+        """Whether both draw the same images from one seed, whatever was predicted of them."""
+        a, b = self, other
+        return (a.times, a.assignment, a.solver, a.path) == (b.times, b.assignment, b.solver, b.path)
+
     def step_at(self, t: float) -> int:
         """The step that noise time ``t`` falls into: it starts at or above t and ends below it; 0 above the grid."""
         # 1e-6: a start that was rounded still belongs to its own step

@@ -93,7 +93,7 @@ class Batches:
         if self.flip:
             mirrored = torch.rand(len(x), generator=generator) < 0.5
             x = torch.where(mirrored.to(device)[:, None, None, None], x.flip(3), x)
-        if self.hidden and cond is not None and self.null is not None:
+        if cond is not None and self.null is not None:
             unsaid = torch.rand(len(x), generator=generator) < self.hidden
             cond = cond.masked_fill(unsaid.to(device), self.null)
         if self.teacher is None:
