@@ -121,6 +121,18 @@ def test_an_estimate_follows_what_is_asked(costs, monkeypatch):
     assert more["cmi"] > 1.5 * usual["cmi"]
 
 
+def test_schedules_are_counted_by_what_they_spend(smoke_run):
+    shares = estimate.schedule_shares(CONFIG.changed(steps=8, t_min=0.02, budget=0.6, window=(0.2, 0.5)))
+    assert shares["window"] == shares["window_shifted"] == 2 / 8, "even times from 1 to .02: .30 and .44"
+    assert (shares["window_inverted"], shares["global"], shares["local_only"], shares["hybrid"]) == (6 / 8, 1, 0, 0.6)
+    assert estimate.schedule_shares(CONFIG.changed(budget=0.6, window="gap"))["window"] == 0.6
+    run = open_run(smoke_run)
+    spent = {name: plan.mflop / run.schedules["global"].mflop for name, plan in run.schedules.items()}
+    counted = estimate.schedule_shares(run.config)
+    assert spent.keys() <= counted.keys()
+    assert sum(counted[name] for name in spent) == pytest.approx(sum(spent.values()), rel=0.25)
+
+
 @pytest.mark.parametrize("estimator", ["density", "mmse", "mine", "nwj", "infonce", "smile", "classifier", "gaussian"])
 def test_cmi_is_counted_by_what_the_estimator_does(estimator):
     options = {"steps": 20, "folds": 2} if estimator in ("density", "mmse") else {}

@@ -31,7 +31,7 @@ from phasewise.results import DataRecord
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS
 from phasewise.runs.parts import USER_STEPS
-from phasewise.sampling import calls_per_step
+from phasewise.sampling import calls_per_step, time_grid
 from phasewise.scheduling import baselines
 from phasewise.work import Work, busy, seconds_of
 
@@ -39,8 +39,6 @@ OTHER = 1.0
 """Seconds of a stage beside what is tried."""
 DRAWING = 8.0
 """Of the report."""
-SCHEDULES = sum(name != "own" for name in baselines.LABELS)
-"""That a run without a model compares."""
 TIMED = 256
 """Images a schedule is sampled with besides, for its milliseconds."""
 REACHED = 20_000
@@ -155,8 +153,19 @@ def sampled_calls(config: RunConfig, steps: float) -> dict[str, float]:
         # the all-global one, two or three cheaper ones, and the user's own
         own = float(config.schedule.user_steps or USER_STEPS)
         return {"global": float(steps), "others": 2.0 * steps, "own": own}
-    # some cost more than the hybrid, some less
-    return {str(k): config.schedule.budget * steps for k in range(SCHEDULES)}
+    return {name: share * steps for name, share in schedule_shares(config).items()}
+
+
+def schedule_shares(config: RunConfig) -> dict[str, float]:
+    """Of the schedules that a run without a model compares: what each costs, about, of the global one.  Local networks
+    and closed forms count as free, and what a budget or the measured gap decides as the budget."""
+    asked, grid, inside = config.schedule, config.grid, config.schedule.budget
+    if isinstance(asked.window, tuple):
+        times = time_grid(grid.steps, t_min=grid.t_min, spacing=grid.spacing)
+        inside = baselines.window(times, asked.window, "global", "local").count("global") / grid.steps
+    known = {name: inside for name in ("window", "window_shifted", "window_cmi")} | {"window_inverted": 1 - inside}
+    known |= {"global": 1.0, "global_placed": 1.0, "local_only": 0.0, "closed_only": 0.0}
+    return {name: known.get(name, asked.budget) for name in baselines.LABELS if name != "own"}
 
 
 def clone_calls(config: RunConfig) -> float:
