@@ -3,6 +3,7 @@
 Every ```python block of a page runs, in order and in one namespace; ```python no-run says that one cannot.
 """
 
+import re
 from pathlib import Path
 
 import docs_prose as prose
@@ -94,3 +95,13 @@ def test_python_runs(name, monkeypatch, tmp_path, capsys):
             exec(compile(code, name, "exec"), names)
         else:
             assert not fence.startswith("python") or fence == "python no-run", fence
+
+
+def test_savings_are_the_rivals_flops_over_the_hybrids():
+    rows = prose.table_rows((ROOT / "docs/results/savings.md").read_text(), "MFLOP: rival, hybrid")
+    assert len(rows) > 15
+    for row in rows:
+        rival, hybrid = (float(number) for number in row["MFLOP: rival, hybrid"].split(", "))
+        said = re.findall(r"\d+(?:\.\d+)?", row["saving"])
+        places = max(len(number.partition(".")[2]) for number in said)
+        assert f"{rival / hybrid:.{places}f}" in said, row

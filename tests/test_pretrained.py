@@ -75,6 +75,10 @@ def test_the_unseen_judge_is_another_network_and_comes_with_its_moments(name, ki
     assert judges["sliced"].reference.n == ready.reference_moments().n
 
 
+def test_the_first_judge_of_colour_photographs_is_right_nine_times_in_ten():
+    assert load_pretrained("cifar10").features().test_accuracy >= 0.9
+
+
 def test_colour_photographs_come_with_all_that_was_diagnosed():
     ready = load_pretrained("cifar10")
     assert ready.cmi is not None

@@ -117,6 +117,10 @@ class Bench:
         """Networks that see the whole image, the cheapest first."""
         return sorted((n for n in self.members if n in WIDE[self.kind]), key=self.mflop.__getitem__)
 
+    def is_local(self, name: str) -> bool:
+        """Whether a member sees a window alone: a local network, or attention within one."""
+        return name not in (*self.wide, "wiener", START)
+
     def plan(self, times: tuple[float, ...], assignment: tuple[str, ...], solver: str) -> Plan:
         cost = sum(self.mflop[m] for m in assignment)
         return Plan(times, assignment, solver, self.prices.losses.path, mflop=cost)

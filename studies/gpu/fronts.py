@@ -26,7 +26,19 @@ from studies.gpu.bench import PRICED, START, Bench, Plan, grid_of, plan_of, show
 from studies.gpu.pictures import draw_samples
 from studies.gpu.place import JUDGES, Place
 from studies.gpu.sizes import TINY, FrontSize
-from studies.gpu.verdict import ALONE, BOUND, CLOSED, FAR, Row, best_alone, fair, finalists, promising, verdict
+from studies.gpu.verdict import (
+    ALONE,
+    BOUND,
+    CLOSED,
+    FAR,
+    Row,
+    as_precise,
+    best_alone,
+    fair,
+    finalists,
+    promising,
+    verdict,
+)
 from studies.timing import seconds_of
 
 SOLVERS = ("sde_dpmpp_2m", "exp_ab2", "dpmpp_2m")
@@ -38,6 +50,8 @@ shapes, so high times move up (Esser et al. 2024, arXiv 2403.03206, equation 23)
 SPANS = ((0.6, 0.96), (PRICED[1], 0.16), (0.6, 1.8))
 LATER = (0.77, 0.67, 0.55)
 """Where grids begin that are tried while all so far are far: with few steps an early second one overdoes contrast."""
+EARLIER = 0.9
+"""Where a grid begins that is tried beside the default ones: with many steps there is room for an early second one."""
 MOVES = (0.06, 0.25, 0.12)
 """Of the logarithms of high, low and bend, round the best so far."""
 MOST_BENT = 2.5
@@ -97,9 +111,9 @@ class Front:
         """Those of ``found`` that a finalist may have."""
 
     def searched(self, network: str, steps: int) -> Grid:
-        """The best grid of one network: what is known already, the default, later ones while all are far, by chance,
-        then moves round the best.  Of grids whose pixels are FAR from real ones, which no finalist may have, the least
-        far is the best."""
+        """The best grid of one network: what is known already, the default, earlier ones, later ones while all are far,
+        by chance, then moves round the best.  Of grids whose pixels are FAR from real ones, which no finalist may have,
+        the least far is the best."""
         if (network, steps) in self.found:
             return self.found[network, steps]
         start = self.known(network, steps)
@@ -108,7 +122,9 @@ class Front:
         by_chance = 0.3 * trials if start else 0.6 * trials
         begin = start or DEFAULT
         own, usual = ([grid._replace(solver=solver) for solver in SOLVERS] for grid in (begin, DEFAULT))
-        firsts = [*own, *usual] if start else own  # what the guard was taken from is a trial, too
+        early = DEFAULT._replace(solver=begin.solver, high=EARLIER)
+        # what the guard was taken from is a trial, too
+        firsts = list(dict.fromkeys([*own, *usual, early])) if start else own
         later = [begin._replace(solver=solver, high=high) for high in LATER for solver in SOLVERS[:2]]
         best: tuple[bool, float, Grid] = (True, np.inf, begin)
         for trial in range(trials):
@@ -246,7 +262,7 @@ class Front:
         bench = self.bench
         rows = self.rows([], self.candidates())
         rows = self.rows(rows, self.on_times_of_their_own(rows))
-        finals = self.finals(rows)
+        finals = self.with_whole(self.finals(rows))
         draw_samples(bench, finals)
         table = bench.prices.losses
         return {
@@ -284,6 +300,19 @@ class Front:
         chosen = finalists(near, base, LIMIT, self.how.most)
         seen = [{"judged": self.judged(row), "looks": self.bench.looks(plan_of(self.bench, row))} for row in chosen]
         return [{**row, "reference": row is base, **found} for row, found in zip(chosen, seen, strict=True)]
+
+    def with_whole(self, finals: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The finalists; beside the hybrid, and the cheapest as precise, the same with the reference at every local
+        step, as "whole": what of their saving is locality's, and what that costs."""
+        claimed = (verdict(finals, BOUND).hybrid, as_precise(finals, BOUND))
+        return [self.beside_whole(row) if any(row is one for one in claimed) else row for row in finals]
+
+    def beside_whole(self, row: dict[str, Any]) -> dict[str, Any]:
+        who = tuple(self.bench.reference if self.bench.is_local(n) else n for n in row["assignment"])
+        if who == tuple(row["assignment"]):
+            return row
+        whole = shown(self.bench.plan(tuple(row["times"]), who, row["solver"]))
+        return {**row, "whole": {**whole, "judged": self.judged(whole)}}
 
     def judged(self, row: Row) -> dict[str, list[Any]]:
         plan = plan_of(self.bench, row)

@@ -64,11 +64,13 @@ Judge = tuple[str, int, int, float]
 """Architecture, passes, width and minutes."""
 
 
-RECIPE, FRONTS = 7, 8
+RECIPE, FRONTS = 7, 9
 """Numbers of the trainings and judges of two cores, and of their fronts: what another one made is not taken for this
 one's."""
 LENDER = "cifar10"
 """The shipped set whose judges photographs of clothes borrow."""
+FRONTS_PAGE = "docs/results/photographs.md"
+"""Where ``--summary --docs`` writes the tables of all fronts."""
 SHIPPED = ("mnist", "fashion_mnist", "cifar10", "cifar10-dit")
 """Sets that come with the package, and are timed."""
 TRANSFORMERS = {"dit": Shipped("cifar10-dit", "global"), "dit-coarse": Shipped("cifar10-dit", "dit-coarse")}
@@ -81,7 +83,7 @@ def _set(
 ) -> list[Job]:  # fmt: skip
     """The jobs of one set of images, networks first.  ``judges``: None borrows them.  ``begins``: whose weights
     networks begin with, by name."""
-    page = "docs/results/photographs.md" if "clothing" in data else f"src/phasewise/pretrained/{data}"
+    page = FRONTS_PAGE if "clothing" in data else f"src/phasewise/pretrained/{data}"
     jobs = []
     for name, (make, amount, minutes) in networks.items():
         jobs.append(Job(data, name, train_network(make, amount, (begins or {}).get(name)), minutes, belongs=page))
@@ -97,13 +99,18 @@ def _set(
     return jobs
 
 
-def _fronts(data: str, sizes: Mapping[str, tuple[FrontSize, float]]) -> list[Job]:
-    needs = {"unet": ("global", "judge", "judge-unseen"), "dit": ("dit", "dit-windows", "judge", "judge-unseen")}
-    page = "docs/results/photographs.md" if "clothing" in data else "docs/results/cifar10.md"
+def _fronts(
+    data: str, sizes: Mapping[str, tuple[FrontSize, float]], cheap: tuple[str, ...] = ("coarse", "small")
+) -> list[Job]:
+    """``cheap``: the smaller U-Nets that the set has."""
+    needs = {"unet": ("global", *cheap, "locals"), "dit": ("dit", "dit-coarse", "dit-windows", "locals")}
     return [
-        Job(data, f"front-{kind}", front(kind, size), minutes, tuple(f"{data}/{n}" for n in needs[kind]), page)
+        Job(
+            data, f"front-{kind}", front(kind, size), minutes,
+            tuple(f"{data}/{n}" for n in (*needs[kind], *JUDGES.values())), FRONTS_PAGE,
+        )
         for kind, (size, minutes) in sizes.items()
-    ]
+    ]  # fmt: skip
 
 
 def _on_gpu(
@@ -143,14 +150,14 @@ def _on_cores(
 def _of_shipped(data: str, windows: tuple[int, float], fronts: Mapping[str, tuple[FrontSize, float]]) -> list[Job]:
     """On two cores: networks of both kinds and judges that come with the package, and the fronts of both.  ``windows``:
     images and minutes."""
-    page = "docs/results/cifar10.md"
+    page = FRONTS_PAGE
     taken = {name: take_shipped(Shipped(LENDER, name)) for name in ("global", "coarse")}
     taken |= {name: take_shipped(network) for name, network in TRANSFORMERS.items()}
     taken |= {"locals": take_locals(LENDER), **dict.fromkeys(JUDGES.values(), borrow_judge(LENDER))}
     jobs = [Job(data, name, work, 0.1, belongs=page) for name, work in taken.items()]
     count, minutes = windows
     jobs.append(Job(data, "dit-windows", teach_windows(Amount(images=count)), minutes, (f"{data}/dit",), page))
-    return [*jobs, *_fronts(data, fronts)]
+    return [*jobs, *_fronts(data, fronts, ("coarse",))]
 
 
 def _timings() -> list[Job]:
@@ -186,8 +193,8 @@ JOBS: dict[str, dict[str, Job]] = {
         *_fronts("cifar10", dict.fromkeys(("unet", "dit"), (FrontSize(3000, 10_000, 30), 4.0))),
         *_on_gpu("mnist", 32, 240, 8, transformer=120),
         *_on_gpu("fashion_mnist", 32, 240, 15),
-        *_fronts("mnist", {"unet": (FrontSize(3000, 10_000, 30), 4.0)}),
-        *_fronts("fashion_mnist", {"unet": (FrontSize(3000, 10_000, 30), 4.0)}),
+        *_fronts("mnist", {"unet": (FrontSize(3000, 10_000, 30), 4.0)}, ("coarse",)),
+        *_fronts("fashion_mnist", {"unet": (FrontSize(3000, 10_000, 30), 4.0)}, ("coarse",)),
         *_timings(),
         *_on_gpu("clothing64", 48, 70, None, transformer=70, cheap=("coarse", "small"), windows=True),
         *_on_gpu("clothing128", 48, 110, None, transformer=100, cheap=("coarse", "small"), windows=True),

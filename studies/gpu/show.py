@@ -40,7 +40,7 @@ EXACT = {"unet": "U-Net medium", "dit": "transformer"}
 """Columns of the exact fields' table, by kind."""
 LEAST = 8
 """Schedules that a correlation is taken of."""
-NAMED_BY = {"saving": (0, 2), "looks": (0, 1), "penalties": (0, 1), "networks": (0, 1)}
+NAMED_BY = {"saving": (0, 2), "finalists": (0, 1), "looks": (0, 1), "penalties": (0, 1), "networks": (0, 1)}
 """By table: the columns that name a row, the set and the kind or the network."""
 SAVING, ANY, PRECISE = "saving", "over any kind", "as precise"
 """Columns of the table of savings that the figure shows."""
@@ -80,22 +80,49 @@ def saving_table(answers: Answers) -> str:
         cells += [f"{rival['mflop']:.0f}: {who(rival)}"]
         cells += [f"{hybrid['mflop']:.0f}: {who(hybrid)}" if result.pays else "none is cheaper"]
         cells += [f"{result.saving:.2f}", f"{against_any(found, name, BOUND, result):.2f}", _clock(a, result)]
-        cells += [_precise(a["finals"], rival)]
+        cells += [_precise(a["finals"], rival), _locality(a, result)]
         for judge in JUDGES:
             between = difference(hybrid, rival, judge, a["n_final"])
             cells += [f"{fid(rival, judge):.2f}", _difference(between) if result.pays else ""]
         rows.append(cells)
     heads = [
         "images", "side", "kind", "n", "rival, MFLOP: calls", "hybrid", SAVING, ANY, "saving in ms",
-        PRECISE, "rival's FID", "hybrid's minus it", "rival's unseen FID", "hybrid's minus it",
+        PRECISE, "of it by local steps", "rival's FID", "hybrid's minus it", "rival's unseen FID", "hybrid's minus it",
     ]  # fmt: skip
     note = (
         "Saving: the rival's FLOPs over the hybrid's, both within 5 % of the FID of the best global-only schedule, by "
         "both judges. Over any kind: the rival may be of the other kind of network. Differences are paired, ± one "
         "standard error; in brackets what so many samples show four times in five. In ms: the median of the turns, ± "
         "half their interquartile range. As precise: the saving of the cheapest whose precision is by neither judge "
-        "more than two standard errors below the rival's, blank where it was not asked. n: samples of a finalist over "
-        "both seeds."
+        "more than two standard errors below the rival's, blank where it was not asked. Of it by local steps: what the "
+        "same schedule costs with the whole network at each of them, over its own cost, and what they add to both "
+        "FIDs; of the cheapest as precise, or else of the hybrid. n: samples of a finalist over both seeds."
+    )
+    return markdown(heads, rows, note)
+
+
+def finalists_table(answers: Answers) -> str:
+    """Every finalist of every front, cheapest first, against the best global-only schedule."""
+    rows = []
+    for name, a in fronts(answers).items():
+        base = next(f for f in a["finals"] if f["reference"])
+        fits, about = within(base, BOUND), [name.split("/")[0], KINDS[a["kind"]][0]]
+        for final in sorted(a["finals"], key=lambda f: f["mflop"]):
+            cells = [*about, final["family"], who(final), f"{final['mflop']:.0f}"]
+            cells += [f"{100 * final['mflop'] / base['mflop']:.0f} %"]
+            for judge in JUDGES:
+                between = "" if final is base else _difference(difference(final, base, judge, a["n_final"]))
+                cells += [f"{fid(final, judge):.2f}", between]
+            rows.append([*cells, "best" if final is base else "yes" if fits(final) else "no"])
+            about = ["", ""]
+    heads = [
+        "images", "kind", "family", "calls", "MFLOP", "of the best", "FID", "minus the best's", "unseen FID",
+        "minus the best's", "within 5 %",
+    ]  # fmt: skip
+    note = (
+        "All schedules that were judged again, on seeds that chose none of them, cheapest first. The best is the "
+        "global-only one that both judges like most. Differences are paired, ± one standard error; in brackets what "
+        "so many samples show four times in five."
     )
     return markdown(heads, rows, note)
 
@@ -122,6 +149,17 @@ def _precise(finals: Sequence[Row], rival: Row) -> str:
     if found is None:
         return ""
     return "1.00" if found is rival else f"{rival['mflop'] / found['mflop']:.2f}: {who(found)}"
+
+
+def _locality(answer: Mapping[str, Any], result: Verdict) -> str:
+    """What local steps save of the cheapest as precise, or else of the hybrid, and what they add to both FIDs."""
+    precise = as_precise(answer["finals"], BOUND)
+    found = result.hybrid if precise in (None, result.rival) else precise
+    assert found is not None
+    if "whole" not in found:
+        return ""
+    added = [_difference(difference(found, found["whole"], judge, answer["n_final"])) for judge in JUDGES]
+    return f"{found['whole']['mflop'] / found['mflop']:.2f}: {', '.join(added)}"
 
 
 def who(row: Row) -> str:

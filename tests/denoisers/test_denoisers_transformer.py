@@ -27,9 +27,10 @@ def awake(network: DiTDenoiser) -> DiTDenoiser:
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
-@pytest.mark.parametrize(("patch", "window"), [(1, 1), (2, 0), (2, 1)])
+@pytest.mark.parametrize(("patch", "window"), [(1, 1), (2, 0), (2, 1), (4, 1)])
 def test_the_receptive_field_is_exact(positions: str, patch: int, window: int) -> None:
-    shape = (1, 12, 12)
+    side = max(12, 6 * patch)
+    shape = (1, side, side)
     whole = awake(DiTDenoiser(shape, width=8, depth=2, heads=1, patch=patch, positions=positions))
     local = whole.windowed(window)
     assert whole.radius is None
@@ -37,11 +38,25 @@ def test_the_receptive_field_is_exact(positions: str, patch: int, window: int) -
     x = torch.randn(1, *shape, requires_grad=True)
     (grad,) = torch.autograd.grad(local(x, 0.5)[0, 0, 6, 6], x)
     (full,) = torch.autograd.grad(whole(x, 0.5)[0, 0, 6, 6], x)
-    place = torch.arange(12)
+    place = torch.arange(side)
     distance = torch.maximum((place - 6).abs()[:, None], (place - 6).abs()[None])
+    assert distance.max() > local.radius
     assert (grad[0, 0][distance > local.radius] == 0).all()
     assert grad[0, 0][distance <= local.radius].abs().max() > 0
     assert (full[0, 0] != 0).all()
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4])
+def test_a_fresh_one_answers_by_its_moments_alone(patch: int) -> None:
+    """The head begins at zero: whatever the blocks' weights are, they say nothing yet."""
+    answers = []
+    x = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1))
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        network = DiTDenoiser(SHAPE, width=8, depth=2, heads=1, patch=patch)
+        answers += [network(x, 0.5), awake(network)(x, 0.5)]
+    assert torch.equal(answers[0], answers[2])
+    assert not torch.allclose(answers[1], answers[0], atol=1e-3)
 
 
 def test_windows_share_the_weights_and_the_widest_is_none() -> None:

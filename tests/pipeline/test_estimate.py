@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from phasewise.pipeline.footprint import ALIVE, COPIES, GRADIENTS, LATER, peak_m
 from phasewise.pipeline.judging import left_out_of_schedules, plan_schedules
 from phasewise.pipeline.stages import all_stages
 from phasewise.pipeline.trying import Speed, _alike, _scaled, speeds, trial_data
+from phasewise.pipeline.use import config_for
 from phasewise.results import DataRecord, PriceList
 from phasewise.runs import make_config, open_run
 from phasewise.runs.members import MEMBER_KINDS
@@ -130,7 +132,9 @@ def test_schedules_are_counted_by_what_they_spend(smoke_run):
     spent = {name: plan.mflop / run.schedules["global"].mflop for name, plan in run.schedules.items()}
     counted = estimate.schedule_shares(run.config)
     assert spent.keys() <= counted.keys()
-    assert sum(counted[name] for name in spent) == pytest.approx(sum(spent.values()), rel=0.25)
+    # those that no budget decides; a local network is not free here, and a free first step is not counted
+    for name in ("global", "global_placed", "window", "window_inverted"):
+        assert counted[name] == pytest.approx(spent[name], abs=0.25), name
 
 
 @pytest.mark.parametrize("estimator", ["density", "mmse", "mine", "nwj", "infonce", "smile", "classifier", "gaussian"])
@@ -191,6 +195,17 @@ def test_memory_is_the_largest_of_what_stages_take(costs, monkeypatch):
     assert beyond(["cmi"], colour, cmi_crop=32) > 6 * 8 * 3072**2
     assert beyond(["cmi"], colour, cmi_crop=8) < 2**27
     assert beyond(["cmi"], cmi_estimator="knn") == 4 * 64 * 1400
+
+
+def test_a_run_of_cifar10_is_to_take_less_than_four_gigabytes(monkeypatch):
+    """What the run of two cores promises; 3.6 were measured (docs/results/cifar10.md)."""
+    monkeypatch.setattr(footprint, "held_now", lambda: 0.0)
+    parts = {"train": 45_000, "validation": 5_000, "test": 10_000}
+    about = DataRecord("cifar10", (3, 32, 32), (0.0, 1.0), parts, 0.5, 0.25, 10, "ab12")
+    config = config_for(Path("nowhere"), "cpu", {"data": "cifar10"})
+    todo = [s.name for s in all_stages(config)]
+    found = peak_memory(config, about, todo, network_costs(config, about.image_shape), False)
+    assert 2 * 2**30 < found < 4 * 2**30
 
 
 def test_networks_that_are_there_already_are_not_trained(costs, smoke_run):

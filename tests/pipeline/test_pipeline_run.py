@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from phasewise.cli import app
 from phasewise.data import load_images
+from phasewise.denoisers import DiTDenoiser
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import read_json, write_json
 from phasewise.paths import LinearPath
@@ -602,6 +603,28 @@ def test_networks_of_a_named_size_are_what_their_word_says():
     assert make_config(32, "cpu", global_network="small").members[0].size == "small"
     with pytest.raises(PhasewiseError, match="unknown global_network 'dit-tiny'; known: unet"):
         make_config(32, global_network="dit-tiny")
+
+
+def test_a_run_trains_a_transformer_and_narrows_its_attention_later(tmp_path):
+    plan = {
+        "global_network": "transformer", "global_width": 32, "flip": True, "radii": (1,), "window_radius": 1,
+        "cmi": False, "control": False, "place": 0, "n_recovery": 10, "symmetry": False,
+    }  # fmt: skip
+    collect(tmp_path, make_config(8, "smoke", **plan))
+    run = open_run(tmp_path)
+    whole = run.denoiser("global")
+    assert isinstance(whole, DiTDenoiser)
+    assert run.training["global"].preset["flip"] is True
+    member = {"near": {"kind": "transformer", "window": 1, "source": str(tmp_path / "models/global")}}
+    redone, _ = collect(tmp_path, make_config(8, "smoke", **plan, member=member), update=True)
+    assert "train-near" in redone
+    assert "train-global" not in redone
+    run = open_run(tmp_path)
+    near, x = run.denoiser("near"), torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert near.radius is not None
+    with torch.no_grad():
+        assert torch.equal(near(x, 0.4), whole.windowed(1)(x, 0.4)), "the same weights"
+    assert {"global", "near", "r1"} <= set(run.prices.names)
 
 
 def test_the_command_that_repeats_a_run_says_its_networks():

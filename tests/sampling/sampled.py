@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from phasewise.denoisers import Denoiser, HybridDenoiser, LocalDenoiser, UNetDenoiser, WienerDenoiser
+from phasewise.denoisers import (
+    Denoiser,
+    DiTDenoiser,
+    GuidedDenoiser,
+    HybridDenoiser,
+    LocalDenoiser,
+    UNetDenoiser,
+    WienerDenoiser,
+)
 from phasewise.paths import CosinePath, LinearPath
 from phasewise.results import HybridSchedule
 
@@ -37,3 +45,13 @@ def hybrid(solver: str, classes: int | None = None) -> HybridDenoiser:
     who = ("global", "r3", "wiener", "global", "r3")
     schedule = HybridSchedule(times=TIMES, assignment=who, solver=solver, path=LinearPath().config())
     return HybridDenoiser(members(classes), schedule)
+
+
+def guided_hybrid(solver: str) -> HybridDenoiser:
+    """A transformer that is guided, and attention within a token of the same weights, told the class and asked once."""
+    whole = DiTDenoiser(SHAPE, width=16, depth=2, heads=2, patch=2, classes=5)
+    whole.fit_moments(torch.rand(64, *SHAPE, generator=torch.Generator().manual_seed(1)))
+    shaken(whole, 2)
+    who = ("global", "near", "near", "global", "near")
+    schedule = HybridSchedule(times=TIMES, assignment=who, solver=solver, path=LinearPath().config())
+    return HybridDenoiser({"global": GuidedDenoiser(whole, 2.0, null=4), "near": whole.windowed(1)}, schedule)

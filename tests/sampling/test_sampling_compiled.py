@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sampled import SHAPE, TIMES, hybrid, members
+from sampled import SHAPE, TIMES, guided_hybrid, hybrid, members
 
 from phasewise.denoisers import LocalDenoiser
 from phasewise.errors import PhasewiseError
@@ -49,6 +49,13 @@ def test_a_condition_comes_with_the_call_or_is_bound_before() -> None:
         bound(5, cond=labels)
     with pytest.raises(PhasewiseError, match="class labels must lie in 0 to 3"):
         for_sampling(denoiser, batch=2)(2, cond=4)
+
+
+def test_a_guided_transformer_and_its_window_sample_alike() -> None:
+    denoiser, labels = guided_hybrid("sde_dpmpp_2m"), torch.tensor([0, 3, 1, 2, 2])
+    expected = sample(denoiser, 5, seed=4, cond=labels, batch=3)
+    assert torch.equal(for_sampling(denoiser, batch=3)(5, seed=4, cond=labels), expected)
+    assert not torch.allclose(sample(denoiser, 5, seed=4, cond=labels.flip(0), batch=3), expected, atol=1e-3)
 
 
 def test_a_condition_bound_for_all_images_goes_through_smaller_batches() -> None:

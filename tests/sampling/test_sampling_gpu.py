@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from sampled import SHAPE, TIMES, hybrid, members
+from sampled import SHAPE, TIMES, guided_hybrid, hybrid, members
 from torch import Tensor
 
 from phasewise.denoisers import Denoiser, LocalDenoiser, for_inference
@@ -58,6 +58,17 @@ def test_no_step_waits_for_the_gpu(solver: str) -> None:
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert bool(torch.isfinite(images).all())
+
+
+def test_a_guided_transformer_and_its_window_are_captured() -> None:
+    labels = torch.tensor([0, 3, 1, 2, 2])
+    on_cpu = sample(guided_hybrid("sde_dpmpp_2m"), 5, seed=4, cond=labels, batch=3)
+    denoiser = guided_hybrid("sde_dpmpp_2m").to(GPU)
+    eager = sample(denoiser, 5, seed=4, cond=labels, batch=3)
+    ready = for_sampling(denoiser, batch=3)
+    assert ready.graph
+    assert far(eager, on_cpu) < 1e-3
+    assert far(ready(5, seed=4, cond=labels), eager) < 1e-4
 
 
 def waits(denoiser: Denoiser, steps: int) -> int:

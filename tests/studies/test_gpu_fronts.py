@@ -22,7 +22,7 @@ from phasewise.metrics.classifier import train_classifier
 from phasewise.metrics.frechet import frechet_draws
 from phasewise.training.settings import TrainSettings
 from studies.gpu.bench import PENALTIES, PRICED, START, Bench, Plan
-from studies.gpu.fronts import DEFAULT, SOLVERS, Front, Grid
+from studies.gpu.fronts import DEFAULT, EARLIER, SOLVERS, Front, Grid
 from studies.gpu.judges import Borrowed
 from studies.gpu.kept import Kept
 from studies.gpu.looks import fine_power, looks, pixels_of
@@ -33,6 +33,7 @@ from studies.gpu.show import (
     PAGE,
     against_any,
     exact_savings,
+    finalists_table,
     looks_table,
     mean_rank,
     measured_savings,
@@ -210,6 +211,18 @@ def test_the_table_says_where_no_hybrid_is_cheaper() -> None:
     assert "| clothing32 | 32 | U-Net | 16 |" in text, "samples over both seeds"
 
 
+def test_every_finalist_is_shown_beside_the_best() -> None:
+    answer = {"kind": "unet", "side": 32, "n_final": 8, "finals": [BASE, MIXED, CHEAP]}
+    heads, rows = table_of(finalists_table({"clothing32/front-unet": answer}))
+    at = {head: k for k, head in enumerate(heads)}
+    assert [row[at["MFLOP"]] for row in rows] == ["20", "40", "100"]
+    assert [row[at["within 5 %"]] for row in rows] == ["yes", "no", "best"]
+    assert [row[0] for row in rows] == ["clothing32", "", ""]
+    assert rows[0][at["of the best"]] == "20 %"
+    assert rows[0][at["FID"] : at["FID"] + 3] == ["10.40", "+0.40 ± 0.00 (0.00)", "20.40"]
+    assert rows[2][at["FID"] + 1] == ""
+
+
 def test_what_passes_without_a_network_is_shown_beside_those_that_have_one() -> None:
     """Judges that let a linear filter pass do not ask for what networks add; the table says so."""
     seen = {"fine": [0.5, 0.1], "contrast": [0.9, 0.1]} | {
@@ -282,7 +295,9 @@ def test_a_front_that_was_cut_off_goes_on(place: Place, monkeypatch: pytest.Monk
     stop = -1
     found = Front(Bench(place, "mnist", "unet", HOW)).run()
     own = 3 * (2 * HOW.own + 1) * (2 * max(HOW.counts) - 1 + len(SOLVERS))
-    searches, judged = 4 * HOW.trials + len(SOLVERS) + own, len(found["rows"]) + 3 * len(found["finals"])
+    whole = sum("whole" in row for row in found["finals"])
+    searches = 4 * HOW.trials + len(SOLVERS) + own
+    judged = len(found["rows"]) + 3 * len(found["finals"]) + 2 * whole
     assert len(sampled) <= searches + judged  # a grid tried twice is judged once
     shown = [(tuple(row["times"]), tuple(row["assignment"]), row["solver"]) for row in found["rows"]]
     assert len(set(shown)) == len(shown)
@@ -356,6 +371,41 @@ def test_a_search_that_begins_elsewhere_tries_the_default_too(place: Place, monk
     front = Front(Bench(place, "mnist", "unet", replace(HOW, trials=5)))
     front.near["global", 3] = front.found["global", 3] = Grid("exp_ab2", 0.5, 0.1, 1.0)
     assert front.searched("global", 4) == DEFAULT._replace(solver="exp_ab2"), "by every solver: these are equal"
+
+
+def test_a_search_tries_an_earlier_second_step_once_it_knows_a_grid(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fids(bench: Bench, plan: Plan) -> dict[str, float]:
+        value = 1.0 - plan.times[1]
+        return {"seen": value, "unseen": value, "pixels": 1.0}
+
+    monkeypatch.setattr(Bench, "fids", fids)
+    front = Front(Bench(place, "mnist", "unet", replace(HOW, trials=8)))
+    front.near["global", 3] = front.found["global", 3] = Grid("exp_ab2", 0.5, 0.1, 1.0)
+    assert front.searched("global", 4) == DEFAULT._replace(solver="exp_ab2", high=EARLIER), "by the solver it knows"
+
+
+def test_what_local_steps_save_is_judged_on_the_same_times(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def judged(front: Front, row: Row) -> dict[str, Any]:
+        asked.append(row["assignment"])
+        return {judge: [[value, [0.0, 1.0]]] * 2 for judge, value in (("seen", 9.0), ("unseen", 21.0))}
+
+    monkeypatch.setattr(Front, "judged", judged)
+    front = Front(Bench(place, "mnist", "unet", HOW))
+    about = {"times": [1.0, 0.8, 0.5, 0.1], "solver": SOLVERS[0]}
+    hybrid = {**CHEAP, **about, "assignment": ["pixel", "wiener", "r1", "global"]}
+    base, found = front.with_whole([{**BASE, **about}, hybrid])
+    assert "whole" not in base
+    assert asked == [["pixel", "wiener", "global", "global"]], "a filter sees the whole image"
+    cost = sum(front.bench.mflop[name] for name in asked[0])
+    assert found["whole"]["mflop"] == pytest.approx(cost)
+    clock = {"rival": [1], "hybrid": [1]}
+    answer = {"kind": "unet", "side": 28, "n_final": 8, "finals": [base, found], "clock": clock}
+    text = saving_table({"mnist/front-unet": answer})
+    assert f"|  | {cost / 20:.2f}: +1.40 ± 0.00 (0.00), -0.60 ± 0.00 (0.00) |" in text
 
 
 def test_hybrids_take_the_times_of_the_best_network_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import torch
 
+from phasewise.errors import PhasewiseError
 from phasewise.files import write_json
 from studies import attention
 from studies.__main__ import main, parser_of
 from studies.gpu import timing
 from studies.gpu.place import Place
 from studies.gpu.queue import JOBS
-from studies.gpu.study import Options
+from studies.gpu.study import GPUQueue, Options
 from studies.options import given_options
+from studies.study import Cell
 
 
 @pytest.fixture(scope="module")
@@ -75,5 +77,29 @@ def test_jobs_are_listed_in_their_order_and_the_next_one_needs_no_number(
     coarse, windows = (next(x for x in lines if f"/{name} " in x).split()[1:] for name in ("coarse", "dit-windows"))
     assert coarse == ["0.5", "docs/results/photographs.md"], "half of its minutes"
     assert windows == ["1.0", "dit", "docs/results/photographs.md"]
+    (front,) = (line for line in lines if "/front-unet " in line)
+    assert front.split()[2:] == [
+        "global", "coarse", "small", "locals", "judge", "judge-unseen", "docs/results/photographs.md",
+    ]  # fmt: skip
     parsed = parser_of("gpu").parse_args(["--next"])
     assert given_options(Options, parsed) == {"next": 1}
+
+
+def test_a_queue_passes_over_what_another_process_has_and_what_is_not_ready(tmp_path: Path) -> None:
+    def asked(**how: Any) -> GPUQueue:
+        return GPUQueue(Options(sets=("clothing32",), device="cpu", **how), tmp_path)
+
+    first, second = asked(next=1), asked(next=2)
+    assert [cell.name for cell in first.cells()] == ["clothing32/global"]
+    assert [cell.name for cell in second.cells()] == ["clothing32/coarse", "clothing32/small"], "the first is taken"
+    with pytest.raises(PhasewiseError, match="another process is at work in"):
+        asked(job=("clothing32/global",)).measure(Cell("clothing32/global", {}, JOBS["cpu"]["clothing32/global"]))
+    rest = [job.title for job in JOBS["cpu"].values() if job.data == "clothing32"]
+    third = asked(next=len(rest))
+    assert [cell.name for cell in third.cells()] == [
+        "clothing32/dit", "clothing32/dit-coarse", "clothing32/judge", "clothing32/judge-unseen",
+    ], "others need what is not there"  # fmt: skip
+    with pytest.raises(PhasewiseError, match="no job is free: clothing32/global: another process is at work in"):
+        list(asked(next=1).cells())
+    first.held.pop("clothing32/global").close()
+    assert [cell.name for cell in asked(next=1).cells()] == ["clothing32/global"], "free again where one has ended"

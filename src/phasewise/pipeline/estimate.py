@@ -163,7 +163,7 @@ def schedule_shares(config: RunConfig) -> dict[str, float]:
     if isinstance(asked.window, tuple):
         times = time_grid(grid.steps, t_min=grid.t_min, spacing=grid.spacing)
         inside = baselines.window(times, asked.window, "global", "local").count("global") / grid.steps
-    known = {name: inside for name in ("window", "window_shifted", "window_cmi")} | {"window_inverted": 1 - inside}
+    known = dict.fromkeys(("window", "window_shifted", "window_cmi"), inside) | {"window_inverted": 1 - inside}
     known |= {"global": 1.0, "global_placed": 1.0, "local_only": 0.0, "closed_only": 0.0}
     return {name: known.get(name, asked.budget) for name in baselines.LABELS if name != "own"}
 
