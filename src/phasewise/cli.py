@@ -444,7 +444,7 @@ def sample(
 
 @app.command()
 def demo(
-    name: Annotated[str, typer.Argument(help="Shipped: mnist, fashion_mnist, cifar10, cifar10-dit.")],
+    name: Annotated[str, typer.Argument(help="Shipped: mnist, fashion_mnist, cifar10, cifar10-dit or -guided.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write. [default: runs/demo-NAME]")] = None,
     n: Annotated[int, typer.Option("--n", help="Samples per schedule, at least 100.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,

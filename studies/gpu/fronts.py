@@ -232,6 +232,8 @@ class Front:
         """The cheapest schedules near the bound and within REACH of it, and the best, of every family that pays for
         networks: by the solver that suits each, on times of its own."""
         near = fair(rows)
+        if not self.how.own:
+            return
         for row in promising(near, best_alone(near), LIMIT, self.how.own, REACH):
             plan = plan_of(self.bench, row)
             plans = (replace(plan, solver=solver) for solver in SOLVERS)

@@ -39,7 +39,7 @@ class FrontSize:
         finer: hybrids are also put on the grids of more steps than the reference would pay for.
         most: finalists of each family.
         own: of each family that pays for networks: so many of the cheapest near the bound, as many of the cheapest in
-            reach of it, and the best, are moved to times of their own before.
+            reach of it, and the best, are moved to times of their own before; 0: none.
         prices: (validation images, times) of the price list.
         rounds: of the clock; batch: images at a time, None by the size of an image.
     """
@@ -62,10 +62,10 @@ TINY = FrontSize(8, 8, 2, counts=(3, 4), shares=(0.5,), finer=False, most=1, own
 
 
 def on_two_cores(
-    n_first: int, n_final: int, trials: int, prices: tuple[int, int], fewest: tuple[int, ...] = ()
+    n_first: int, n_final: int, trials: int, prices: tuple[int, int], fewest: tuple[int, ...] = (), own: int = 1
 ) -> FrontSize:
     """``fewest``: counts below three, for young networks, whose errors add up over the steps."""
     return FrontSize(
         n_first, n_final, trials, counts=(3, 4, 5, 6, 8, *fewest), shares=(0.12, 0.2, 0.3, 0.45, 0.65), finer=False,
-        most=6, own=1, prices=prices, batch=32,
+        most=6, own=own, prices=prices, batch=32,
     )  # fmt: skip
