@@ -223,7 +223,7 @@ JOBS: dict[str, dict[str, Job]] = {
             {"global": (28_000, 14), "coarse": (15_000, 3), "small": (16_000, 5), "dit": (22_000, 19),
              "dit-coarse": (17_000, 5), "locals": (14_000, 8), "windows": (2_000, 3)},
             {"unet": (on_two_cores(100, 250, 5, (128, 10), (2,)), 40),
-             "dit": (on_two_cores(100, 250, 10, (128, 10), (2,), own=0), 60)},
+             "dit": (on_two_cores(100, 250, 10, (128, 10), (2, 7), own=0), 60)},
         ),
         *_of_shipped(
             "cifar10", (12_000, 3),

@@ -62,10 +62,10 @@ TINY = FrontSize(8, 8, 2, counts=(3, 4), shares=(0.5,), finer=False, most=1, own
 
 
 def on_two_cores(
-    n_first: int, n_final: int, trials: int, prices: tuple[int, int], fewest: tuple[int, ...] = (), own: int = 1
+    n_first: int, n_final: int, trials: int, prices: tuple[int, int], more: tuple[int, ...] = (), own: int = 1
 ) -> FrontSize:
-    """``fewest``: counts below three, for young networks, whose errors add up over the steps."""
+    """``more``: further counts, such as those below three for young networks, whose errors add up over the steps."""
     return FrontSize(
-        n_first, n_final, trials, counts=(3, 4, 5, 6, 8, *fewest), shares=(0.12, 0.2, 0.3, 0.45, 0.65), finer=False,
-        most=6, own=own, prices=prices, batch=32,
+        n_first, n_final, trials, counts=(3, 4, 5, 6, 8, *more), finer=False,
+        shares=(0.12, 0.2, 0.3, 0.35, 0.45, 0.65), most=6, own=own, prices=prices, batch=32,
     )  # fmt: skip

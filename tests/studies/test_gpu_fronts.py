@@ -460,6 +460,8 @@ def test_the_best_of_every_family_are_moved_to_times_of_their_own(
     assert found["hybrid"].times[1] < 0.78, "each its own"
     assert found["hybrid"].times[2] >= 0.03
     assert PRICED[1] <= found["one network"].times[2] < 0.025, "no earlier than members are priced"
+    front.how = replace(front.how, own=0)
+    assert not list(front.on_times_of_their_own(list(before.values())))
 
 
 def test_no_schedule_is_moved_where_its_pixels_are_far(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
