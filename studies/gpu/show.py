@@ -94,9 +94,9 @@ def saving_table(answers: Answers) -> str:
         "both judges. Over any kind: the rival may be of the other kind of network. Differences are paired, ± one "
         "standard error; in brackets what so many samples show four times in five. In ms: the median of the turns, ± "
         "half their interquartile range. As precise: the saving of the cheapest whose precision is by neither judge "
-        "more than two standard errors below the rival's, blank where it was not asked. Of it by local steps: what the "
-        "same schedule costs with the whole network at each of them, over its own cost, and what they add to both "
-        "FIDs; of the cheapest as precise, or else of the hybrid. n: samples of a finalist over both seeds."
+        "more than two errors below the rival's. Blank: not asked. Of it by local steps: the cost of the same schedule "
+        "with the whole network at each of them, over its own. Then what they add to both FIDs. It is of the cheapest "
+        "as precise, else of the hybrid. n: samples of a finalist over both seeds."
     )
     return markdown(heads, rows, note)
 
