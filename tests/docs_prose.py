@@ -38,20 +38,6 @@ def commands(text: str) -> Iterator[list[str]]:
             )
 
 
-def table_rows(text: str, head: str) -> list[dict[str, str]]:
-    """Rows of the tables that have a column of this name, their cells by column."""
-    found, heads = [], list[str]()
-    for line in text.splitlines():
-        if not line.startswith("|"):
-            heads = []
-            continue
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if heads and head in heads and not set(line) <= set("|-: "):
-            found.append(dict(zip(heads, cells, strict=True)))
-        heads = heads or cells
-    return found
-
-
 def blocks(text: str) -> Iterator[str]:
     """Paragraphs and list items, each on one line: no code, tables, comments or headings."""
     text = MADE.sub("", FENCE.sub("\n", text))
