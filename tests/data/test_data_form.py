@@ -1,5 +1,6 @@
 """The form of images: areas averaged exactly, central cuts, and the same form whatever the images came in."""
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from image_files import pixels, png, refused, table, write_folder
 from torch.nn import functional as F
 
-from phasewise.data import image_shape, load_images
+from phasewise.data import KNOWN, first_look, load_images
 from phasewise.data.form import Form, average_areas
+from phasewise.runs.sizes import NAMED
 
 
 def test_two_by_two_blocks_are_averaged_exactly(tmp_path):
@@ -67,7 +69,7 @@ def test_the_same_form_from_every_source(tmp_path):
         load_images(source, **options) for source in (first, *(tmp_path / f"set{k}" for k in ("", ".npz", ".parquet")))
     ]
     assert {x.fingerprint for x in data} == {data[0].fingerprint}
-    assert data[0].image_shape == image_shape(tmp_path / "set", **options) == (1, 3, 3)
+    assert (data[0].image_shape, len(data[0].train)) == first_look(tmp_path / "set", **options) == ((1, 3, 3), 28)
     wanted = F.avg_pool2d(load_images(first, color="gray").train[:, :, 1:8, :][:, :, :6, :6], 3)
     assert wanted.shape[1:] == (1, 2, 2)
     cut = load_images(first, crop=(6, 6), resize=2, color="gray")
@@ -99,6 +101,27 @@ def test_options_leave_other_sets_alone():
     """What was loaded without them has the fingerprint it had before they were there."""
     assert load_images("digits").fingerprint == load_images("digits", crop=8).fingerprint == "98c9b9720849fc35"
     assert load_images("digits", resize=8).fingerprint == "98c9b9720849fc35"
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(20, 90), labelled=st.booleans(), parts=st.integers(1, 3), seed=st.integers(0, 99))
+def test_a_first_look_counts_as_loading_does(count: int, labelled: bool, parts: int, seed: int) -> None:
+    """Whatever the labels, the parts that are given, and the limit, which asks for less."""
+    arrays = {}
+    for name in ("train", "test", "val")[:parts]:
+        arrays[f"{name}_images"] = pixels(count)
+        arrays |= {f"{name}_labels": np.random.default_rng(seed).integers(0, 3, count)} if labelled else {}
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(f"{folder}/set.npz", **arrays)
+        data = load_images(f"{folder}/set.npz", seed=seed)
+        assert first_look(f"{folder}/set.npz", seed=seed, limit=5) == ((1, 6, 5), len(data.train))
+        assert parts == 1 or len(data.train) != count * 7 // 10, "the parts were seen"
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_named_sets_are_as_large_as_a_run_takes_them_for(shared_data: Path, name: str) -> None:
+    (_, height, width), train = first_look(name, data_dir=shared_data)
+    assert (max(height, width), train) == NAMED[name]
 
 
 @pytest.mark.parametrize("name", ["clothing128"])

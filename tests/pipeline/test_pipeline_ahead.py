@@ -92,6 +92,18 @@ def test_folds_are_counted_against_the_images():
     check_before(asked, images(62), ["data", "cmi"])
 
 
+def test_cmi_beyond_the_machine_is_refused_unless_insisted(monkeypatch):
+    asked, large = config(cmi=True, cmi_crop=48), pw.load_images(torch.rand(60, 3, 48, 48))
+    monkeypatch.setattr(memory, "machine_bytes", lambda: 2 * 10**9)
+    with pytest.raises(PhasewiseError, match=r"CMI of 48 x 48 pixels take .* --cmi-crop 32"):
+        check_before(asked, large, ["data", "cmi"])
+    check_before(asked, large, ["data", "cmi"], insist=True)
+    check_before(config(cmi=True, cmi_crop=32), large, ["data", "cmi"])
+    monkeypatch.setattr(memory, "machine_bytes", lambda: 10**8)
+    with pytest.raises(PhasewiseError, match=r"CMI of 32 x 32 pixels .*--no-cmi"):
+        check_before(config(cmi=True, cmi_crop=32), large, ["data", "cmi"])
+
+
 def test_sizes_beyond_the_machine_are_refused_unless_insisted():
     with pytest.raises(PhasewiseError, match=r"samples a schedule .* insist with --yes"):
         check(images(60), n_samples=10**13)

@@ -202,7 +202,7 @@ def test_the_smallest_size_keeps_its_promise_whatever_the_images():
     assert huge.data.limit == 100
     assert make_config(64, "smoke", control=True, limit=500).data.limit == 500
     assert make_config(64, "smoke", cmi_crop=5).cmi.radii == (1,)
-    assert make_config(64).train.control
+    assert make_config(40).train.control
 
 
 def test_a_crop_is_the_middle_of_the_images():

@@ -54,7 +54,7 @@ def test_every_option_reaches_the_loader(monkeypatch):
     asked = DataOptions("digits", crop=6, resize=3, color="rgb", pixel_range=(-1, 1), seed=3, limit=30)
     data = images.images_of(asked)
     assert (data.image_shape, data.pixel_range, data.sizes["train"]) == ((3, 3, 3), (-1, 1), 30)
-    assert images.shape_of(asked) == (3, 3, 3)
+    assert images.outline_of(asked) == ((3, 3), 1258), "a limit asks for less, not for more passes"
     context = stages.Context(None, make_config(8).changed(crop=6, resize=3, color="rgb", limit=30, seed=3), print)
     assert context.data.image_shape == (3, 3, 3)
 
@@ -65,6 +65,7 @@ def test_the_size_is_known_without_reading(tmp_path):
     assert images.known_size(DataOptions("clothing128", crop="square")) == (128, 128)
     assert images.known_size(DataOptions("nobody/knows", crop=20)) == (20, 20)
     assert images.known_size(DataOptions("nobody/knows")) is None
+    assert images.outline_of(DataOptions("trashnet64", resize=(48, 40))) == ((48, 40), 2002), "nor the number"
     assert config_for(tmp_path, "auto", {"data": "clothing128", "resize": (16,)}).size == "small"
     said = CliRunner().invoke(
         app, ["run", "--data", "mnist", "--resize", "14", "--radii", "20", "--out", str(tmp_path / "x"), "--dry-run"]

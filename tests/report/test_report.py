@@ -272,6 +272,14 @@ def test_cmi_says_what_was_found_and_what_was_not(built: Path) -> None:
     assert "Critical window" in alts
 
 
+@pytest.mark.parametrize(("shape", "said"), [([1, 20, 24], True), ([1, 28, 28], False), (None, False)])
+def test_cmi_of_a_central_square_says_so(run_folder: Path, shape: list[int] | None, said: bool) -> None:
+    record = cmi_map()
+    write(run_folder, "cmi", dataclasses.replace(record, config={**record.config, "image_shape": shape}))
+    build_report(run_folder)
+    assert ("in the central 20 × 24 pixels, where C ends" in read(run_folder)[1].text) == said
+
+
 def test_cmi_without_fit_or_window(run_folder: Path) -> None:
     absent = {"t_c": None, "t_c_low": None, "t_c_high": None, "t_c_note": "1 times", "window": None}
     write(run_folder, "markov", dataclasses.replace(markov_fit(), **absent, tolerance=0.5))

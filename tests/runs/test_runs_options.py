@@ -194,3 +194,29 @@ def test_cpu_trains_a_transformer_of_small_photographs_and_a_unet_of_others():
     assert make_config(32, "cpu", global_network="transformer").train.global_width == 96
     assert make_config(64, "cpu", global_network="dit-medium").train.cheap_globals == ("dit-coarse",)
     assert make_config(32, "cpu", cmi_crop=8).cmi.radii == (1, 2, 3), "as many as fit the crop"
+
+
+@pytest.mark.parametrize("side", [28, 32, 64, 128])
+@given(few=st.integers(1, 10**5), more=st.integers(1, 10**5))
+def test_cpu_passes_over_few_images_more_often(side: int, few: int, more: int) -> None:
+    usual, least, most = (make_config(side, "cpu", train=n).train for n in (None, *sorted((few, more))))
+    for name in ("global_epochs", "local_epochs"):
+        passes = [getattr(asked, name) for asked in (usual, most, least)]
+        assert passes == sorted(passes), "never fewer than usual, and more over fewer"
+        assert passes[-1] <= 130
+    seen = [asked.global_epochs * n for asked, n in zip((least, most), sorted((few, more)), strict=True)]
+    assert seen[0] <= seen[1] * 1.01, "a larger set takes no less time"
+
+
+def test_what_cpu_is_for_small_sets_and_large_images():
+    assert make_config(28, "cpu", train=55_000) == make_config(28, "cpu")
+    assert make_config(32, "cpu", train=45_000) == make_config(32, "cpu")
+    photos = make_config(32, "cpu", train=2002).train
+    assert photos.global_epochs * 2002 == pytest.approx(1.7 * 45_000, rel=0.01), "as many images as of CIFAR-10"
+    assert make_config(64, "cpu", train=2002).train.global_epochs * 2002 == pytest.approx(3 * 45_000 / 4, rel=0.01)
+    assert make_config(64, "cpu", train=2002, global_epochs=5).train.global_epochs == 5, "what is asked for stays"
+    assert make_config(64, "smoke", train=30).train == make_config(64, "smoke").train
+    assert [make_config(side, "cpu").cmi.crop for side in (28, 40, 64, 128)] == [None, None, 32, 32]
+    assert make_config(128, "cpu", cmi_crop=48).cmi.crop == 48
+    assert [make_config(side, "cpu").train.control for side in (28, 40, 64)] == [True, True, False]
+    assert [make_config(side, "cpu").evaluate.n_samples for side in (32, 64, 100, 256)] == [1500, 1500, 614, 500]

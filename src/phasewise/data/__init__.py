@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from phasewise.data.images import ImageData
 from phasewise.data.labels import condition_of_part
-from phasewise.data.load import as_images, image_shape, load_images
+from phasewise.data.load import as_images, first_look, load_images
 from phasewise.data.parts import ask_channels
 from phasewise.data.sources import KNOWN, source_state
 
@@ -14,7 +14,7 @@ __all__ = [
     "as_images",
     "ask_channels",
     "condition_of_part",
-    "image_shape",
+    "first_look",
     "load_images",
     "source_state",
 ]

@@ -137,14 +137,15 @@ def _read(parts: Parts, rows: Rows, form: Form) -> dict[str, Stored]:
     return out
 
 
-def image_shape(
+def first_look(
     source: Source,
     data_dir: str | os.PathLike[str] | None = None,
     **options: Any,
-) -> tuple[int, int, int]:
-    """(C, H, W) that :func:`load_images` of the same arguments gives, from the first image alone."""
+) -> tuple[tuple[int, int, int], int]:
+    """What :func:`load_images` of the same arguments gives, by decoding one image: (C, H, W), and how many images there
+    are to train on, whatever the ``limit``."""
     if isinstance(source, ImageData):
-        return source.image_shape
+        return source.image_shape, len(source.train)
     asked = {name: options.get(name) for name in ("channels", "image_column", "label_column")}
     form = Form(options.get("color"), options.get("crop"), options.get("resize"))
     parts = _found(source, data_dir, Reading(**asked, cache=False)).parts
@@ -152,7 +153,8 @@ def image_shape(
     if part.count == 0:
         raise DataError(f"{part.where} has no images; fill it or leave it out")
     channels, height, width = part.read(np.arange(1), form).shape[1:]
-    return (channels, height, width)
+    rows = split_rows(parts, dict.fromkeys(parts), 0, None)  # who goes where depends on labels, how many do not
+    return (channels, height, width), len(rows["train"][1])
 
 
 def as_images(data: Source) -> ImageData:

@@ -98,7 +98,10 @@ def cmi_map(
     if line is not None:
         line.end()
     average = _over_positions(found)
-    config = {"options": chosen.options(), "bound": chosen.bound, "path": path.config(), **average.rows(subsets)}
+    config = {
+        "options": chosen.options(), "bound": chosen.bound, "path": path.config(),
+        "image_shape": list(subsets[0].images.shape[1:]), **average.rows(subsets),
+    }  # fmt: skip
     if len(found) > 1:
         config["positions"] = [{"center": list(at.center), **vars(at.whole), **at.rows(subsets)} for at in found]
     return CMIMap(

@@ -33,6 +33,7 @@ from phasewise.pipeline.teachers import check_teacher, given_teacher
 from phasewise.runs.config import RunConfig
 from phasewise.runs.members import MEMBER_KINDS, Member
 from phasewise.runs.parts import LEAST_TRAIN, USER_STEPS
+from phasewise.runs.sizes import CMI_SIDE
 from phasewise.sampling import calls_per_step
 
 LEAST = {"train": LEAST_TRAIN, "validation": 2, "test": MIN_SAMPLES}
@@ -52,7 +53,7 @@ def check_before(config: RunConfig, data: ImageData, stages: Iterable[str], *, i
     """
     stages = set(stages)
     if "cmi" in stages:
-        check_cmi(config, data.image_shape, sum(data.sizes.values()))
+        check_cmi(config, data.image_shape, sum(data.sizes.values()), insist=insist)
         check_given(config, data)
     if not any(name.startswith(("train-", "take-")) for name in stages):
         return
@@ -130,8 +131,9 @@ def check_images(data: ImageData) -> None:
         )
 
 
-def check_cmi(config: RunConfig, image_shape: Shape, n: int | None = None) -> None:
-    """Refuse a CMI map that cannot be measured on ``n`` such images, by posing the question on blank ones."""
+def check_cmi(config: RunConfig, image_shape: Shape, n: int | None = None, *, insist: bool = False) -> None:
+    """Refuse a CMI map that cannot be measured on ``n`` such images, by posing the question on blank ones, or that the
+    machine has no memory for unless ``insist``."""
     asked = config.cmi
     if not asked.measure:
         return
@@ -142,6 +144,13 @@ def check_cmi(config: RunConfig, image_shape: Shape, n: int | None = None) -> No
     channels, *sides = image_shape
     height, width = (min(side, asked.crop or side) for side in sides)
     image_shape = (channels, height, width)
+    if n is not None and not insist:
+        mend = f"measure it in a central square of {CMI_SIDE} pixels: --cmi-crop {CMI_SIDE}"
+        if max(height, width) <= CMI_SIDE:
+            mend = "leave it out (--no-cmi), or insist with --yes"
+        need_bytes(
+            estimator.bytes(channels * height * width, n), f"the sums for CMI of {height} x {width} pixels", mend
+        )
     for center in asked.center or (None,):
         make_problem(torch.zeros(20, *image_shape), times, asked.radii, block=asked.block, center=center)
 

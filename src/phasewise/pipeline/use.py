@@ -11,7 +11,7 @@ from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import read_json, regular
 from phasewise.pipeline.models import need_folder, pixel_range_of, split_source
 from phasewise.runs.config import RunConfig, coerced, flattened, follow, is_labelled, make_config
-from phasewise.runs.images import known_size, shape_of
+from phasewise.runs.images import outline_of
 from phasewise.runs.parts import HOMES
 from phasewise.runs.run import Run
 
@@ -31,9 +31,8 @@ def config_for(folder: Path, size: str, given: dict[str, Any]) -> RunConfig:
     if given.get("model"):
         given = of_model(given)
     asked = RunConfig().changed(**{n: v for n, v in given.items() if v is not None and HOMES[n][0] == "data"}).data
-    # where nothing tells the size, the first image does
-    side = max(known_size(asked) or shape_of(asked)[1:])
-    return make_config(side, size, labelled=is_labelled(asked), **given)
+    sides, train = outline_of(asked)
+    return make_config(max(sides), size, labelled=is_labelled(asked), train=train, **given)
 
 
 def of_model(given: dict[str, Any]) -> dict[str, Any]:

@@ -33,12 +33,24 @@ def section(run: Run) -> Section:
     record, fit = run.cmi, run.markov
     if record is None:
         return Section("cmi", TITLE, INTRO, notes=(missing("cmi"),))
+    intro = INTRO + _cropped(run, record)
     places = positions(record)
     figure = drawing("cmi", cmi_figures.cmi(record, fit, places), _alt(record, fit), _caption(record, fit, places))
     tables = [_positions(record, places)] if places else []
     if fit is None:
-        return Section("cmi", TITLE, INTRO, (figure, *tables), notes=(missing("markov"),))
-    return Section("cmi", TITLE, INTRO + LENGTH, (figure, _lengths(record, fit), *tables), items=findings(record, fit))
+        return Section("cmi", TITLE, intro, (figure, *tables), notes=(missing("markov"),))
+    return Section("cmi", TITLE, intro + LENGTH, (figure, _lengths(record, fit), *tables), items=findings(record, fit))
+
+
+def _cropped(run: Run, record: CMIMap) -> str:
+    """What the map leaves out of larger images."""
+    measured = list(record.config.get("image_shape") or ())
+    if run.data is None or measured in ([], list(run.data.image_shape)):
+        return ""
+    return (
+        f" Here it was measured in the central {measured[-2]} × {measured[-1]} pixels, where C ends. Pixels beyond "
+        "could only add to it."
+    )
 
 
 def findings(record: CMIMap, fit: MarkovFit) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from phasewise.runs.parts import (
     SymmetryOptions,
     TrainOptions,
 )
-from phasewise.runs.sizes import SIDES, SIZES, SMOKE_STEPS, bounded, of_models
+from phasewise.runs.sizes import NAMED, SIZES, SMOKE_STEPS, bounded, of_models
 
 
 @dataclass(frozen=True)
@@ -201,11 +201,14 @@ TAKEN = {"networks", "teacher", "model", "distill", "member"}
 """Where one of these is given, networks are told nothing unless it is asked for: others made some of them."""
 
 
-@checks.checked(image_side=checks.count, size=checks.text, labelled=checks.flag)
-def make_config(image_side: int, size: str = "auto", *, labelled: bool = False, **given: Any) -> RunConfig:
+@checks.checked(image_side=checks.count, size=checks.text, labelled=checks.flag, train=checks.count)
+def make_config(
+    image_side: int, size: str = "auto", *, labelled: bool = False, train: int | None = None, **given: Any
+) -> RunConfig:
     """A config for images whose longer side is this; options in ``given`` that are not None override the size's own.
 
-    ``labelled``: they are known to have class labels, which networks may then be told (``guidance``).
+    ``labelled``: they are known to have class labels, which networks may then be told (``guidance``).  ``train``: how
+    many there are to train on; few are passed over more often.  None: as many as the usual passes are for.
     """
     if size == "auto":
         size = "small" if image_side <= 16 else "cpu"
@@ -215,7 +218,7 @@ def make_config(image_side: int, size: str = "auto", *, labelled: bool = False, 
     given_unet = UNETS_OWN & chosen.keys()
     network = chosen.get("global_network", "unet" if given_unet else None)
     told = labelled and chosen.get("guidance") != 0 and not any(chosen.get(name) for name in TAKEN)
-    usual = SIZES[size] | bounded(size, image_side, network, told)
+    usual = SIZES[size] | bounded(size, image_side, network, told, train)
     usual |= _fitting_cmi(image_side, chosen, usual)
     if chosen.get("model"):
         usual |= of_models(image_side, several=len(chosen["model"]) > 1, distil=bool(chosen.get("distill")))
@@ -287,4 +290,4 @@ def command(config: RunConfig, verb: str = "run", parts: Iterable[str] = tuple(P
 
 def is_labelled(data: DataOptions) -> bool:
     """Whether images are known to have labels before they are read: those of named sets."""
-    return data.data in SIDES and data.label_column != "none"
+    return data.data in NAMED and data.label_column != "none"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from phasewise.data import ImageData, image_shape, load_images
+from phasewise.data import ImageData, first_look, load_images
 from phasewise.runs.parts import DataOptions
-from phasewise.runs.sizes import SIDES
+from phasewise.runs.sizes import NAMED
 
 
 def images_of(asked: DataOptions, **changed: Any) -> ImageData:
@@ -16,15 +16,20 @@ def images_of(asked: DataOptions, **changed: Any) -> ImageData:
     return load_images(asked.data, **asked.arguments())
 
 
-def shape_of(asked: DataOptions) -> tuple[int, int, int]:
-    """(C, H, W) of these images, read from the first."""
-    return image_shape(asked.data, **asked.arguments())
+def outline_of(asked: DataOptions) -> tuple[tuple[int, int], int]:
+    """(H, W) of these images and the number to train on, whatever the limit; where neither follows from a name, the
+    first image and their count tell."""
+    known = known_size(asked)
+    if known is not None and asked.data in NAMED:
+        return known, NAMED[asked.data].train
+    shape, train = first_look(asked.data, **asked.arguments())
+    return known or shape[1:], train
 
 
 def known_size(asked: DataOptions) -> tuple[int, int] | None:
     """(H, W) of these images where it is known without reading any: of named sets, and where it is asked for."""
-    side = SIDES.get(asked.data)
-    size = None if side is None else (side, side)
+    named = NAMED.get(asked.data)
+    size = None if named is None else (named.side, named.side)
     for given in (asked.crop, asked.resize):
         if given not in (None, "square"):
             size = (given[0], given[-1])

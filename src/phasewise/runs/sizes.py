@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from phasewise.runs.members import kind_and_size
 
@@ -47,25 +47,53 @@ KINDS: dict[str, dict[str, Any]] = {
     "unet": {"global_width": 48, "global_epochs": 3, "local_epochs": 1.5},
 }  # fmt: skip
 """By kind of global network.  Of CIFAR-10 a transformer learns more in the same time (docs/results/cifar10.md)."""
+GREY_IMAGES, COLOUR_IMAGES, COLOUR_PIXELS = 55_000, 45_000, 32
+"""What the passes are for: MNIST's training images up to GREY_SIDE, beyond CIFAR-10's, of so many pixels a side."""
+MOST_PASSES = 130
+"""Over however few images: as many as digits take."""
+CMI_SIDE = 32
+LARGE: dict[str, Any] = {"cmi_crop": CMI_SIDE, "control": False}
+"""Beyond COLOUR_SIDE: CMI of a central square, since that of a side of 128 in colour would take 200 GiB; and no control,
+whose kernels are as wide as the image: at 64 pixels it costs twice the global network, at 128 ten times."""
+HUGE_SIDE, LEAST_SAMPLES = 64, 500
+"""Beyond this side fewer samples, by their pixels, down to so many."""
 GUIDED: dict[str, Any] = {"guidance": 2.0, "n_samples": 1000, "place": 2}
 """What a transformer of photographs known to have labels is besides: told them, and guided.  A few passes then draw
 objects that can be named; two calls a step take the time of a third of the samples, and of half of a search."""
 
 
-def bounded(size: str, side: int, network: str | None = None, told: bool = False) -> dict[str, Any]:
+def bounded(
+    size: str, side: int, network: str | None = None, told: bool = False, train: int | None = None
+) -> dict[str, Any]:
     """What keeps the promise of a size whatever the images: smoke of larger ones takes a few of them, and no control,
     whose every pixel sees the whole image; of photographs, "cpu" leaves more of its time to the global network, a
-    transformer where tokens are few, and beyond 32 pixels starts steps earlier.  ``network``: the global one that was
-    asked for; ``told``: networks may be told the class."""
+    transformer where tokens are few, and beyond 32 pixels starts steps earlier.  It passes over few images more often.
+    ``network``: the global one that was asked for; ``told``: networks may be told the class; ``train``: how many
+    images there are."""
     if size == "cpu" and side > GREY_SIDE:
         usual = "transformer" if side <= COLOUR_SIDE else "unet"
         kind = kind_and_size(network or usual)[0]
         guided = GUIDED if told and kind == "transformer" else {}
-        return {**PHOTOGRAPHS, **KINDS[kind], **guided, "spacing": _spacing(side)}
+        found = {**PHOTOGRAPHS, **KINDS[kind], **guided, "spacing": _spacing(side)}
+        if side > COLOUR_SIDE:
+            fewer = round(found["n_samples"] * min(1.0, (HUGE_SIDE / side) ** 2))
+            found |= {**LARGE, "n_samples": max(fewer, LEAST_SAMPLES)}
+        # a larger image takes longer, by its pixels
+        return found | _passes(found, COLOUR_IMAGES * min(1.0, (COLOUR_PIXELS / side) ** 2), train)
+    if size == "cpu":
+        return _passes(SIZES[size], GREY_IMAGES, train)
     if size != "smoke" or side <= SMOKE_SIDE:
         return {}
     # local networks cost about as much there as its tiny global one: any budget below would refuse the run
     return {"control": False, "limit": max(SMOKE_LEAST, SMOKE_PIXELS // side**2), "budget": 1.0}
+
+
+def _passes(usual: dict[str, Any], images: float, train: int | None) -> dict[str, float]:
+    """Passes over ``train`` images that show a network as many as the usual ones over ``images`` do: a few of these
+    would teach it nothing of a small set.  Never fewer than usual."""
+    more = max(1.0, images / (train or images))
+    names = ("global_epochs", "local_epochs")
+    return {name: float(f"{max(usual[name], min(usual[name] * more, MOST_PASSES)):.3g}") for name in names}
 
 
 def _spacing(side: int) -> str:
@@ -97,5 +125,15 @@ def of_models(side: int, several: bool, distil: bool = False) -> dict[str, Any]:
     return found | ({"penalty": "kl"} if several else {})
 
 
-SIDES = {"digits": 8, "mnist": 28, "fashion_mnist": 28, "cifar10": 32, "trashnet64": 64, "clothing128": 128}
-"""Longer side of the named sets' images, so that a config needs no reading."""
+class NamedSet(NamedTuple):
+    """Longer side of its images in pixels, and how many of them there are to train on."""
+
+    side: int
+    train: int
+
+
+NAMED = {
+    "digits": NamedSet(8, 1258), "mnist": NamedSet(28, 55_000), "fashion_mnist": NamedSet(28, 55_000),
+    "cifar10": NamedSet(32, 45_000), "trashnet64": NamedSet(64, 2002), "clothing128": NamedSet(128, 3069),
+}  # fmt: skip
+"""So that a config of a named set needs no reading."""
