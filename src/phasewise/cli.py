@@ -342,7 +342,7 @@ def say_plan(config: Any, folder: Path, command: str, update: bool, yes: bool) -
     typer.echo(f"{folder}: {config.data.data}, size {config.size}")
     for stage, state, choices in describe_plan(config, folder, command, update=update, insist=yes, context=context):
         typer.echo(f"  {stage:<16} {state:<6} {choices}".rstrip())
-    for line in describe_cost(config, folder, command, update=update, context=context):
+    for line in describe_cost(config, folder, command, update=update, insist=yes, context=context):
         typer.echo(line)
 
 

@@ -100,7 +100,7 @@ def test_cmi_beyond_the_machine_is_refused_unless_insisted(monkeypatch):
     check_before(asked, large, ["data", "cmi"], insist=True)
     check_before(config(cmi=True, cmi_crop=32), large, ["data", "cmi"])
     monkeypatch.setattr(memory, "machine_bytes", lambda: 10**8)
-    with pytest.raises(PhasewiseError, match=r"CMI of 32 x 32 pixels .*--no-cmi"):
+    with pytest.raises(PhasewiseError, match=r"CMI of 32 x 32 pixels .*fewer pixels .*--yes"):
         check_before(config(cmi=True, cmi_crop=32), large, ["data", "cmi"])
 
 

@@ -12,11 +12,12 @@ from typer.testing import CliRunner
 from phasewise.cli import app
 from phasewise.data import load_images
 from phasewise.errors import RunFolderError
-from phasewise.pipeline import config_for, run_pipeline, stages
+from phasewise.pipeline import config_for, read_options, run_pipeline, stages
 from phasewise.pipeline.folder import RunFolder
 from phasewise.pipeline.stages import all_stages
 from phasewise.runs import images, make_config, open_run
 from phasewise.runs.parts import DataOptions
+from phasewise.runs.sizes import known_size
 
 
 @pytest.fixture
@@ -59,12 +60,34 @@ def test_every_option_reaches_the_loader(monkeypatch):
     assert context.data.image_shape == (3, 3, 3)
 
 
+def test_the_number_of_images_decides_the_passes(tmp_path):
+    np.savez(tmp_path / "set.npz", images=pixels(200, (34, 34)))
+    data = {"data": str(tmp_path / "set.npz")}
+    for more in ({}, {"resize": 32}, {"limit": 50}):
+        side = 32 if more.get("resize") else 34
+        found, usual = config_for(tmp_path / "run", "cpu", {**data, **more}).train, make_config(side, "cpu").train
+        assert found.global_epochs == 130, "140 images"
+        assert found.global_epochs > usual.global_epochs == 1.7
+    few = config_for(tmp_path / "run", "cpu", {"data": "cifar10", "limit": 100}).train
+    assert few.global_epochs == 1.7, "a limit asks for less"
+    gone = {"data": str(tmp_path / "gone.npz"), "resize": 32}
+    assert config_for(tmp_path / "run", "smoke", gone).train == make_config(32, "smoke").train, "it needs no look"
+
+
+def test_the_whole_image_of_an_old_run_stays_whole(tmp_path):
+    old = make_config(64, "cpu", data="photos/", cmi_crop=0)
+    (tmp_path / "run.json").write_text(json.dumps({"config": old.to_dict()}))
+    given = {**read_options(tmp_path / "run.json"), "resize": 64, "data": "clothing128"}
+    again = config_for(tmp_path / "new", given.pop("size"), given)
+    assert (old.cmi.crop, again.cmi.crop, make_config(64, "cpu").cmi.crop) == (None, None, 32)
+
+
 def test_the_size_is_known_without_reading(tmp_path):
-    assert images.known_size(DataOptions("clothing128")) == (128, 128)
-    assert images.known_size(DataOptions("clothing128", resize=(48, 40))) == (48, 40)
-    assert images.known_size(DataOptions("clothing128", crop="square")) == (128, 128)
-    assert images.known_size(DataOptions("nobody/knows", crop=20)) == (20, 20)
-    assert images.known_size(DataOptions("nobody/knows")) is None
+    assert known_size(DataOptions("clothing128")) == (128, 128)
+    assert known_size(DataOptions("clothing128", resize=(48, 40))) == (48, 40)
+    assert known_size(DataOptions("clothing128", crop="square")) == (128, 128)
+    assert known_size(DataOptions("nobody/knows", crop=20)) == (20, 20)
+    assert known_size(DataOptions("nobody/knows")) is None
     assert images.outline_of(DataOptions("trashnet64", resize=(48, 40))) == ((48, 40), 2002), "nor the number"
     assert config_for(tmp_path, "auto", {"data": "clothing128", "resize": (16,)}).size == "small"
     said = CliRunner().invoke(

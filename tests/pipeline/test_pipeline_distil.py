@@ -20,7 +20,7 @@ from phasewise.metrics import RandomFeatures
 from phasewise.paths import CosinePath
 from phasewise.pipeline import Teller, run_pipeline
 from phasewise.pipeline.costs import network_costs
-from phasewise.pipeline.distilling import LEAST_SAMPLES, draw_images
+from phasewise.pipeline.distilling import LEAST_SAMPLES, distil_config, draw_images
 from phasewise.pipeline.estimate import OTHER, estimate_run
 from phasewise.pipeline.judging import Judge, evaluate_all
 from phasewise.pipeline.panel import run_judges
@@ -255,6 +255,15 @@ def test_labels_are_drawn_where_no_images_are_given(tmp_path):
 
 def distill(*words):
     return CliRunner().invoke(app, ["distill", *(str(w) for w in words)])
+
+
+def test_few_drawn_images_are_passed_over_as_often_as_given_ones(tmp_path):
+    pw.save_denoiser(pw.UNetDenoiser((1, 28, 28), width=8), tmp_path / "net")
+    given = {"teacher": str(tmp_path / "net")}
+    passes = [
+        distil_config(tmp_path / "run", "cpu", given, samples=n, draw=False).train.local_epochs for n in (2000, 60_000)
+    ]
+    assert passes == [130, pytest.approx(7 * 55_000 / 42_000, rel=0.01)], "of which 70 % are to train on"
 
 
 def test_the_command_does_the_same(linear, tmp_path):

@@ -154,6 +154,7 @@ def test_cmi_is_part_of_a_run(smoke_run):
     assert record.value.shape == record.stderr.shape == (2, 2)
     assert (record.stderr > 0).all()
     assert record.n == 1797
+    assert record.config["image_shape"] == [1, 8, 8]
     fit = MarkovFit.load(smoke_run / "records" / "markov.json")
     assert fit.status == ("not resolved", "not resolved"), "two radii are too few"
     assert fit.window_radius == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from phasewise.data.images import ImageData
 from phasewise.data.labels import condition_of_part
-from phasewise.data.load import as_images, first_look, load_images
+from phasewise.data.load import as_images, first_look, load_images, training_share
 from phasewise.data.parts import ask_channels
 from phasewise.data.sources import KNOWN, source_state
 
@@ -17,4 +17,5 @@ __all__ = [
     "first_look",
     "load_images",
     "source_state",
+    "training_share",
 ]

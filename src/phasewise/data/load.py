@@ -143,7 +143,7 @@ def first_look(
     **options: Any,
 ) -> tuple[tuple[int, int, int], int]:
     """What :func:`load_images` of the same arguments gives, by decoding one image: (C, H, W), and how many images there
-    are to train on, whatever the ``limit``."""
+    are to train on, whatever the ``limit``; of an ImageData, as many as it has."""
     if isinstance(source, ImageData):
         return source.image_shape, len(source.train)
     asked = {name: options.get(name) for name in ("channels", "image_column", "label_column")}
@@ -205,6 +205,11 @@ def split_rows(parts: Parts, labels: dict[str, Array | None], seed: int, limit: 
             rows["validation"] = ("validation", _fair_order(parts["validation"].count, labels["validation"], rng))
     rows["train"] = (key, rows["train"][1][:limit])  # after the split, which it must not change
     return rows
+
+
+def training_share(count: int) -> int:
+    """How many of a single set's images are to train on."""
+    return len(_divide(np.arange(count), None)["train"])
 
 
 def _divide(order: Array, labels: Array | None) -> dict[str, Array]:

@@ -144,15 +144,15 @@ def check_cmi(config: RunConfig, image_shape: Shape, n: int | None = None, *, in
     channels, *sides = image_shape
     height, width = (min(side, asked.crop or side) for side in sides)
     image_shape = (channels, height, width)
-    if n is not None and not insist:
-        mend = f"measure it in a central square of {CMI_SIDE} pixels: --cmi-crop {CMI_SIDE}"
-        if max(height, width) <= CMI_SIDE:
-            mend = "leave it out (--no-cmi), or insist with --yes"
-        need_bytes(
-            estimator.bytes(channels * height * width, n), f"the sums for CMI of {height} x {width} pixels", mend
-        )
     for center in asked.center or (None,):
         make_problem(torch.zeros(20, *image_shape), times, asked.radii, block=asked.block, center=center)
+    if n is None or insist:
+        return
+    mend = "measure fewer pixels (--cmi-crop)"
+    if max(height, width) > CMI_SIDE:
+        mend = f"measure it in a central square of {CMI_SIDE} pixels: --cmi-crop {CMI_SIDE}"
+    needed = estimator.bytes(channels * height * width, n)
+    need_bytes(needed, f"the sums for CMI of {height} x {width} pixels", f"{mend}, or insist with --yes")
 
 
 def check_given(config: RunConfig, data: ImageData) -> None:

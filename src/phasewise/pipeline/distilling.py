@@ -20,7 +20,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from phasewise import checks, seeding
-from phasewise.data import ImageData
+from phasewise.data import ImageData, training_share
 from phasewise.data.images import images_or_set
 from phasewise.denoisers import Denoiser, save_denoiser
 from phasewise.errors import CheckpointError, PhasewiseError, RunFolderError
@@ -139,7 +139,8 @@ def distil_config(
         return config_for(folder, size, given if found is not None else {"control": False, **given})
     file = Run(folder).path("given", IMAGES)
     given = {"control": False, **given, "data": str(file)}
-    config = make_config(max(teacher.image_shape[1:]), size, **given)
+    train = training_share(samples or SAMPLES)
+    config = make_config(max(teacher.image_shape[1:]), size, train=train, **given)
     _refuse_strangers(folder)
     check_members(config, teacher.image_shape)
     check_budget(config, teacher.image_shape)

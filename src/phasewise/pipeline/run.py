@@ -21,8 +21,8 @@ from phasewise.pipeline.stages import Context, all_stages, discard_training, wan
 from phasewise.pipeline.telling import Teller
 from phasewise.runs.config import RunConfig
 from phasewise.runs.config import command as command_line
-from phasewise.runs.images import known_size
 from phasewise.runs.lock import alone_in
+from phasewise.runs.sizes import known_size
 
 CMI_ALONE = "diagnose --cmi"
 
@@ -181,11 +181,13 @@ def describe_cost(
     command: str = "run",
     *,
     update: bool = False,
+    insist: bool = False,
     context: Context | None = None,
 ) -> list[str]:
     """What would be trained, and about the time and memory that everything still to do takes, a line each.
 
-    Empty where nothing is to be trained.  Reads the images, unless the folder has their record.
+    Empty where nothing is to be trained.  Reads the images, unless the folder has their record; raises as a run of so
+    many would.
     """
     folder = RunFolder(out, config, update=update)
     stages = all_stages(config)
@@ -195,6 +197,8 @@ def describe_cost(
     known = folder.run.data if "data" not in todo else None
     context = context or Context(folder.run, config, Teller.of(lambda _: None))
     about = known or context.data.record()
+    if "cmi" in todo:
+        check_cmi(config, about.image_shape, sum(about.sizes.values()), insist=insist)
     costs = network_costs(config, about.image_shape, taken_by(context, folder))
     return cost_in_words(config, estimate_run(config, about, todo, costs, loaded=known is None), costs)
 

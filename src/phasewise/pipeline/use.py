@@ -10,10 +10,11 @@ from typing import Any
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import read_json, regular
 from phasewise.pipeline.models import need_folder, pixel_range_of, split_source
-from phasewise.runs.config import RunConfig, coerced, flattened, follow, is_labelled, make_config
+from phasewise.runs.config import RunConfig, coerced, flattened, follow, is_labelled, make_config, usual_size
 from phasewise.runs.images import outline_of
 from phasewise.runs.parts import HOMES
 from phasewise.runs.run import Run
+from phasewise.runs.sizes import known_size
 
 
 def default_folder(data: str | None, model: Mapping[str, str] | None = None) -> Path:
@@ -31,7 +32,10 @@ def config_for(folder: Path, size: str, given: dict[str, Any]) -> RunConfig:
     if given.get("model"):
         given = of_model(given)
     asked = RunConfig().changed(**{n: v for n, v in given.items() if v is not None and HOMES[n][0] == "data"}).data
-    sides, train = outline_of(asked)
+    sides, train = known_size(asked), None
+    # how many there are decides how often they are passed over, which takes a look at a set of no name
+    if sides is None or usual_size(size, max(sides)) == "cpu":
+        sides, train = outline_of(asked)
     return make_config(max(sides), size, labelled=is_labelled(asked), train=train, **given)
 
 
@@ -56,6 +60,9 @@ def read_options(file: Path) -> dict[str, Any]:
     if file.suffix.lower() == ".json":
         values = read_json(file)
         values = values.get("config", values) if isinstance(values, dict) else values
+        whole = isinstance(values, dict) and isinstance(values.get("cmi"), dict) and "crop" in values["cmi"]
+        if whole and values["cmi"]["crop"] is None:  # a choice of that run, where it may not be the size's
+            values = {**values, "cmi": {**values["cmi"], "crop": 0}}
     else:
         try:
             regular(file)

@@ -33,9 +33,11 @@ def section(run: Run) -> Section:
     record, fit = run.cmi, run.markov
     if record is None:
         return Section("cmi", TITLE, INTRO, notes=(missing("cmi"),))
-    intro = INTRO + _cropped(run, record)
+    cropped = _cropped(run, record)
+    intro, inside = INTRO + cropped, " of the central square" if cropped else ""
     places = positions(record)
-    figure = drawing("cmi", cmi_figures.cmi(record, fit, places), _alt(record, fit), _caption(record, fit, places))
+    caption = _caption(record, fit, places, inside)
+    figure = drawing("cmi", cmi_figures.cmi(record, fit, places), _alt(record, fit), caption)
     tables = [_positions(record, places)] if places else []
     if fit is None:
         return Section("cmi", TITLE, intro, (figure, *tables), notes=(missing("markov"),))
@@ -95,10 +97,12 @@ def _no_window(record: CMIMap, fit: MarkovFit) -> str:
     return f"exceeds {at}, but a window cannot be told from " + ("one time" if measured == 1 else "the fit on record")
 
 
-def _caption(record: CMIMap, fit: MarkovFit | None, places: list[Position]) -> str:
+def _caption(record: CMIMap, fit: MarkovFit | None, places: list[Position], inside: str) -> str:
     size = f"{record.block} × {record.block} pixels" if record.block > 1 else "one pixel"
     where = (
-        f"{len(places)} positions, their mean shown" if places else f"row {record.center[0]}, column {record.center[1]}"
+        f"{len(places)} positions, their mean shown"
+        if places
+        else f"row {record.center[0]}, column {record.center[1]}{inside}"
     )
     text = (
         "a: estimates over time and radius; in brackets where within 2 standard errors of zero. b: the same against "

@@ -29,7 +29,7 @@ from phasewise.runs.parts import (
     SymmetryOptions,
     TrainOptions,
 )
-from phasewise.runs.sizes import NAMED, SIZES, SMOKE_STEPS, bounded, of_models
+from phasewise.runs.sizes import NAMED, SIZES, SMOKE_STEPS, VARYING, bounded, known_size, of_models
 
 
 @dataclass(frozen=True)
@@ -210,8 +210,7 @@ def make_config(
     ``labelled``: they are known to have class labels, which networks may then be told (``guidance``).  ``train``: how
     many there are to train on; few are passed over more often.  None: as many as the usual passes are for.
     """
-    if size == "auto":
-        size = "small" if image_side <= 16 else "cpu"
+    size = usual_size(size, image_side)
     if size not in SIZES:
         raise PhasewiseError(unknown("size", size, ("auto", *SIZES)))
     chosen = coerced({k: v for k, v in given.items() if v is not None})
@@ -219,11 +218,18 @@ def make_config(
     network = chosen.get("global_network", "unet" if given_unet else None)
     told = labelled and chosen.get("guidance") != 0 and not any(chosen.get(name) for name in TAKEN)
     usual = SIZES[size] | bounded(size, image_side, network, told, train)
+    if "cmi_center" in chosen:
+        usual.pop("cmi_crop", None)  # where A is counts from the image's corner
     usual |= _fitting_cmi(image_side, chosen, usual)
     if chosen.get("model"):
         usual |= of_models(image_side, several=len(chosen["model"]) > 1, distil=bool(chosen.get("distill")))
         usual |= {"user_steps": SMOKE_STEPS} if size == "smoke" else {}
     return _of_size(size, {**usual, **follow(chosen, usual)})
+
+
+def usual_size(size: str, image_side: int) -> str:
+    """What the size "auto" is of images of this side; any other is itself."""
+    return size if size != "auto" else "small" if image_side <= 16 else "cpu"
 
 
 def coerced(chosen: dict[str, Any]) -> dict[str, Any]:
@@ -254,7 +260,7 @@ def _fitting_cmi(side: int, chosen: dict[str, Any], usual: dict[str, Any]) -> di
     """The usual CMI radii that leave far pixels in images of this side; without any, no CMI."""
     if "cmi_radii" in chosen or "cmi_center" in chosen:
         return {}
-    side = min(side, chosen.get("cmi_crop") or usual.get("cmi_crop") or side)
+    side = min(side, chosen.get("cmi_crop", usual.get("cmi_crop")) or side)
     # from the edge of a central A to the border: a wider B leaves no C
     extent = side - 1 - (side - 1) // 2 - int(chosen.get("cmi_block", 1)) // 2
     radii = [r for r in usual.get("cmi_radii", CMIOptions.radii) if r < extent]
@@ -266,8 +272,12 @@ def _fitting_cmi(side: int, chosen: dict[str, Any], usual: dict[str, Any]) -> di
     return {"cmi_radii": tuple(radii)} if radii else {"cmi": False}
 
 
+NOTHING = {"guidance": 0, "cmi_crop": 0}
+"""How None is said of options that a size may set."""
+
+
 def command(config: RunConfig, verb: str = "run", parts: Iterable[str] = tuple(PARTS)) -> str:
-    """A command line that repeats the run: the size, and every option that differs from the size's own.
+    """A command line that repeats the run: the size, and every option that the size would not set so by itself.
 
     ``parts``: those whose options the command takes.
     """
@@ -275,17 +285,30 @@ def command(config: RunConfig, verb: str = "run", parts: Iterable[str] = tuple(P
     if config.train.model:  # what is usual there depends on the images, so it is said
         usual |= {"control": False, "cheap_globals": (), "cmi": False, "reach": True, "radii": None, "penalty": None}
         usual |= {"clone_images": 0}
+    # as JSON has it, like the flat config
+    usual = {name: list(v) if isinstance(v, tuple) else v for name, v in usual.items()}
+    flat = {name: v for name, v in config.flat().items() if HOMES[name][0] in parts}
+    said = {name: v for name, v in flat.items() if v != usual[name]}
+    unsure = _unsure(config, said)
     words = ["phasewise", verb, "--size", config.size]
-    for name, value in config.flat().items():
-        # as JSON has it, like the flat config
-        own = list(usual[name]) if isinstance(usual[name], tuple) else usual[name]
-        if value != own and HOMES[name][0] in parts:
-            words += HOMES[name][1].words(value)
-    if config.train.guidance is None and "train" in parts and is_labelled(config.data):
-        # a run of before networks were told anything; where they would be by themselves, that is said
-        kind = kind_and_size(config.train.global_network)[0]
-        words += ["--guidance", "0"] * (config.size == "cpu" and kind == "transformer")
+    for name, value in flat.items():
+        if name in said or name in unsure:
+            value = NOTHING.get(name) if value is None else value
+            words += [] if value is None else HOMES[name][1].words(value)
     return " ".join(words)
+
+
+def _unsure(config: RunConfig, said: dict[str, Any]) -> set[str]:
+    """Options that the images would set otherwise than they are in a run of which only ``said`` is said; where their
+    side and number are not known beforehand, all that the size may set."""
+    if config.train.model:
+        return set()
+    size, named = known_size(config.data), NAMED.get(config.data.data)
+    if size is None or named is None:
+        return set(VARYING.get(config.size, ()))
+    labelled = is_labelled(config.data)
+    again = make_config(max(size), config.size, labelled=labelled, train=named.train, **said).flat()
+    return {name for name, value in config.flat().items() if value != again[name]}
 
 
 def is_labelled(data: DataOptions) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from phasewise.data import ImageData, first_look, load_images
 from phasewise.runs.parts import DataOptions
-from phasewise.runs.sizes import NAMED
+from phasewise.runs.sizes import NAMED, known_size
 
 
 def images_of(asked: DataOptions, **changed: Any) -> ImageData:
@@ -24,13 +24,3 @@ def outline_of(asked: DataOptions) -> tuple[tuple[int, int], int]:
         return known, NAMED[asked.data].train
     shape, train = first_look(asked.data, **asked.arguments())
     return known or shape[1:], train
-
-
-def known_size(asked: DataOptions) -> tuple[int, int] | None:
-    """(H, W) of these images where it is known without reading any: of named sets, and where it is asked for."""
-    named = NAMED.get(asked.data)
-    size = None if named is None else (named.side, named.side)
-    for given in (asked.crop, asked.resize):
-        if given not in (None, "square"):
-            size = (given[0], given[-1])
-    return size

@@ -360,7 +360,8 @@ class CMIOptions(Options):
     """Conditional mutual information: as for :func:`phasewise.cmi_map`.
 
     ``given`` "class": of what far pixels tell beyond B *and* the class, which takes images with labels.
-    ``crop``: C ends at the border of a central square of this side in pixels, for large images; None: the whole image.
+    ``crop``: C ends at the border of a central square of this side in pixels, for large images; None, or 0: of the
+    whole image.
     ``tolerance``: nats above which a time belongs to the critical window.
     """
 
@@ -380,11 +381,13 @@ class CMIOptions(Options):
     center: tuple[tuple[int, int], ...] | None = option(
         None, "CMI: where A is; repeat to average.", flag="--center", metavar="ROW,COL"
     )
-    crop: int | None = option(None, "CMI: of a central square of this side.", least=3)
+    crop: int | None = option(None, "CMI: of a central square of this side; 0: the whole.", least=3)
     accuracy: float = option(0.01, "CMI: standard error asked for, nats.", check=positive)
     tolerance: float = option(0.01, "CMI above which a time is in the window.", check=positive)
 
     def __post_init__(self) -> None:
+        if self.crop == 0 and not isinstance(self.crop, bool):
+            object.__setattr__(self, "crop", None)
         object.__setattr__(self, "center", _positions(self.center))
         super().__post_init__()
 

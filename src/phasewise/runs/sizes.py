@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from phasewise.runs.members import kind_and_size
+from phasewise.runs.parts import DataOptions
 
 SIZES: dict[str, dict[str, Any]] = {
     "small": {},
@@ -24,7 +25,7 @@ SIZES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """Named sizes: "small" for images up to 16 pixels (minutes), "cpu" for larger ones (an hour to one and a half on two
-cores), "smoke" to try the whole chain in seconds, results meaningless."""
+cores up to 64 pixels, three at 128), "smoke" to try the whole chain in seconds, results meaningless."""
 SMOKE_SIDE, SMOKE_PIXELS, SMOKE_LEAST = 16, 1_000_000, 100
 """Up to which side smoke does as it says; beyond, pixels of all training images together, and the fewest of them."""
 
@@ -53,13 +54,18 @@ MOST_PASSES = 130
 """Over however few images: as many as digits take."""
 CMI_SIDE = 32
 LARGE: dict[str, Any] = {"cmi_crop": CMI_SIDE, "control": False}
-"""Beyond COLOUR_SIDE: CMI of a central square, since that of a side of 128 in colour would take 200 GiB; and no control,
-whose kernels are as wide as the image: at 64 pixels it costs twice the global network, at 128 ten times."""
+"""Beyond COLOUR_SIDE: CMI of a central square, since that of 128 pixels a side in colour would take 217 GiB; and no
+control, whose kernels are as wide as the image: at 64 pixels it costs twice the global network, at 128 ten times."""
 HUGE_SIDE, LEAST_SAMPLES = 64, 500
 """Beyond this side fewer samples, by their pixels, down to so many."""
 GUIDED: dict[str, Any] = {"guidance": 2.0, "n_samples": 1000, "place": 2}
 """What a transformer of photographs known to have labels is besides: told them, and guided.  A few passes then draw
 objects that can be named; two calls a step take the time of a third of the samples, and of half of a search."""
+VARYING = {
+    "cpu": (*PHOTOGRAPHS, *KINDS["transformer"], *LARGE, "spacing"),
+    "smoke": ("control", "limit", "budget"),
+}
+"""Options that a size sets by the images."""
 
 
 def bounded(
@@ -67,9 +73,9 @@ def bounded(
 ) -> dict[str, Any]:
     """What keeps the promise of a size whatever the images: smoke of larger ones takes a few of them, and no control,
     whose every pixel sees the whole image; of photographs, "cpu" leaves more of its time to the global network, a
-    transformer where tokens are few, and beyond 32 pixels starts steps earlier.  It passes over few images more often.
-    ``network``: the global one that was asked for; ``told``: networks may be told the class; ``train``: how many
-    images there are."""
+    transformer where tokens are few, and beyond 32 pixels starts steps earlier.  It shows networks so many images,
+    however many there are.  ``network``: the global one that was asked for; ``told``: networks may be told the class;
+    ``train``: how many training images there are."""
     if size == "cpu" and side > GREY_SIDE:
         usual = "transformer" if side <= COLOUR_SIDE else "unet"
         kind = kind_and_size(network or usual)[0]
@@ -89,11 +95,11 @@ def bounded(
 
 
 def _passes(usual: dict[str, Any], images: float, train: int | None) -> dict[str, float]:
-    """Passes over ``train`` images that show a network as many as the usual ones over ``images`` do: a few of these
-    would teach it nothing of a small set.  Never fewer than usual."""
-    more = max(1.0, images / (train or images))
+    """Passes over ``train`` images that show a network as many as the usual ones over ``images`` do: the usual ones
+    would teach it nothing of a small set, and take days over a large one."""
+    share = images / (train or images)
     names = ("global_epochs", "local_epochs")
-    return {name: float(f"{max(usual[name], min(usual[name] * more, MOST_PASSES)):.3g}") for name in names}
+    return {name: float(f"{min(usual[name] * share, MOST_PASSES):.3g}") for name in names}
 
 
 def _spacing(side: int) -> str:
@@ -136,4 +142,14 @@ NAMED = {
     "digits": NamedSet(8, 1258), "mnist": NamedSet(28, 55_000), "fashion_mnist": NamedSet(28, 55_000),
     "cifar10": NamedSet(32, 45_000), "trashnet64": NamedSet(64, 2002), "clothing128": NamedSet(128, 3069),
 }  # fmt: skip
-"""So that a config of a named set needs no reading."""
+"""So that a config of a named set needs no reading.  Another set under its name is taken to be as large."""
+
+
+def known_size(asked: DataOptions) -> tuple[int, int] | None:
+    """(H, W) of these images where it is known without reading any: of named sets, and where it is asked for."""
+    named = NAMED.get(asked.data)
+    size = None if named is None else (named.side, named.side)
+    for given in (asked.crop, asked.resize):
+        if given not in (None, "square"):
+            size = (given[0], given[-1])
+    return size
