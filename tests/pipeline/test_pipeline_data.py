@@ -80,6 +80,8 @@ def test_the_whole_image_of_an_old_run_stays_whole(tmp_path):
     given = {**read_options(tmp_path / "run.json"), "resize": 64, "data": "clothing128"}
     again = config_for(tmp_path / "new", given.pop("size"), given)
     assert (old.cmi.crop, again.cmi.crop, make_config(64, "cpu").cmi.crop) == (None, None, 32)
+    (tmp_path / "flat.json").write_text(json.dumps(old.flat()))
+    assert read_options(tmp_path / "flat.json")["cmi_crop"] == 0, "written flat, too"
 
 
 def test_the_size_is_known_without_reading(tmp_path):

@@ -249,5 +249,6 @@ def test_what_cpu_is_for_small_sets_and_large_images():
     assert make_config(128, "cpu", cmi_crop=48).cmi.crop == 48
     assert make_config(64, "cpu", cmi_crop=0).cmi.crop is None, "the whole image, where it is asked for"
     assert make_config(64, "cpu", cmi_center=((50, 50),)).cmi.crop is None, "whose corner is the image's"
+    assert make_config(64, "smoke", cmi_center=((5, 5),)).cmi.crop == 16, "it stays one of seconds"
     assert [make_config(side, "cpu").train.control for side in (28, 40, 64)] == [True, True, False]
     assert [make_config(side, "cpu").evaluate.n_samples for side in (32, 64, 100, 256)] == [1500, 1500, 614, 500]

@@ -186,8 +186,8 @@ def describe_cost(
 ) -> list[str]:
     """What would be trained, and about the time and memory that everything still to do takes, a line each.
 
-    Empty where nothing is to be trained.  Reads the images, unless the folder has their record; raises as a run of so
-    many would.
+    Empty where nothing is to be trained.  Reads the images, unless the folder has their record.  Raises for a CMI map
+    that the machine has no memory for, unless ``insist``.
     """
     folder = RunFolder(out, config, update=update)
     stages = all_stages(config)

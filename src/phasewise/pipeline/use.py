@@ -10,7 +10,7 @@ from typing import Any
 from phasewise.errors import PhasewiseError, RunFolderError
 from phasewise.files import read_json, regular
 from phasewise.pipeline.models import need_folder, pixel_range_of, split_source
-from phasewise.runs.config import RunConfig, coerced, flattened, follow, is_labelled, make_config, usual_size
+from phasewise.runs.config import NOTHING, RunConfig, coerced, flattened, follow, is_labelled, make_config, usual_size
 from phasewise.runs.images import outline_of
 from phasewise.runs.parts import HOMES
 from phasewise.runs.run import Run
@@ -60,9 +60,6 @@ def read_options(file: Path) -> dict[str, Any]:
     if file.suffix.lower() == ".json":
         values = read_json(file)
         values = values.get("config", values) if isinstance(values, dict) else values
-        whole = isinstance(values, dict) and isinstance(values.get("cmi"), dict) and "crop" in values["cmi"]
-        if whole and values["cmi"]["crop"] is None:  # a choice of that run, where it may not be the size's
-            values = {**values, "cmi": {**values["cmi"], "crop": 0}}
     else:
         try:
             regular(file)
@@ -76,7 +73,10 @@ def read_options(file: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise PhasewiseError(f"{file} holds no options; it should have tables such as [train] or [schedule]")
     size = {"size": values["size"]} if "size" in values else {}
-    return {**size, **flattened(values)}
+    flat = flattened(values)
+    if flat.get("cmi_crop", 0) is None:  # JSON's null is that run's choice, where the size may choose otherwise
+        flat["cmi_crop"] = NOTHING["cmi_crop"]
+    return {**size, **flat}
 
 
 def need_run(folder: Path, what: str) -> Run:

@@ -218,7 +218,7 @@ def make_config(
     network = chosen.get("global_network", "unet" if given_unet else None)
     told = labelled and chosen.get("guidance") != 0 and not any(chosen.get(name) for name in TAKEN)
     usual = SIZES[size] | bounded(size, image_side, network, told, train)
-    if "cmi_center" in chosen:
+    if "cmi_center" in chosen and size == "cpu":
         usual.pop("cmi_crop", None)  # where A is counts from the image's corner
     usual |= _fitting_cmi(image_side, chosen, usual)
     if chosen.get("model"):
